@@ -1,0 +1,26 @@
+"""RAG Workbench: compare retrieval-augmented generation pipelines with the statistics a referee would ask for.
+
+    from workbench import Experiment
+
+    experiment = Experiment.load("configs/quickstart.yaml")
+    experiment.index()              # passages, embeddings, indexes, rankings
+    experiment.finetune()           # LoRA adapters
+    run = experiment.compare()      # answers, scores, comparisons: a run folder
+    run.promote()                   # the configuration to serve
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+__version__ = "0.1.0"
+__all__ = ["Experiment", "Run"]
+
+
+def __getattr__(name: str) -> Any:
+    """`Experiment` and `Run`, imported at first use so that `import workbench` stays quick."""
+    if name in __all__:
+        from workbench.experiment import run
+
+        return getattr(run, name)
+    raise AttributeError(f"module 'workbench' has no attribute {name!r}")

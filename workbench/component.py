@@ -1,0 +1,185 @@
+"""What every component is: frozen settings, a version, a definition that can be digested.
+
+A component is one class in one file. Its fields are its settings; unknown keys are refused. `version` is raised when
+the meaning of its output changes, `libraries` names the distributions whose version its output depends on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import json
+import sys
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar, get_args
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from workbench.errors import InputError, unknown
+
+
+def canonical(value: object) -> str:
+    """JSON with sorted keys and no spaces: equal values give equal text."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def digest(value: object) -> str:
+    """SHA-256 of the canonical JSON of `value`, 64 hexadecimal characters."""
+    return hashlib.sha256(canonical(value).encode()).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes, 64 hexadecimal characters."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@cache
+def library_version(distribution: str) -> str:
+    """Installed version of a distribution without its local part (``2.13.0+cpu`` -> ``2.13.0``), or ``absent``.
+
+    The local part names the hardware a wheel was built for, which `workbench.machine` puts into keys itself.
+    """
+    try:
+        return metadata.version(distribution).split("+")[0]
+    except metadata.PackageNotFoundError:
+        return "absent"
+
+
+class Component(BaseModel):
+    """Base of all components.
+
+    Class attributes:
+        version: raised when the meaning of the output changes, so that stored results are not reused.
+        libraries: distributions whose installed version is part of the key.
+        references: fields holding the *name* of another component. They are left out of the definition, because
+            the stage of the component they name is an input of this one's and its key says more than a name.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    version: ClassVar[int] = 1
+    libraries: ClassVar[tuple[str, ...]] = ()
+    references: ClassVar[tuple[str, ...]] = ()
+
+    def settings(self) -> dict[str, Any]:
+        """Settings that define the output, as plain JSON values; `references` left out."""
+        return self.model_dump(mode="json", exclude=set(self.references))
+
+    def definition(self) -> dict[str, Any]:
+        """Everything of the component itself that decides its output: class, version, libraries, settings."""
+        return {
+            "component": component_name(type(self)),
+            "version": self.version,
+            "libraries": {name: library_version(name) for name in self.libraries},
+            "settings": self.settings(),
+        }
+
+
+def component_name(cls: type[Component]) -> str:
+    """Name of a component's class for keys: its short name inside the package, else with its source's digest."""
+    if cls.__module__.startswith("workbench."):
+        return cls.__name__
+    source = Path(inspect.getsourcefile(cls) or "")
+    return f"{cls.__name__}@{file_digest(source)}"
+
+
+C = TypeVar("C", bound=Component)
+
+
+def load_class(spec: str, base: type[C], folder: Path | None = None) -> type[C]:
+    """The component class that ``package.module:Class`` or ``./file.py:Class`` names.
+
+    Args:
+        spec: the text of `kind:` in a configuration.
+        base: the class it has to be derived from.
+        folder: where a relative file is looked for (the configuration's folder); default: the current folder.
+
+    Raises:
+        InputError: the module or file cannot be found or imported, has no such class, or the class is not a `base`.
+            A class that exists only in a notebook is refused, since another process could not load it.
+    """
+    place, _, name = spec.rpartition(":")
+    if not place:
+        raise InputError(f"{spec!r} names no class; write ./file.py:Class or package.module:Class")
+    if place == "__main__":
+        raise InputError(
+            f"{spec!r} exists only in this notebook or script; save the class in a file beside the configuration and "
+            f"name it ./file.py:{name}"
+        )
+    module = _load_file(place, folder) if place.endswith(".py") else _load_module(place)
+    found = getattr(module, name, None)
+    if found is None:
+        classes = [n for n, c in vars(module).items() if inspect.isclass(c) and issubclass(c, base)]
+        raise unknown(f"class in {place}", name, classes)
+    if not (inspect.isclass(found) and issubclass(found, base)):
+        raise InputError(f"{spec!r} is no {base.__name__}; derive the class from {base.__module__}.{base.__name__}")
+    return found
+
+
+def _load_file(place: str, folder: Path | None) -> object:
+    path = ((folder or Path()) / place).resolve()
+    if not path.is_file():
+        raise InputError(f"component file {place!r} does not exist (looked for {path})")
+    # the digest in the module's name lets two versions of one file live in one process
+    name = f"workbench_user_{path.stem}_{file_digest(path)[:12]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    module_spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(module_spec)
+    sys.modules[name] = module
+    try:
+        module_spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise InputError(f"component file {path} cannot be imported: {type(error).__name__}: {error}") from error
+    return module
+
+
+def _load_module(place: str) -> object:
+    try:
+        return importlib.import_module(place)
+    except Exception as error:
+        raise InputError(f"module {place!r} cannot be imported: {type(error).__name__}: {error}") from error
+
+
+def build(cls: type[C], values: dict[str, Any], where: str) -> C:
+    """`cls(**values)`, with pydantic's errors turned into one message that names the key in the file.
+
+    Args:
+        cls: the component's class.
+        values: its settings, as read from YAML.
+        where: the dotted place in the file, e.g. ``components.retrievers.bm25``.
+
+    Raises:
+        InputError: an unknown key, a missing one, or a value out of range.
+    """
+    try:
+        return cls(**values)
+    except ValidationError as error:
+        raise InputError("; ".join(explain(cls, item, where) for item in error.errors())) from error
+
+
+def explain(cls: type[BaseModel], item: dict[str, Any], where: str) -> str:
+    """One of pydantic's errors in a sentence: the place in the file, what was received, what is allowed."""
+    place = ".".join([where, *map(str, item["loc"])]).strip(".")
+    if item["type"] == "extra_forbidden":
+        return f"{place}: {unknown('key', item['loc'][-1], _fields(cls, item['loc'][:-1]))}"
+    if item["type"] == "missing":
+        return f"{place}: this key is required"
+    return f"{place}: {item['msg']} (received {item['input']!r})"
+
+
+def _fields(cls: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
+    """Keys allowed at a place inside nested settings."""
+    for part in path:
+        field = cls.model_fields.get(str(part))
+        inner = [t for t in (field.annotation, *get_args(field.annotation)) if inspect.isclass(t) and issubclass(t, BaseModel)] if field else []
+        if not inner:
+            return []
+        cls = inner[0]
+    return list(cls.model_fields)

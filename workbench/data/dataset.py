@@ -1,0 +1,254 @@
+"""`Dataset`: documents, queries and judgements with their splits; immutable, Arrow-backed.
+
+Judgements come in two forms. *Spans*: a query has pieces of evidence, and each stands at one or more places
+``(doc_id, start, end)`` in the documents' texts, offsets in characters. *Documents*: a query has relevant documents
+with a grade, as in BEIR.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypeVar
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from workbench.component import digest
+from workbench.data import tables
+from workbench.errors import InputError, unknown
+
+T = TypeVar("T")
+SPLITS = ("train", "dev", "test")
+
+DOCUMENTS = pa.schema([("id", pa.string()), ("title", pa.string()), ("text", pa.string())])
+QUERIES = pa.schema(
+    [
+        ("id", pa.string()),
+        ("split", pa.string()),
+        ("text", pa.string()),
+        ("answers", pa.list_(pa.string())),  # null: the dataset has no answers; empty: it cannot be answered
+        ("group", pa.string()),  # queries of one group are not independent of each other
+    ]
+)
+SPANS = pa.schema(
+    [("query_id", pa.string()), ("evidence", pa.int32()), ("doc_id", pa.string()), ("start", pa.int64()), ("end", pa.int64())]
+)
+QRELS = pa.schema([("query_id", pa.string()), ("doc_id", pa.string()), ("relevance", pa.int32())])
+
+
+class Query(NamedTuple):
+    """One question. `answers` is None where the dataset has none, empty where it cannot be answered."""
+
+    id: str
+    text: str
+    answers: tuple[str, ...] | None
+    group: str
+
+
+class Place(NamedTuple):
+    """Where a piece of evidence stands: characters `start` to `end` of a document's text."""
+
+    doc_id: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Judgements:
+    """Relevance judgements of one split.
+
+    Attributes:
+        kind: ``spans`` or ``documents``.
+        spans: query id -> its pieces of evidence -> the places each stands at (``spans`` only).
+        documents: query id -> document id -> grade above 0 (``documents`` only).
+    """
+
+    kind: Literal["spans", "documents"]
+    spans: dict[str, list[list[Place]]]
+    documents: dict[str, dict[str, int]]
+
+    @property
+    def judged(self) -> set[str]:
+        """Ids of the queries that have at least one judgement."""
+        return set(self.spans or self.documents)
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Documents, queries and judgements.
+
+    Attributes:
+        name: for people; never part of a key.
+        documents: `DOCUMENTS`, sorted by id.
+        queries: `QUERIES`, sorted by id.
+        judgements: `SPANS` or `QRELS`, sorted.
+        notes: what loading dropped or missed, one sentence each.
+        documents_digest: content digest of `documents`.
+    """
+
+    name: str
+    documents: pa.Table
+    queries: pa.Table
+    judgements: pa.Table
+    notes: tuple[str, ...]
+    documents_digest: str
+
+    @property
+    def kind(self) -> Literal["spans", "documents"]:
+        """Form of the judgements."""
+        return "spans" if self.judgements.schema.equals(SPANS) else "documents"
+
+    @cached_property
+    def splits(self) -> dict[str, int]:
+        """Number of queries of each split that has any."""
+        counts = {row["values"]: row["counts"] for row in pc.value_counts(self.queries["split"]).to_pylist()}
+        return {split: counts[split] for split in sorted(counts, key=lambda s: (SPLITS.index(s) if s in SPLITS else 9, s))}
+
+    def split(self, name: str) -> list[Query]:
+        """Queries of a split, sorted by id.
+
+        Raises:
+            InputError: the dataset has no such split.
+        """
+        return self._remembered(("split", name), lambda: self._read_split(name))
+
+    def _read_split(self, name: str) -> list[Query]:
+        if name not in self.splits:
+            raise unknown(f"split of {self.name}", name, self.splits)
+        rows = self.queries.filter(pc.equal(self.queries["split"], name)).to_pylist()
+        return [_query(row) for row in rows]
+
+    @cached_property
+    def _memory(self) -> dict[tuple[str, str], Any]:
+        return {}
+
+    def _remembered(self, key: tuple[str, str], compute: Callable[[], T]) -> T:
+        """A value computed once; a dataset does not change, and plans ask for its splits hundreds of times."""
+        if key not in self._memory:
+            self._memory[key] = compute()
+        return self._memory[key]
+
+    def judged(self, split: str) -> Judgements:
+        """Judgements on the queries of a split."""
+        ids = pa.array([query.id for query in self.split(split)])
+        rows = self.judgements.filter(pc.is_in(self.judgements["query_id"], ids)).to_pylist()
+        spans: dict[str, dict[int, list[Place]]] = defaultdict(lambda: defaultdict(list))
+        grades: dict[str, dict[str, int]] = defaultdict(dict)
+        for row in rows:
+            if self.kind == "spans":
+                spans[row["query_id"]][row["evidence"]].append(Place(row["doc_id"], row["start"], row["end"]))
+            elif row["relevance"] > 0:
+                grades[row["query_id"]][row["doc_id"]] = row["relevance"]
+        return Judgements(self.kind, {q: [e[i] for i in sorted(e)] for q, e in spans.items()}, dict(grades))
+
+    def queries_digest(self, split: str) -> str:
+        """Digest of ids and texts of a split's queries: what retrieval and generation see of them."""
+        return self._remembered(("queries", split), lambda: digest([[query.id, query.text] for query in self.split(split)]))
+
+    def answers_digest(self, split: str) -> str:
+        """Digest of answers and judgements of a split: what scoring and training see beside the queries."""
+        return self._remembered(("answers", split), lambda: self._answers_digest(split))
+
+    def _answers_digest(self, split: str) -> str:
+        judged = self.judged(split)
+        return digest(
+            {
+                "answers": [[query.id, query.answers] for query in self.split(split)],
+                "spans": judged.spans,
+                "documents": judged.documents,
+            }
+        )
+
+    def limited(self, per_split: int) -> Dataset:
+        """The same documents with at most `per_split` queries of each split.
+
+        Which ones is decided by a hash of their ids, hence the same for every order and every split.
+        """
+        keep: list[str] = []
+        for split in self.splits:
+            ids = [query.id for query in self.split(split)]
+            keep += sorted(ids, key=lambda i: hashlib.sha256(i.encode()).digest())[:per_split]
+        mask = pc.is_in(self.queries["id"], pa.array(keep))
+        judged = pc.is_in(self.judgements["query_id"], pa.array(keep))
+        return Dataset(
+            self.name, self.documents, self.queries.filter(mask), self.judgements.filter(judged), self.notes, self.documents_digest
+        )
+
+    def save(self, folder: Path) -> None:
+        """Writes the tables and what is known of them into an empty folder."""
+        tables.write(folder / "documents.arrow", self.documents)
+        tables.write(folder / "queries.arrow", self.queries)
+        tables.write(folder / "judgements.arrow", self.judgements)
+        meta = {"name": self.name, "notes": self.notes, "documents_digest": self.documents_digest}
+        (folder / "dataset.json").write_text(json.dumps(meta, indent=1, ensure_ascii=False))
+
+    @classmethod
+    def load(cls, folder: Path) -> Dataset:
+        """Opens what `save` wrote, memory-mapped."""
+        meta = json.loads((folder / "dataset.json").read_text())
+        return cls(
+            meta["name"],
+            tables.read(folder / "documents.arrow"),
+            tables.read(folder / "queries.arrow"),
+            tables.read(folder / "judgements.arrow"),
+            tuple(meta["notes"]),
+            meta["documents_digest"],
+        )
+
+
+def _query(row: dict) -> Query:
+    return Query(row["id"], row["text"], None if row["answers"] is None else tuple(row["answers"]), row["group"])
+
+
+def assemble(
+    name: str, documents: Sequence[dict], queries: Sequence[dict], judgements: Sequence[dict], notes: Sequence[str]
+) -> Dataset:
+    """A `Dataset` from rows, checked.
+
+    Args:
+        name: for messages.
+        documents: rows of `DOCUMENTS`.
+        queries: rows of `QUERIES`.
+        judgements: rows of `SPANS` or of `QRELS`.
+        notes: what the caller dropped or missed.
+
+    Raises:
+        InputError: no documents or no queries, an id given twice, or a judgement on an unknown id.
+    """
+    if not documents:
+        raise InputError(f"dataset {name}: the corpus is empty; at least one document is needed")
+    if not queries:
+        raise InputError(f"dataset {name}: there are no queries; at least one is needed")
+    doc_ids, query_ids = _distinct(name, "document", documents), _distinct(name, "query", queries)
+    for row in judgements:
+        if row["doc_id"] not in doc_ids:
+            raise InputError(
+                f"dataset {name}: query {row['query_id']!r} is judged on document {row['doc_id']!r}, which is not in the corpus"
+            )
+        if row["query_id"] not in query_ids:
+            raise InputError(f"dataset {name}: a judgement names query {row['query_id']!r}, which is not among the queries")
+    schema = SPANS if judgements and "evidence" in judgements[0] else QRELS
+    table = pa.Table.from_pylist(sorted(documents, key=lambda row: row["id"]), DOCUMENTS)
+    return Dataset(
+        name,
+        table,
+        pa.Table.from_pylist(sorted(queries, key=lambda row: row["id"]), QUERIES),
+        pa.Table.from_pylist(sorted(judgements, key=lambda row: tuple(row[f.name] for f in schema)), schema),
+        tuple(notes),
+        tables.content_digest(table),
+    )
+
+
+def _distinct(name: str, what: str, rows: Sequence[dict]) -> set[str]:
+    ids = [row["id"] for row in rows]
+    if len(set(ids)) < len(ids):
+        seen: set[str] = set()
+        twice = next(i for i in ids if i in seen or seen.add(i))
+        raise InputError(f"dataset {name}: {what} id {twice!r} is given twice; ids must be distinct")
+    return set(ids)

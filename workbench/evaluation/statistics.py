@@ -1,0 +1,810 @@
+"""Comparing systems measured on the same queries: intervals, permutation tests, power, optimism, effects of axes.
+
+Scores are a float64 matrix (n_queries, n_systems), complete: a failed item holds its metric's worst value, put there by the
+caller. ``groups`` (n_queries,) names the queries that are not independent of each other (same document, same author); without it
+every query is a group of its own. All inference counts *groups*: below, G is their number and a "group sum" is the sum of a
+column over the rows of one group.
+
+One estimator serves everything. A contrast is one number per query (a paired difference, or a mean of such over matched
+configurations). Its mean d over n queries has the standard error
+
+    se^2 = G / (G - 1) * sum_g (sum_{i in g} (x_i - d))^2 / n^2                    (1)
+
+the cluster-robust variance of an intercept, with the usual small-sample factor G/(G-1) * (n-1)/(n-k) for k = 1 (Cameron and
+Miller, "A Practitioner's Guide to Cluster-Robust Inference", J. Human Resources 50, 2015, eq. 11-12), and G - 1 degrees of
+freedom. With one query per group (1) is s^2 / n, and the interval is that of the paired t test.
+
+P-values come from flipping the signs of whole groups: under the null hypothesis a contrast is symmetric about zero, and
+sum_g e_g * (group sum) with random signs e_g has the distribution of what was seen.
+
+What is random (flips, splits, resamples) is dealt to the groups in the order of their names, and to ungrouped queries in
+the order of their ids, or of the rows where no ids are given; so equal seeds give equal bytes.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import combinations
+from math import ceil, inf, isnan, nan, sqrt
+from string import ascii_letters
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from workbench.errors import InputError
+
+Floats = NDArray[np.float64]
+Indexes = NDArray[np.intp]
+
+FLIPS = 10_000  # random flips for every contrast
+FLIPS_PER_TEST = 200  # m tests get at least 200 m flips where it matters: the smallest Holm p, m / (200 m + 1), is below .005
+FEW = 20  # a contrast exceeded in at most this many of the first flips (p < .0022) gets more of them
+EXACT_GROUPS = 14  # up to here all sign patterns are fewer than FLIPS: 2^14 / 2 = 8,192, as a pattern and its mirror count alike
+TIE = 1e-9  # statistics this close, relative to the largest one attainable, are equal
+ROUNDING = 1e-12  # differences this small, relative to the scores they come from, are zero
+CHUNK_CELLS = 4_000_000  # float64 numbers in one working matrix: 32 MB
+CACHED_CELLS = 1_000_000  # 8 MB: matrices of signs that fit the processor's cache are multiplied up to 3 times as fast
+BATCH = 4_096  # flips whose contrasts are formed at a time: long enough that the loop over contrasts costs little
+
+
+class Interval(NamedTuple):
+    """A confidence interval; both ends are nan where none exists."""
+
+    low: float
+    high: float
+
+
+class Estimate(NamedTuple):
+    """A value and its confidence interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """What is known of one contrast; ``low``, ``high``, ``p``, ``p_holm`` are nan with fewer than two groups.
+
+    ``smallest_detectable`` is the difference found with 80 % power at the unadjusted two-sided .05, nan without spread.
+    """
+
+    n: int
+    n_groups: int
+    difference: float
+    low: float
+    high: float
+    p: float
+    p_holm: float
+    smallest_detectable: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairedComparison(Finding):
+    """System ``a`` against system ``b``: difference = a - b."""
+
+    a: str
+    b: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effect(Finding):
+    """Level ``a`` of an axis against level ``b``, a - b averaged over ``cells`` combinations of the other axes."""
+
+    axis: str
+    a: Hashable
+    b: Hashable
+    cells: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interaction(Finding):
+    """How much the effect of ``levels[0]`` on ``axes[0]`` changes between the ``levels[1]`` of ``axes[1]``.
+
+    difference = (a1 - b1 at a2) - (a1 - b1 at b2), for levels = ((a1, b1), (a2, b2)), averaged over ``cells``.
+    """
+
+    axes: tuple[str, str]
+    levels: tuple[tuple[Hashable, Hashable], tuple[Hashable, Hashable]]
+    cells: int
+
+
+# --- The sample: which rows belong together ---------------------------------------------------------------------------
+
+
+class _Sample(NamedTuple):
+    """Rows in a canonical order, cut into groups."""
+
+    order: Indexes  # (n,) rows, those of one group together
+    starts: Indexes  # (G,) where each group begins in `order`
+    sizes: Floats  # (G,) rows per group
+
+    @property
+    def n(self) -> int:
+        return len(self.order)
+
+    @property
+    def n_groups(self) -> int:
+        return len(self.starts)
+
+    def sums(self, columns: Floats) -> Floats:
+        """Group sums (G, K) of columns (n, K)."""
+        return np.add.reduceat(columns[self.order], self.starts, axis=0)
+
+
+def _sample(n: int, groups: ArrayLike | None, ids: Sequence[str] | None = None) -> _Sample:
+    """The grouping of n rows; raises `InputError` for no rows, wrong lengths, empty group names and repeated ids."""
+    if n == 0:
+        raise InputError("there are no queries to compare; at least one is needed")
+    codes = np.arange(n) if groups is None else _group_codes(n, groups)
+    rank = np.arange(n) if ids is None else _id_ranks(n, ids)
+    if groups is None:
+        codes = rank
+    order = np.lexsort((rank, codes))
+    starts = np.flatnonzero(np.diff(codes[order], prepend=-1))
+    return _Sample(order, starts, np.diff(starts, append=n).astype(np.float64))
+
+
+def _group_codes(n: int, groups: ArrayLike) -> Indexes:
+    names = np.asarray(groups)
+    if names.shape != (n,):
+        raise InputError(f"groups has shape {names.shape}, but there are {n} queries; one group name per query is needed")
+    missing = np.array([name is None or name != name for name in names.tolist()])
+    if missing.any():
+        raise InputError(f"{missing.sum()} queries have no group; give each query that stands alone a group of its own")
+    return np.unique(names, return_inverse=True)[1].astype(np.intp)
+
+
+def _id_ranks(n: int, ids: Sequence[str]) -> Indexes:
+    if len(ids) != n or len(set(ids)) != n:
+        raise InputError(f"{n} queries need {n} different ids; {len(ids)} were given, {len(set(ids))} of them different")
+    ranks = np.empty(n, dtype=np.intp)
+    ranks[np.argsort(np.asarray(ids), kind="stable")] = np.arange(n)
+    return ranks
+
+
+def _complete(scores: ArrayLike, what: str, ids: Sequence[str] | None = None) -> Floats:
+    """Scores as float64 (n, K); raises `InputError` naming the queries where a number is missing or infinite."""
+    values = np.asarray(scores, dtype=np.float64)
+    values = values[:, None] if values.ndim == 1 else values
+    if values.ndim != 2:
+        raise InputError(f"the scores of {what} have {values.ndim} dimensions; queries by systems, or one column, is needed")
+    bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
+    if bad.size:
+        shown = ", ".join(str(ids[row]) if ids is not None and row < len(ids) else f"row {row}" for row in bad[:5])
+        more = f" and {bad.size - 5} more" if bad.size > 5 else ""
+        raise InputError(
+            f"the scores of {what} are incomplete for {shown}{more}: systems are compared on the same queries, "
+            "so a failed item must hold the metric's worst value, and a query not asked of every system must be left out"
+        )
+    return values
+
+
+# --- Estimates and intervals ------------------------------------------------------------------------------------------
+
+
+def mean_interval(scores: ArrayLike, groups: ArrayLike | None = None, level: float = 0.95) -> Interval:
+    """Interval of the mean of scores (n,): t, cluster-robust when grouped (module docstring, eq. 1); not clipped to a range.
+
+    Both ends are nan with fewer than two groups, and equal the mean when all scores are equal. Raises `InputError` for nan.
+    """
+    return Interval(*_mean_estimate(scores, groups, level)[1:])
+
+
+def paired_interval(a: ArrayLike, b: ArrayLike, groups: ArrayLike | None = None, level: float = 0.95) -> Interval:
+    """Interval of mean(a - b), a and b (n,) on the same queries: that of the paired t test, cluster-robust when grouped."""
+    left, right = _complete(a, "the first system"), _complete(b, "the second system")
+    if left.shape != right.shape:
+        raise InputError(f"{len(left)} scores cannot be paired with {len(right)}; both systems need the same queries")
+    scale = np.abs(np.hstack((left, right))).max(initial=0.0)
+    return mean_interval(_without_rounding(left - right, scale), groups, level)
+
+
+def _mean_estimate(scores: ArrayLike, groups: ArrayLike | None, level: float) -> Estimate:
+    mean, error, sample = _mean_and_error(scores, groups)
+    half = _quantile_t(level, sample.n_groups - 1) * error
+    return Estimate(mean, mean - half, mean + half)
+
+
+def _mean_and_error(scores: ArrayLike, groups: ArrayLike | None) -> tuple[float, float, _Sample]:
+    """Mean, standard error and grouping of one column (n,)."""
+    values = _complete(scores, "the sample")
+    sample = _sample(len(values), groups)
+    means, errors = _means_and_errors(sample.sums(values), sample, np.abs(values).max(axis=0))
+    return float(means[0]), float(errors[0]), sample
+
+
+def _means_and_errors(sums: Floats, sample: _Sample, scale: Floats) -> tuple[Floats, Floats]:
+    """Means and standard errors (K,) of columns given by their group sums (G, K); eq. 1; nan errors when G = 1.
+
+    ``scale`` (K,) is the size of the scores the columns come from: spread that is only their rounding is zero.
+    """
+    means = sums.sum(axis=0) / sample.n
+    if sample.n_groups < 2:
+        return means, np.full_like(means, nan)
+    residuals = _without_rounding(sums - sample.sizes[:, None] * means, scale * sample.sizes.max())
+    factor = sample.n_groups / (sample.n_groups - 1)
+    return means, np.sqrt(factor * (residuals**2).sum(axis=0)) / sample.n
+
+
+def _without_rounding(values: Floats, scale: Floats | float) -> Floats:
+    """Values, with those that are rounding errors of numbers of size ``scale`` set to zero: (.3 - .1) - (.5 - .3) is 0."""
+    return np.where(np.abs(values) <= ROUNDING * np.asarray(scale), 0.0, values)
+
+
+def _quantile_t(level: float, df: float) -> float:
+    """The half width of a two-sided interval in standard errors; nan without degrees of freedom."""
+    if not 0 < level < 1:
+        raise InputError(f"a confidence level of {level} is not between 0 and 1; .95 is usual")
+    from scipy import stats
+
+    return float(stats.t.isf((1 - level) / 2, df)) if df > 0 else nan
+
+
+def bootstrap_interval(
+    columns: ArrayLike,
+    statistic: Callable[[Floats], float],
+    groups: ArrayLike | None = None,
+    seed: int = 0,
+    resamples: int = 2_000,
+    level: float = 0.95,
+) -> Interval:
+    """Percentile bootstrap of any statistic of the columns, for quantiles and ratios that have no formula.
+
+    Args:
+        columns: (n, K) or (n,), one row per query; whole groups are drawn with replacement, rows of a group stay together.
+        statistic: takes the drawn rows, float64 (about n, K), and returns one number.
+        groups: (n,) or None.
+        seed: of the draws.
+        resamples: how many draws.
+        level: of confidence.
+
+    The ends are the (1 -+ level) / 2 quantiles of the drawn statistics (Efron and Tibshirani, An Introduction to the Bootstrap,
+    1993, section 13.3): transformation-respecting and sound for quantiles, a little narrow for small G. Both are nan with
+    fewer than two groups, or when the statistic is nan for some draw.
+    """
+    values = _complete(columns, "the sample")
+    sample = _sample(len(values), groups)
+    if sample.n_groups < 2:
+        return Interval(nan, nan)
+    rows = np.split(sample.order, sample.starts[1:])
+    rng = np.random.default_rng(seed)
+    drawn = (rng.integers(sample.n_groups, size=sample.n_groups) for _ in range(resamples))
+    found = [statistic(values[np.concatenate([rows[group] for group in draw])]) for draw in drawn]
+    low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(low), float(high))
+
+
+# --- Permutation tests ------------------------------------------------------------------------------------------------
+
+
+class _Family(NamedTuple):
+    """Contrasts of one metric that are adjusted together; contrast j is column left[j] - column right[j]."""
+
+    sums: Floats  # (G, K) group sums
+    scale: Floats  # (K,) largest absolute score behind each column
+    left: Indexes  # (m,)
+    right: Indexes  # (m,)
+
+
+class _Contrasts(NamedTuple):
+    """Each (m,): the means and errors of the contrasts, and what their flips need."""
+
+    difference: Floats
+    error: Floats
+    p: Floats  # exact where few groups differ from zero, else nan
+    threshold: Floats  # a flipped statistic of at least this size counts
+
+
+def _contrasts(family: _Family, sample: _Sample) -> _Contrasts:
+    """Estimates in blocks of contrasts, so that (G, m) never stands in memory whole."""
+    width = max(1, CHUNK_CELLS // sample.n_groups)
+    starts = range(0, max(1, len(family.left)), width)
+    blocks = [_contrast_block(family, sample, slice(start, start + width)) for start in starts]
+    return _Contrasts(*(np.concatenate(parts) for parts in zip(*blocks, strict=True)))
+
+
+def _contrast_block(family: _Family, sample: _Sample, block: slice) -> _Contrasts:
+    left, right = family.left[block], family.right[block]
+    scale = np.maximum(family.scale[left], family.scale[right])
+    sums = _without_rounding(family.sums[:, left] - family.sums[:, right], scale * sample.sizes.max())
+    means, errors = _means_and_errors(sums, sample, scale)
+    thresholds = np.abs(sums.sum(axis=0)) - TIE * np.abs(sums).sum(axis=0)
+    few = (sums != 0).sum(axis=0) <= EXACT_GROUPS
+    p = np.full(len(left), nan)
+    for j in np.flatnonzero(few):
+        p[j] = _exact_p(sums[sums[:, j] != 0, j], thresholds[j])
+    return _Contrasts(means, errors, p, thresholds)
+
+
+def _exact_p(sums: Floats, threshold: float) -> float:
+    """Share of all sign patterns of the non-zero group sums (k,) that reach the threshold; 1 when there are none.
+
+    Zero sums may be left out: either sign gives the same statistic.
+    """
+    return float(np.mean(np.abs(_sign_patterns(len(sums)) @ sums) >= threshold)) if len(sums) else 1.0
+
+
+@lru_cache(maxsize=EXACT_GROUPS)
+def _sign_patterns(k: int) -> Floats:
+    """All (2^(k-1), k) patterns of +1 and -1 that begin with +1: the mirror images have the same absolute sums."""
+    numbers = np.arange(2 ** (k - 1))[:, None]
+    return 1.0 - 2.0 * ((numbers >> np.arange(k)) & 1)
+
+
+def _flip_p(columns: Floats, left: Indexes, right: Indexes, threshold: Floats, m: int, seed: int) -> Floats:
+    """Monte Carlo p (P,) of contrasts of columns (G, K): (1 + times the threshold was reached) / (1 + flips).
+
+    The 1 counts the pattern seen (Phipson and Smyth, Stat. Appl. Genet. Mol. Biol. 9, 2010). All contrasts share the flips:
+    the columns are multiplied by the signs once, and contrasts are differences of the products. Contrasts of small p get
+    more flips, FLIPS_PER_TEST * m in all. The p stays valid, P(p <= x) <= x. Let y be the largest first p that goes on: for
+    x < y, p <= x needs the p of all flips to be <= x; for x >= y, it needs the first p to be <= x.
+    """
+    stream = np.random.default_rng(seed)
+    counts = _reached(columns, left, right, threshold, FLIPS, stream)
+    p = (1 + counts) / (1 + FLIPS)
+    again = np.flatnonzero(counts <= FEW)
+    more = FLIPS_PER_TEST * m - FLIPS
+    if more > 0 and again.size:
+        used, ends = np.unique(np.concatenate((left[again], right[again])), return_inverse=True)
+        counts = counts[again] + _reached(columns[:, used], *np.split(ends, 2), threshold[again], more, stream)
+        p[again] = (1 + counts) / (1 + FLIPS + more)
+    return p
+
+
+def _reached(
+    columns: Floats, left: Indexes, right: Indexes, threshold: Floats, flips: int, stream: np.random.Generator
+) -> NDArray[np.int64]:
+    """How many of the flips bring each |left - right| to its threshold or above it."""
+    counts = np.zeros(len(left), dtype=np.int64)
+    for start in range(0, flips, BATCH):
+        sums = _flipped_sums(columns, min(BATCH, flips - start), stream)
+        gap = np.empty(sums.shape[1])
+        for j, (a, b) in enumerate(zip(left, right, strict=True)):
+            np.subtract(sums[a], sums[b], out=gap)
+            counts[j] += np.count_nonzero(np.abs(gap, out=gap) >= threshold[j])
+    return counts
+
+
+def _flipped_sums(columns: Floats, flips: int, stream: np.random.Generator) -> Floats:
+    """Sums (K, flips) of columns (G, K) under random signs; the signs do not depend on how many are drawn at a time."""
+    n_groups, n_columns = columns.shape
+    doubled, total = 2.0 * columns.T, columns.sum(axis=0)[:, None]
+    sums = np.empty((n_columns, flips))
+    height = max(16, CACHED_CELLS // n_groups)
+    for start in range(0, flips, height):
+        kept = _random_halves(n_groups, min(height, flips - start), stream)
+        # sum of e_g x_g = 2 * (sum over the groups that keep their sign) - (sum over all)
+        sums[:, start : start + height] = doubled @ kept.T - total
+    return sums
+
+
+def _random_halves(n_groups: int, rows: int, stream: np.random.Generator) -> Floats:
+    """Independent fair zeros and ones (rows, G)."""
+    drawn = stream.integers(0, 2**64, size=(rows, ceil(n_groups / 64)), dtype=np.uint64).astype("<u8", copy=False)
+    return np.unpackbits(drawn.view(np.uint8), axis=1, count=n_groups).astype(np.float64)
+
+
+def holm(p: ArrayLike) -> Floats:
+    """Holm's step-down adjusted p (m,), capped at 1; a nan stays nan and is not counted in m (Holm, Scand. J. Stat. 6, 1979)."""
+    raw = np.asarray(p, dtype=np.float64)
+    adjusted = np.full(raw.shape, nan)
+    known = np.flatnonzero(~np.isnan(raw))
+    order = known[np.argsort(raw[known], kind="stable")]
+    steps = raw[order] * np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(steps))
+    return adjusted
+
+
+def _analyse(families: Sequence[_Family], sample: _Sample, seed: int, level: float) -> list[list[dict[str, float]]]:
+    """The fields of `Finding` for every contrast of every family; the families are flipped together, adjusted apart."""
+    found = [_contrasts(family, sample) for family in families]
+    p_values = _all_p(families, found, sample, seed)
+    half_t, detectable = _quantile_t(level, sample.n_groups - 1), _noncentrality(sample.n_groups - 1)
+    return [
+        [
+            {
+                "n": sample.n,
+                "n_groups": sample.n_groups,
+                "difference": float(d),
+                "low": float(d - half_t * error),
+                "high": float(d + half_t * error),
+                "p": float(p),
+                "p_holm": float(adjusted),
+                "smallest_detectable": float(detectable * error) if error > 0 else nan,
+            }
+            for d, error, p, adjusted in zip(contrasts.difference, contrasts.error, p, holm(p), strict=True)
+        ]
+        for contrasts, p in zip(found, p_values, strict=True)
+    ]
+
+
+def _all_p(families: Sequence[_Family], found: Sequence[_Contrasts], sample: _Sample, seed: int) -> list[Floats]:
+    """P-values per family: nan with one group, exact where known, else from flips shared by all families."""
+    p_values = [contrasts.p.copy() for contrasts in found]
+    if sample.n_groups < 2:
+        return [np.full_like(p, nan) for p in p_values]
+    open_ = [np.flatnonzero(np.isnan(p)) for p in p_values]
+    if not any(which.size for which in open_):
+        return p_values
+    # What all columns of a family have in common cancels in every contrast; without it, less is lost to rounding.
+    columns = np.hstack([family.sums - family.sums.mean(axis=1, keepdims=True) for family in families])
+    offsets = np.cumsum([0] + [family.sums.shape[1] for family in families])[:-1]
+    left = np.concatenate([f.left[which] + at for f, which, at in zip(families, open_, offsets, strict=True)])
+    right = np.concatenate([f.right[which] + at for f, which, at in zip(families, open_, offsets, strict=True)])
+    threshold = np.concatenate([c.threshold[which] for c, which in zip(found, open_, strict=True)])
+    flipped = _flip_p(columns, left, right, threshold, max(len(family.left) for family in families), seed)
+    for p, which, values in zip(p_values, open_, np.split(flipped, np.cumsum([w.size for w in open_])[:-1]), strict=True):
+        p[which] = values
+    return p_values
+
+
+# --- All pairs --------------------------------------------------------------------------------------------------------
+
+
+def compare_all(
+    matrices: Mapping[str, ArrayLike],
+    systems: Sequence[str],
+    groups: ArrayLike | None = None,
+    seed: int = 0,
+    pairs: Sequence[tuple[str, str]] | None = None,
+    ids: Sequence[str] | None = None,
+    level: float = 0.95,
+) -> dict[str, list[PairedComparison]]:
+    """Paired comparisons of systems for each metric, with p adjusted over the pairs of that metric.
+
+    Args:
+        matrices: metric -> float64 (n_queries, n_systems), complete. All metrics share one matrix of flips.
+        systems: names of the columns.
+        groups: (n_queries,) names of the groups of dependent queries, or None.
+        seed: of the flips.
+        pairs: which (a, b) to compare; all, in the order of the columns, when None.
+        ids: (n_queries,) names of the rows; with them the result does not depend on the order of the rows.
+        level: of the intervals.
+
+    P-values are exact (all sign patterns) for a pair that differs in at most 14 groups; else they come from 10,000 flips, and
+    from 200 m for pairs of small p among m > 50. Other systems in the matrix change nothing of a pair but ``p_holm`` and that
+    number of flips, hence the last digits of a small p.
+
+    Raises:
+        InputError: scores are missing, or shapes, names or pairs do not fit.
+    """
+    values = {metric: _checked(metric, scores, systems, ids) for metric, scores in matrices.items()}
+    if not values:
+        return {}
+    wanted = list(combinations(systems, 2)) if pairs is None else list(pairs)
+    left, right = _pair_columns(wanted, systems)
+    sample = _sample(_same_length(values), groups, ids)
+    families = [_Family(sample.sums(v), np.abs(v).max(axis=0), left, right) for v in values.values()]
+    found = _analyse(families, sample, seed, level)
+    return {
+        metric: [PairedComparison(a=a, b=b, **fields) for (a, b), fields in zip(wanted, rows, strict=True)]
+        for metric, rows in zip(values, found, strict=True)
+    }
+
+
+def _checked(metric: str, scores: ArrayLike, systems: Sequence[object], ids: Sequence[str] | None) -> Floats:
+    values = _complete(scores, repr(metric), ids)
+    if values.shape[1] != len(systems):
+        raise InputError(f"the scores of {metric!r} have {values.shape[1]} columns, but there are {len(systems)} systems")
+    return values
+
+
+def _same_length(values: Mapping[str, Floats]) -> int:
+    lengths = {metric: len(v) for metric, v in values.items()}
+    if len(set(lengths.values())) != 1:
+        raise InputError(f"the metrics have different numbers of queries: {lengths}; compare them in separate calls")
+    return next(iter(lengths.values()))
+
+
+def _pair_columns(pairs: Sequence[tuple[str, str]], systems: Sequence[str]) -> tuple[Indexes, Indexes]:
+    columns = {name: j for j, name in enumerate(systems)}
+    if len(columns) != len(systems):
+        raise InputError("two systems have the same name; names must differ to tell the pairs apart")
+    strangers = sorted({name for pair in pairs for name in pair} - set(columns))
+    if strangers:
+        raise InputError(f"pairs name {', '.join(strangers)}, which are not among the systems: {', '.join(systems)}")
+    ends = np.array([(columns[a], columns[b]) for a, b in pairs], dtype=np.intp).reshape(-1, 2)
+    return ends[:, 0], ends[:, 1]
+
+
+# --- Power ------------------------------------------------------------------------------------------------------------
+
+
+def smallest_detectable(
+    differences: ArrayLike, groups: ArrayLike | None = None, power: float = 0.8, alpha: float = 0.05
+) -> float:
+    """The true mean difference that a sample like differences (n,) finds with this power, two-sided, not adjusted.
+
+    standard error (eq. 1) times the noncentrality at which a t test of G - 1 degrees of freedom has the power (Cohen, Statistical
+    Power Analysis, 1988, section 2.2). Nan with fewer than two groups or without spread.
+    """
+    _, error, sample = _mean_and_error(differences, groups)
+    return _noncentrality(sample.n_groups - 1, power, alpha) * error if error > 0 else nan
+
+
+def needed_n(differences: ArrayLike, groups: ArrayLike | None = None, power: float = 0.8, alpha: float = 0.05) -> float:
+    """How many queries would find a true difference as large as the mean of differences (n,) with this power.
+
+    Supposes more of the same: equal spread, queries per group and dependence within groups, hence se^2 proportional to 1 / n
+    and G to n. Infinite for a difference that 10^15 queries would not find; nan with fewer than two groups or no spread.
+    """
+    mean, error, sample = _mean_and_error(differences, groups)
+    if not error > 0:
+        return nan
+    effect = abs(mean) / (error * sqrt(sample.n))  # the noncentrality at n queries is effect * sqrt(n)
+    most = _noncentrality(1, power, alpha)  # needed at one degree of freedom, and more than at any other
+    if effect * sqrt(1e15) < most:
+        return inf
+    per_group = sample.n / sample.n_groups
+    first = ceil(2 * per_group)
+    last = first + ceil((most / effect) ** 2)
+    return first + bisect_left(
+        range(first, last), True, key=lambda n: _power(effect * sqrt(n), n / per_group - 1, alpha) >= power
+    )
+
+
+@lru_cache(maxsize=256)
+def _noncentrality(df: float, power: float = 0.8, alpha: float = 0.05) -> float:
+    """The noncentrality at which the two-sided t test has the power; nan without degrees of freedom."""
+    if not alpha < power < 1:
+        raise InputError(f"a power of {power} is not between alpha, {alpha}, and 1; .8 is usual")
+    if df <= 0:
+        return nan
+    from scipy import optimize, stats
+
+    highest = 4 * (float(stats.t.isf(alpha / 2, df)) + 5)
+    return float(optimize.brentq(lambda x: _power(x, df, alpha) - power, 0.0, highest))
+
+
+def _power(noncentrality: float, df: float, alpha: float) -> float:
+    """Power of the two-sided t test: P(|T| > t) = P(F > t^2), where F is noncentral with 1 and df degrees of freedom.
+
+    Not from scipy.stats.nct, whose lower tail is nan for some noncentralities above 7 (scipy 1.17).
+    """
+    from scipy import special, stats
+
+    return 1.0 - float(special.ncfdtr(1.0, df, noncentrality**2, stats.t.isf(alpha / 2, df) ** 2))
+
+
+# --- Optimism of choosing the best ------------------------------------------------------------------------------------
+
+
+def predicted_optimism(
+    scores: ArrayLike, baseline: int, groups: ArrayLike | None = None, seed: int = 0, repeats: int = 1_000
+) -> float:
+    """By how much choosing the best on scores (n, K) is expected to flatter its margin over the column ``baseline``.
+
+    Repeated split-half: groups are dealt at random to two halves, the best of one half is chosen, and its margin there less its
+    margin in the other half is averaged. That is the optimism of choosing on half as many queries; chance differences shrink with
+    the square root of their number, so it is divided by sqrt(2). Systems that tie for best share the choice. Nan with fewer
+    than two groups.
+    """
+    values = _complete(scores, "the selection split")
+    if not 0 <= baseline < values.shape[1]:
+        raise InputError(f"baseline {baseline} is not one of the {values.shape[1]} columns, counted from 0")
+    sample = _sample(len(values), groups)
+    if sample.n_groups < 2:
+        return nan
+    sums, rng = sample.sums(values), np.random.default_rng(seed)
+    height = max(1, min(repeats, CHUNK_CELLS // sample.n_groups))
+    heights = [min(height, repeats - start) for start in range(0, repeats, height)]
+    gaps = [_split_half_gaps(sums, sample.sizes, baseline, rng.random((rows, sample.n_groups))) for rows in heights]
+    return float(np.concatenate(gaps).mean() / sqrt(2))
+
+
+def _split_half_gaps(sums: Floats, sizes: Floats, baseline: int, draws: Floats) -> Floats:
+    """Margin of the chosen where it was chosen, less elsewhere, (rows,); draws (rows, G) deal the groups to the halves."""
+    half = (draws.argsort(axis=1).argsort(axis=1) < len(sums) // 2).astype(np.float64)
+    here = (half @ sums) / (half @ sizes)[:, None]
+    there = ((1 - half) @ sums) / ((1 - half) @ sizes)[:, None]
+    best = here >= here.max(axis=1, keepdims=True) - TIE * np.abs(here).max(axis=1, keepdims=True)
+    gap = (here - here[:, [baseline]]) - (there - there[:, [baseline]])
+    return (gap * best).sum(axis=1) / best.sum(axis=1)
+
+
+def observed_optimism(
+    select: ArrayLike,
+    report: ArrayLike,
+    select_groups: ArrayLike | None = None,
+    report_groups: ArrayLike | None = None,
+    level: float = 0.95,
+) -> Estimate:
+    """Margin where the winner was chosen less its margin on fresh queries, with an interval.
+
+    ``select`` (n1,) and ``report`` (n2,) hold winner - baseline per query. The two samples are independent: errors (eq. 1) add in
+    squares, with Welch's degrees of freedom (Biometrika 34, 1947), G - 1 in place of n - 1. Nan ends with fewer than two groups.
+    """
+    mean_1, error_1, sample_1 = _mean_and_error(select, select_groups)
+    mean_2, error_2, sample_2 = _mean_and_error(report, report_groups)
+    value, variance = mean_1 - mean_2, error_1**2 + error_2**2
+    if isnan(variance) or variance == 0:
+        return Estimate(value, value + variance, value + variance)
+    df = variance**2 / (error_1**4 / (sample_1.n_groups - 1) + error_2**4 / (sample_2.n_groups - 1))
+    half = _quantile_t(level, df) * sqrt(variance)
+    return Estimate(value, value - half, value + half)
+
+
+# --- Effects of the axes ----------------------------------------------------------------------------------------------
+
+Design = Sequence[Mapping[str, Hashable]]
+
+
+class _Term(NamedTuple):
+    """A contrast of the design over cells k: system plus[k] - minus[k], less plus_2[k] - minus_2[k] for an interaction."""
+
+    label: dict[str, object]
+    plus: list[int]
+    minus: list[int]
+    plus_2: list[int]
+    minus_2: list[int]
+
+
+def effects(
+    matrices: Mapping[str, ArrayLike],
+    design: Design,
+    groups: ArrayLike | None = None,
+    seed: int = 0,
+    ids: Sequence[str] | None = None,
+    level: float = 0.95,
+) -> dict[str, list[Effect]]:
+    """For each axis and two of its levels, their difference averaged over the other axes, with p adjusted over all of these.
+
+    Args:
+        matrices: metric -> float64 (n_queries, n_systems), complete.
+        design: per system, axis -> level. Systems must differ in some axis.
+        groups: as for `compare_all`, and so are ``seed``, ``ids`` and ``level``.
+        seed: of the flips.
+        ids: names of the rows.
+        level: of the intervals.
+
+    Only *matched* cells count: combinations of the other axes that occur with both levels; so an incomplete design compares like
+    with like. Levels that never meet in a cell have no contrast and no row. Levels come in the order of their first appearance.
+    """
+    cells = _cells(design)
+    terms = [term for axis in cells.axes for pair in combinations(cells.levels(axis), 2) for term in _effect(cells, axis, pair)]
+    found = _analyse_terms(matrices, terms, len(design), groups, seed, ids, level)
+    return {metric: [Effect(**term.label, **fields) for term, fields in rows] for metric, rows in found.items()}
+
+
+def interactions(
+    matrices: Mapping[str, ArrayLike],
+    design: Design,
+    groups: ArrayLike | None = None,
+    seed: int = 0,
+    ids: Sequence[str] | None = None,
+    level: float = 0.95,
+) -> dict[str, list[Interaction]]:
+    """For two axes and two levels of each, the difference of the differences, over cells where all four combinations occur.
+
+    Arguments as for `effects`; the interactions are a family of their own for Holm's adjustment.
+    """
+    cells = _cells(design)
+    terms = [
+        term
+        for axes in combinations(cells.axes, 2)
+        for first in combinations(cells.levels(axes[0]), 2)
+        for second in combinations(cells.levels(axes[1]), 2)
+        for term in _interaction(cells, axes, (first, second))
+    ]
+    found = _analyse_terms(matrices, terms, len(design), groups, seed, ids, level)
+    return {metric: [Interaction(**term.label, **fields) for term, fields in rows] for metric, rows in found.items()}
+
+
+class _Cells(NamedTuple):
+    """The design turned round: levels, in the order of the axes -> column."""
+
+    axes: list[str]
+    column: dict[tuple[Hashable, ...], int]
+
+    def levels(self, axis: str) -> list[Hashable]:
+        at = self.axes.index(axis)
+        return list(dict.fromkeys(key[at] for key in self.column))
+
+    def matched(self, changes: Sequence[Mapping[str, Hashable]]) -> list[list[int]]:
+        """Columns (len(changes), cells): systems that are alike but for the changes, for each cell where all of them exist."""
+        found = []
+        for key in self.column:
+            point = dict(zip(self.axes, key, strict=True))
+            keys = [tuple((point | change).values()) for change in changes]
+            if keys[0] == key and all(other in self.column for other in keys):
+                found.append([self.column[other] for other in keys])
+        return [list(column) for column in zip(*found, strict=True)]
+
+
+def _cells(design: Design) -> _Cells:
+    axes = list(design[0]) if design else []
+    column: dict[tuple[Hashable, ...], int] = {}
+    for j, point in enumerate(design):
+        if set(point) != set(axes):
+            raise InputError(f"system {j} has the axes {sorted(point)}, the first system {sorted(axes)}; all need the same")
+        first = column.setdefault(tuple(point[axis] for axis in axes), j)
+        if first != j:
+            raise InputError(f"systems {first} and {j} have the same levels on all axes; add the axis on which they differ")
+    return _Cells(axes, column)
+
+
+def _effect(cells: _Cells, axis: str, levels: tuple[Hashable, Hashable]) -> list[_Term]:
+    """The contrast of two levels, or nothing when they never meet."""
+    a, b = levels
+    matched = cells.matched([{axis: a}, {axis: b}])
+    return [_Term({"axis": axis, "a": a, "b": b, "cells": len(matched[0])}, *matched, [], [])] if matched else []
+
+
+def _interaction(cells: _Cells, axes: tuple[str, str], levels: tuple[tuple[Hashable, ...], tuple[Hashable, ...]]) -> list[_Term]:
+    """The difference of differences of two levels on two axes, or nothing when no cell has all four."""
+    matched = cells.matched([{axes[0]: a, axes[1]: b} for b in levels[1] for a in levels[0]])
+    return [_Term({"axes": axes, "levels": levels, "cells": len(matched[0])}, *matched)] if matched else []
+
+
+def _analyse_terms(
+    matrices: Mapping[str, ArrayLike],
+    terms: Sequence[_Term],
+    n_systems: int,
+    groups: ArrayLike | None,
+    seed: int,
+    ids: Sequence[str] | None,
+    level: float,
+) -> dict[str, list[tuple[_Term, dict[str, float]]]]:
+    """Every term with the fields of `Finding`, for each metric."""
+    values = {metric: _checked(metric, scores, range(n_systems), ids) for metric, scores in matrices.items()}
+    if not values or not terms:
+        return {metric: [] for metric in values}
+    sample = _sample(_same_length(values), groups, ids)
+    families = [_term_family(v, terms, sample) for v in values.values()]
+    found = _analyse(families, sample, seed, level)
+    return {metric: list(zip(terms, rows, strict=True)) for metric, rows in zip(values, found, strict=True)}
+
+
+def _term_family(values: Floats, terms: Sequence[_Term], sample: _Sample) -> _Family:
+    """Terms as contrasts against a last column of zeros."""
+    columns = np.column_stack([_term_values(values, term) for term in terms] + [np.zeros(len(values))])
+    m = len(terms)
+    scale = np.full(m + 1, np.abs(values).max())
+    return _Family(sample.sums(columns), scale, np.arange(m), np.full(m, m))
+
+
+def _term_values(values: Floats, term: _Term) -> Floats:
+    """The contrast (n,); differences first, then their mean, so that equal systems give exactly zero."""
+    gaps = values[:, term.plus] - values[:, term.minus]
+    if term.plus_2:
+        gaps -= values[:, term.plus_2] - values[:, term.minus_2]
+    return _without_rounding(gaps, np.abs(values).max()).mean(axis=1)
+
+
+# --- Letters ----------------------------------------------------------------------------------------------------------
+
+
+def letters(comparisons: Sequence[PairedComparison], order: Sequence[str], alpha: float = 0.05) -> dict[str, str]:
+    """Compact letter display: two systems share a letter exactly when their Holm-adjusted p is not below alpha.
+
+    ``order`` lists the systems, best first; "a" goes to the best. A pair without p, or not compared, is not distinguishable.
+    Insert-and-absorb algorithm (Piepho, J. Comput. Graph. Stat. 13, 2004): one group holds all; each distinguishable pair
+    splits every group that holds both; groups inside others are absorbed.
+    """
+    rank = {name: j for j, name in enumerate(order)}
+    strangers = {name for c in comparisons for name in (c.a, c.b)} - set(rank)
+    if strangers:
+        raise InputError(f"order lacks {', '.join(sorted(strangers))}; it must list every system compared")
+    sets = [frozenset(order)]
+    for c in comparisons:
+        if c.p_holm < alpha:
+            sets = _split(sets, c.a, c.b)
+    # Groups that reach further up come first: the letters then run down the table.
+    ranked = sorted(sorted(rank[name] for name in members) for members in sets)
+    return {name: "".join(_letter(k) for k, ranks in enumerate(ranked) if j in ranks) for name, j in rank.items()}
+
+
+def _split(sets: list[frozenset[str]], a: str, b: str) -> list[frozenset[str]]:
+    """Replace each set that holds a and b by one without a and one without b; drop those that lie inside another."""
+    parts = {part for members in sets for part in ((members - {a}, members - {b}) if {a, b} <= members else (members,))}
+    return [part for part in parts if not any(part < other for other in parts)]
+
+
+def _letter(k: int) -> str:
+    """A to z, A to Z, then single signs from the CJK block: some designs need more than 52."""
+    return ascii_letters[k] if k < len(ascii_letters) else chr(0x4E00 + k - len(ascii_letters))

@@ -1,0 +1,397 @@
+"""The experiment's YAML file, typed and checked: whatever is misspelt, contradictory or unknown is refused here."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from workbench.component import Component, build, explain, load_class
+from workbench.data import sources
+from workbench.data.chunking import Chunking
+from workbench.data.dataset import Dataset
+from workbench.errors import InputError, unknown
+from workbench.evaluation import answers, rankings
+from workbench.machine import Machine, resolve
+from workbench.models.generator import Generator
+from workbench.retrieval import rerankers
+from workbench.retrieval.embedding import Embedder
+from workbench.retrieval.rerankers.base import Reranker
+from workbench.retrieval.retriever import Retriever
+
+RETRIEVERS = {
+    "bm25": "workbench.retrieval.bm25:BM25",
+    "dense": "workbench.retrieval.dense:Dense",
+    "fusion": "workbench.retrieval.fusion:Fusion",
+}
+AXES = ("chunking", "retriever", "reranker", "passages", "prompt", "generator")
+GENERATION_AXES = ("passages", "prompt", "generator")
+NONE = "none"  # the reranker that does nothing
+DEFAULTS: dict[str, Any] = {"chunking": {"words": 80, "overlap": 10}, "reranker": NONE, "passages": 2, "prompt": "terse"}
+
+
+class Settings(BaseModel):
+    """Base of the file's sections: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DatasetSettings(Settings):
+    """Which dataset, and what its splits are for.
+
+    Attributes:
+        name: a built-in dataset.
+        beir: a folder in BEIR layout.
+        folder: a folder of text files, with `questions`.
+        questions: JSON lines of questions on `folder`.
+        train: split that LoRA learns from.
+        select: split that the configuration is chosen on.
+        report: split that figures are reported from.
+        limit: at most so many queries of each split.
+    """
+
+    name: str | None = None
+    beir: Path | None = None
+    folder: Path | None = None
+    questions: Path | None = None
+    train: str = "train"
+    select: str = "dev"
+    report: str = "test"
+    limit: int | None = Field(default=None, ge=1)
+
+    @model_validator(mode="after")
+    def _one_source(self) -> DatasetSettings:
+        given = [key for key in ("name", "beir", "folder") if getattr(self, key) is not None]
+        if len(given) != 1:
+            raise ValueError(f"received {' and '.join(given) or 'no source'}; allowed: exactly one of name, beir, folder")
+        if (self.folder is None) != (self.questions is None):
+            raise ValueError("folder and questions belong together; give both")
+        if self.select == self.report:
+            raise ValueError(f"select and report are both {self.select!r}; choosing and reporting on one split flatters the winner")
+        if self.name is not None and self.name not in sources.BUILTIN:
+            raise ValueError(str(unknown("dataset", self.name, sources.BUILTIN)))
+        return self
+
+    def load(self) -> Dataset:
+        """Reads the dataset."""
+        if self.beir is not None:
+            dataset = sources.beir(self.beir)
+        elif self.folder is not None:
+            dataset = sources.text_folder(self.folder, self.questions)
+        else:
+            dataset = sources.pydocs()
+        return dataset.limited(self.limit) if self.limit else dataset
+
+
+class ComponentSettings(Settings):
+    """Components by the names that the axes use. Values are resolved to `Component` objects by `Experiment`."""
+
+    embedders: dict[str, dict[str, Any]] = {}
+    retrievers: dict[str, dict[str, Any]] = {}
+    rerankers: dict[str, dict[str, Any]] = {}
+    generators: dict[str, dict[str, Any]] = {}
+
+    @field_validator("rerankers")
+    @classmethod
+    def _none_is_taken(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if NONE in value:
+            raise ValueError(f"the name {NONE!r} stands for no reranker; choose another")
+        return value
+
+
+class Search(Settings):
+    """How the space of configurations is searched."""
+
+    strategy: Literal["grid"] = "grid"
+
+
+class Report(Settings):
+    """Which configurations are measured on the report split: the finalists, or all."""
+
+    of: Literal["finalists", "all"] = "finalists"
+
+
+class Metrics(Settings):
+    """What is measured.
+
+    Attributes:
+        select_by: the metric that chooses; default: ``f1`` with a generator, else the first ranking metric.
+        rankings: metrics of rankings, e.g. ``ndcg@10``, ``recall@300w``.
+        answers: metrics of answers.
+    """
+
+    select_by: str | None = None
+    rankings: tuple[str, ...] = ("ndcg@10", "recall@10", "mrr@10")
+    answers: tuple[str, ...] = ("f1", "em", "contains", "grounded")
+
+    @field_validator("rankings")
+    @classmethod
+    def _rankings_are_known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            _as_value_error(rankings.parse, name)
+        return value
+
+    @field_validator("answers")
+    @classmethod
+    def _answers_are_known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if name not in answers.NAMES:
+                raise ValueError(str(unknown("answer metric", name, answers.NAMES)))
+        # grounded alone would praise a generator that never answers
+        return (*value, "abstained") if "grounded" in value and "abstained" not in value else value
+
+
+class MachineSettings(Settings):
+    """What to compute with; see `workbench.machine.resolve`. None of it but the precision changes results."""
+
+    device: str = "auto"
+    batch_size: int | str = "auto"
+    precision: str = "auto"
+
+    def resolve(self) -> Machine:
+        """The machine these settings mean here."""
+        return resolve(self.device, self.precision, self.batch_size)
+
+
+class ExperimentSettings(Settings):
+    """The whole file."""
+
+    experiment: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    dataset: DatasetSettings
+    components: ComponentSettings = ComponentSettings()
+    baseline: dict[str, Any] = {}
+    axes: dict[str, list[Any]] = {}
+    depth: int = Field(default=100, ge=1)
+    search: Search = Search()
+    report: Report = Report()
+    metrics: Metrics = Metrics()
+    seed: int = Field(default=0, ge=0)
+    machine: MachineSettings = MachineSettings()
+
+
+def _as_value_error(function: Any, *args: Any) -> Any:
+    """Calls a function whose `InputError` pydantic shall report with the key's place."""
+    try:
+        return function(*args)
+    except InputError as error:
+        raise ValueError(str(error)) from error
+
+
+class Components:
+    """The components of a file, built, with the names they refer to each other by checked."""
+
+    def __init__(self, settings: ComponentSettings, folder: Path) -> None:
+        where = "components"
+        self.embedders = {n: build(Embedder, v, f"{where}.embedders.{n}") for n, v in settings.embedders.items()}
+        self.retrievers: dict[str, Retriever] = {
+            n: _build_kind(Retriever, v, f"{where}.retrievers.{n}", folder, _retriever_class) for n, v in settings.retrievers.items()
+        }
+        self.rerankers: dict[str, Reranker] = {
+            n: _build_kind(Reranker, v, f"{where}.rerankers.{n}", folder, _reranker_class) for n, v in settings.rerankers.items()
+        }
+        self.generators = {n: build(Generator, v, f"{where}.generators.{n}") for n, v in settings.generators.items()}
+        self._check_references()
+
+    def references(self, component: Component) -> dict[str, Component]:
+        """The components that a component's fields name, by field."""
+        return {"embedder": self.embedders[component.embedder]} if "embedder" in component.references else {}
+
+    def _check_references(self) -> None:
+        for family, named in (("retrievers", self.retrievers), ("rerankers", self.rerankers)):
+            for name, component in named.items():
+                if "embedder" in component.references and component.embedder not in self.embedders:
+                    raise _at(f"components.{family}.{name}.embedder", unknown("embedder", component.embedder, self.embedders))
+        for name, retriever in self.retrievers.items():
+            self._check_fusion(name, retriever, ())
+        for name, generator in self.generators.items():
+            distractors = generator.lora and generator.lora.distractors
+            if distractors and distractors not in self.retrievers:
+                raise _at(f"components.generators.{name}.lora.distractors", unknown("retriever", distractors, self.retrievers))
+
+    def _check_fusion(self, name: str, retriever: Retriever, above: tuple[str, ...]) -> None:
+        for part in getattr(retriever, "of", ()):
+            where = f"components.retrievers.{name}.of"
+            if part not in self.retrievers:
+                raise _at(where, unknown("retriever", part, self.retrievers))
+            if part in (*above, name):
+                raise InputError(f"{where}: {part!r} is fused with itself")
+            self._check_fusion(part, self.retrievers[part], (*above, name))
+
+
+def _at(where: str, error: InputError) -> InputError:
+    return InputError(f"{where}: {error}")
+
+
+def _build_kind(base: type, values: Any, where: str, folder: Path, find: Any) -> Any:
+    if not isinstance(values, dict) or "kind" not in values:
+        raise InputError(f"{where}: the key 'kind' is required; it names the class, e.g. {{kind: bm25}}")
+    kind = str(values["kind"])
+    if ":" in kind:
+        cls = load_class(kind, base, folder)
+    else:
+        try:
+            cls = find(kind)
+        except InputError as error:
+            raise _at(f"{where}.kind", error) from error
+    return build(cls, values, where)
+
+
+def _retriever_class(kind: str) -> type[Retriever]:
+    if kind not in RETRIEVERS:
+        raise unknown("kind of retriever", kind, [*RETRIEVERS, "./file.py:Class", "package.module:Class"])
+    return load_class(RETRIEVERS[kind], Retriever)
+
+
+def _reranker_class(kind: str) -> type[Reranker]:
+    kinds = sorted(m.name for m in pkgutil.iter_modules(rerankers.__path__) if m.name != "base")
+    if kind not in kinds:
+        raise unknown("kind of reranker", kind, [*kinds, "./file.py:Class", "package.module:Class"])
+    module = importlib.import_module(f"workbench.retrieval.rerankers.{kind}")
+    return next(c for c in vars(module).values() if isinstance(c, type) and issubclass(c, Reranker) and c.__module__ == module.__name__)
+
+
+def read_settings(path: Path, overrides: Sequence[str] = ()) -> ExperimentSettings:
+    """An experiment's file, checked as far as it can be by itself.
+
+    Args:
+        path: the YAML file; relative paths in it count from its folder.
+        overrides: ``key.path=value`` texts that replace single values, the value in YAML.
+
+    Raises:
+        InputError: no such file, unreadable YAML, an unknown key or a value that is not allowed.
+    """
+    path = Path(path)
+    if not path.is_file():
+        there = sorted(p.name for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
+        raise InputError(f"experiment file {path} does not exist; in {path.parent}: {', '.join(there) or 'no .yaml file'}")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: no readable YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: received {type(values).__name__}; allowed: keys {', '.join(ExperimentSettings.model_fields)}")
+    for override in overrides:
+        _override(values, override)
+    values = _absolute(values, path.parent.resolve())
+    try:
+        return ExperimentSettings(**values)
+    except ValidationError as error:
+        raise InputError(f"{path}: " + "; ".join(explain(ExperimentSettings, e, "") for e in error.errors())) from error
+
+
+def _absolute(value: Any, folder: Path, key: str = "") -> Any:
+    """The same settings with relative files made absolute, so that they still mean the same in the run's folder."""
+    if isinstance(value, dict):
+        return {k: _absolute(v, folder, str(k)) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_absolute(v, folder, key) for v in value]
+    if not isinstance(value, str) or Path(value).is_absolute():
+        return value
+    if key in ("beir", "folder", "questions") or (key == "prompt" and value.endswith(".yaml")):
+        return str((folder / value).resolve())
+    if (key == "kind" and ".py:" in value) or (key == "model" and value.startswith(".")):
+        return str((folder / value).resolve())
+    return value
+
+
+def _override(values: dict[str, Any], text: str) -> None:
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise InputError(f"--set received {text!r}; allowed: key.path=value, e.g. metrics.select_by=em")
+    *parents, last = key.split(".")
+    for parent in parents:
+        values = values.setdefault(parent, {})
+        if not isinstance(values, dict):
+            raise InputError(f"--set {text!r}: {parent!r} is no section of the experiment's file")
+    values[last] = yaml.safe_load(value)
+
+
+def axes_of(settings: ExperimentSettings, components: Components) -> dict[str, list[Any]]:
+    """Values of every axis that the experiment has, defaults filled in; names and forms checked.
+
+    Without generators the axes `passages`, `prompt` and `generator` do not exist.
+    """
+    for section in ("axes", "baseline"):
+        for key in getattr(settings, section):
+            if key not in AXES:
+                raise _at(section, unknown("axis", key, AXES))
+    generating = "generator" in settings.axes or "generator" in settings.baseline
+    used = AXES if generating else tuple(a for a in AXES if a not in GENERATION_AXES)
+    if not generating and (extra := [a for a in GENERATION_AXES if a in settings.axes or a in settings.baseline]):
+        raise InputError(f"axes: {extra[0]!r} was given without 'generator'; without one only rankings are compared")
+    axes = {}
+    for axis in used:
+        values = settings.axes.get(axis)
+        if values is None:
+            values = [settings.baseline[axis]] if axis in settings.baseline else [_default(axis, components)]
+        if not values:
+            raise InputError(f"axes.{axis}: the list is empty; give at least one value or leave the axis out")
+        axes[axis] = [_axis_value(axis, value, components, f"axes.{axis}") for value in values]
+        if len({str(v) for v in axes[axis]}) < len(axes[axis]):
+            raise InputError(f"axes.{axis}: a value is given twice: {values}")
+    return axes
+
+
+def _default(axis: str, components: Components) -> Any:
+    if axis in DEFAULTS:
+        return DEFAULTS[axis]
+    named = components.retrievers if axis == "retriever" else components.generators
+    if not named:
+        raise InputError(f"components.{axis}s: none is defined; an experiment needs at least one {axis}")
+    return next(iter(named))
+
+
+def axis_value(axis: str, value: Any, components: Components) -> Any:
+    """One value of an axis, checked: a `Chunking`, a number, or a name."""
+    return _axis_value(axis, value, components, f"baseline.{axis}")
+
+
+def _axis_value(axis: str, value: Any, components: Components, where: str) -> Any:
+    if axis == "chunking":
+        if value == "whole":
+            return Chunking(words=None, overlap=0)
+        if not isinstance(value, dict):
+            raise InputError(f"{where}: received {value!r}; allowed: whole, or {{words: 80, overlap: 10}}")
+        return build(Chunking, value, where)
+    if axis == "passages":
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise InputError(f"{where}: received {value!r}; allowed: a whole number from 1")
+        return value
+    if axis == "prompt":
+        return str(value)
+    named = {"retriever": components.retrievers, "generator": components.generators, "reranker": components.rerankers}[axis]
+    if axis == "reranker" and value in (NONE, None):
+        return NONE
+    if value not in named:
+        raise _at(where, unknown(axis, value, [*named, NONE] if axis == "reranker" else named))
+    return value
+
+
+def check_metrics(settings: ExperimentSettings, axes: dict[str, list[Any]]) -> str:
+    """The metric that selects, after refusing contradictory ones.
+
+    Raises:
+        InputError: a metric that nothing computes here, `grounded` chosen to select, or `@k` metrics across chunkings.
+    """
+    generating = "generator" in axes
+    names = [*settings.metrics.rankings, *(settings.metrics.answers if generating else ())]
+    select_by = settings.metrics.select_by or ("f1" if generating else settings.metrics.rankings[0])
+    if select_by in answers.NOT_FOR_SELECTION:
+        raise InputError(f"metrics.select_by: {select_by!r} would choose a generator that never answers; allowed: f1, em, contains")
+    if select_by not in names:
+        raise _at("metrics.select_by", unknown("metric", select_by, [n for n in names if n not in answers.NOT_FOR_SELECTION]))
+    if len(axes["chunking"]) > 1:
+        for name in settings.metrics.rankings:
+            if not rankings.parse(name).in_words:
+                raise InputError(
+                    f"metrics.rankings: {name!r} cannot be compared across {len(axes['chunking'])} chunkings, since larger passages "
+                    f"hold more of everything; allowed: cut-offs in words read, e.g. recall@300w"
+                )
+    return select_by
+
+

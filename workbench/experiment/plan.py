@@ -1,0 +1,330 @@
+"""The plan: configurations -> the distinct stages they need, known before anything runs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from workbench.component import digest
+from workbench.data.chunking import Chunking
+from workbench.data.dataset import Dataset
+from workbench.errors import InputError
+from workbench.evaluation import answers as answer_metrics
+from workbench.experiment import config
+from workbench.experiment.stages import (
+    Adapter,
+    Answers,
+    AnswerScores,
+    DenseIndex,
+    DenseRanking,
+    Embeddings,
+    FusedRanking,
+    Passages,
+    RankingScores,
+    RankingStage,
+    Reranked,
+    Stage,
+    TextIndex,
+    TextRanking,
+)
+from workbench.machine import Machine
+from workbench.models import prompts
+from workbench.models.generator import Generator
+from workbench.models.prompts import Template
+from workbench.retrieval.dense import Dense
+from workbench.retrieval.embedding import Embedder
+from workbench.retrieval.fusion import Fusion
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """One point of the product of the axes.
+
+    Attributes:
+        id: digest of its resolved settings, 12 hexadecimal characters, the same in every run.
+        values: axis -> value as in the YAML (`Chunking` for chunking).
+        label: the values of the axes that vary, for people.
+        prompt_mismatch: whether its adapter was trained with another prompt, or with another number of passages.
+    """
+
+    id: str
+    values: tuple[tuple[str, Any], ...]
+    label: str
+    prompt_mismatch: bool
+
+    def __getitem__(self, axis: str) -> Any:
+        return dict(self.values).get(axis)
+
+    def columns(self) -> dict[str, str]:
+        """Axis -> value as text."""
+        return {axis: value.label if isinstance(value, Chunking) else str(value) for axis, value in self.values}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The stages of one configuration on one split."""
+
+    configuration: Configuration
+    ranking: RankingStage
+    answers: Answers | None
+    scores: tuple[Stage, ...]
+
+    def stages(self) -> list[Stage]:
+        """All stages of the configuration, each after those it reads."""
+        return list(dict.fromkeys(s for root in (self.ranking, self.answers, *self.scores) if root for s in closure(root)))
+
+
+def closure(stage: Stage) -> Iterator[Stage]:
+    """A stage and all it reads, inputs first; shared ones may come again."""
+    for part in stage.inputs():
+        yield from closure(part)
+    yield stage
+
+
+class Planner:
+    """Builds stages of configurations. Equal stages are the same object, so that a key is computed once."""
+
+    def __init__(self, settings: config.ExperimentSettings, dataset: Dataset, machine: Machine, folder: Path) -> None:
+        self.settings = settings
+        self.dataset = dataset
+        self.machine = machine
+        self.folder = folder
+        self.components = config.Components(settings.components, folder)
+        self.axes = config.axes_of(settings, self.components)
+        self.select_by = config.check_metrics(settings, self.axes)
+        self._made: dict[Any, Stage] = {}
+        self._templates: dict[str, Template] = {}
+        self._check_dataset()
+        for name in self.axes.get("prompt", ()):
+            self.template(name)
+
+    @property
+    def generating(self) -> bool:
+        """Whether the experiment answers questions, or ranks passages only."""
+        return "generator" in self.axes
+
+    @cached_property
+    def configurations(self) -> list[Configuration]:
+        """The product of the axes, and the baseline where it lies outside; sorted by id."""
+        points = [dict(zip(self.axes, values, strict=True)) for values in product(*self.axes.values())]
+        if self._baseline_values not in points:
+            points.append(self._baseline_values)
+        return sorted((self._configuration(point) for point in points), key=lambda c: c.id)
+
+    @cached_property
+    def baseline(self) -> Configuration:
+        """The configuration the others are compared with: the first value of each axis unless the file says otherwise."""
+        wanted = self._configuration(self._baseline_values).id
+        return next(c for c in self.configurations if c.id == wanted)
+
+    @cached_property
+    def _baseline_values(self) -> dict[str, Any]:
+        given = self.settings.baseline
+        return {
+            axis: config.axis_value(axis, given[axis], self.components) if axis in given else values[0]
+            for axis, values in self.axes.items()
+        }
+
+    @property
+    def answer_metrics(self) -> tuple[str, ...]:
+        """Answer metrics the experiment measures."""
+        return self.settings.metrics.answers if self.generating else ()
+
+    def measured(self, configuration: Configuration, split: str) -> Measured:
+        """Stages that measure a configuration on a split."""
+        passages = self._passages(configuration["chunking"])
+        ranking = self._reranked(configuration, split)
+        judgements = self.dataset.answers_digest(split)
+        scores: list[Stage] = []
+        if self.settings.metrics.rankings and len(self.dataset.judgements):
+            scores.append(self._make(RankingScores, ranking, passages, judgements, self.settings.metrics.rankings))
+        answers = None
+        if self.generating:
+            answers = self._answers(configuration, ranking, passages)
+            scores.append(self._make(AnswerScores, answers, judgements, self.answer_metrics))
+        return Measured(configuration, ranking, answers, tuple(scores))
+
+    def template(self, name: str) -> Template:
+        """A prompt template by its name in the file."""
+        if name not in self._templates:
+            self._templates[name] = prompts.load(name, self.folder)
+        return self._templates[name]
+
+    def adapter(self, generator: Generator) -> Adapter | None:
+        """The stage that trains a generator's adapter, or None."""
+        if generator.lora is None:
+            return None
+        settings = generator.lora
+        base = self._baseline_values
+        passages = self._passages(settings.chunking or base["chunking"])
+        split = self.settings.dataset.train
+        ranking = self._ranking(settings.distractors or base["retriever"], passages, split)
+        template = self.template(settings.prompt or base["prompt"])
+        shown = settings.passages or base["passages"]
+        digest_ = self.dataset.answers_digest(split)
+        arithmetic = self.machine.arithmetic
+        return self._make(Adapter, generator, template, shown, ranking, passages, digest_, self.settings.seed, arithmetic)
+
+    def training_prompt(self, generator: Generator) -> tuple[str, int] | None:
+        """Template name and number of passages that a generator's adapter is trained with, or None."""
+        if generator.lora is None:
+            return None
+        return generator.lora.prompt or self._baseline_values["prompt"], generator.lora.passages or self._baseline_values["passages"]
+
+    def _check_dataset(self) -> None:
+        data = self.settings.dataset
+        for role in ("select", "report", *(["train"] if self._trains else [])):
+            if getattr(data, role) not in self.dataset.splits:
+                raise InputError(
+                    f"dataset.{role}: {self.dataset.name} has no split {getattr(data, role)!r}; "
+                    f"allowed: {', '.join(self.dataset.splits)}"
+                )
+        if self.generating and any(m in answer_metrics.AGAINST_ACCEPTED for m in self.answer_metrics):
+            for split in (data.select, data.report):
+                if any(query.answers is None for query in self.dataset.split(split)):
+                    raise InputError(
+                        f"dataset {self.dataset.name}: the split {split!r} has no accepted answers to score a generator with; "
+                        f"leave the axis 'generator' out to compare rankings, or add answers to the queries"
+                    )
+
+    @property
+    def _trains(self) -> bool:
+        return any(self.components.generators[name].lora for name in self.axes.get("generator", ()))
+
+    def _configuration(self, values: dict[str, Any]) -> Configuration:
+        varying = [axis for axis, options in self.axes.items() if len(options) > 1] or ["retriever"]
+        resolved = {axis: self._resolved(axis, value) for axis, value in values.items()}
+        mismatch = False
+        if self.generating:
+            trained = self.training_prompt(self.components.generators[values["generator"]])
+            mismatch = trained is not None and trained != (values["prompt"], values["passages"])
+        columns = {axis: value.label if isinstance(value, Chunking) else str(value) for axis, value in values.items()}
+        label = "/".join(columns[axis] for axis in varying)
+        return Configuration(
+            digest([resolved, self.settings.depth, self.settings.seed])[:12], tuple(values.items()), label, mismatch
+        )
+
+    def _resolved(self, axis: str, value: Any) -> Any:
+        """Settings behind an axis value, names replaced by what they stand for."""
+        if axis == "chunking":
+            return value.settings()
+        if axis == "retriever":
+            return self._resolved_retriever(value)
+        if axis == "reranker":
+            return None if value == config.NONE else self._with_references(self.components.rerankers[value])
+        if axis == "prompt":
+            return self.template(value).settings()
+        if axis == "generator":
+            generator = self.components.generators[value]
+            named = generator.definition()
+            lora = self._resolved_lora(generator) if generator.lora else None
+            return {"settings": named["settings"], "weights": named["weights"], "lora": lora}
+        return value
+
+    def _resolved_retriever(self, name: str) -> Any:
+        retriever = self.components.retrievers[name]
+        if isinstance(retriever, Fusion):
+            return [retriever.settings(), [self._resolved_retriever(part) for part in retriever.of]]
+        return self._with_references(retriever)
+
+    def _with_references(self, component: Any) -> Any:
+        named = self.components.references(component)
+        return [component.settings(), {field: [c.settings(), c.definition().get("weights")] for field, c in named.items()}]
+
+    def _resolved_lora(self, generator: Generator) -> Any:
+        base, lora = self._baseline_values, generator.lora
+        return [
+            lora.settings(),
+            self.template(lora.prompt or base["prompt"]).settings(),
+            lora.passages or base["passages"],
+            self._resolved_retriever(lora.distractors or base["retriever"]),
+            (lora.chunking or base["chunking"]).settings(),
+        ]
+
+    def _make(self, cls: type, *args: Any) -> Any:
+        """A stage, or the equal one made before."""
+        identity = (cls, *map(_identity, args))
+        if identity not in self._made:
+            self._made[identity] = cls(*args)
+        return self._made[identity]
+
+    def _passages(self, chunking: Chunking) -> Passages:
+        return self._make(Passages, chunking, self.dataset.documents_digest)
+
+    def _embeddings(self, embedder: Embedder, passages: Passages) -> Embeddings:
+        return self._make(Embeddings, embedder, passages, self.machine.arithmetic)
+
+    def _ranking(self, name: str, passages: Passages, split: str) -> RankingStage:
+        retriever, depth = self.components.retrievers[name], self.settings.depth
+        queries = self.dataset.queries_digest(split)
+        if isinstance(retriever, Fusion):
+            parts = tuple(self._ranking(part, passages, split) for part in retriever.of)
+            return self._make(FusedRanking, retriever, parts, split, depth)
+        if isinstance(retriever, Dense):
+            embedder = self.components.embedders[retriever.embedder]
+            embeddings = self._embeddings(embedder, passages)
+            index = self._make(DenseIndex, retriever.index_settings(), embeddings)
+            return self._make(DenseRanking, retriever, embedder, embeddings, index, split, queries, depth)
+        index = self._make(TextIndex, retriever, passages)
+        return self._make(TextRanking, index, split, queries, depth)
+
+    def _reranked(self, configuration: Configuration, split: str) -> RankingStage:
+        passages = self._passages(configuration["chunking"])
+        ranking = self._ranking(configuration["retriever"], passages, split)
+        if configuration["reranker"] == config.NONE:
+            return ranking
+        reranker = self.components.rerankers[configuration["reranker"]]
+        references = tuple(self.components.references(reranker).items())
+        return self._make(Reranked, reranker, references, ranking, passages, self.machine.arithmetic)
+
+    def _answers(self, configuration: Configuration, ranking: RankingStage, passages: Passages) -> Answers:
+        generator = self.components.generators[configuration["generator"]]
+        template, arithmetic = self.template(configuration["prompt"]), self.machine.arithmetic
+        adapter = self.adapter(generator)
+        return self._make(Answers, ranking, passages, template, configuration["passages"], generator, adapter, arithmetic)
+
+
+def _identity(value: Any) -> Any:
+    """What makes two arguments of a stage equal: keys of stages, the text of everything else."""
+    if isinstance(value, tuple):
+        return tuple(map(_identity, value))
+    return value.key if isinstance(value, Stage) else repr(value)
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """One distinct stage of a plan: how many configurations use it, and whether the store holds it."""
+
+    stage: Stage
+    uses: int
+    found: bool
+
+
+def plan(measured: Iterable[Measured], found: Any) -> list[PlannedStage]:
+    """The distinct stages that configurations need, each after those it reads.
+
+    Args:
+        measured: configurations with their stages.
+        found: function of a stage: whether the store holds it.
+    """
+    uses: Counter[str] = Counter()
+    stages: dict[str, Stage] = {}
+    for one in measured:
+        for stage in one.stages():
+            stages.setdefault(stage.key, stage)
+        uses.update({stage.key for stage in one.stages()})
+    return [PlannedStage(stage, uses[key], found(stage)) for key, stage in stages.items()]
+
+
+def answer_groups(stages: Sequence[Stage]) -> list[list[Answers]]:
+    """Answers stages by generator and adapter: the prompts of a group go through one queue."""
+    groups: dict[str, list[Answers]] = {}
+    for stage in stages:
+        if isinstance(stage, Answers):
+            groups.setdefault(stage.namespace, []).append(stage)
+    return list(groups.values())

@@ -1,0 +1,175 @@
+"""Scores -> the tables of a run: results, leaderboard, comparisons, effects."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from workbench.evaluation import statistics
+from workbench.experiment.plan import Configuration
+
+WORST, PERFECT = 0.0, 1.0  # of every metric the workbench computes
+
+RESULTS = ("configuration", "split", "query_id", "metric", "value", "status")
+LEADERBOARD = ("configuration", "split", "metric", "mean", "n", "failed", "ci_low", "ci_high", "best")
+COMPARISONS = ("a", "b", "split", "metric", "n", "difference", "ci_low", "ci_high", "p", "p_holm", "smallest_detectable")
+EFFECTS = ("axis", "a", "b", "split", "metric", "n", "cells", "difference", "ci_low", "ci_high", "p", "p_holm", "smallest_detectable")
+
+
+class Result(NamedTuple):
+    """One row of results.csv; value None where it failed."""
+
+    configuration: str
+    split: str
+    query_id: str
+    metric: str
+    value: float | None
+    status: str
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """Scores of several configurations on the same queries of one split, by one metric.
+
+    Attributes:
+        metric: its name.
+        split: the split.
+        systems: configuration ids, column order.
+        queries: query ids, row order.
+        groups: group of each query.
+        values: float64 (n_queries, n_systems); a failure holds `WORST`.
+        failed: bool, same shape.
+    """
+
+    metric: str
+    split: str
+    systems: tuple[str, ...]
+    queries: tuple[str, ...]
+    groups: tuple[str, ...]
+    values: np.ndarray
+    failed: np.ndarray
+
+
+def matrices(results: Sequence[Result], groups: Mapping[str, str]) -> list[Scores]:
+    """Results as matrices, one for each split and metric, sorted.
+
+    Args:
+        results: rows; every configuration of a split has the same queries.
+        groups: query id -> group.
+    """
+    cells: dict[tuple[str, str], dict[tuple[str, str], float | None]] = {}
+    for row in results:
+        cells.setdefault((row.split, row.metric), {})[row.query_id, row.configuration] = row.value
+    found = []
+    for (split, metric), values in sorted(cells.items()):
+        queries = tuple(sorted({query for query, _ in values}))
+        systems = tuple(sorted({system for _, system in values}))
+        table = np.array([[values[q, s] if values[q, s] is not None else np.nan for s in systems] for q in queries], float)
+        failed = np.isnan(table)
+        named = tuple(groups[q] for q in queries)
+        found.append(Scores(metric, split, systems, queries, named, np.where(failed, WORST, table), failed))
+    return found
+
+
+def leaderboard(scores: Iterable[Scores]) -> list[dict[str, Any]]:
+    """Mean, interval, failures and best case of every configuration by every metric."""
+    rows = []
+    for one in scores:
+        for j, system in enumerate(one.systems):
+            column, failed = one.values[:, j], one.failed[:, j]
+            interval = statistics.mean_interval(column, one.groups)
+            best = np.where(failed, PERFECT, column).mean()
+            rows.append(
+                dict(zip(LEADERBOARD, (system, one.split, one.metric, column.mean(), len(column), int(failed.sum()), *interval, best), strict=True))
+            )
+    return sorted(rows, key=lambda row: (row["split"], row["metric"], row["configuration"]))
+
+
+def comparisons(scores: Sequence[Scores], seed: int) -> list[dict[str, Any]]:
+    """All pairs of configurations by every metric; p adjusted over the pairs of a split and metric."""
+    rows = []
+    for same in _same_queries(scores):
+        one = same[0]
+        found = statistics.compare_all({s.metric: s.values for s in same}, one.systems, one.groups, seed, ids=one.queries)
+        for metric, pairs in found.items():
+            rows += [_row(COMPARISONS, c, a=c.a, b=c.b, split=one.split, metric=metric) for c in pairs]
+    return sorted(rows, key=lambda row: (row["split"], row["metric"], row["a"], row["b"]))
+
+
+def effects(scores: Sequence[Scores], configurations: Sequence[Configuration], split: str, seed: int) -> list[dict[str, Any]]:
+    """Contrasts of each axis, averaged over the other axes, on a split that all configurations were measured on."""
+    columns = {configuration.id: configuration.columns() for configuration in configurations}
+    rows = []
+    for same in _same_queries(one for one in scores if one.split == split):
+        one = same[0]
+        design = [columns[system] for system in one.systems]
+        found = statistics.effects({s.metric: s.values for s in same}, design, one.groups, seed, ids=one.queries)
+        for metric, contrasts in found.items():
+            rows += [_row(EFFECTS, e, axis=e.axis, a=e.a, b=e.b, split=split, metric=metric, cells=e.cells) for e in contrasts]
+    return sorted(rows, key=lambda row: (row["metric"], row["axis"], row["a"], row["b"]))
+
+
+def _same_queries(scores: Iterable[Scores]) -> list[list[Scores]]:
+    """Scores by several metrics on the same queries and systems, together: they share one matrix of random flips."""
+    together: dict[Any, list[Scores]] = {}
+    for one in scores:
+        together.setdefault((one.split, one.queries, one.systems), []).append(one)
+    return list(together.values())
+
+
+def _row(fields: Sequence[str], finding: statistics.Finding, **named: Any) -> dict[str, Any]:
+    values = {
+        "n": finding.n,
+        "difference": finding.difference,
+        "ci_low": finding.low,
+        "ci_high": finding.high,
+        "p": finding.p,
+        "p_holm": finding.p_holm,
+        "smallest_detectable": finding.smallest_detectable,
+    }
+    return {field: (values | named)[field] for field in fields}
+
+
+def cell(value: Any) -> str:
+    """A value in a table: floats with six decimals, nothing for a missing one."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, float):
+        return f"{value + 0.0:.6f}".replace("-0.000000", "0.000000")
+    return str(value)
+
+
+def write_table(path: Path, fields: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Writes rows as CSV in one step: complete or absent."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(fields)
+        writer.writerows([cell(row[field]) for field in fields] for row in rows)
+    temporary.rename(path)
+
+
+def read_table(path: Path) -> list[dict[str, Any]]:
+    """Reads a table of a run: numbers as float, counts as int, empty cells as None."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return [{key: _parsed(key, value) for key, value in row.items()} for row in csv.DictReader(file)]
+
+
+TEXT_COLUMNS = {"configuration", "split", "query_id", "metric", "status", "a", "b", "axis", "label", "stage", "key", "keys"}
+
+
+def _parsed(key: str, value: str) -> Any:
+    if key in TEXT_COLUMNS:
+        return value
+    if value == "":
+        return None
+    try:
+        return int(value) if value.lstrip("-").isdigit() else float(value)
+    except ValueError:
+        return value

@@ -1,0 +1,526 @@
+"""`Experiment`: from a YAML file to a finished run folder, step by step; `Run`: a run folder.
+
+The notebooks and the command line call the same three steps: `index`, `finetune`, `compare`. A step computes what the
+store lacks and reads the rest, so calling one again, or in another process, costs nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from workbench.component import canonical, digest, file_digest, library_version
+from workbench.errors import InputError, StageFailedError, unknown
+from workbench.experiment import config, results
+from workbench.experiment.plan import Configuration, Measured, PlannedStage, Planner, answer_groups, plan
+from workbench.experiment.progress import Progress
+from workbench.experiment.results import Result
+from workbench.experiment.session import Session, Timing
+from workbench.experiment.stages import Adapter, Answers, AnswerScores, DenseIndex, PassageTable, ScoresStage, Stage, TextIndex
+from workbench.experiment.store import Store
+from workbench.machine import cpu_name
+
+MANIFEST = "manifest.json"
+PROMOTED = "promoted.yaml"
+CONFIGURATIONS = ("configuration", "label")
+TIMINGS = ("stage", "key", "uses", "computed", "seconds", "tokens")
+LIBRARIES = ("torch", "transformers", "peft", "sentence-transformers", "faiss-cpu", "bm25s", "ir-measures", "numpy", "scipy")
+
+
+class Experiment:
+    """An experiment's file, its dataset, and the store it computes into.
+
+    Attributes:
+        settings: the file.
+        session: computes stages.
+        planner: knows configurations and their stages.
+        runs: folder of all runs.
+    """
+
+    def __init__(self, settings: config.ExperimentSettings, runs: Path, progress: Progress | None = None) -> None:
+        self.settings = settings
+        self.runs = Path(runs)
+        dataset, machine = settings.dataset.load(), settings.machine.resolve()
+        self.planner = Planner(settings, dataset, machine, Path())
+        self.session = Session(Store(self.runs / ".store"), dataset, machine, progress)
+        self._planned: dict[str, PlannedStage] = {}
+
+    @classmethod
+    def load(
+        cls, path: str | Path, runs: str | Path = "runs", overrides: Sequence[str] = (), progress: Progress | None = None
+    ) -> Experiment:
+        """An experiment from its YAML file.
+
+        Args:
+            path: the file.
+            runs: folder of all runs; the store lies in its ``.store``.
+            overrides: ``key.path=value`` texts that replace single values of the file.
+            progress: where to report; default: nowhere.
+
+        Raises:
+            InputError: whatever in file or dataset is misspelt, contradictory, missing or unknown.
+        """
+        return cls(config.read_settings(Path(path), overrides), Path(runs), progress)
+
+    @property
+    def configurations(self) -> list[Configuration]:
+        """All configurations, sorted by id."""
+        return self.planner.configurations
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What loading the dataset dropped or missed."""
+        return self.session.dataset.notes
+
+    @cached_property
+    def selected_on(self) -> list[Measured]:
+        """Stages of all configurations on the selection split."""
+        return [self.planner.measured(c, self.settings.dataset.select) for c in self.configurations]
+
+    def plan(self) -> list[PlannedStage]:
+        """Distinct stages of the selection, each after those it reads; what the report needs follows from its outcome."""
+        return plan(self.selected_on, self.session.has)
+
+    def index(self) -> list[dict[str, Any]]:
+        """Cuts, embeds, indexes and ranks; returns one row of facts for each index."""
+        wanted = [s for s in self._need(self.selected_on) if not isinstance(s, (Adapter, Answers, ScoresStage))]
+        self._ensure(wanted)
+        return [self._index_facts(stage) for stage in wanted if isinstance(stage, (TextIndex, DenseIndex))]
+
+    def finetune(self) -> list[Adapter]:
+        """Trains every adapter the configurations use; returns their stages."""
+        adapters = [s for s in self._need(self.selected_on) if isinstance(s, Adapter)]
+        self._ensure(adapters)
+        return adapters
+
+    def training_curve(self, adapter: Adapter) -> list[dict[str, Any]]:
+        """Losses of a training: step, loss (nats per answer token), learning_rate, tokens."""
+        return results.read_table(self.session.ensure(adapter) / "training.csv")
+
+    def compare(self, folder: str | Path | None = None) -> Run:
+        """Answers, scores and compares all configurations; writes a run.
+
+        Args:
+            folder: of a finished run of this experiment, which is then opened and nothing computed; default: a new run.
+        """
+        if folder:
+            return Run.open(folder)
+        started = datetime.now(UTC)
+        self._measure(self.selected_on)
+        rows = list(self._results(self.selected_on))
+        reported = [self.planner.measured(c, self.settings.dataset.report) for c in self.finalists(rows)]
+        self._measure(reported)
+        rows += self._results(reported)
+        folder = new_folder(self.runs / self.settings.experiment, started, self.settings)
+        _Writer(self, folder, started).write(sorted(rows, key=lambda r: tuple(map(str, r))), [*self.selected_on, *reported])
+        return Run.open(folder)
+
+    def finalists(self, rows: Sequence[Result]) -> list[Configuration]:
+        """Configurations for the report split: winner, its untuned twin, runner-up and baseline; or all of them."""
+        if self.settings.report.of == "all":
+            return self.configurations
+        ranked = self.ranked(rows)
+        chosen = [*ranked[:2], self.planner.baseline, *self._untuned_twin(ranked[0])]
+        return sorted({c.id: c for c in chosen}.values(), key=lambda c: c.id)
+
+    def ranked(self, rows: Sequence[Result]) -> list[Configuration]:
+        """Configurations by mean on the selection split, best first; equal means in the order of ids."""
+        split, metric = self.settings.dataset.select, self.planner.select_by
+        found = results.matrices([r for r in rows if r.split == split and r.metric == metric], self.groups)
+        if not found:
+            raise InputError(f"metrics.select_by: no query of {split!r} is scored by {metric!r}; choose another metric or split")
+        means = dict(zip(found[0].systems, found[0].values.mean(axis=0), strict=True))
+        return sorted(self.configurations, key=lambda c: (-means[c.id], c.id))
+
+    @cached_property
+    def groups(self) -> dict[str, str]:
+        """Query id -> group, over the selection and report splits."""
+        data = self.settings.dataset
+        return {q.id: q.group for split in (data.select, data.report) for q in self.session.dataset.split(split)}
+
+    def _untuned_twin(self, winner: Configuration) -> list[Configuration]:
+        generators = self.planner.components.generators
+        name = winner["generator"]
+        if name is None or generators[name].lora is None:
+            return []
+        bare = generators[name].model_copy(update={"lora": None})
+        twins = {n for n in self.planner.axes["generator"] if generators[n] == bare}
+        others = [dict(c.values) | {"generator": name} for c in self.configurations]
+        return [c for c, same in zip(self.configurations, others, strict=True) if c["generator"] in twins and same == dict(winner.values)]
+
+    def _need(self, measured: Sequence[Measured]) -> list[Stage]:
+        """Distinct stages of configurations; each is noted as planned at the first time it is asked for."""
+        planned = plan(measured, self.session.has)
+        for one in planned:
+            self._planned.setdefault(one.stage.key, one)
+        return [one.stage for one in planned]
+
+    def _ensure(self, stages: Iterable[Stage]) -> None:
+        for stage in stages:
+            self.session.ensure(stage)
+
+    def _measure(self, measured: Sequence[Measured]) -> None:
+        """Computes what configurations need: first all that comes before answers, then one queue for each generator."""
+        missing = [s for s in self._need(measured) if not self.session.has(s)]
+        self._ensure(s for s in missing if not isinstance(s, (Answers, ScoresStage)))
+        for group in answer_groups(missing):
+            self.session.generate_together(group)
+            self._ensure(group)
+        self._ensure(missing)
+
+    def _results(self, measured: Sequence[Measured]) -> Iterable[Result]:
+        for one in measured:
+            for stage in one.scores:
+                for score in self.session.read(stage):
+                    yield Result(one.configuration.id, one.ranking.split, *score)
+
+    def _index_facts(self, stage: TextIndex | DenseIndex) -> dict[str, Any]:
+        folder = self.session.ensure(stage)
+        manifest = self.session.store.manifest(stage.name, stage.key)
+        passages = stage.passages if isinstance(stage, TextIndex) else stage.embeddings.passages
+        return {
+            "index": type(stage.retriever if isinstance(stage, TextIndex) else stage.index).__name__,
+            "chunking": passages.chunking.label,
+            "passages": len(self.session.read(passages)),
+            "megabytes": round(sum(f["bytes"] for f in manifest["files"].values()) / 1e6, 2),
+            "seconds": manifest["seconds"],
+            "key": stage.key[:12],
+            "folder": str(folder),
+        }
+
+
+def new_folder(parent: Path, started: datetime, settings: config.ExperimentSettings) -> Path:
+    """A run's folder, created exclusively: UTC time and a short digest of time, process and settings."""
+    parent.mkdir(parents=True, exist_ok=True)
+    for attempt in range(100):
+        short = digest([started.isoformat(), os.getpid(), attempt, settings.model_dump(mode="json")])[:6]
+        folder = parent / f"{started:%Y%m%dT%H%M%SZ}-{short}"
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            continue
+        return folder
+    raise StageFailedError(f"no free run folder in {parent}")
+
+
+class _Writer:
+    """Writes the files of a run, the manifest last."""
+
+    def __init__(self, experiment: Experiment, folder: Path, started: datetime) -> None:
+        self.experiment = experiment
+        self.session = experiment.session
+        self.settings = experiment.settings
+        self.folder = folder
+        self.started = started
+
+    def write(self, rows: Sequence[Result], measured: Sequence[Measured]) -> None:
+        """All files of the contract."""
+        folder, configurations = self.folder, self.experiment.configurations
+        scores = results.matrices(rows, self.experiment.groups)
+        self._text("config.yaml", yaml.safe_dump(resolved(self.experiment), sort_keys=False, allow_unicode=True))
+        axes = list(self.experiment.planner.axes)
+        fields = [*CONFIGURATIONS, *axes, "prompt_mismatch", "keys"]
+        results.write_table(folder / "configurations.csv", fields, self._configurations(measured))
+        results.write_table(folder / "results.csv", results.RESULTS, [row._asdict() for row in rows])
+        results.write_table(folder / "leaderboard.csv", results.LEADERBOARD, results.leaderboard(scores))
+        results.write_table(folder / "comparisons.csv", results.COMPARISONS, results.comparisons(scores, self.settings.seed))
+        effects = results.effects(scores, configurations, self.settings.dataset.select, self.settings.seed)
+        results.write_table(folder / "effects.csv", results.EFFECTS, effects)
+        self._text("answers.jsonl", "".join(line + "\n" for line in self._answers(measured)))
+        planned = self._plan(measured)
+        self._text("plan.json", json.dumps(planned, indent=1))
+        results.write_table(folder / "timings.csv", TIMINGS, self._timings(measured))
+        self._text(MANIFEST, json.dumps(self._manifest(), indent=1, ensure_ascii=False))
+
+    def _text(self, name: str, text: str) -> None:
+        temporary = self.folder / f".{name}.tmp"
+        temporary.write_text(text, encoding="utf-8")
+        temporary.rename(self.folder / name)
+
+    def _configurations(self, measured: Sequence[Measured]) -> list[dict[str, Any]]:
+        split = self.settings.dataset.select
+        rows = []
+        for one in measured:
+            if one.ranking.split == split:
+                keys = {name: stage.key for name, stage in self._artifacts(one).items()}
+                c = one.configuration
+                mismatch = str(c.prompt_mismatch).lower()
+                rows.append({"configuration": c.id, "label": c.label, "prompt_mismatch": mismatch, "keys": canonical(keys)} | c.columns())
+        return rows
+
+    @staticmethod
+    def _artifacts(one: Measured) -> dict[str, Stage]:
+        """The artifacts of a configuration that do not depend on the split, and its ranking and answers on it."""
+        found: dict[str, Stage] = {"ranking": one.ranking}
+        for stage in one.stages():
+            if stage.name in ("passages", "embeddings"):
+                found[stage.name] = stage
+            if stage.name == "index":
+                found[f"index {type(getattr(stage, 'retriever', None) or stage.index).__name__}"] = stage
+        if one.answers:
+            found["answers"] = one.answers
+            if one.answers.adapter:
+                found["adapter"] = one.answers.adapter
+        return found
+
+    def _answers(self, measured: Sequence[Measured]) -> list[str]:
+        lines = []
+        for one in sorted(measured, key=lambda m: (m.configuration.id, m.ranking.split)):
+            if one.answers is None:
+                continue
+            passages: PassageTable = self.session.read(one.answers.passages)
+            for row in sorted(self.session.read(one.answers), key=lambda r: r.query_id):
+                shown = [passages.place(n)._asdict() for n in row.passages]
+                head = {"configuration": one.configuration.id, "split": one.ranking.split}
+                lines.append(json.dumps(head | row._asdict() | {"passages": shown}, ensure_ascii=False))
+        return lines
+
+    def _plan(self, measured: Sequence[Measured]) -> dict[str, Any]:
+        """What was planned and what was computed; the two must agree."""
+        uses = {one.stage.key: one.uses for one in plan(measured, self.session.has)}
+        stages = []
+        for key, one in sorted(self.experiment._planned.items(), key=lambda item: (item[1].stage.name, item[0])):
+            computed = key in self.session.computed
+            if computed == one.found:
+                happened = "was computed although the plan had found it" if computed else "was planned but not computed"
+                # another process may have computed it between plan and run; only the first is a fault of ours
+                if computed:
+                    raise StageFailedError(f"stage {one.stage.name} {key[:12]} {happened}")
+            stages.append({"stage": one.stage.name, "key": key, "uses": uses.get(key, one.uses), "found": one.found, "computed": computed})
+        items = {kind: vars(counts) for kind, counts in self.session.counts().items()}
+        totals = {
+            "planned": len(stages),
+            "found": sum(s["found"] for s in stages),
+            "computed": sum(s["computed"] for s in stages),
+        }
+        return {"stages": stages, "items": items, "totals": totals}
+
+    def _timings(self, measured: Sequence[Measured]) -> list[dict[str, Any]]:
+        uses = {one.stage.key: one.uses for one in plan(measured, self.session.has)}
+        timed: list[Timing] = self.session.timings
+        return [
+            {"stage": t.stage, "key": t.key, "uses": uses.get(t.key, ""), "computed": 1, "seconds": t.seconds, "tokens": t.tokens}
+            for t in timed
+        ]
+
+    def _manifest(self) -> dict[str, Any]:
+        from workbench import __version__
+
+        machine, dataset = self.session.machine, self.session.dataset
+        data = self.settings.dataset
+        return {
+            "experiment": self.settings.experiment,
+            "workbench": __version__,
+            "started": self.started.isoformat(timespec="seconds"),
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+            "select": {"split": data.select, "metric": self.experiment.planner.select_by},
+            "report": {"split": data.report, "of": self.settings.report.of},
+            "baseline": self.experiment.planner.baseline.id,
+            "seed": self.settings.seed,
+            "dataset": {
+                "name": dataset.name,
+                "documents": dataset.documents_digest,
+                "queries": {s: dataset.queries_digest(s) for s in dataset.splits},
+                "judgements": {s: dataset.answers_digest(s) for s in dataset.splits},
+                "sizes": {"documents": dataset.documents.num_rows} | dataset.splits,
+                "notes": list(dataset.notes),
+            },
+            "machine": {
+                "arithmetic": machine.arithmetic,
+                "reason": machine.reason,
+                "processor": cpu_name(),
+                "python": platform.python_version(),
+                "system": platform.system(),
+            },
+            "libraries": {name: library_version(name) for name in LIBRARIES},
+            "files": {
+                path.name: file_digest(path) for path in sorted(self.folder.iterdir()) if path.is_file() and not path.name.startswith(".")
+            },
+        }
+
+
+def resolved(experiment: Experiment) -> dict[str, Any]:
+    """The experiment's file with every default filled in."""
+    values = experiment.settings.model_dump(mode="json", exclude_none=True)
+    components = experiment.planner.components
+    for family in ("embedders", "retrievers", "rerankers", "generators"):
+        given = values["components"][family]
+        for name, component in getattr(components, family).items():
+            kind = {"kind": given[name]["kind"]} if "kind" in given[name] else {}
+            given[name] = component.model_dump(mode="json", exclude_none=True) | kind
+    values["axes"] = {
+        axis: [c.model_dump() if hasattr(c, "model_dump") and c.words else "whole" if hasattr(c, "words") else c for c in options]
+        for axis, options in experiment.planner.axes.items()
+    }
+    values["metrics"]["select_by"] = experiment.planner.select_by
+    return values
+
+
+class Run:
+    """A finished run's folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(folder)
+        self.manifest: dict[str, Any] = json.loads((self.folder / MANIFEST).read_text(encoding="utf-8"))
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Run:
+        """Opens a run.
+
+        Raises:
+            InputError: no such folder, or a run that was not finished.
+        """
+        folder = Path(folder)
+        if not folder.is_dir():
+            raise InputError(f"run {folder} does not exist; `workbench run CONFIG` makes one")
+        if not (folder / MANIFEST).is_file():
+            raise InputError(f"{folder} holds no {MANIFEST}: it is no run, or one that was not finished; run the experiment again")
+        return cls(folder)
+
+    @classmethod
+    def latest(cls, runs: str | Path, experiment: str | None = None) -> Run:
+        """The newest finished run below a folder.
+
+        Args:
+            runs: folder of all runs.
+            experiment: only runs of this experiment; default: of any.
+
+        Raises:
+            InputError: there is none.
+        """
+        found = sorted(finished(runs, experiment), key=lambda folder: (folder.name, str(folder)))
+        if not found:
+            raise InputError(f"no finished run of {experiment or 'any experiment'} in {runs}; `workbench run CONFIG` makes one")
+        return cls.open(found[-1])
+
+    @cached_property
+    def configurations(self) -> list[dict[str, Any]]:
+        """Rows of configurations.csv."""
+        return results.read_table(self.folder / "configurations.csv")
+
+    @cached_property
+    def labels(self) -> dict[str, str]:
+        """Configuration id -> label."""
+        return {row["configuration"]: row["label"] for row in self.configurations}
+
+    @cached_property
+    def leaderboard(self) -> list[dict[str, Any]]:
+        """Rows of leaderboard.csv."""
+        return results.read_table(self.folder / "leaderboard.csv")
+
+    @cached_property
+    def comparisons(self) -> list[dict[str, Any]]:
+        """Rows of comparisons.csv."""
+        return results.read_table(self.folder / "comparisons.csv")
+
+    @cached_property
+    def effects(self) -> list[dict[str, Any]]:
+        """Rows of effects.csv."""
+        return results.read_table(self.folder / "effects.csv")
+
+    @cached_property
+    def results(self) -> list[dict[str, Any]]:
+        """Rows of results.csv."""
+        return results.read_table(self.folder / "results.csv")
+
+    @property
+    def select(self) -> tuple[str, str]:
+        """Split and metric that choose."""
+        return self.manifest["select"]["split"], self.manifest["select"]["metric"]
+
+    @property
+    def report_split(self) -> str:
+        """Split that figures are reported from."""
+        return self.manifest["report"]["split"]
+
+    def row(self, configuration: str, split: str, metric: str) -> dict[str, Any] | None:
+        """A configuration's row of the leaderboard, or None where it was not measured."""
+        wanted = (configuration, split, metric)
+        return next((r for r in self.leaderboard if (r["configuration"], r["split"], r["metric"]) == wanted), None)
+
+    @property
+    def best(self) -> str:
+        """The configuration with the highest mean on the selection split; equal means: the lowest id."""
+        split, metric = self.select
+        rows = [r for r in self.leaderboard if (r["split"], r["metric"]) == (split, metric)]
+        return min(rows, key=lambda r: (-r["mean"], r["configuration"]))["configuration"]
+
+    def comparison(self, a: str, b: str, split: str, metric: str) -> dict[str, Any] | None:
+        """The row of comparisons.csv on two configurations, turned so that the difference is a - b."""
+        for row in self.comparisons:
+            if (row["split"], row["metric"]) == (split, metric) and {row["a"], row["b"]} == {a, b}:
+                return row if row["a"] == a else _turned(row)
+        return None
+
+    @property
+    def promoted(self) -> dict[str, Any] | None:
+        """What promoted.yaml says, or None."""
+        path = self.folder / PROMOTED
+        return yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+    def promote(self, configuration: str | None = None) -> dict[str, Any]:
+        """Marks a configuration as the one to serve: the best on the selection split, or the one named.
+
+        Args:
+            configuration: id, or the beginning of one, or label; default: `best`.
+
+        Returns:
+            What was written to promoted.yaml: the configuration, how it was chosen, its figures on the report split.
+
+        Raises:
+            InputError: unknown configuration, or one without figures on the report split.
+        """
+        chosen = self.find(configuration) if configuration else self.best
+        split, metric = self.select
+        reported = [r for r in self.leaderboard if r["configuration"] == chosen and r["split"] == self.report_split]
+        if not reported:
+            raise InputError(
+                f"configuration {chosen} ({self.labels[chosen]}) was not measured on {self.report_split!r}, so it has no figures to "
+                f"promote it with; run again with --set report.of=all"
+            )
+        values = next(dict(r) for r in self.configurations if r["configuration"] == chosen)
+        values.pop("keys")
+        record = {
+            "configuration": chosen,
+            "label": self.labels[chosen],
+            "values": {k: v for k, v in values.items() if k not in CONFIGURATIONS},
+            "chosen": {"by": "name" if configuration else "best mean", "split": split, "metric": metric},
+            "figures": {r["metric"]: {k: r[k] for k in ("split", "mean", "ci_low", "ci_high", "n", "failed")} for r in reported},
+            "run": self.folder.name,
+        }
+        temporary = self.folder / f".{PROMOTED}.tmp"
+        temporary.write_text(yaml.safe_dump(record, sort_keys=False, allow_unicode=True), encoding="utf-8")
+        temporary.rename(self.folder / PROMOTED)
+        return record
+
+    def find(self, name: str) -> str:
+        """The id of a configuration given by id, beginning of an id, or label.
+
+        Raises:
+            InputError: none or several fit.
+        """
+        fitting = [c for c, label in self.labels.items() if label == name or (len(name) >= 3 and c.startswith(name))]
+        if len(fitting) != 1:
+            raise unknown("configuration", name, [f"{c} ({label})" for c, label in self.labels.items()])
+        return fitting[0]
+
+
+def _turned(row: dict[str, Any]) -> dict[str, Any]:
+    """A comparison seen from its other side."""
+    swapped = {"a": row["b"], "b": row["a"], "difference": -row["difference"]}
+    if row["ci_low"] is not None:
+        swapped |= {"ci_low": -row["ci_high"], "ci_high": -row["ci_low"]}
+    return row | swapped
+
+
+def finished(runs: str | Path, experiment: str | None = None) -> list[Path]:
+    """Folders of finished runs below `runs`, of one experiment or of all."""
+    return [manifest.parent for manifest in sorted(Path(runs).glob(f"{experiment or '*'}/*/{MANIFEST}"))]

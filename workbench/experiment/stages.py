@@ -1,0 +1,579 @@
+"""The stages: pure steps whose output is stored under the digest of everything that defines it.
+
+A stage's key covers its name and version, its settings with the versions of components and libraries, the kind of
+arithmetic where models compute, the digests of sources it reads, and the *keys* of the stages it reads. Keys never
+depend on computed output, so all of them are known before anything runs.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from workbench.component import Component, canonical, digest
+from workbench.data import tables
+from workbench.data.chunking import WORD, Chunking, full_text
+from workbench.data.dataset import Place, Query
+from workbench.evaluation import answers as answer_metrics
+from workbench.evaluation import rankings as ranking_metrics
+from workbench.experiment import examples
+from workbench.models import lora
+from workbench.models.chat import Message
+from workbench.models.generator import Generation, Generator
+from workbench.models.prompts import Shown, Template
+from workbench.retrieval.dense import Dense
+from workbench.retrieval.embedding import Embedder
+from workbench.retrieval.fusion import Fusion
+from workbench.retrieval.ranking import Ranking
+from workbench.retrieval.rerankers.base import PairScorer, Reranker
+from workbench.retrieval.retriever import TextRetriever
+
+if TYPE_CHECKING:
+    from workbench.experiment.session import Session
+
+
+class Stage:
+    """Base of all stages. Subclasses are frozen dataclasses of components and of the stages they read."""
+
+    name: ClassVar[str]
+    version: ClassVar[int] = 1
+
+    def inputs(self) -> tuple[Stage, ...]:
+        """Stages whose artifacts this one reads."""
+        return ()
+
+    def settings(self) -> dict[str, Any]:
+        """What defines the output beside the inputs: component definitions, digests of sources, arithmetic."""
+        raise NotImplementedError
+
+    @cached_property
+    def definition(self) -> dict[str, Any]:
+        """All that goes into the key."""
+        keys = [stage.key for stage in self.inputs()]
+        return {"stage": self.name, "version": self.version, "settings": self.settings(), "inputs": keys}
+
+    @cached_property
+    def key(self) -> str:
+        """Digest of `definition`, 64 hexadecimal characters."""
+        return digest(self.definition)
+
+    def compute(self, folder: Path, session: Session) -> dict[str, Any]:
+        """Writes the artifact's files into an empty folder; returns facts on the work, e.g. tokens."""
+        raise NotImplementedError
+
+    def read(self, folder: Path, session: Session) -> Any:
+        """The artifact in memory (or memory-mapped)."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, eq=False)
+class Passages(Stage):
+    """Documents -> passages."""
+
+    name: ClassVar = "passages"
+    chunking: Chunking
+    documents_digest: str
+
+    def settings(self) -> dict[str, Any]:
+        return {"chunking": self.chunking.definition(), "documents": self.documents_digest}
+
+    def compute(self, folder: Path, session: Session) -> dict[str, Any]:
+        passages = self.chunking.cut(session.dataset.documents)
+        tables.write(folder / "passages.arrow", passages)
+        return {"passages": passages.num_rows}
+
+    def read(self, folder: Path, session: Session) -> PassageTable:
+        return PassageTable(tables.read(folder / "passages.arrow"))
+
+
+class PassageTable:
+    """Passages by number, memory-mapped."""
+
+    def __init__(self, table: pa.Table) -> None:
+        self.table = table
+
+    def __len__(self) -> int:
+        return self.table.num_rows
+
+    def place(self, number: int) -> Place:
+        """Where a passage stands."""
+        return Place(*(self.table[column][number].as_py() for column in ("doc_id", "start", "end")))
+
+    def shown(self, number: int) -> Shown:
+        """A passage as templates see it."""
+        return Shown(self.table["title"][number].as_py(), self.table["text"][number].as_py())
+
+    def full_text(self, number: int) -> str:
+        """What embedders, BM25 and rerankers read of a passage."""
+        return full_text(*self.shown(number))
+
+    def full_texts(self) -> list[str]:
+        """`full_text` of all passages, in order."""
+        return [full_text(t, x) for t, x in zip(self.table["title"].to_pylist(), self.table["text"].to_pylist(), strict=True)]
+
+    def seen(self, number: int) -> ranking_metrics.Seen:
+        """A passage as ranking metrics see it."""
+        place = self.place(number)
+        words = [(place.start + m.start(), place.start + m.end()) for m in WORD.finditer(self.table["text"][number].as_py())]
+        following = self.place(number + 1) if number + 1 < len(self) else None
+        same = following is not None and following.doc_id == place.doc_id
+        return ranking_metrics.Seen(place, words, following.start if same else place.end)
+
+
+@dataclass(frozen=True, eq=False)
+class Embeddings(Stage):
+    """Passages -> vectors, float32 (n, d), unit length."""
+
+    name: ClassVar = "embeddings"
+    embedder: Embedder
+    passages: Passages
+    arithmetic: str
+
+    def inputs(self) -> tuple[Stage, ...]:
+        return (self.passages,)
+
+    def settings(self) -> dict[str, Any]:
+        return {"embedder": self.embedder.definition(), "arithmetic": self.arithmetic}
+
+    def compute(self, folder: Path, session: Session) -> dict[str, Any]:
+        texts = session.read(self.passages).full_texts()
+        vectors = session.embedded(self.embedder, [self.embedder.passage_prefix + text for text in texts])
+        np.save(folder / "vectors.npy", vectors)
+        return {"passages": len(texts)}
+
+    def read(self, folder: Path, session: Session) -> np.ndarray:
+        return np.load(folder / "vectors.npy", mmap_mode="r")
+
+
+@dataclass(frozen=True, eq=False)
+class DenseIndex(Stage):
+    """Vectors -> FAISS index."""
+
+    name: ClassVar = "index"
+    index: Component
+    embeddings: Embeddings
+
+    def inputs(self) -> tuple[Stage, ...]:
+        return (self.embeddings,)
+
+    def settings(self) -> dict[str, Any]:
+        return {"index": self.index.definition()}
+
+    def compute(self, folder: Path, session: Session) -> dict[str, Any]:
+        vectors = session.read(self.embeddings)
+        self.index.build(vectors, folder)
+        return {"vectors": len(vectors)}
+
+    def read(self, folder: Path, session: Session) -> Any:
+        return self.index.open(folder)
+
+
+@dataclass(frozen=True, eq=False)
+class TextIndex(Stage):
+    """Passages -> the index of a retriever that reads texts (BM25)."""
+
+    name: ClassVar = "index"
+    retriever: TextRetriever
+    passages: Passages
+
+    def inputs(self) -> tuple[Stage, ...]:
+        return (self.passages,)
+
+    def settings(self) -> dict[str, Any]:
+        return {"retriever": self.retriever.definition()}
+
+    def compute(self, folder: Path, session: Session) -> dict[str, Any]:
+        texts = session.read(self.passages).full_texts()
+        self.retriever.build(texts, folder, session.machine)
+        return {"passages": len(texts)}
+
+    def read(self, folder: Path, session: Session) -> Any:
+        return self.retriever.open(folder, session.machine)
+
+
+class RankingStage(Stage):
+    """Base of stages whose artifact is a `Ranking` of a split."""
+
+    split: str
+    depth: int
+
+    def queries(self, session: Session) -> list[Query]:
+        """The queries ranked for."""
+        return session.dataset.split(self.split)
+
+    def read(self, folder: Path, session: Session) -> Ranking:
+        return Ranking.load(folder)
+
+    def rank(self, queries: Sequence[str], session: Session) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Passages and scores of each query; `compute` and the pipeline both come through here."""
+        raise NotImplementedError
+
+    def compute(self, folder: Path, session: Session) -> dict[str, Any]:
+        queries = self.queries(session)
+        rows = self.rank([query.text for query in queries], session)
+        Ranking.from_rows([query.id for query in queries], rows, self.depth).save(folder)
+        return {"queries": len(queries)}
+
+
+@dataclass(frozen=True, eq=False)
+class TextRanking(RankingStage):
+    """Queries -> ranking by a retriever that reads texts."""
+
+    name: ClassVar = "ranking"
+    index: TextIndex
+    split: str
+    queries_digest: str
+    depth: int
+
+    def inputs(self) -> tuple[Stage, ...]:
+        return (self.index,)
+
+    def settings(self) -> dict[str, Any]:
+        return {"queries": self.queries_digest, "depth": self.depth}
+
+    def rank(self, queries: Sequence[str], session: Session) -> list[tuple[np.ndarray, np.ndarray]]:
+        return session.read(self.index).search(queries, self.depth)
+
+
+@dataclass(frozen=True, eq=False)
+class DenseRanking(RankingStage):
+    """Queries -> ranking by nearest vectors."""
+
+    name: ClassVar = "ranking"
+    retriever: Dense
+    embedder: Embedder
+    embeddings: Embeddings
+    index: DenseIndex
+    split: str
+    queries_digest: str
+    depth: int
+
+    def inputs(self) -> tuple[Stage, ...]:
+        return (self.embeddings, self.index)
+
+    def settings(self) -> dict[str, Any]:
+        return {"retriever": self.retriever.definition(), "queries": self.queries_digest, "depth": self.depth}
+
+    def rank(self, queries: Sequence[str], session: Session) -> list[tuple[np.ndarray, np.ndarray]]:
+        vectors = session.embedded(self.embedder, [self.embedder.query_prefix + text for text in queries])
+        return self.retriever.rank(session.read(self.index), session.read(self.embeddings), vectors, self.depth)
+
+
+@dataclass(frozen=True, eq=False)
+class FusedRanking(RankingStage):
+    """Rankings -> one ranking."""
+
+    name: ClassVar = "ranking"
+    retriever: Fusion
+    parts: tuple[RankingStage, ...]
+    split: str
+    depth: int
+
+    def inputs(self) -> tuple[Stage, ...]:
+        return self.parts
+
+    def settings(self) -> dict[str, Any]:
+        return {"retriever": self.retriever.definition(), "depth": self.depth}
+
+    def compute(self, folder: Path, session: Session) -> dict[str, Any]:
+        parts = [session.read(part) for part in self.parts]
+        rows = [self.retriever.fuse(rows, self.depth) for rows in zip(*(part.rows() for part in parts), strict=True)]
+        Ranking.from_rows(parts[0].query_ids, rows, self.depth).save(folder)
+        return {"queries": len(rows)}
+
+    def rank(self, queries: Sequence[str], session: Session) -> list[tuple[np.ndarray, np.ndarray]]:
+        parts = [part.rank(queries, session) for part in self.parts]
+        return [self.retriever.fuse(rows, self.depth) for rows in zip(*parts, strict=True)]
+
+
+@dataclass(frozen=True, eq=False)
+class Reranked(RankingStage):
+    """Ranking -> better ranking."""
+
+    name: ClassVar = "reranked"
+    reranker: Reranker
+    references: tuple[tuple[str, Component], ...]
+    ranking: RankingStage
+    passages: Passages
+    arithmetic: str
+
+    @property
+    def split(self) -> str:
+        return self.ranking.split
+
+    @property
+    def depth(self) -> int:
+        return self.ranking.depth
+
+    def inputs(self) -> tuple[Stage, ...]:
+        return (self.ranking, self.passages)
+
+    def settings(self) -> dict[str, Any]:
+        named = {field: component.definition() for field, component in self.references}
+        return {"reranker": self.reranker.definition(), "references": named, "arithmetic": self.arithmetic}
+
+    def compute(self, folder: Path, session: Session) -> dict[str, Any]:
+        ranking = session.read(self.ranking)
+        rows = self.reranked([query.text for query in self.queries(session)], ranking.rows(), session)
+        Ranking.from_rows(ranking.query_ids, rows, self.depth).save(folder)
+        return {"pairs": sum(min(len(ids), self.reranker.top) for ids, _ in ranking.rows())}
+
+    def rank(self, queries: Sequence[str], session: Session) -> list[tuple[np.ndarray, np.ndarray]]:
+        return self.reranked(queries, self.ranking.rank(queries, session), session)
+
+    def reranked(
+        self, queries: Sequence[str], rows: Sequence[tuple[np.ndarray, np.ndarray]], session: Session
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """`rows` in the reranker's order."""
+        passages = session.read(self.passages)
+        texts = [[passages.full_text(int(n)) for n in ids[: self.reranker.top]] for ids, _ in rows]
+        if isinstance(self.reranker, PairScorer):
+            pairs = [(query, text) for query, shown in zip(queries, texts, strict=True) for text in shown]
+            values = iter(session.scored(self, pairs))
+            new = [np.array([next(values) for _ in shown]) for shown in texts]
+        else:
+            new = [
+                self.reranker.rerank(query, shown, scores[: len(shown)], session.machine)
+                for query, shown, (_, scores) in zip(queries, texts, rows, strict=True)
+            ]
+        return [self.reranker.reordered(row, scores) for row, scores in zip(rows, new, strict=True)]
+
+
+@dataclass(frozen=True, eq=False)
+class Adapter(Stage):
+    """Train split -> LoRA weights, with the prompt template they were trained in."""
+
+    name: ClassVar = "adapter"
+    generator: Generator
+    template: Template
+    shown: int
+    ranking: RankingStage
+    passages: Passages
+    answers_digest: str
+    seed: int
+    arithmetic: str
+
+    def inputs(self) -> tuple[Stage, ...]:
+        return (self.ranking, self.passages)
+
+    def settings(self) -> dict[str, Any]:
+        return {
+            "base": self.generator.definition()["weights"],
+            "lora": self.generator.lora.definition(),
+            "template": self.template.definition(),
+            "passages": self.shown,
+            "answers": self.answers_digest,
+            "seed": self.seed,
+            "arithmetic": self.arithmetic,
+        }
+
+    def compute(self, folder: Path, session: Session) -> dict[str, Any]:
+        settings = self.generator.lora
+        chosen = examples.training_examples(self, session)
+        (folder / "prompt.json").write_text(json.dumps(self.template.model_dump(), indent=1, ensure_ascii=False))
+        tokens = 0
+        total = settings.epochs * -(-len(chosen) // settings.batch_size)
+        with session.progress.task("fine-tuning", total) as report:
+
+            def on_step(step: lora.Step, total: int) -> None:
+                nonlocal tokens
+                tokens += step.tokens
+                report(1, f"loss {step.loss:.3f}")
+
+            work = session.store.work(self.key)
+            lora.train(settings, self.generator.model, chosen, session.machine, self.seed, folder, work, on_step)
+        return {"examples": len(chosen), "tokens": tokens}
+
+    def read(self, folder: Path, session: Session) -> Path:
+        return folder
+
+
+class Prompted(NamedTuple):
+    """A question with the passages shown and the conversation that asks it."""
+
+    query_id: str
+    passages: tuple[int, ...]
+    messages: list[Message]
+
+    @property
+    def text(self) -> str:
+        """The conversation as canonical JSON: what the answer depends on, hence what it is stored by."""
+        return canonical(self.messages)
+
+
+class Answer(NamedTuple):
+    """A generator's answer to a question, as an answers artifact holds it."""
+
+    query_id: str
+    prompt: str  # digest of the conversation
+    reply: str  # what the generator wrote
+    answer: str  # what the template reads in it; empty: abstained
+    passages: list[int]
+    status: str  # ok, or why there is no answer
+    prompt_tokens: int
+    new_tokens: int
+
+
+@dataclass(frozen=True, eq=False)
+class Answers(Stage):
+    """Ranking -> prompts -> answers of a split."""
+
+    name: ClassVar = "answers"
+    ranking: RankingStage
+    passages: Passages
+    template: Template
+    shown: int
+    generator: Generator
+    adapter: Adapter | None
+    arithmetic: str
+
+    def inputs(self) -> tuple[Stage, ...]:
+        return (self.ranking, self.passages, *([self.adapter] if self.adapter else []))
+
+    def settings(self) -> dict[str, Any]:
+        return {
+            "template": self.template.definition(),
+            "passages": self.shown,
+            "generator": self.generator.definition(),
+            "arithmetic": self.arithmetic,
+        }
+
+    @cached_property
+    def namespace(self) -> str:
+        """What answers to equal prompts share: generator, adapter, decoding, arithmetic."""
+        adapter = self.adapter.key if self.adapter else None
+        return digest(["answer", self.generator.definition(), adapter, self.arithmetic])
+
+    def prompts(self, session: Session) -> list[Prompted]:
+        """The prompts of the split, in the order of its queries."""
+        queries = session.dataset.split(self.ranking.split)
+        rows = session.read(self.ranking).rows()
+        return [self.prompted(query.id, query.text, ids, session) for query, (ids, _) in zip(queries, rows, strict=True)]
+
+    def prompted(self, query_id: str, question: str, ranked: np.ndarray, session: Session) -> Prompted:
+        """The prompt of one question on the best of its ranked passages."""
+        passages = session.read(self.passages)
+        numbers = tuple(int(n) for n in ranked[: self.shown])
+        return Prompted(query_id, numbers, self.template.fill(question, [passages.shown(n) for n in numbers]))
+
+    def compute(self, folder: Path, session: Session) -> dict[str, Any]:
+        prompts = self.prompts(session)
+        generations = session.generated(self, [prompt.text for prompt in prompts])
+        rows = [self.answer(prompt, generation) for prompt, generation in zip(prompts, generations, strict=True)]
+        with (folder / "answers.jsonl").open("w", encoding="utf-8") as file:
+            file.writelines(json.dumps(row._asdict(), ensure_ascii=False) + "\n" for row in rows)
+        return {"prompts": len(prompts), "tokens": sum(row.prompt_tokens + row.new_tokens for row in rows)}
+
+    def answer(self, prompt: Prompted, generation: Generation) -> Answer:
+        """What is kept of a generation."""
+        return Answer(
+            prompt.query_id,
+            digest(prompt.messages),
+            generation.text,
+            self.template.read(generation.text),
+            list(prompt.passages),
+            generation.status,
+            generation.prompt_tokens,
+            generation.new_tokens,
+        )
+
+    def read(self, folder: Path, session: Session) -> list[Answer]:
+        with (folder / "answers.jsonl").open(encoding="utf-8") as lines:
+            return [Answer(**json.loads(line)) for line in lines]
+
+
+class Score(NamedTuple):
+    """One metric of one query; value None where it failed."""
+
+    query_id: str
+    metric: str
+    value: float | None
+    status: str
+
+
+class ScoresStage(Stage):
+    """Base of stages whose artifact is a table of scores."""
+
+    name: ClassVar = "scores"
+
+    def scores(self, session: Session) -> Iterator[Score]:
+        """The scores, in any order."""
+        raise NotImplementedError
+
+    def compute(self, folder: Path, session: Session) -> dict[str, Any]:
+        rows = sorted(self.scores(session))
+        with (folder / "scores.csv").open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(Score._fields)
+            writer.writerows([s.query_id, s.metric, "" if s.value is None else repr(s.value), s.status] for s in rows)
+        return {"scores": len(rows)}
+
+    def read(self, folder: Path, session: Session) -> list[Score]:
+        with (folder / "scores.csv").open(newline="", encoding="utf-8") as file:
+            rows = csv.reader(file)
+            next(rows)
+            return [Score(q, metric, float(value) if value else None, status) for q, metric, value, status in rows]
+
+
+@dataclass(frozen=True, eq=False)
+class RankingScores(ScoresStage):
+    """Ranking -> ranking metrics on the judged queries."""
+
+    ranking: RankingStage
+    passages: Passages
+    answers_digest: str
+    metrics: tuple[str, ...]
+
+    def inputs(self) -> tuple[Stage, ...]:
+        return (self.ranking, self.passages)
+
+    def settings(self) -> dict[str, Any]:
+        from workbench.component import library_version
+
+        library = {"ir-measures": library_version("ir-measures")}
+        return {"judgements": self.answers_digest, "metrics": self.metrics, "libraries": library}
+
+    def scores(self, session: Session) -> Iterator[Score]:
+        passages, ranking = session.read(self.passages), session.read(self.ranking)
+        judged = session.dataset.judged(self.ranking.split)
+        metrics = [ranking_metrics.parse(name) for name in self.metrics]
+        seen = {
+            query_id: [passages.seen(int(n)) for n in ids]
+            for query_id, (ids, _) in zip(ranking.query_ids, ranking.rows(), strict=True)
+            if query_id in judged.judged
+        }
+        for (query_id, metric), value in ranking_metrics.evaluate(metrics, judged, seen).items():
+            yield Score(query_id, metric, value, "ok")
+
+
+@dataclass(frozen=True, eq=False)
+class AnswerScores(ScoresStage):
+    """Answers -> answer metrics."""
+
+    answers: Answers
+    answers_digest: str
+    metrics: tuple[str, ...]
+
+    def inputs(self) -> tuple[Stage, ...]:
+        return (self.answers,)
+
+    def settings(self) -> dict[str, Any]:
+        return {"accepted": self.answers_digest, "metrics": self.metrics}
+
+    def scores(self, session: Session) -> Iterator[Score]:
+        passages = session.read(self.answers.passages)
+        queries = {query.id: query for query in session.dataset.split(self.answers.ranking.split)}
+        for row in session.read(self.answers):
+            accepted = queries[row.query_id].answers
+            shown = [passages.full_text(n) for n in row.passages]
+            for metric in self.metrics:
+                value = answer_metrics.score(metric, row.answer, accepted, shown) if row.status == "ok" else None
+                yield Score(row.query_id, metric, value, row.status)

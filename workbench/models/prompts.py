@@ -1,0 +1,120 @@
+"""Prompt templates: small named files that say how a question and its passages are put to a generator."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from string import Formatter
+from typing import NamedTuple
+
+import yaml
+from pydantic import field_validator
+
+from workbench.component import Component, build
+from workbench.errors import InputError, unknown
+from workbench.models.chat import Message
+
+FOLDER = Path(__file__).parent / "prompts"
+CITATION = re.compile(r"\s*\[\d+(?:\s*,\s*\d+)*\]")
+VARIABLES = {"user": {"passages", "question"}, "passage": {"number", "title", "text"}}
+
+
+class Shown(NamedTuple):
+    """A passage as a template sees it."""
+
+    title: str
+    text: str
+
+
+class Template(Component):
+    """A prompt template.
+
+    Attributes:
+        system: the system turn; empty: none.
+        user: the user's turn, with the variables ``{passages}`` and ``{question}``.
+        passage: one passage, with ``{number}`` (from 1), ``{title}`` and ``{text}``.
+        separator: between passages.
+        abstention: what the generator is told to say when the passages do not hold the answer.
+        citations: whether answers end with passage numbers in brackets, which metrics do not read.
+    """
+
+    system: str = ""
+    user: str
+    passage: str = "[{number}] {text}"
+    separator: str = "\n"
+    abstention: str
+    citations: bool = False
+
+    @field_validator("user", "passage")
+    @classmethod
+    def _variables_are_known(cls, value: str, info: object) -> str:
+        allowed = VARIABLES[info.field_name]
+        try:
+            used = {name for _, name, _, _ in Formatter().parse(value) if name is not None}
+        except ValueError as error:
+            raise ValueError(f"{error}; a brace that is no variable is written twice: {{{{ }}}}") from error
+        if strange := used - allowed:
+            raise ValueError(f"unknown variable {{{'}, {'.join(sorted(strange))}}}; allowed: {{{'}, {'.join(sorted(allowed))}}}")
+        needed = {"question", "passages"} if info.field_name == "user" else {"text"}
+        if missing := needed - used:
+            raise ValueError(f"the variable {{{'}, {'.join(sorted(missing))}}} is missing")
+        return value
+
+    @field_validator("abstention")
+    @classmethod
+    def _abstention_is_said(cls, value: str) -> str:
+        if not value.strip():
+            raise ValueError("the abstention phrase is empty; say what the generator answers when the passages do not help")
+        return value
+
+    def fill(self, question: str, passages: Sequence[Shown]) -> list[Message]:
+        """The conversation that asks `question` on `passages`, in their order."""
+        shown = self.separator.join(
+            self.passage.format(number=number, title=passage.title, text=passage.text)
+            for number, passage in enumerate(passages, 1)
+        )
+        turns = [{"role": "system", "content": self.system}] if self.system else []
+        return [*turns, {"role": "user", "content": self.user.format(passages=shown, question=question)}]
+
+    def target(self, answer: str | None, number: int | None) -> str:
+        """What a generator should reply: the answer (with its passage's number, if asked for), or the abstention."""
+        if answer is None:
+            return self.abstention
+        return f"{answer} [{number}]" if self.citations and number else answer
+
+    def read(self, reply: str) -> str:
+        """The answer in a reply: without citations; empty where the reply abstains."""
+        text = CITATION.sub("", reply).strip() if self.citations else reply.strip()
+        return "" if _plain(self.abstention) in _plain(text) else text
+
+
+def _plain(text: str) -> str:
+    return " ".join(re.findall(r"\w+", text.lower()))
+
+
+def names() -> list[str]:
+    """Names of the templates that come with the package."""
+    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def load(name: str, folder: Path | None = None) -> Template:
+    """A template by its name, or from a YAML file.
+
+    Args:
+        name: one of `names()`, or a path ending in ``.yaml``.
+        folder: where a relative path is looked for; default: the current folder.
+
+    Raises:
+        InputError: unknown name, missing file, unreadable YAML, or a key or variable that does not exist.
+    """
+    path = ((folder or Path()) / name) if name.endswith(".yaml") else FOLDER / f"{name}.yaml"
+    if not path.is_file():
+        raise unknown("prompt template", name, [*names(), "a file ending in .yaml"])
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise InputError(f"prompt template {path}: no readable YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise InputError(f"prompt template {path}: received {type(values).__name__}; allowed: keys {', '.join(Template.model_fields)}")
+    return build(Template, values, f"prompt template {path}")

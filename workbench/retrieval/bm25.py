@@ -1,0 +1,83 @@
+"""BM25 (Robertson et al. 1994), computed by bm25s in Lucene's variant."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from workbench.machine import Machine
+from workbench.retrieval.ranking import Ranked, best
+from workbench.retrieval.retriever import OpenIndex, TextRetriever
+
+if TYPE_CHECKING:
+    import bm25s
+
+
+class BM25(TextRetriever):
+    """Settings of BM25; the defaults are Lucene's, with English stop words and the Porter2 stemmer.
+
+    Attributes:
+        k1: saturation of the term frequency.
+        b: normalisation by passage length, 0 (none) to 1.
+        stopwords: language of the stop words left out, or None.
+        stemmer: PyStemmer's algorithm, or None.
+    """
+
+    libraries: ClassVar = ("bm25s", "PyStemmer")
+
+    kind: Literal["bm25"] = "bm25"
+    k1: float = Field(default=1.2, ge=0)
+    b: float = Field(default=0.75, ge=0, le=1)
+    stopwords: str | None = "en"
+    stemmer: str | None = "english"
+
+    def tokenize(self, texts: Sequence[str]) -> list[list[str]]:
+        """Terms of each text: lower case, two word characters or more, without stop words, stemmed."""
+        import bm25s
+        import Stemmer
+
+        stemmer = Stemmer.Stemmer(self.stemmer) if self.stemmer else None
+        return bm25s.tokenize(
+            list(texts), stopwords=self.stopwords or [], stemmer=stemmer, return_ids=False, show_progress=False
+        )
+
+    def build(self, texts: Sequence[str], folder: Path, machine: Machine) -> None:
+        """Writes the index of `texts` into a folder; without any term in them, the folder stays empty."""
+        import bm25s
+
+        terms = self.tokenize(texts)
+        if any(terms):
+            index = bm25s.BM25(k1=self.k1, b=self.b, method="lucene")
+            index.index(terms, show_progress=False)
+            index.save(folder, show_progress=False)
+
+    def open(self, folder: Path, machine: Machine) -> OpenBM25:
+        """The index that `build` wrote, memory-mapped."""
+        import bm25s
+
+        whole = (folder / "params.index.json").is_file()
+        return OpenBM25(self, bm25s.BM25.load(folder, mmap=True, show_progress=False) if whole else None)
+
+
+class OpenBM25(OpenIndex):
+    """A BM25 index in memory; None stands for one without terms."""
+
+    def __init__(self, settings: BM25, index: bm25s.BM25 | None) -> None:
+        self.settings = settings
+        self.index = index
+
+    def search(self, queries: Sequence[str], depth: int) -> list[Ranked]:
+        """The best passages of each query. Passages that share no term with it (score 0) are never among them."""
+        return [self._search_one(terms, depth) for terms in self.settings.tokenize(queries)]
+
+    def _search_one(self, terms: list[str], depth: int) -> Ranked:
+        known = [term for term in terms if self.index is not None and term in self.index.vocab_dict]
+        if not known:
+            return np.empty(0, np.int32), np.empty(0, np.float32)
+        scores = self.index.get_scores(known)
+        matching = np.flatnonzero(scores > 0)
+        return best(matching, scores[matching], depth)

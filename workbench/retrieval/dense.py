@@ -1,0 +1,54 @@
+"""Dense retrieval: nearest passages of a query in an embedder's space."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from workbench.retrieval.faiss_index import FlatIndex, OpenFlatIndex
+from workbench.retrieval.ranking import Ranked, best
+from workbench.retrieval.retriever import Retriever
+
+OVERFETCH = 32  # candidates beyond the depth, so that rounding in the index cannot lose one of the best
+
+
+class Dense(Retriever):
+    """Settings of dense retrieval.
+
+    Attributes:
+        embedder: name of the embedder in the configuration.
+        index: kind of FAISS index.
+    """
+
+    references: ClassVar = ("embedder", "index")
+
+    kind: Literal["dense"] = "dense"
+    embedder: str
+    index: Literal["flat"] = "flat"
+
+    def index_settings(self) -> FlatIndex:
+        """The component that builds and opens the index."""
+        return FlatIndex()
+
+    def rank(self, index: OpenFlatIndex, vectors: np.ndarray, queries: np.ndarray, depth: int) -> list[Ranked]:
+        """The best passages of each query.
+
+        The index proposes; scores are computed again in float64 and rounded to float32, so that one query alone, a
+        batch, and any exact index give the same ranking.
+
+        Args:
+            index: of `vectors`.
+            vectors: float32 (n, d), unit length, passage number = row.
+            queries: float32 (m, d), unit length.
+            depth: passages per query.
+        """
+        if not len(vectors) or not len(queries):
+            return [(np.empty(0, np.int32), np.empty(0, np.float32)) for _ in queries]
+        found = index.candidates(queries, depth + OVERFETCH)
+        return [self._rescored(vectors, query, ids[ids >= 0], depth) for query, ids in zip(queries, found, strict=True)]
+
+    @staticmethod
+    def _rescored(vectors: np.ndarray, query: np.ndarray, ids: np.ndarray, depth: int) -> Ranked:
+        products = vectors[ids].astype(np.float64) * query.astype(np.float64)
+        return best(ids, products.sum(axis=1), depth)

@@ -1,0 +1,77 @@
+"""What a reranker is. A new one is a class with `rerank`, or with `score` if it judges each passage by itself."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import ClassVar
+
+import numpy as np
+from pydantic import Field
+
+from workbench.component import Component
+from workbench.machine import Machine
+from workbench.retrieval.ranking import Ranked, best
+
+Pair = tuple[str, str]  # query, passage text
+
+
+class Reranker(Component, ABC):
+    """Base of all rerankers.
+
+    Attributes:
+        kind: names the class in a configuration.
+        top: passages of a ranking that are looked at again; the rest follow in their order.
+    """
+
+    kind: str
+    top: int = Field(default=50, ge=1)
+
+    @abstractmethod
+    def rerank(self, query: str, passages: Sequence[str], scores: np.ndarray, machine: Machine) -> np.ndarray:
+        """New scores, float (n,), higher is better, for the n passages that came with the scores float32 (n,)."""
+
+    def reordered(self, ranking: Ranked, new_scores: np.ndarray) -> Ranked:
+        """A ranking whose first passages are ordered by `new_scores`, the others behind them as they were.
+
+        The scores of those others fall by one each from the lowest new score, so that scores fall along the ranking.
+        """
+        passages, _ = ranking
+        n = len(new_scores)
+        ids, scores = best(passages[:n], new_scores, n)
+        rest = passages[n:]
+        floor = float(scores[-1]) if n else 0.0
+        tail = (floor - np.arange(1, len(rest) + 1)).astype(np.float32)
+        return np.concatenate([ids, rest]).astype(np.int32), np.concatenate([scores, tail])
+
+
+class PairScorer(Reranker):
+    """A reranker that scores (query, passage) pairs one by one; each pair is then computed once and stored.
+
+    `references` may name an embedder, which `score` receives loaded settings of.
+    """
+
+    references: ClassVar[tuple[str, ...]] = ()
+
+    @abstractmethod
+    def score(self, pairs: Sequence[Pair], machine: Machine, **references: Component) -> Iterator[list[tuple[int, float]]]:
+        """Scores of all pairs, higher is better.
+
+        Args:
+            pairs: distinct (query, passage text) pairs.
+            machine: where to compute.
+            references: the components that the fields in `references` name.
+
+        Yields:
+            After each batch its (position in `pairs`, score) pairs.
+        """
+
+    def rerank(
+        self, query: str, passages: Sequence[str], scores: np.ndarray, machine: Machine, **references: Component
+    ) -> np.ndarray:
+        """Scores of one query's passages, float64 (n,)."""
+        result = np.zeros(len(passages))
+        for batch in self.score([(query, passage) for passage in passages], machine, **references):
+            for i, value in batch:
+                result[i] = value
+        return result
