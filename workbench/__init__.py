@@ -1,12 +1,12 @@
 """RAG Workbench: compare retrieval-augmented generation pipelines with the statistics a referee would ask for.
 
-    from workbench import Experiment
+from workbench import Experiment
 
-    experiment = Experiment.load("configs/quickstart.yaml")
-    experiment.index()              # passages, embeddings, indexes, rankings
-    experiment.finetune()           # LoRA adapters
-    run = experiment.compare()      # answers, scores, comparisons: a run folder
-    run.promote()                   # the configuration to serve
+experiment = Experiment.load("configs/quickstart.yaml")
+experiment.index()              # passages, embeddings, indexes, rankings
+experiment.finetune()           # LoRA adapters
+run = experiment.compare()      # answers, scores, comparisons: a run folder
+run.promote()                   # the configuration to serve
 """
 
 from __future__ import annotations

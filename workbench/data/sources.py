@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -110,7 +109,8 @@ def _qrels_files(folder: Path) -> list[Path]:
 def _read_beir(folder: Path, files: list[Path]) -> Dataset:
     corpus, queries, *qrels = files
     documents = [
-        {"id": str(row["_id"]), "title": row.get("title") or "", "text": row["text"]} for row in _json_lines(corpus, ("_id", "text"))
+        {"id": str(row["_id"]), "title": row.get("title") or "", "text": row["text"]}
+        for row in _json_lines(corpus, ("_id", "text"))
     ]
     splits: dict[str, str] = {}
     judgements: list[dict] = []
@@ -123,6 +123,8 @@ def _read_beir(folder: Path, files: list[Path]) -> Dataset:
     for row in sorted(judgements, key=lambda r: (-r["relevance"], r["doc_id"])):
         first.setdefault(row["query_id"], row["doc_id"])
     rows = list(_json_lines(queries, ("_id", "text")))
+    if strangers := sorted(set(splits) - {str(row["_id"]) for row in rows}):
+        raise InputError(f"{folder / 'qrels'}: a judgement names query {strangers[0]!r}, which is not among the queries of {queries}")
     kept = [_beir_query(row, splits, first) for row in rows if str(row["_id"]) in splits]
     notes = [f"{len(rows) - len(kept)} queries left out, they are in no qrels file"] if len(kept) < len(rows) else []
     return assemble(folder.name, documents, kept, judgements, notes)
@@ -140,8 +142,8 @@ def _beir_query(row: dict, splits: dict[str, str], first: dict[str, str]) -> dic
 
 
 def _json_lines(path: Path, needed: tuple[str, ...]) -> Iterator[dict]:
-    opened = gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")
-    with opened as lines:
+    opener = gzip.open if path.suffix == ".gz" else open
+    with opener(path, "rt", encoding="utf-8") as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
@@ -158,7 +160,7 @@ def _json_lines(path: Path, needed: tuple[str, ...]) -> Iterator[dict]:
 def _read_qrels(path: Path) -> Iterator[tuple[str, str, int]]:
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         fields = line.split("\t")
-        if number == 1 and not fields[-1].strip().lstrip("-").isdigit():
+        if number == 1 and len(fields) == 3 and not fields[2].strip().lstrip("-").isdigit():
             continue  # header
         if not line.strip():
             continue
@@ -203,7 +205,7 @@ def _prepared(key: str, read: Callable[[], Dataset]) -> Dataset:
         temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".reading-"))
         try:
             read().save(temporary)
-            os.rename(temporary, folder)
+            temporary.rename(folder)
         except OSError:
             if not folder.is_dir():  # otherwise another process was faster
                 raise

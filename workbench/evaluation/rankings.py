@@ -37,10 +37,14 @@ def parse(name: str) -> RankingMetric:
     """
     match = NAME.fullmatch(name)
     if not match or match["measure"] not in MEASURES:
-        raise InputError(f"unknown ranking metric {name!r}; allowed: {', '.join(f'{m}@k' for m in MEASURES)}, recall@Nw, success@Nw")
+        raise InputError(
+            f"unknown ranking metric {name!r}; allowed: {', '.join(f'{m}@k' for m in MEASURES)}, recall@Nw, success@Nw"
+        )
     in_words = bool(match["words"])
     if in_words and match["measure"] not in ("recall", "success"):
-        raise InputError(f"metric {name!r}: after N words read only recall and success are defined; write recall@{match['cutoff']}w")
+        raise InputError(
+            f"metric {name!r}: after N words read only recall and success are defined; write recall@{match['cutoff']}w"
+        )
     return RankingMetric(name, match["measure"], int(match["cutoff"]), in_words)
 
 
@@ -59,7 +63,9 @@ class Seen:
     reach: int
 
 
-def evaluate(metrics: Sequence[RankingMetric], judgements: Judgements, rankings: dict[str, Sequence[Seen]]) -> dict[tuple[str, str], float]:
+def evaluate(
+    metrics: Sequence[RankingMetric], judgements: Judgements, rankings: dict[str, Sequence[Seen]]
+) -> dict[tuple[str, str], float]:
     """Each metric on each judged query.
 
     Args:

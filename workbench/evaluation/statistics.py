@@ -41,14 +41,15 @@ Floats = NDArray[np.float64]
 Indexes = NDArray[np.intp]
 
 FLIPS = 10_000  # random flips for every contrast
-FLIPS_PER_TEST = 200  # m tests get at least 200 m flips where it matters: the smallest Holm p, m / (200 m + 1), is below .005
+FLIPS_PER_TEST = (
+    250  # m tests get at least 250 m flips where it matters: the smallest Holm p, m / (250 m + 1), is .004, below .005
+)
 FEW = 20  # a contrast exceeded in at most this many of the first flips (p < .0022) gets more of them
 EXACT_GROUPS = 14  # up to here all sign patterns are fewer than FLIPS: 2^14 / 2 = 8,192, as a pattern and its mirror count alike
 TIE = 1e-9  # statistics this close, relative to the largest one attainable, are equal
 ROUNDING = 1e-12  # differences this small, relative to the scores they come from, are zero
-CHUNK_CELLS = 4_000_000  # float64 numbers in one working matrix: 32 MB
-CACHED_CELLS = 1_000_000  # 8 MB: matrices of signs that fit the processor's cache are multiplied up to 3 times as fast
-BATCH = 4_096  # flips whose contrasts are formed at a time: long enough that the loop over contrasts costs little
+CHUNK_CELLS = 8_000_000  # float64 numbers in one working matrix: 64 MB
+BATCH = 4_096  # flips at a time; few large products, as threads that share a busy processor wait for each other at each of them
 
 
 class Interval(NamedTuple):
@@ -361,30 +362,21 @@ def _reached(
 ) -> NDArray[np.int64]:
     """How many of the flips bring each |left - right| to its threshold or above it."""
     counts = np.zeros(len(left), dtype=np.int64)
-    for start in range(0, flips, BATCH):
-        sums = _flipped_sums(columns, min(BATCH, flips - start), stream)
-        gap = np.empty(sums.shape[1])
+    doubled, total = 2.0 * columns.T, columns.sum(axis=0)[:, None]
+    height = min(BATCH, max(16, CHUNK_CELLS // len(columns)))
+    for start in range(0, flips, height):
+        kept = _random_halves(len(columns), min(height, flips - start), stream)
+        # sum of e_g x_g = 2 * (sum over the groups that keep their sign) - (sum over all)
+        sums = doubled @ kept.T - total
+        gap = np.empty(len(kept))
         for j, (a, b) in enumerate(zip(left, right, strict=True)):
             np.subtract(sums[a], sums[b], out=gap)
             counts[j] += np.count_nonzero(np.abs(gap, out=gap) >= threshold[j])
     return counts
 
 
-def _flipped_sums(columns: Floats, flips: int, stream: np.random.Generator) -> Floats:
-    """Sums (K, flips) of columns (G, K) under random signs; the signs do not depend on how many are drawn at a time."""
-    n_groups, n_columns = columns.shape
-    doubled, total = 2.0 * columns.T, columns.sum(axis=0)[:, None]
-    sums = np.empty((n_columns, flips))
-    height = max(16, CACHED_CELLS // n_groups)
-    for start in range(0, flips, height):
-        kept = _random_halves(n_groups, min(height, flips - start), stream)
-        # sum of e_g x_g = 2 * (sum over the groups that keep their sign) - (sum over all)
-        sums[:, start : start + height] = doubled @ kept.T - total
-    return sums
-
-
 def _random_halves(n_groups: int, rows: int, stream: np.random.Generator) -> Floats:
-    """Independent fair zeros and ones (rows, G)."""
+    """Independent fair zeros and ones (rows, G); row by row the same, however many are drawn at a time."""
     drawn = stream.integers(0, 2**64, size=(rows, ceil(n_groups / 64)), dtype=np.uint64).astype("<u8", copy=False)
     return np.unpackbits(drawn.view(np.uint8), axis=1, count=n_groups).astype(np.float64)
 
@@ -467,7 +459,7 @@ def compare_all(
         level: of the intervals.
 
     P-values are exact (all sign patterns) for a pair that differs in at most 14 groups; else they come from 10,000 flips, and
-    from 200 m for pairs of small p among m > 50. Other systems in the matrix change nothing of a pair but ``p_holm`` and that
+    from 250 m for pairs of small p among m > 40. Other systems in the matrix change nothing of a pair but ``p_holm`` and that
     number of flips, hence the last digits of a small p.
 
     Raises:

@@ -72,7 +72,9 @@ class DatasetSettings(Settings):
         if (self.folder is None) != (self.questions is None):
             raise ValueError("folder and questions belong together; give both")
         if self.select == self.report:
-            raise ValueError(f"select and report are both {self.select!r}; choosing and reporting on one split flatters the winner")
+            raise ValueError(
+                f"select and report are both {self.select!r}; choosing and reporting on one split flatters the winner"
+            )
         if self.name is not None and self.name not in sources.BUILTIN:
             raise ValueError(str(unknown("dataset", self.name, sources.BUILTIN)))
         return self
@@ -189,7 +191,8 @@ class Components:
         where = "components"
         self.embedders = {n: build(Embedder, v, f"{where}.embedders.{n}") for n, v in settings.embedders.items()}
         self.retrievers: dict[str, Retriever] = {
-            n: _build_kind(Retriever, v, f"{where}.retrievers.{n}", folder, _retriever_class) for n, v in settings.retrievers.items()
+            n: _build_kind(Retriever, v, f"{where}.retrievers.{n}", folder, _retriever_class)
+            for n, v in settings.retrievers.items()
         }
         self.rerankers: dict[str, Reranker] = {
             n: _build_kind(Reranker, v, f"{where}.rerankers.{n}", folder, _reranker_class) for n, v in settings.rerankers.items()
@@ -252,7 +255,9 @@ def _reranker_class(kind: str) -> type[Reranker]:
     if kind not in kinds:
         raise unknown("kind of reranker", kind, [*kinds, "./file.py:Class", "package.module:Class"])
     module = importlib.import_module(f"workbench.retrieval.rerankers.{kind}")
-    return next(c for c in vars(module).values() if isinstance(c, type) and issubclass(c, Reranker) and c.__module__ == module.__name__)
+    return next(
+        c for c in vars(module).values() if isinstance(c, type) and issubclass(c, Reranker) and c.__module__ == module.__name__
+    )
 
 
 def read_settings(path: Path, overrides: Sequence[str] = ()) -> ExperimentSettings:
@@ -382,16 +387,16 @@ def check_metrics(settings: ExperimentSettings, axes: dict[str, list[Any]]) -> s
     names = [*settings.metrics.rankings, *(settings.metrics.answers if generating else ())]
     select_by = settings.metrics.select_by or ("f1" if generating else settings.metrics.rankings[0])
     if select_by in answers.NOT_FOR_SELECTION:
-        raise InputError(f"metrics.select_by: {select_by!r} would choose a generator that never answers; allowed: f1, em, contains")
+        raise InputError(
+            f"metrics.select_by: {select_by!r} would choose a generator that never answers; allowed: f1, em, contains"
+        )
     if select_by not in names:
         raise _at("metrics.select_by", unknown("metric", select_by, [n for n in names if n not in answers.NOT_FOR_SELECTION]))
     if len(axes["chunking"]) > 1:
         for name in settings.metrics.rankings:
             if not rankings.parse(name).in_words:
                 raise InputError(
-                    f"metrics.rankings: {name!r} cannot be compared across {len(axes['chunking'])} chunkings, since larger passages "
-                    f"hold more of everything; allowed: cut-offs in words read, e.g. recall@300w"
+                    f"metrics.rankings: {name!r} cannot be compared across {len(axes['chunking'])} chunkings, since "
+                    f"larger passages hold more of everything; allowed: cut-offs in words read, e.g. recall@300w"
                 )
     return select_by
-
-

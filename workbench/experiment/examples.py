@@ -37,7 +37,9 @@ def training_examples(adapter: Adapter, session: Session) -> list[Example]:
     ]
     chosen = [example for example in found if example is not None]
     if not chosen:
-        raise InputError(f"dataset {session.dataset.name}: no question of {split!r} has an answer and a judged passage to learn from")
+        raise InputError(
+            f"dataset {session.dataset.name}: no question of {split!r} has an answer and a judged passage to learn from"
+        )
     limit = adapter.generator.lora.examples
     if limit is None or limit >= len(chosen):
         return chosen

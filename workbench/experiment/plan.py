@@ -174,7 +174,9 @@ class Planner:
         """Template name and number of passages that a generator's adapter is trained with, or None."""
         if generator.lora is None:
             return None
-        return generator.lora.prompt or self._baseline_values["prompt"], generator.lora.passages or self._baseline_values["passages"]
+        return generator.lora.prompt or self._baseline_values["prompt"], generator.lora.passages or self._baseline_values[
+            "passages"
+        ]
 
     def _check_dataset(self) -> None:
         data = self.settings.dataset

@@ -19,7 +19,21 @@ WORST, PERFECT = 0.0, 1.0  # of every metric the workbench computes
 RESULTS = ("configuration", "split", "query_id", "metric", "value", "status")
 LEADERBOARD = ("configuration", "split", "metric", "mean", "n", "failed", "ci_low", "ci_high", "best")
 COMPARISONS = ("a", "b", "split", "metric", "n", "difference", "ci_low", "ci_high", "p", "p_holm", "smallest_detectable")
-EFFECTS = ("axis", "a", "b", "split", "metric", "n", "cells", "difference", "ci_low", "ci_high", "p", "p_holm", "smallest_detectable")
+EFFECTS = (
+    "axis",
+    "a",
+    "b",
+    "split",
+    "metric",
+    "n",
+    "cells",
+    "difference",
+    "ci_low",
+    "ci_high",
+    "p",
+    "p_holm",
+    "smallest_detectable",
+)
 
 
 class Result(NamedTuple):
@@ -86,7 +100,13 @@ def leaderboard(scores: Iterable[Scores]) -> list[dict[str, Any]]:
             interval = statistics.mean_interval(column, one.groups)
             best = np.where(failed, PERFECT, column).mean()
             rows.append(
-                dict(zip(LEADERBOARD, (system, one.split, one.metric, column.mean(), len(column), int(failed.sum()), *interval, best), strict=True))
+                dict(
+                    zip(
+                        LEADERBOARD,
+                        (system, one.split, one.metric, column.mean(), len(column), int(failed.sum()), *interval, best),
+                        strict=True,
+                    )
+                )
             )
     return sorted(rows, key=lambda row: (row["split"], row["metric"], row["configuration"]))
 

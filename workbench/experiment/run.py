@@ -20,19 +20,31 @@ import yaml
 from workbench.component import canonical, digest, file_digest, library_version
 from workbench.errors import InputError, StageFailedError, unknown
 from workbench.experiment import config, results
-from workbench.experiment.plan import Configuration, Measured, PlannedStage, Planner, answer_groups, plan
-from workbench.experiment.progress import Progress
+from workbench.experiment.examples import training_examples
+from workbench.experiment.plan import Configuration, Measured, PlannedStage, Planner, answer_groups, closure, plan
+from workbench.experiment.progress import Progress, for_terminal
 from workbench.experiment.results import Result
 from workbench.experiment.session import Session, Timing
-from workbench.experiment.stages import Adapter, Answers, AnswerScores, DenseIndex, PassageTable, ScoresStage, Stage, TextIndex
+from workbench.experiment.stages import (
+    Adapter,
+    Answers,
+    DenseIndex,
+    Passages,
+    PassageTable,
+    RankingScores,
+    ScoresStage,
+    Stage,
+    TextIndex,
+)
 from workbench.experiment.store import Store
 from workbench.machine import cpu_name
+from workbench.models.lora import Example
 
 MANIFEST = "manifest.json"
 PROMOTED = "promoted.yaml"
 CONFIGURATIONS = ("configuration", "label")
 TIMINGS = ("stage", "key", "uses", "computed", "seconds", "tokens")
-LIBRARIES = ("torch", "transformers", "peft", "sentence-transformers", "faiss-cpu", "bm25s", "ir-measures", "numpy", "scipy")
+LIBRARIES = ("torch", "transformers", "peft", "sentence-transformers", "faiss", "bm25s", "ir-measures", "numpy", "scipy")
 
 
 class Experiment:
@@ -63,12 +75,12 @@ class Experiment:
             path: the file.
             runs: folder of all runs; the store lies in its ``.store``.
             overrides: ``key.path=value`` texts that replace single values of the file.
-            progress: where to report; default: nowhere.
+            progress: where to report; default: bars on a terminal, else lines on standard error.
 
         Raises:
             InputError: whatever in file or dataset is misspelt, contradictory, missing or unknown.
         """
-        return cls(config.read_settings(Path(path), overrides), Path(runs), progress)
+        return cls(config.read_settings(Path(path), overrides), Path(runs), progress or for_terminal())
 
     @property
     def configurations(self) -> list[Configuration]:
@@ -95,6 +107,20 @@ class Experiment:
         self._ensure(wanted)
         return [self._index_facts(stage) for stage in wanted if isinstance(stage, (TextIndex, DenseIndex))]
 
+    def rankings(self) -> list[dict[str, Any]]:
+        """Quality of every distinct ranking on the selection split: one row for each and metric, with intervals."""
+        first = {one.ranking.key: one for one in reversed(self.selected_on)}
+        scored = {key: s for key, one in first.items() for s in one.scores if isinstance(s, RankingScores)}
+        self._ensure(scored.values())
+        split = self.settings.dataset.select
+        rows = [Result(key, split, *score) for key, stage in scored.items() for score in self.session.read(stage)]
+        axes = [axis for axis in ("chunking", "retriever", "reranker") if axis in self.planner.axes]
+        named = {key: {axis: one.configuration.columns()[axis] for axis in axes} for key, one in first.items()}
+        board = results.leaderboard(results.matrices(rows, self.groups))
+        return [
+            named[r["configuration"]] | {k: r[k] for k in ("split", "metric", "mean", "ci_low", "ci_high", "n")} for r in board
+        ]
+
     def finetune(self) -> list[Adapter]:
         """Trains every adapter the configurations use; returns their stages."""
         adapters = [s for s in self._need(self.selected_on) if isinstance(s, Adapter)]
@@ -104,6 +130,40 @@ class Experiment:
     def training_curve(self, adapter: Adapter) -> list[dict[str, Any]]:
         """Losses of a training: step, loss (nats per answer token), learning_rate, tokens."""
         return results.read_table(self.session.ensure(adapter) / "training.csv")
+
+    def training_facts(self, adapter: Adapter) -> dict[str, Any]:
+        """What a training was: base, rank, epochs, examples, tokens, seconds, first and last loss."""
+        curve = self.training_curve(adapter)
+        manifest = self.session.store.manifest(adapter.name, adapter.key)
+        lora = adapter.generator.lora
+        return {
+            "base": adapter.generator.model,
+            "rank": lora.rank,
+            "epochs": lora.epochs,
+            "examples": manifest["facts"]["examples"],
+            "tokens": manifest["facts"]["tokens"],
+            "seconds": manifest["seconds"],
+            "first loss": curve[0]["loss"],
+            "last loss": curve[-1]["loss"],
+            "key": adapter.key[:12],
+        }
+
+    def training_example(self, adapter: Adapter) -> Example:
+        """The first example an adapter learned from."""
+        return training_examples(adapter, self.session)[0]
+
+    def example(self) -> tuple[str, list[dict[str, Any]]]:
+        """The first question of the train (else selection) split, and its five best passages by the baseline's ranking."""
+        data, splits = self.settings.dataset, self.session.dataset.splits
+        split = data.train if data.train in splits else data.select
+        query = self.session.dataset.split(split)[0]
+        ranking = self.planner.measured(self.planner.baseline, split).ranking
+        passages = self.session.read(next(s for s in closure(ranking) if isinstance(s, Passages)))
+        ids, scores = ranking.rank([query.text], self.session)[0]
+        return query.text, [
+            {"score": round(float(score), 3), "title": passages.shown(n).title, "text": passages.shown(n).text}
+            for n, score in zip(ids[:5].tolist(), scores[:5], strict=True)
+        ]
 
     def compare(self, folder: str | Path | None = None) -> Run:
         """Answers, scores and compares all configurations; writes a run.
@@ -154,7 +214,11 @@ class Experiment:
         bare = generators[name].model_copy(update={"lora": None})
         twins = {n for n in self.planner.axes["generator"] if generators[n] == bare}
         others = [dict(c.values) | {"generator": name} for c in self.configurations]
-        return [c for c, same in zip(self.configurations, others, strict=True) if c["generator"] in twins and same == dict(winner.values)]
+        return [
+            c
+            for c, same in zip(self.configurations, others, strict=True)
+            if c["generator"] in twins and same == dict(winner.values)
+        ]
 
     def _need(self, measured: Sequence[Measured]) -> list[Stage]:
         """Distinct stages of configurations; each is noted as planned at the first time it is asked for."""
@@ -253,7 +317,9 @@ class _Writer:
                 keys = {name: stage.key for name, stage in self._artifacts(one).items()}
                 c = one.configuration
                 mismatch = str(c.prompt_mismatch).lower()
-                rows.append({"configuration": c.id, "label": c.label, "prompt_mismatch": mismatch, "keys": canonical(keys)} | c.columns())
+                rows.append(
+                    {"configuration": c.id, "label": c.label, "prompt_mismatch": mismatch, "keys": canonical(keys)} | c.columns()
+                )
         return rows
 
     @staticmethod
@@ -294,7 +360,9 @@ class _Writer:
                 # another process may have computed it between plan and run; only the first is a fault of ours
                 if computed:
                     raise StageFailedError(f"stage {one.stage.name} {key[:12]} {happened}")
-            stages.append({"stage": one.stage.name, "key": key, "uses": uses.get(key, one.uses), "found": one.found, "computed": computed})
+            stages.append(
+                {"stage": one.stage.name, "key": key, "uses": uses.get(key, one.uses), "found": one.found, "computed": computed}
+            )
         items = {kind: vars(counts) for kind, counts in self.session.counts().items()}
         totals = {
             "planned": len(stages),
@@ -342,7 +410,9 @@ class _Writer:
             },
             "libraries": {name: library_version(name) for name in LIBRARIES},
             "files": {
-                path.name: file_digest(path) for path in sorted(self.folder.iterdir()) if path.is_file() and not path.name.startswith(".")
+                path.name: file_digest(path)
+                for path in sorted(self.folder.iterdir())
+                if path.is_file() and not path.name.startswith(".")
             },
         }
 
@@ -382,7 +452,9 @@ class Run:
         if not folder.is_dir():
             raise InputError(f"run {folder} does not exist; `workbench run CONFIG` makes one")
         if not (folder / MANIFEST).is_file():
-            raise InputError(f"{folder} holds no {MANIFEST}: it is no run, or one that was not finished; run the experiment again")
+            raise InputError(
+                f"{folder} holds no {MANIFEST}: it is no run, or one that was not finished; run the experiment again"
+            )
         return cls(folder)
 
     @classmethod
@@ -483,8 +555,8 @@ class Run:
         reported = [r for r in self.leaderboard if r["configuration"] == chosen and r["split"] == self.report_split]
         if not reported:
             raise InputError(
-                f"configuration {chosen} ({self.labels[chosen]}) was not measured on {self.report_split!r}, so it has no figures to "
-                f"promote it with; run again with --set report.of=all"
+                f"configuration {chosen} ({self.labels[chosen]}) was not measured on {self.report_split!r}, so it has no figures "
+                f"to promote it with; run again with --set report.of=all"
             )
         values = next(dict(r) for r in self.configurations if r["configuration"] == chosen)
         values.pop("keys")

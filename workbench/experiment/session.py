@@ -68,7 +68,9 @@ class Session:
         """Folder of a stage's artifact, computed first if it is not there, with whatever it reads."""
         if not self.has(stage):
             for damaged in self.store.damaged:
-                self.progress.say(f"{damaged.stage} {damaged.key[:12]} in the store was damaged ({damaged.reason}); it is computed again")
+                self.progress.say(
+                    f"{damaged.stage} {damaged.key[:12]} in the store was damaged ({damaged.reason}); it is computed again"
+                )
             self.store.damaged.clear()
             for part in stage.inputs():
                 self.ensure(part)

@@ -11,6 +11,7 @@ An artifact is complete or absent: it is written to a temporary folder and moved
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -116,10 +117,8 @@ class Store:
     def _remove(self, folder: Path) -> None:
         """Takes an artifact away in one rename, so that nobody sees half of it."""
         grave = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=self.folder / "tmp"))
-        try:
+        with contextlib.suppress(FileNotFoundError):  # another process removed it
             folder.rename(grave / "removed")
-        except FileNotFoundError:
-            pass  # another process removed it
         shutil.rmtree(grave, ignore_errors=True)
 
     def _sweep(self) -> None:
@@ -178,7 +177,9 @@ def refuse_network(folder: Path) -> None:
     """
     kind = file_system(folder.resolve())
     if kind in NETWORK_FILE_SYSTEMS:
-        raise InputError(f"{folder} lies on a network file system ({kind}), where locks are unsafe; choose a local folder with --runs")
+        raise InputError(
+            f"{folder} lies on a network file system ({kind}), where locks are unsafe; choose a local folder with --runs"
+        )
 
 
 def file_system(folder: Path) -> str:

@@ -84,7 +84,8 @@ def load_model(model: str, machine: Machine, adapter: Path | None = None) -> Pre
         from peft import PeftModel
 
         _check_base(model, adapter)
-        loaded = PeftModel.from_pretrained(loaded, adapter).merge_and_unload().to(precision)
+        with quiet_transformers():
+            loaded = PeftModel.from_pretrained(loaded, adapter).merge_and_unload().to(precision)
     return loaded.to(machine.device).eval()
 
 
@@ -96,7 +97,9 @@ def base_name(model: str) -> str:
 def _check_base(model: str, adapter: Path) -> None:
     belongs = json.loads((adapter / "adapter_config.json").read_text())["base_model_name_or_path"]
     if belongs != base_name(model):
-        raise InputError(f"adapter {adapter} was trained on {belongs}, not on {model} ({base_name(model)}); name its own base model")
+        raise InputError(
+            f"adapter {adapter} was trained on {belongs}, not on {model} ({base_name(model)}); name its own base model"
+        )
 
 
 def _first_line(error: Exception) -> str:

@@ -23,6 +23,7 @@ from workbench.component import Component
 from workbench.data.chunking import Chunking
 from workbench.machine import Machine
 from workbench.models.chat import Message, base_name, encode_chat, left_padded, load_model, load_tokenizer
+from workbench.quiet import quiet_transformers
 
 if TYPE_CHECKING:
     import torch
@@ -139,7 +140,8 @@ class _Training:
         )
         base = load_model(model, machine)
         base.set_attn_implementation("sdpa")
-        self.model: PeftModel = get_peft_model(base, config).train()
+        with quiet_transformers():
+            self.model: PeftModel = get_peft_model(base, config).train()
         self.optimizer = torch.optim.AdamW([p for p in self.model.parameters() if p.requires_grad], weight_decay=0.0)
 
     @property

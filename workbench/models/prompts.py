@@ -116,5 +116,7 @@ def load(name: str, folder: Path | None = None) -> Template:
     except yaml.YAMLError as error:
         raise InputError(f"prompt template {path}: no readable YAML: {error}") from error
     if not isinstance(values, dict):
-        raise InputError(f"prompt template {path}: received {type(values).__name__}; allowed: keys {', '.join(Template.model_fields)}")
+        raise InputError(
+            f"prompt template {path}: received {type(values).__name__}; allowed: keys {', '.join(Template.model_fields)}"
+        )
     return build(Template, values, f"prompt template {path}")

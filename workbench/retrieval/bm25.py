@@ -41,9 +41,7 @@ class BM25(TextRetriever):
         import Stemmer
 
         stemmer = Stemmer.Stemmer(self.stemmer) if self.stemmer else None
-        return bm25s.tokenize(
-            list(texts), stopwords=self.stopwords or [], stemmer=stemmer, return_ids=False, show_progress=False
-        )
+        return bm25s.tokenize(list(texts), stopwords=self.stopwords or [], stemmer=stemmer, return_ids=False, show_progress=False)
 
     def build(self, texts: Sequence[str], folder: Path, machine: Machine) -> None:
         """Writes the index of `texts` into a folder; without any term in them, the folder stays empty."""

@@ -30,7 +30,7 @@ def faiss() -> ModuleType:
 class FlatIndex(Component):
     """Exact search: every vector is compared."""
 
-    libraries: ClassVar = ("faiss-cpu",)
+    libraries: ClassVar = ("faiss",)
 
     def build(self, vectors: np.ndarray, folder: Path) -> None:
         """Writes an index of float32 (n, d) vectors into an empty folder; id = row."""

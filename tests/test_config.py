@@ -1,0 +1,169 @@
+"""Experiment files: whatever is misspelt, contradictory or unknown is refused before anything is loaded."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from workbench.errors import InputError
+from workbench.experiment.config import read_settings
+from workbench.experiment.plan import Planner
+from workbench.machine import resolve
+
+ROOT = Path(__file__).parent.parent
+
+
+def values() -> dict[str, Any]:
+    return yaml.safe_load((ROOT / "configs" / "quickstart.yaml").read_text())
+
+
+def planner(folder: Path, content: dict[str, Any], *overrides: str) -> Planner:
+    (folder / "e.yaml").write_text(yaml.safe_dump(content))
+    settings = read_settings(folder / "e.yaml", overrides)
+    return Planner(settings, settings.dataset.load(), settings.machine.resolve(), folder)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_config_of_the_project_is_accepted(path: Path) -> None:
+    settings = read_settings(path)
+    if settings.dataset.beir and not settings.dataset.beir.exists():
+        pytest.skip(f"{settings.dataset.beir} is absent")
+    made = Planner(settings, settings.dataset.load(), resolve(device="cpu"), path.parent)
+    assert made.baseline in made.configurations
+
+
+@pytest.mark.parametrize(
+    "override,message",
+    [
+        ("depht=5", "unknown key 'depht'.*Did you mean 'depth'"),
+        ("dataset.nam=pydocs", "dataset.nam: unknown key 'nam'.*Did you mean 'name'"),
+        ("dataset.name=pydoc", "unknown dataset 'pydoc'; allowed: pydocs"),
+        ("dataset.select=test", "select and report are both 'test'"),
+        ("dataset.select=deb", "has no split 'deb'; allowed: train, dev, test"),
+        ("axes.retriver=[bm25]", "axes: unknown axis 'retriver'.*Did you mean 'retriever'"),
+        ("axes.retriever=[bm52]", "axes.retriever: unknown retriever 'bm52'.*Did you mean 'bm25'"),
+        ("axes.reranker=[maxsin]", "unknown reranker 'maxsin'; allowed: maxsim, none"),
+        ("axes.passages=[0]", "axes.passages: received 0; allowed: a whole number from 1"),
+        ("axes.retriever=[]", "axes.retriever: the list is empty"),
+        ("axes.retriever=[bm25, bm25]", "a value is given twice"),
+        ("axes.prompt=[trese]", "unknown prompt template 'trese'.*Did you mean 'terse'"),
+        ("axes.chunking=[{words: 10, overlap: 10}]", "overlap of 10 words must be shorter"),
+        ("components.retrievers.bm25.k2=1", "components.retrievers.bm25.k2: unknown key 'k2'"),
+        ("components.retrievers.bm25.kind=bm26", "unknown kind of retriever 'bm26'"),
+        ("components.rerankers.maxsim.kind=colbert", "unknown kind of reranker 'colbert'"),
+        ("components.rerankers.maxsim.embedder=mini", "unknown embedder 'mini'; allowed: minilm"),
+        ("components.retrievers.hybrid.of=[bm25, hybrid]", "'hybrid' is fused with itself"),
+        ("components.generators.tuned.lora.rnak=2", "lora.rnak: unknown key 'rnak'.*Did you mean 'rank'"),
+        ("components.generators.tuned.lora.distractors=nothing", "unknown retriever 'nothing'"),
+        ("metrics.select_by=grounded", "would choose a generator that never answers"),
+        ("metrics.select_by=f2", "unknown metric 'f2'"),
+        ("metrics.rankings=[ndgc@10]", "unknown ranking metric 'ndgc@10'"),
+        ("axes.chunking=[whole, {words: 80}]", "cannot be compared across 2 chunkings"),
+        ("machine.device=tpu", "machine.device: received 'tpu'; allowed: auto, cpu, cuda"),
+        ("seed=-1", "seed"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_what_is_allowed(tmp_path: Path, override: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        made = planner(tmp_path, values(), override)
+        made.settings.machine.resolve()
+
+
+def test_generation_axes_without_a_generator_are_refused(tmp_path: Path) -> None:
+    content = values()
+    del content["axes"]["generator"], content["baseline"]["generator"]
+    with pytest.raises(InputError, match="was given without 'generator'"):
+        planner(tmp_path, content)
+
+
+def test_a_file_that_is_no_yaml_mapping_is_refused(tmp_path: Path) -> None:
+    for text, message in (("- a", "received list"), ("a: [", "no readable YAML")):
+        (tmp_path / "e.yaml").write_text(text)
+        with pytest.raises(InputError, match=message):
+            read_settings(tmp_path / "e.yaml")
+    with pytest.raises(InputError, match="does not exist; in .*: e.yaml"):
+        read_settings(tmp_path / "absent.yaml")
+
+
+def test_the_order_of_axes_and_names_of_components_change_no_configuration(tmp_path: Path) -> None:
+    one = planner(tmp_path, values())
+    content = values()
+    content["axes"] = {axis: options[::-1] for axis, options in reversed(content["axes"].items())}
+    text = yaml.safe_dump(content).replace("hybrid", "mixture")
+    two = planner(tmp_path, yaml.safe_load(text))
+    assert [c.id for c in one.configurations] == [c.id for c in two.configurations]
+    keys = [{s.key for c in p.configurations for s in p.measured(c, "dev").stages()} for p in (one, two)]
+    assert keys[0] == keys[1]
+
+
+def test_every_setting_that_changes_results_changes_keys(tmp_path: Path) -> None:
+    def answers(*overrides: str) -> set[str]:
+        made = planner(tmp_path, values(), *overrides)
+        return {made.measured(c, "dev").answers.key for c in made.configurations}
+
+    base = answers()
+    assert base == answers("machine.batch_size=4", "experiment=other", "components.generators.tuned.lora.checkpoint_every=2")
+    for override in (
+        "components.retrievers.bm25.k1=1.0",
+        "components.generators.base.max_new_tokens=9",
+        "components.rerankers.maxsim.top=7",
+        "depth=40",
+        "axes.passages=[3]",
+        "axes.chunking=[{words: 40, overlap: 5}]",
+        "machine.precision=float32",
+        "dataset.limit=7",
+    ):
+        assert answers(override) - base, override
+    assert answers("seed=1") - base  # the adapter's answers
+
+
+def test_prompt_mismatch_marks_adapters_under_another_prompt(tmp_path: Path) -> None:
+    for c in planner(tmp_path, values()).configurations:
+        assert c.prompt_mismatch == (c["generator"] == "tuned" and c["prompt"] == "cited")
+
+
+def test_a_class_of_ones_own_is_named_in_the_file_and_its_source_is_in_the_key(tmp_path: Path) -> None:
+    source = '''
+import numpy as np
+from workbench.retrieval.rerankers.base import Reranker
+
+class Shortest(Reranker):
+    kind: str = "mine"
+
+    def rerank(self, query, passages, scores, machine):
+        return -np.array([len(p) for p in passages], float){tail}
+'''
+    content = values()
+    content["components"]["rerankers"]["short"] = {"kind": "./mine.py:Shortest", "top": 5}
+    content["axes"]["reranker"] = ["short"]
+    keys = []
+    for tail in ("", "  # changed"):
+        (tmp_path / "mine.py").write_text(source.format(tail=tail))
+        made = planner(tmp_path, content)
+        keys.append(made.measured(made.configurations[0], "dev").ranking.key)
+    assert keys[0] != keys[1]
+    content["components"]["rerankers"]["short"]["kind"] = "__main__:Shortest"
+    with pytest.raises(InputError, match="exists only in this notebook or script; save the class in a file"):
+        planner(tmp_path, content)
+    content["components"]["rerankers"]["short"]["kind"] = "./mine.py:Longest"
+    with pytest.raises(InputError, match="unknown class in .*'Longest'"):
+        planner(tmp_path, content)
+
+
+def test_import_help_and_refusal_load_no_heavy_library(tmp_path: Path) -> None:
+    (tmp_path / "e.yaml").write_text(yaml.safe_dump(values() | {"depht": 1}))
+    heavy = "{'torch', 'transformers', 'faiss', 'matplotlib', 'gradio', 'scipy'}"
+    for code in (
+        "import workbench",
+        "import workbench.cli",
+        "from workbench.experiment import config, plan",
+        f"from workbench.experiment.config import read_settings\ntry: read_settings({str(tmp_path / 'e.yaml')!r})\nexcept ValueError: pass",
+    ):
+        script = f"import sys, pathlib\n{code}\nprint(sorted({heavy} & set(sys.modules)))"
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
+        assert done.stdout.strip() == "[]", (code, done.stdout)

@@ -1,0 +1,202 @@
+"""Datasets: the built-in questions keep their promises, bad folders are refused with the file and the way out."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+from workbench.data import sources
+from workbench.data.chunking import Chunking, full_text
+from workbench.data.dataset import Dataset
+from workbench.data.evidence import paragraph, places, read_questions
+from workbench.errors import InputError
+from workbench.evaluation.answers import normalize
+from workbench.retrieval.bm25 import BM25
+
+
+@pytest.fixture(scope="module")
+def pydocs() -> Dataset:
+    return sources.pydocs()
+
+
+@pytest.fixture(scope="module")
+def questions() -> list[dict]:
+    return read_questions(sources.PYDOCS_QUESTIONS)
+
+
+def test_pydocs_has_the_questions_it_promises(questions: list[dict]) -> None:
+    splits = defaultdict(int)
+    for row in questions:
+        splits[row["split"]] += 1
+    assert len(questions) >= 320
+    assert splits["train"] >= 160 and splits["dev"] >= 60 and splits["test"] >= 100
+
+
+def test_about_a_tenth_cannot_be_answered(questions: list[dict]) -> None:
+    unanswerable = [row for row in questions if not row["answers"]]
+    assert 0.08 <= len(unanswerable) / len(questions) <= 0.13
+    assert all(not row["evidence"] for row in unanswerable)
+
+
+def test_every_answer_stands_in_its_evidence(questions: list[dict]) -> None:
+    for row in questions:
+        if row["answers"]:
+            evidence = normalize(" ".join(row["evidence"]))
+            assert any(normalize(answer) and normalize(answer) in evidence for answer in row["answers"]), row["id"]
+
+
+def test_pydocs_drops_contained_topics_and_lists_them(pydocs: Dataset) -> None:
+    from pydoc_data.topics import topics
+
+    assert pydocs.documents.num_rows < len(topics)
+    dropped = set(topics) - set(pydocs.documents["id"].to_pylist())
+    assert dropped >= {"if", "for", "class", "while", "with"}
+    assert all(f"{name} (in " in pydocs.notes[0] for name in dropped)
+
+
+def test_no_paragraph_is_asked_about_in_two_splits(pydocs: Dataset) -> None:
+    texts = dict(zip(pydocs.documents["id"].to_pylist(), pydocs.documents["text"].to_pylist(), strict=True))
+    owners: dict[str, set[str]] = defaultdict(set)
+    for split in pydocs.splits:
+        for spans in pydocs.judged(split).spans.values():
+            for place in (place for span in spans for place in span):
+                owners[paragraph(texts[place.doc_id], place.start)].add(split)
+    assert len(owners) > 200
+    assert [text for text, splits in owners.items() if len(splits) > 1] == []
+
+
+def test_no_near_duplicate_question_crosses_a_split(questions: list[dict]) -> None:
+    words = [set(re.findall(r"\w+", row["question"].lower())) for row in questions]
+    for i, one in enumerate(questions):
+        for j in range(i):
+            if one["split"] != questions[j]["split"]:
+                shared = len(words[i] & words[j]) / len(words[i] | words[j])
+                assert shared < 0.6, (one["question"], questions[j]["question"])
+
+
+def test_half_of_the_questions_share_no_rare_word_with_their_passages(pydocs: Dataset) -> None:
+    passages = Chunking().cut(pydocs.documents).to_pylist()
+    tokenize = BM25().tokenize
+    terms = [set(t) for t in tokenize([full_text(row["title"], row["text"]) for row in passages])]
+    frequency: dict[str, int] = defaultdict(int)
+    for bag in terms:
+        for term in bag:
+            frequency[term] += 1
+    rare = {term for term, count in frequency.items() if count < 0.05 * len(passages)}
+    hard = total = 0
+    for split in pydocs.splits:
+        spans = pydocs.judged(split).spans
+        for query in pydocs.split(split):
+            found = [p for span in spans.get(query.id, []) for p in span]
+            if found:
+                gold = [
+                    i
+                    for i, row in enumerate(passages)
+                    if any(row["doc_id"] == p.doc_id and row["start"] < p.end and p.start < row["end"] for p in found)
+                ]
+                asked = set(tokenize([query.text])[0])
+                total += 1
+                hard += not any(asked & terms[i] & rare for i in gold)
+    assert hard / total >= 0.5
+
+
+def test_evidence_is_found_at_every_place_whatever_the_white_space() -> None:
+    texts = {"a": "One two.\nThree   four. One\ntwo.", "b": "one two. One  two."}
+    assert [place.doc_id for place in places("One two.", texts)] == ["a", "a", "b"]
+    assert [texts[p.doc_id][p.start : p.end].split() for p in places("One two.", texts)] == [["One", "two."]] * 3
+
+
+def test_missing_evidence_is_reported_and_left_out(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("Cats purr when they are content.")
+    rows = [
+        {"id": "1", "split": "dev", "question": "What do cats do?", "answers": ["purr"], "evidence": "Cats purr"},
+        {"id": "2", "split": "test", "question": "And dogs?", "answers": ["bark"], "evidence": "Dogs bark"},
+    ]
+    (tmp_path / "q.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    dataset = sources.text_folder(tmp_path, tmp_path / "q.jsonl")
+    assert dataset.splits == {"dev": 1}
+    assert "1 questions left out" in dataset.notes[-1] and dataset.notes[-1].endswith(": 2")
+
+
+@pytest.mark.parametrize("words,overlap", [(80, 10), (7, 0), (3, 2), (10_000, 5)])
+def test_passages_cover_every_word_and_overlap_as_told(words: int, overlap: int) -> None:
+    text = "  ".join(f"w{i}" for i in range(500)) + "\n"
+    windows = list(Chunking(words=words, overlap=overlap).windows(text))
+    pieces = [text[a:b].split() for a, b in windows]
+    assert all(len(piece) <= words for piece in pieces)
+    assert all(a[len(a) - overlap :] == b[:overlap] for a, b in zip(pieces, pieces[1:], strict=False))
+    assert pieces[0] + [w for piece in pieces[1:] for w in piece[overlap:]] == text.split()
+
+
+def test_an_empty_document_gives_no_passage_and_a_whole_one_is_kept() -> None:
+    assert list(Chunking(words=5, overlap=0).windows(" \n")) == []
+    assert list(Chunking(words=None, overlap=0).windows("a b")) == [(0, 3)]
+
+
+def beir(folder: Path, **replace: str | None) -> Path:
+    files = {
+        "corpus.jsonl": '{"_id": "d1", "title": "T", "text": "alpha beta"}\n{"_id": "d2", "text": "gamma"}\n',
+        "queries.jsonl": '{"_id": "q1", "text": "alpha?"}\n{"_id": "q2", "text": "gamma?"}\n',
+        "qrels/test.tsv": "query-id\tcorpus-id\tscore\nq1\td1\t1\n",
+    }
+    for name, content in (files | replace).items():
+        if content is not None:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(content)
+    return folder
+
+
+def test_a_beir_folder_is_read_plain_or_gzipped(tmp_path: Path) -> None:
+    plain = sources.beir(beir(tmp_path / "plain"))
+    packed = beir(tmp_path / "packed")
+    for name in ("corpus.jsonl", "queries.jsonl"):
+        (packed / f"{name}.gz").write_bytes(gzip.compress((packed / name).read_bytes()))
+        (packed / name).unlink()
+    assert sources.beir(packed).documents_digest == plain.documents_digest
+    assert plain.judged("test").documents == {"q1": {"d1": 1}}
+    assert plain.notes == ("1 queries left out, they are in no qrels file",)
+
+
+def test_the_order_of_lines_changes_nothing(tmp_path: Path) -> None:
+    one = sources.beir(beir(tmp_path / "one"))
+    lines = (tmp_path / "one" / "corpus.jsonl").read_text().splitlines()
+    two = sources.beir(beir(tmp_path / "two", **{"corpus.jsonl": "\n".join(reversed(lines))}))
+    assert one.documents_digest == two.documents_digest
+
+
+@pytest.mark.parametrize(
+    "replace,message",
+    [
+        ({"corpus.jsonl": None}, r"corpus\.jsonl \(or corpus\.jsonl\.gz\) is missing; found: qrels, queries\.jsonl"),
+        ({"qrels/test.tsv": None}, r"qrels/SPLIT\.tsv is missing"),
+        ({"corpus.jsonl": ""}, "the corpus is empty"),
+        ({"corpus.jsonl": '{"_id": "d1"}'}, r"corpus\.jsonl, line 1: the key 'text' is missing; found: _id"),
+        ({"corpus.jsonl": "{"}, "line 1: not JSON"),
+        ({"corpus.jsonl": '{"_id": "d1", "text": "a"}\n{"_id": "d1", "text": "b"}'}, "document id 'd1' is given twice"),
+        ({"qrels/test.tsv": "q1\td9\t1\n"}, "query 'q1' is judged on document 'd9', which is not in the corpus"),
+        ({"qrels/test.tsv": "q9\td1\t1\n"}, "query 'q9', which is not among the queries of"),
+        ({"qrels/test.tsv": "q1 d1 1\n"}, "line 1: received 'q1 d1 1'; allowed: query-id TAB corpus-id TAB whole number"),
+    ],
+)
+def test_a_bad_beir_folder_is_refused_by_name(tmp_path: Path, replace: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        sources.beir(beir(tmp_path, **replace))
+
+
+def test_a_refused_folder_leaves_nothing_that_looks_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORKBENCH_HOME", str(tmp_path / "home"))
+    with pytest.raises(InputError):
+        sources.beir(beir(tmp_path / "bad", **{"corpus.jsonl": ""}))
+    assert list((tmp_path / "home" / "datasets").iterdir()) == []
+
+
+def test_limiting_takes_the_same_queries_whatever_else_is_there(pydocs: Dataset) -> None:
+    small, large = pydocs.limited(5), pydocs.limited(20)
+    for split in pydocs.splits:
+        assert {q.id for q in small.split(split)} < {q.id for q in large.split(split)}
+    assert small.documents_digest == pydocs.documents_digest

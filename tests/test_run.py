@@ -1,0 +1,302 @@
+"""A run keeps its contract: files, columns, bytes; warm equals cold; notebooks and command line agree."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import papermill
+import pytest
+import yaml
+from conftest import ROOT, workbench
+
+from workbench import Run
+from workbench.component import file_digest
+from workbench.errors import InputError, StageFailedError
+from workbench.experiment import results
+from workbench.experiment.progress import Progress
+from workbench.notebooks import NAMES, execute, report
+
+BYTE_EQUAL = ("config.yaml", "configurations.csv", "results.csv", "leaderboard.csv", "comparisons.csv", "effects.csv", "answers.jsonl")
+COLUMNS = {
+    "results.csv": results.RESULTS,
+    "leaderboard.csv": results.LEADERBOARD,
+    "comparisons.csv": results.COMPARISONS,
+    "effects.csv": results.EFFECTS,
+}
+
+
+def same_bytes(a: Path, b: Path) -> None:
+    for name in BYTE_EQUAL:
+        assert (a / name).read_bytes() == (b / name).read_bytes(), name
+
+
+@pytest.fixture(scope="module")
+def run(smoke_run: Path) -> Run:
+    return Run.open(smoke_run)
+
+
+def test_the_run_folder_holds_the_contract(smoke_run: Path) -> None:
+    for name, columns in COLUMNS.items():
+        with (smoke_run / name).open() as file:
+            assert next(csv.reader(file)) == list(columns), name
+    manifest = json.loads((smoke_run / "manifest.json").read_text())
+    assert {name: file_digest(smoke_run / name) for name in manifest["files"]} == manifest["files"]
+    assert set(BYTE_EQUAL) | {"plan.json", "timings.csv"} <= set(manifest["files"])
+    assert {p.name for p in (smoke_run / "figures").iterdir()} >= {"leaderboard.png", "differences.png", "effects.png"}
+    assert json.loads((smoke_run / "notebooks" / "status.json").read_text()) == dict.fromkeys(NAMES, "ok")
+
+
+def test_the_output_ends_with_conclusions_and_commands(smoke_run: Path, smoke_runs: Path, offline: dict[str, str]) -> None:
+    """A warm rerun: the same bytes, nothing computed, torch never imported."""
+    script = "import sys; from workbench import cli\ntry: cli.app(standalone_mode=False)\nfinally: print('torch' in sys.modules, file=sys.stderr)"
+    command = [sys.executable, "-c", script, "run", "configs/smoke.yaml", "--runs", str(smoke_runs), "--no-notebooks"]
+    done = subprocess.run(command, capture_output=True, text=True, env=offline, cwd=ROOT, check=True)
+    lines = done.stdout.strip().splitlines()
+    again = Path(lines[-1].removeprefix("run: "))
+    assert lines[-2].endswith(f"workbench serve {again}") and "dashboard leaderboard" in lines[-3]
+    assert any("best of 16 by f1 on dev" in line and "95 % interval" in line for line in lines)
+    assert again != smoke_run
+    same_bytes(again, smoke_run)
+    totals = json.loads((again / "plan.json").read_text())["totals"]
+    assert totals["computed"] == 0 and totals["found"] == totals["planned"]
+    assert done.stderr.strip().splitlines()[-1] == "False"
+
+
+def test_what_was_computed_is_what_was_planned(smoke_run: Path) -> None:
+    plan = json.loads((smoke_run / "plan.json").read_text())
+    assert all(stage["computed"] != stage["found"] for stage in plan["stages"])
+    assert plan["totals"]["computed"] == plan["totals"]["planned"] == len(plan["stages"])
+    assert len({stage["key"] for stage in plan["stages"]}) == len(plan["stages"])
+    for counts in plan["items"].values():
+        assert counts["computed"] == counts["distinct"] - counts["found"] > 0
+    # 16 configurations ask 12 questions each, but many of their prompts are the same
+    assert plan["items"]["answers"]["distinct"] < 16 * 12 + 4 * 12
+
+
+def test_the_leaderboard_is_the_mean_of_the_results(run: Run) -> None:
+    for row in run.leaderboard:
+        values = [
+            r["value"] if r["value"] is not None else 0.0
+            for r in run.results
+            if (r["configuration"], r["split"], r["metric"]) == (row["configuration"], row["split"], row["metric"])
+        ]
+        assert len(values) == row["n"] and sum(values) / len(values) == pytest.approx(row["mean"], abs=1e-6)
+
+
+def test_finalists_are_reported_and_everyone_is_selected_from(run: Run) -> None:
+    split, metric = run.select
+    on = {s: {r["configuration"] for r in run.leaderboard if r["split"] == s} for s in (split, run.report_split)}
+    assert len(on[split]) == 16
+    assert {run.best, run.manifest["baseline"]} <= on[run.report_split] and len(on[run.report_split]) <= 4
+    best = run.row(run.best, split, metric)
+    assert all(best["mean"] >= r["mean"] for r in run.leaderboard if (r["split"], r["metric"]) == (split, metric))
+
+
+def test_comparisons_are_complete(run: Run) -> None:
+    split, metric = run.select
+    rows = [r for r in run.comparisons if (r["split"], r["metric"]) == (split, metric)]
+    assert len(rows) == 16 * 15 / 2 and all(r["a"] < r["b"] for r in rows)
+    for row in rows:
+        means = [run.row(row[side], split, metric)["mean"] for side in "ab"]
+        assert row["difference"] == pytest.approx(means[0] - means[1], abs=2e-6)
+
+
+def test_answers_show_where_their_passages_stand(run: Run) -> None:
+    rows = [json.loads(line) for line in (run.folder / "answers.jsonl").read_text().splitlines()]
+    assert rows == sorted(rows, key=lambda r: (r["configuration"], r["split"], r["query_id"]))
+    assert all(p["doc_id"] and p["start"] < p["end"] for row in rows for p in row["passages"])
+
+
+def test_notebooks_alone_do_the_whole_job_with_the_same_bytes(smoke_run: Path, tmp_path: Path) -> None:
+    values = {"config": str(ROOT / "configs" / "smoke.yaml"), "runs": str(tmp_path / "runs")}
+    for name in NAMES:
+        execute(ROOT / "notebooks" / f"{name}.ipynb", tmp_path / f"{name}.ipynb", values)
+    alone = Run.latest(tmp_path / "runs", "smoke")
+    same_bytes(alone.folder, smoke_run)
+    assert alone.promoted["configuration"] == Run.open(smoke_run).promoted["configuration"]
+
+
+def test_executed_notebooks_only_hit_the_store(smoke_run: Path) -> None:
+    for name in NAMES:
+        book = nbformat.read(smoke_run / "notebooks" / f"{name}.ipynb", 4)
+        text = json.dumps([cell.get("outputs", []) for cell in book.cells])
+        assert "generating" not in text and "embedding:" not in text and "fine-tuning: 0" not in text
+    compare = nbformat.read(smoke_run / "notebooks" / "03_compare.ipynb", 4)
+    figures = [o for cell in compare.cells for o in cell.get("outputs", []) if "image/png" in o.get("data", {})]
+    assert len(figures) >= 3
+
+
+def test_nbval_runs_every_notebook_and_dashboard(smoke_run: Path, smoke_runs: Path, tmp_path: Path) -> None:
+    values = {"config": str(ROOT / "configs" / "smoke.yaml"), "runs": str(smoke_runs), "run": str(smoke_run)}
+    for source in sorted([*(ROOT / "notebooks").glob("*.ipynb"), *(ROOT / "dashboards").glob("*.ipynb")]):
+        known = papermill.inspect_notebook(str(source))
+        book = papermill.parameterize.parameterize_notebook(
+            papermill.iorw.load_notebook_node(str(source)), {k: v for k, v in values.items() if k in known}
+        )
+        nbformat.write(book, tmp_path / source.name)
+    command = [sys.executable, "-m", "pytest", "--nbval-lax", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 0, done.stdout[-3000:]
+
+
+def test_notebooks_in_git_carry_no_outputs_and_typed_commented_parameters() -> None:
+    books = sorted([*(ROOT / "notebooks").glob("*.ipynb"), *(ROOT / "dashboards").glob("*.ipynb")])
+    assert {path.stem for path in books} >= {*NAMES, "leaderboard"}
+    for path in books:
+        book = nbformat.read(path, 4)
+        assert all(not cell.get("outputs") and not cell.get("execution_count") for cell in book.cells), path
+        tagged = [cell for cell in book.cells if "parameters" in cell.metadata.get("tags", [])]
+        assert len(tagged) == 1
+        for name, parameter in papermill.inspect_notebook(str(path)).items():
+            assert parameter["inferred_type_name"] != "None" and parameter["help"], (path, name)
+        assert all("def " not in cell.source for cell in book.cells if cell.cell_type == "code")
+
+
+def notebook(path: Path, *cells: str) -> Path:
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in cells])
+    book.cells[0].metadata["tags"] = ["parameters"]
+    nbformat.write(book, path)
+    return path
+
+
+def test_a_parameter_the_notebook_does_not_have_is_refused(tmp_path: Path) -> None:
+    source = notebook(tmp_path / "n.ipynb", "depth: int = 1  # passages")
+    with pytest.raises(InputError, match="unknown parameter of n.ipynb 'dept'.*Did you mean 'depth'"):
+        execute(source, tmp_path / "out.ipynb", {"dept": 2})
+    assert not (tmp_path / "out.ipynb").exists()
+
+
+def test_a_failing_cell_leaves_the_partial_notebook_and_fails(smoke_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parameters = 'config: str = ""  # c\nruns: str = ""  # r\nrun: str = ""  # r'
+    for name in NAMES:
+        notebook(tmp_path / f"{name}.ipynb", parameters, "print('before')", "1 / 0" if name == NAMES[1] else "1", "print('after')")
+    monkeypatch.setattr("workbench.notebooks.folder", lambda: tmp_path)
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "manifest.json").write_text((smoke_run / "manifest.json").read_text())
+    with pytest.raises(StageFailedError, match="02_finetune.ipynb failed in cell 3: ZeroDivisionError"):
+        report(Run.open(folder), tmp_path, Progress())
+    status = json.loads((folder / "notebooks" / "status.json").read_text())
+    assert [text.split(":")[0] for text in status.values()] == ["ok", "failed", "ok", "ok"]
+    partial = nbformat.read(folder / "notebooks" / "02_finetune.ipynb", 4)
+    texts = json.dumps([cell.get("outputs", []) for cell in partial.cells])
+    assert "before" in texts and "after" not in texts
+
+
+def test_ask_answers_with_sources_and_provenance(smoke_run: Path, offline: dict[str, str]) -> None:
+    done = workbench("ask", smoke_run, "What does the with statement call first?", env=offline)
+    assert done.returncode == 0, done.stderr
+    reply = json.loads(done.stdout)
+    assert reply["sources"] and reply["sources"][0]["text"] and reply["seconds"]["total"] > 0
+    promoted = Run.open(smoke_run).promoted["configuration"]
+    assert reply["provenance"]["run"] == smoke_run.name and reply["provenance"]["configuration"] == promoted
+
+
+def test_replayed_answers_are_the_measured_ones(smoke_run: Path) -> None:
+    from workbench.pipeline import Pipeline
+
+    recorded = [json.loads(line) for line in (smoke_run / "answers.jsonl").read_text().splitlines()]
+    for configuration in sorted({row["configuration"] for row in recorded})[::5]:
+        pipeline = Pipeline.open(smoke_run, configuration)
+        for row in [r for r in recorded if r["configuration"] == configuration][:3]:
+            assert pipeline.replay(row["query_id"])["same"]
+
+
+def test_replay_tells_a_changed_answer(smoke_run: Path, tmp_path: Path) -> None:
+    from workbench.pipeline import Pipeline
+
+    folder = tmp_path / "smoke" / smoke_run.name
+    folder.mkdir(parents=True)
+    (tmp_path / ".store").symlink_to(smoke_run.parent.parent / ".store")
+    rows = [json.loads(line) for line in (smoke_run / "answers.jsonl").read_text().splitlines()]
+    rows[0]["reply"] += " indeed"
+    for name in ("manifest.json", "config.yaml", "configurations.csv", "leaderboard.csv"):
+        (folder / name).write_bytes((smoke_run / name).read_bytes())
+    (folder / "answers.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+    outcome = Pipeline.open(folder, rows[0]["configuration"]).replay(rows[0]["query_id"])
+    assert not outcome["same"] and outcome["differing"] == ["reply"]
+
+
+def test_promoting_names_the_split_that_chose_and_figures_of_the_other(smoke_run: Path) -> None:
+    record = yaml.safe_load(workbench("promote", smoke_run).stdout)
+    assert record["chosen"] == {"by": "best mean", "split": "dev", "metric": "f1"}
+    assert {figure["split"] for figure in record["figures"].values()} == {"test"}
+    run = Run.open(smoke_run)
+    unreported = next(c for c in run.labels if run.row(c, run.report_split, "f1") is None)
+    done = workbench("promote", smoke_run, unreported)
+    assert done.returncode == 2 and "report.of=all" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "args,message",
+    [
+        (["run", "configs/absent.yaml"], "does not exist; in configs: "),
+        (["run", "configs/smoke.yaml", "--set", "depht=3"], "unknown key 'depht'"),
+        (["run", "configs/smoke.yaml", "--set", "depth"], "--set received 'depth'; allowed: key.path=value"),
+        (["ask", "runs/none", "x"], "does not exist; `workbench run CONFIG` makes one"),
+        (["dashboard", "leaderbord"], "Did you mean 'leaderboard'"),
+        (["rnu"], "No such command 'rnu'"),
+        (["run"], "Missing argument"),
+    ],
+)
+def test_bad_input_is_one_clear_message_and_status_two(args: list[str], message: str) -> None:
+    done = workbench(*args)
+    assert done.returncode == 2 and message in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr and done.stdout == ""
+
+
+def test_an_unfinished_run_is_not_taken_for_one(smoke_run: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "smoke" / "20200101T000000Z-abcdef"
+    folder.mkdir(parents=True)
+    (folder / "leaderboard.csv").write_bytes((smoke_run / "leaderboard.csv").read_bytes())
+    with pytest.raises(InputError, match="was not finished; run the experiment again"):
+        Run.open(folder)
+    with pytest.raises(InputError, match="no finished run"):
+        Run.latest(tmp_path)
+
+
+def test_a_full_disk_is_said_and_loses_nothing(tmp_path: Path, offline: dict[str, str]) -> None:
+    """A limit on file size stands for a full disk: the kernel refuses the write either way."""
+    limited = (
+        "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, resource.RLIM_INFINITY));"
+        "from workbench.cli import main; main()"
+    )
+    command = [sys.executable, "-c", limited, "run", "configs/smoke.yaml", "--runs", str(tmp_path), "--no-notebooks"]
+    done = subprocess.run(command, capture_output=True, text=True, env=offline, cwd=ROOT, check=False)
+    assert done.returncode == 2 and "the disk is full" in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr
+    assert list((tmp_path / ".store" / "tmp").iterdir()) == []
+    assert not list(tmp_path.glob("smoke/*/manifest.json"))
+
+
+def test_an_empty_corpus_stops_before_anything_is_written(tmp_path: Path) -> None:
+    (tmp_path / "corpus.jsonl").write_text("")
+    (tmp_path / "queries.jsonl").write_text('{"_id": "q", "text": "t"}\n')
+    (tmp_path / "qrels").mkdir()
+    (tmp_path / "qrels" / "test.tsv").write_text("q\td\t1\n")
+    override = json.dumps({"beir": str(tmp_path), "select": "dev"})
+    done = workbench("run", "configs/smoke.yaml", "--set", f"dataset={override}", "--runs", tmp_path / "runs")
+    assert done.returncode == 2 and "the corpus is empty" in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_models_datasets_and_doctor_say_what_is_here(offline: dict[str, str]) -> None:
+    assert "on disk" in workbench("models", env=offline).stdout
+    assert "pydocs" in workbench("datasets").stdout
+    described = workbench("datasets", "configs/quickstart.yaml").stdout
+    assert "58 documents" in described or "documents, judged by spans" in described
+    doctor = workbench("doctor", env=offline)
+    assert doctor.returncode == 0 and "faiss" in doctor.stdout and "because" in doctor.stdout
+
+
+def test_importing_the_package_is_quick_and_loads_no_torch() -> None:
+    code = "import sys, time; t = time.perf_counter(); import workbench; print(time.perf_counter() - t, 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ)
+    assert done.stdout.split()[1] == "False"

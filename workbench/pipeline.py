@@ -1,0 +1,228 @@
+"""One question -> answer, sources, provenance, timings: the promoted configuration, by the functions that measured it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from workbench.component import digest
+from workbench.data.dataset import Place
+from workbench.errors import InputError
+from workbench.experiment.progress import Progress
+from workbench.experiment.run import Experiment, Run
+from workbench.experiment.stages import Answer, Answers, RankingStage
+
+
+@dataclass(frozen=True)
+class Source:
+    """A passage shown to the generator: its rank from 1, place, score, title and text."""
+
+    rank: int
+    place: Place
+    score: float
+    title: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An answer with all that says where it came from.
+
+    Attributes:
+        question: as asked.
+        answer: as the template reads it; empty: the generator abstained. None: the experiment only ranks passages.
+        reply: what the generator wrote.
+        status: ``ok``, or why there is no answer.
+        sources: the passages shown, best first.
+        provenance: run, configuration, keys of index, ranking and adapter, digest of the prompt.
+        seconds: time for ``retrieval``, ``generation`` and in ``total``.
+        tokens: of the ``prompt`` and of the ``answer``.
+    """
+
+    question: str
+    answer: str | None
+    reply: str
+    status: str
+    sources: tuple[Source, ...]
+    provenance: dict[str, Any]
+    seconds: dict[str, float]
+    tokens: dict[str, int]
+
+    def as_json(self) -> dict[str, Any]:
+        """The reply as plain values; places as ``doc_id``, ``start``, ``end``."""
+        values = asdict(self)
+        values["sources"] = [
+            {"rank": s.rank, **s.place._asdict(), "score": round(s.score, 6), "title": s.title, "text": s.text}
+            for s in self.sources
+        ]
+        values["seconds"] = {name: round(value, 4) for name, value in self.seconds.items()}
+        return values
+
+
+class Pipeline:
+    """A measured configuration that answers single questions.
+
+    Rankings, prompts and answers are those of the run, to the byte: the same stages compute them on the same artifacts.
+    """
+
+    def __init__(self, experiment: Experiment, run: Run, configuration: str) -> None:
+        self.run = run
+        self.experiment = experiment
+        self.session = experiment.session
+        chosen = next((c for c in experiment.configurations if c.id == configuration), None)
+        if chosen is None:
+            raise InputError(
+                f"run {run.folder}: its configuration {configuration} is not among those its config.yaml gives now; "
+                f"weights, components or data have changed since. Run the experiment again"
+            )
+        self.measured = experiment.planner.measured(chosen, run.select[0])
+        self.configuration = chosen
+
+    @classmethod
+    def open(cls, run: str | Path | Run, configuration: str | None = None, progress: Progress | None = None) -> Pipeline:
+        """The pipeline of a run's configuration: the one named, else the promoted one, else the best.
+
+        Args:
+            run: a finished run or its folder.
+            configuration: id, beginning of one, or label.
+            progress: where the computing of missing artifacts is reported.
+
+        Raises:
+            InputError: no finished run, an unknown configuration, or data or components that are no longer those measured.
+        """
+        run = run if isinstance(run, Run) else Run.open(run)
+        promoted = run.promoted
+        wanted = run.find(configuration) if configuration else promoted["configuration"] if promoted else run.best
+        experiment = Experiment.load(run.folder / "config.yaml", run.folder.parent.parent, progress=progress)
+        _check_dataset(experiment, run)
+        return cls(experiment, run, wanted)
+
+    @property
+    def ranking(self) -> RankingStage:
+        """The stage that ranks, reranking included."""
+        return self.measured.ranking
+
+    @property
+    def answers(self) -> Answers | None:
+        """The stage that answers, or None in an experiment that only ranks."""
+        return self.measured.answers
+
+    def warm(self) -> None:
+        """Opens indexes and models, so that the first question does not wait for them."""
+        self.ask("What is this?")
+
+    def ask(self, question: str) -> Reply:
+        """Answers one question.
+
+        Raises:
+            InputError: an empty question.
+        """
+        if not question.strip():
+            raise InputError("the question is empty; ask something")
+        started = time.perf_counter()
+        ids, scores = self.ranking.rank([question], self.session)[0]
+        ranked = time.perf_counter()
+        passages = self.session.read(self._passages)
+        shown = self.answers.shown if self.answers else 5
+        sources = tuple(
+            Source(rank, passages.place(int(n)), float(score), *passages.shown(int(n)))
+            for rank, (n, score) in enumerate(zip(ids[:shown], scores[:shown], strict=True), 1)
+        )
+        answer = self._answer(question, ids) if self.answers else None
+        done = time.perf_counter()
+        return Reply(
+            question,
+            answer.answer if answer else None,
+            answer.reply if answer else "",
+            answer.status if answer else "ok",
+            sources,
+            self.provenance() | ({"prompt": answer.prompt} if answer else {}),
+            {"retrieval": ranked - started, "generation": done - ranked, "total": done - started},
+            {"prompt": answer.prompt_tokens, "answer": answer.new_tokens} if answer else {},
+        )
+
+    def _answer(self, question: str, ids: Any) -> Answer:
+        prompt = self.answers.prompted("", question, ids, self.session)
+        batch = next(iter(self.session.generator(self.answers).generate([prompt.messages])))
+        return self.answers.answer(prompt, batch[0][1])
+
+    @property
+    def _passages(self) -> Any:
+        return next(stage for stage in self.ranking_closure if stage.name == "passages")
+
+    @property
+    def ranking_closure(self) -> list[Any]:
+        """The stages behind the ranking, each after those it reads."""
+        return self.measured.stages()
+
+    def provenance(self) -> dict[str, Any]:
+        """Where answers come from: run, configuration, and the keys of the artifacts used."""
+        keys = {}
+        for stage in self.ranking_closure:
+            if stage.name in ("passages", "embeddings", "index", "adapter"):
+                keys.setdefault(stage.name, []).append(stage.key)
+        return {
+            "run": self.run.folder.name,
+            "experiment": self.run.manifest["experiment"],
+            "configuration": self.configuration.id,
+            "label": self.configuration.label,
+            **{name: sorted(set(values)) for name, values in keys.items()},
+            "weights": self.answers.generator.definition()["weights"] if self.answers else None,
+            "arithmetic": self.session.machine.arithmetic,
+        }
+
+    def replay(self, query_id: str) -> dict[str, Any]:
+        """Computes a measured answer again, from the question, and says whether it is the same.
+
+        Returns:
+            ``same``: whether passages, prompt and reply are equal to the run's, and both sides where they differ.
+
+        Raises:
+            InputError: the run has no answer of this configuration to that query.
+        """
+        recorded, question = self._recorded(query_id)
+        reply = self.ask(question)
+        now = {
+            "passages": [s.place._asdict() for s in reply.sources],
+            "prompt": reply.provenance.get("prompt"),
+            "reply": reply.reply,
+        }
+        differing = [field for field in now if now[field] != recorded[field]]
+        return {
+            "query_id": query_id,
+            "question": question,
+            "same": not differing,
+            "differing": differing,
+            "recorded": {field: recorded[field] for field in now},
+            "replayed": now,
+        }
+
+    def _recorded(self, query_id: str) -> tuple[dict[str, Any], str]:
+        with (self.run.folder / "answers.jsonl").open(encoding="utf-8") as lines:
+            rows = [row for row in map(json.loads, lines) if row["configuration"] == self.configuration.id]
+        row = next((row for row in rows if row["query_id"] == query_id), None)
+        if row is None:
+            who = f"{self.configuration.id} ({self.configuration.label})"
+            those = _few([r["query_id"] for r in rows])
+            raise InputError(f"run {self.run.folder} holds no answer of {who} to query {query_id!r}; it has those to {those}")
+        query = next(q for q in self.session.dataset.split(row["split"]) if q.id == query_id)
+        return row, query.text
+
+
+def _few(names: Sequence[str]) -> str:
+    names = sorted(set(names))
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+
+
+def _check_dataset(experiment: Experiment, run: Run) -> None:
+    """Refuses documents that are no longer those the run measured."""
+    now, then = experiment.session.dataset.documents_digest, run.manifest["dataset"]["documents"]
+    if now != then:
+        raise InputError(
+            f"run {run.folder}: the documents of {run.manifest['dataset']['name']} have changed since "
+            f"({digest([then])[:8]} -> {digest([now])[:8]}); run the experiment again"
+        )
