@@ -58,7 +58,8 @@ def offline(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def workbench(*args: object, env: dict[str, str] | None = None, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     """Runs the command line in a process of its own."""
     command = [sys.executable, "-m", "workbench.cli", *map(str, args)]
-    return subprocess.run(command, capture_output=True, text=True, env=env or os.environ | {"PYTHONPATH": str(ROOT)}, cwd=cwd, check=False)
+    env = env or os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, capture_output=True, text=True, env=env, cwd=cwd, check=False)
 
 
 @pytest.fixture(scope="session")

@@ -53,4 +53,5 @@ def test_citations_are_no_part_of_an_answer() -> None:
 
 def test_a_template_shows_passages_in_order_and_asks_the_question() -> None:
     turns = prompts.load("terse").fill("Why?", [Shown("T", "first {x}"), Shown("U", "second")])
-    assert turns[-1]["content"].index("[1] first {x}") < turns[-1]["content"].index("[2] second") < turns[-1]["content"].index("Why?")
+    asked = turns[-1]["content"]
+    assert asked.index("[1] first {x}") < asked.index("[2] second") < asked.index("Why?")

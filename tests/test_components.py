@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from workbench.component import digest
-from workbench.data import sources
 from workbench.data.chunking import Chunking
 from workbench.machine import resolve
 from workbench.models import prompts

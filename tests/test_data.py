@@ -6,6 +6,7 @@ import gzip
 import json
 import re
 from collections import defaultdict
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -129,7 +130,7 @@ def test_passages_cover_every_word_and_overlap_as_told(words: int, overlap: int)
     windows = list(Chunking(words=words, overlap=overlap).windows(text))
     pieces = [text[a:b].split() for a, b in windows]
     assert all(len(piece) <= words for piece in pieces)
-    assert all(a[len(a) - overlap :] == b[:overlap] for a, b in zip(pieces, pieces[1:], strict=False))
+    assert all(a[len(a) - overlap :] == b[:overlap] for a, b in pairwise(pieces))
     assert pieces[0] + [w for piece in pieces[1:] for w in piece[overlap:]] == text.split()
 
 

@@ -22,7 +22,8 @@ from workbench.experiment import results
 from workbench.experiment.progress import Progress
 from workbench.notebooks import NAMES, execute, report
 
-BYTE_EQUAL = ("config.yaml", "configurations.csv", "results.csv", "leaderboard.csv", "comparisons.csv", "effects.csv", "answers.jsonl")
+TABLES = ("configurations.csv", "results.csv", "leaderboard.csv", "comparisons.csv", "effects.csv")
+BYTE_EQUAL = ("config.yaml", *TABLES, "answers.jsonl")
 COLUMNS = {
     "results.csv": results.RESULTS,
     "leaderboard.csv": results.LEADERBOARD,
@@ -54,12 +55,15 @@ def test_the_run_folder_holds_the_contract(smoke_run: Path) -> None:
 
 def test_the_output_ends_with_conclusions_and_commands(smoke_run: Path, smoke_runs: Path, offline: dict[str, str]) -> None:
     """A warm rerun: the same bytes, nothing computed, torch never imported."""
-    script = "import sys; from workbench import cli\ntry: cli.app(standalone_mode=False)\nfinally: print('torch' in sys.modules, file=sys.stderr)"
+    script = (
+        "import sys; from workbench.cli import app\n"
+        "try: app(standalone_mode=False)\nfinally: print('torch' in sys.modules, file=sys.stderr)"
+    )
     command = [sys.executable, "-c", script, "run", "configs/smoke.yaml", "--runs", str(smoke_runs), "--no-notebooks"]
     done = subprocess.run(command, capture_output=True, text=True, env=offline, cwd=ROOT, check=True)
     lines = done.stdout.strip().splitlines()
     again = Path(lines[-1].removeprefix("run: "))
-    assert lines[-2].endswith(f"workbench serve {again}") and "dashboard leaderboard" in lines[-3]
+    assert lines[-2].endswith(f"workbench serve {again}") and f"dashboard leaderboard --runs {smoke_runs}" in lines[-3]
     assert any("best of 16 by f1 on dev" in line and "95 % interval" in line for line in lines)
     assert again != smoke_run
     same_bytes(again, smoke_run)
@@ -132,23 +136,26 @@ def test_executed_notebooks_only_hit_the_store(smoke_run: Path) -> None:
     assert len(figures) >= 3
 
 
+BOOKS = sorted([*(ROOT / "notebooks").glob("*.ipynb"), *(ROOT / "dashboards").glob("*.ipynb")])
+
+
 def test_nbval_runs_every_notebook_and_dashboard(smoke_run: Path, smoke_runs: Path, tmp_path: Path) -> None:
     values = {"config": str(ROOT / "configs" / "smoke.yaml"), "runs": str(smoke_runs), "run": str(smoke_run)}
-    for source in sorted([*(ROOT / "notebooks").glob("*.ipynb"), *(ROOT / "dashboards").glob("*.ipynb")]):
+    for source in BOOKS:
         known = papermill.inspect_notebook(str(source))
         book = papermill.parameterize.parameterize_notebook(
             papermill.iorw.load_notebook_node(str(source)), {k: v for k, v in values.items() if k in known}
         )
         nbformat.write(book, tmp_path / source.name)
-    command = [sys.executable, "-m", "pytest", "--nbval-lax", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), str(tmp_path)]
+    options = ["--nbval-lax", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path)]
+    command = [sys.executable, "-m", "pytest", *options, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 0, done.stdout[-3000:]
 
 
 def test_notebooks_in_git_carry_no_outputs_and_typed_commented_parameters() -> None:
-    books = sorted([*(ROOT / "notebooks").glob("*.ipynb"), *(ROOT / "dashboards").glob("*.ipynb")])
-    assert {path.stem for path in books} >= {*NAMES, "leaderboard"}
-    for path in books:
+    assert {path.stem for path in BOOKS} >= {*NAMES, "leaderboard"}
+    for path in BOOKS:
         book = nbformat.read(path, 4)
         assert all(not cell.get("outputs") and not cell.get("execution_count") for cell in book.cells), path
         tagged = [cell for cell in book.cells if "parameters" in cell.metadata.get("tags", [])]
@@ -167,20 +174,23 @@ def notebook(path: Path, *cells: str) -> Path:
 
 def test_a_parameter_the_notebook_does_not_have_is_refused(tmp_path: Path) -> None:
     source = notebook(tmp_path / "n.ipynb", "depth: int = 1  # passages")
-    with pytest.raises(InputError, match="unknown parameter of n.ipynb 'dept'.*Did you mean 'depth'"):
+    with pytest.raises(InputError, match=r"unknown parameter of n\.ipynb 'dept'.*Did you mean 'depth'"):
         execute(source, tmp_path / "out.ipynb", {"dept": 2})
     assert not (tmp_path / "out.ipynb").exists()
 
 
-def test_a_failing_cell_leaves_the_partial_notebook_and_fails(smoke_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_cell_leaves_the_partial_notebook_and_fails(
+    smoke_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     parameters = 'config: str = ""  # c\nruns: str = ""  # r\nrun: str = ""  # r'
     for name in NAMES:
-        notebook(tmp_path / f"{name}.ipynb", parameters, "print('before')", "1 / 0" if name == NAMES[1] else "1", "print('after')")
+        middle = "1 / 0" if name == NAMES[1] else "1"
+        notebook(tmp_path / f"{name}.ipynb", parameters, "print('before')", middle, "print('after')")
     monkeypatch.setattr("workbench.notebooks.folder", lambda: tmp_path)
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "manifest.json").write_text((smoke_run / "manifest.json").read_text())
-    with pytest.raises(StageFailedError, match="02_finetune.ipynb failed in cell 3: ZeroDivisionError"):
+    with pytest.raises(StageFailedError, match=r"02_finetune\.ipynb failed in cell 3: ZeroDivisionError"):
         report(Run.open(folder), tmp_path, Progress())
     status = json.loads((folder / "notebooks" / "status.json").read_text())
     assert [text.split(":")[0] for text in status.values()] == ["ok", "failed", "ok", "ok"]

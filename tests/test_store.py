@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 import sqlite3
@@ -163,7 +162,8 @@ def start(folder: Path, pause: float) -> subprocess.Popen[str]:
 def contents(folder: Path) -> dict[str, bytes]:
     """Bytes of all artifacts but their manifests, which hold seconds."""
     base = folder / "artifacts"
-    return {p.relative_to(base).as_posix(): p.read_bytes() for p in sorted(base.rglob("*")) if p.is_file() and p.name != "manifest.json"}
+    files = [p for p in sorted(base.rglob("*")) if p.is_file() and p.name != "manifest.json"]
+    return {p.relative_to(base).as_posix(): p.read_bytes() for p in files}
 
 
 @pytest.mark.slow
@@ -207,6 +207,6 @@ def test_one_kill_leaves_only_whole_artifacts(tmp_path: Path) -> None:
 def test_two_processes_on_one_store_do_no_work_twice(tmp_path: Path) -> None:
     processes = [start(tmp_path, 0.002) for _ in range(3)]
     assert all("done" in process.communicate()[0] for process in processes)
-    computed = [p for p in (tmp_path / "artifacts" / "cheap").iterdir()]
+    computed = list((tmp_path / "artifacts" / "cheap").iterdir())
     assert len(computed) == 12 and all(damage(folder) is None for folder in computed)
-    assert os.listdir(tmp_path / "tmp") == []
+    assert list((tmp_path / "tmp").iterdir()) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,7 +14,8 @@ import typer
 from workbench.errors import InputError, StageFailedError
 
 if TYPE_CHECKING:
-    from workbench.experiment.run import Run
+    from workbench.experiment.run import Experiment, Run
+    from workbench.experiment.store import Store
 
 app = typer.Typer(
     add_completion=False,
@@ -56,6 +58,7 @@ def run(
     experiment.finetune()
     say("3/4 answers, scores, comparisons")
     finished = experiment.compare()
+    say("promoting")
     finished.promote()
     if notebooks:
         from workbench.notebooks import report
@@ -85,10 +88,44 @@ def _print_outcome(finished: Run, runs: Path) -> None:
     typer.echo("")
     for line in conclusions(finished):
         typer.echo(line)
-    where = "" if runs == Path("runs") else f"WORKBENCH_RUNS={runs} "
+    here = "" if runs == Path("runs") else f" --runs {runs}"
     typer.echo("")
-    typer.echo(f"dashboard: {where}workbench dashboard leaderboard")
-    typer.echo(f"demo:      workbench serve {finished.folder}")
+    typer.echo(f"dashboard: {_myself()} dashboard leaderboard{here}")
+    typer.echo(f"demo:      {_myself()} serve {finished.folder}")
+
+
+def _myself() -> str:
+    """How a person calls this command line from here."""
+    started = Path(sys.argv[0])
+    if shutil.which("workbench") or started.name != "workbench":
+        return "workbench"
+    return str(started.relative_to(Path.cwd()) if started.is_relative_to(Path.cwd()) else started)
+
+
+@app.command()
+def plan(config: ConfigPath, overrides: SetOption = None, runs: RunsOption = Path("runs")) -> None:
+    """Show what a run would compute: distinct stages, what the store holds, estimated tokens, seconds and memory."""
+    from workbench.experiment.run import Experiment
+
+    _print_plan(Experiment.load(config, runs, overrides or ()))
+
+
+def _print_plan(experiment: Experiment) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("stage", "distinct", "uses", "in store", "to compute", "tokens", "seconds")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    rows, total = experiment.planned_costs()
+    for row in rows:
+        table.add_row(row["stage"], *(f"{row[k]:,.0f}" for k in ("distinct", "uses", "found", "missing", "tokens", "seconds")))
+    Console(file=sys.stdout).print(table)
+    memory = f"; peak memory of earlier runs {total['memory_gb']:.1f} GB" if total["memory_gb"] else ""
+    typer.echo(
+        f"{len(experiment.configurations)} configurations; to compute for selection and report: {total['missing']} stages, "
+        f"at most {total['tokens']:,} tokens, about {total['seconds']:.0f} s at most{memory}"
+    )
 
 
 @app.command()
@@ -199,6 +236,72 @@ def datasets(
         typer.echo(f"  {split:6} {n} queries, {len(dataset.judged(split).judged)} judged, {unanswerable} without an answer")
     for note in dataset.notes:
         typer.echo(f"  note: {note}")
+
+
+store_app = typer.Typer(no_args_is_help=True, help="Look after the store: what is kept, why, how large.")
+app.add_typer(store_app, name="store")
+
+
+def _store(runs: Path) -> Store:
+    from workbench.experiment.store import Store
+
+    if not (runs / ".store").is_dir():
+        raise InputError(f"there is no store in {runs}; `workbench run CONFIG --runs {runs}` makes one")
+    return Store(runs / ".store")
+
+
+@store_app.command("ls")
+def store_ls(runs: RunsOption = Path("runs")) -> None:
+    """List the artifacts, largest first, with the runs that point to them."""
+    from workbench.experiment.keeping import kept, summary
+
+    store = _store(runs)
+    artifacts = kept(store, runs)
+    for one in artifacts:
+        why = ", ".join(one.runs) or "no finished run"
+        typer.echo(f"{one.stage:11} {one.key[:12]} {one.bytes / 1e6:9.2f} MB {one.seconds:8.1f} s {one.days:6.1f} days  {why}")
+    total = summary(store, artifacts)
+    typer.echo(f"{total['artifacts']} artifacts, {total['gb']:.3f} GB; items: {total['items_gb']:.3f} GB")
+
+
+@store_app.command("show")
+def store_show(key: Annotated[str, typer.Argument(help="Beginning of a key.")], runs: RunsOption = Path("runs")) -> None:
+    """Show an artifact's manifest: its definition, files, and the runs that point to it."""
+    from workbench.experiment.keeping import find, pointers
+
+    store = _store(runs)
+    stage, whole = find(store, key)
+    used = sorted(pointers(runs).get(whole, ()))
+    typer.echo(json.dumps(store.manifest(stage, whole) | {"runs": used}, indent=1, ensure_ascii=False))
+
+
+@store_app.command("verify")
+def store_verify(runs: RunsOption = Path("runs")) -> None:
+    """Compute all digests anew; exit status 1 if something is damaged."""
+    from workbench.experiment.keeping import verify
+
+    broken = verify(_store(runs))
+    for stage, key, reason in broken:
+        typer.echo(f"{stage} {key[:12]}: {reason}")
+    typer.echo(f"{len(broken)} damaged" if broken else "all artifacts and items are what was written")
+    if broken:
+        raise typer.Exit(1)
+
+
+@store_app.command("gc")
+def store_gc(
+    runs: RunsOption = Path("runs"),
+    keep_days: Annotated[float | None, typer.Option(help="Younger artifacts stay.")] = None,
+    max_gb: Annotated[float | None, typer.Option(help="Remove the oldest until no more than this is left.")] = None,
+    pointed: Annotated[bool, typer.Option("--pointed", help="Also remove what finished runs point to.")] = False,
+) -> None:
+    """Remove artifacts; never what a finished run points to, unless --pointed."""
+    from workbench.experiment.keeping import collect
+
+    removed = collect(_store(runs), runs, keep_days, max_gb, pointed)
+    for one in removed:
+        typer.echo(f"removed {one.stage} {one.key[:12]} {one.bytes / 1e6:.2f} MB")
+    typer.echo(f"{len(removed)} artifacts removed, {sum(one.bytes for one in removed) / 1e9:.3f} GB")
 
 
 @app.command()

@@ -80,6 +80,7 @@ class Pipeline:
                 f"weights, components or data have changed since. Run the experiment again"
             )
         self.measured = experiment.planner.measured(chosen, run.select[0])
+        self._check_artifacts()
         self.configuration = chosen
 
     @classmethod
@@ -100,6 +101,17 @@ class Pipeline:
         experiment = Experiment.load(run.folder / "config.yaml", run.folder.parent.parent, progress=progress)
         _check_dataset(experiment, run)
         return cls(experiment, run, wanted)
+
+    def _check_artifacts(self) -> None:
+        """Refuses to answer from other artifacts than those measured: a component, library or machine has changed."""
+        row = next(row for row in self.run.configurations if row["configuration"] == self.configuration.id)
+        then, now = json.loads(row["keys"]), {name: stage.key for name, stage in self.measured.artifacts().items()}
+        if changed := sorted(name for name in then.keys() | now.keys() if then.get(name) != now.get(name)):
+            then_on, now_on = self.run.manifest["machine"]["arithmetic"], self.session.machine.arithmetic
+            raise InputError(
+                f"run {self.run.folder}: {', '.join(changed)} would not be those measured: components, libraries, data or the "
+                f"kind of machine have changed since (measured on {then_on}, here {now_on}); run the experiment again"
+            )
 
     @property
     def ranking(self) -> RankingStage:
@@ -126,7 +138,7 @@ class Pipeline:
         started = time.perf_counter()
         ids, scores = self.ranking.rank([question], self.session)[0]
         ranked = time.perf_counter()
-        passages = self.session.read(self._passages)
+        passages = self.session.read(self.measured.artifacts()["passages"])
         shown = self.answers.shown if self.answers else 5
         sources = tuple(
             Source(rank, passages.place(int(n)), float(score), *passages.shown(int(n)))
@@ -150,27 +162,14 @@ class Pipeline:
         batch = next(iter(self.session.generator(self.answers).generate([prompt.messages])))
         return self.answers.answer(prompt, batch[0][1])
 
-    @property
-    def _passages(self) -> Any:
-        return next(stage for stage in self.ranking_closure if stage.name == "passages")
-
-    @property
-    def ranking_closure(self) -> list[Any]:
-        """The stages behind the ranking, each after those it reads."""
-        return self.measured.stages()
-
     def provenance(self) -> dict[str, Any]:
         """Where answers come from: run, configuration, and the keys of the artifacts used."""
-        keys = {}
-        for stage in self.ranking_closure:
-            if stage.name in ("passages", "embeddings", "index", "adapter"):
-                keys.setdefault(stage.name, []).append(stage.key)
         return {
             "run": self.run.folder.name,
             "experiment": self.run.manifest["experiment"],
             "configuration": self.configuration.id,
             "label": self.configuration.label,
-            **{name: sorted(set(values)) for name, values in keys.items()},
+            "artifacts": {name: stage.key for name, stage in self.measured.artifacts().items()},
             "weights": self.answers.generator.definition()["weights"] if self.answers else None,
             "arithmetic": self.session.machine.arithmetic,
         }
@@ -179,7 +178,7 @@ class Pipeline:
         """Computes a measured answer again, from the question, and says whether it is the same.
 
         Returns:
-            ``same``: whether passages, prompt and reply are equal to the run's, and both sides where they differ.
+            ``same``: whether passages, prompt, reply, answer and status are equal to the run's, and both sides of each.
 
         Raises:
             InputError: the run has no answer of this configuration to that query.
@@ -190,6 +189,8 @@ class Pipeline:
             "passages": [s.place._asdict() for s in reply.sources],
             "prompt": reply.provenance.get("prompt"),
             "reply": reply.reply,
+            "answer": reply.answer,
+            "status": reply.status,
         }
         differing = [field for field in now if now[field] != recorded[field]]
         return {
@@ -202,8 +203,8 @@ class Pipeline:
         }
 
     def _recorded(self, query_id: str) -> tuple[dict[str, Any], str]:
-        with (self.run.folder / "answers.jsonl").open(encoding="utf-8") as lines:
-            rows = [row for row in map(json.loads, lines) if row["configuration"] == self.configuration.id]
+        answers = _read_answers(self.run.folder / "answers.jsonl")
+        rows = [row for row in answers if row["configuration"] == self.configuration.id]
         row = next((row for row in rows if row["query_id"] == query_id), None)
         if row is None:
             who = f"{self.configuration.id} ({self.configuration.label})"
@@ -211,6 +212,16 @@ class Pipeline:
             raise InputError(f"run {self.run.folder} holds no answer of {who} to query {query_id!r}; it has those to {those}")
         query = next(q for q in self.session.dataset.split(row["split"]) if q.id == query_id)
         return row, query.text
+
+
+def _read_answers(path: Path) -> list[dict[str, Any]]:
+    rows = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            rows.append(json.loads(line))
+        except ValueError as error:
+            raise InputError(f"{path}, line {number} cannot be read: {error}; run the experiment again") from error
+    return rows
 
 
 def _few(names: Sequence[str]) -> str:

@@ -45,8 +45,8 @@ class Chunking(Component):
 
     @property
     def label(self) -> str:
-        """``80/10`` for windows of 80 words overlapping by 10, else ``whole``."""
-        return "whole" if self.words is None else f"{self.words}/{self.overlap}"
+        """``80-10`` for windows of 80 words overlapping by 10, else ``whole``."""
+        return "whole" if self.words is None else f"{self.words}-{self.overlap}"
 
     def cut(self, documents: pa.Table) -> pa.Table:
         """Passages (`PASSAGES`) in the order of (document, start); passage number = row.

@@ -124,7 +124,7 @@ def _read_beir(folder: Path, files: list[Path]) -> Dataset:
         first.setdefault(row["query_id"], row["doc_id"])
     rows = list(_json_lines(queries, ("_id", "text")))
     if strangers := sorted(set(splits) - {str(row["_id"]) for row in rows}):
-        raise InputError(f"{folder / 'qrels'}: a judgement names query {strangers[0]!r}, which is not among the queries of {queries}")
+        raise InputError(f"{folder / 'qrels'}: there is query {strangers[0]!r}, which is not among the queries of {queries}")
     kept = [_beir_query(row, splits, first) for row in rows if str(row["_id"]) in splits]
     notes = [f"{len(rows) - len(kept)} queries left out, they are in no qrels file"] if len(kept) < len(rows) else []
     return assemble(folder.name, documents, kept, judgements, notes)

@@ -63,6 +63,11 @@ class Items:
             raise
         self.connection.execute("COMMIT")
 
+    def damaged(self) -> int:
+        """Number of items whose checksum does not fit."""
+        rows = self.connection.execute("SELECT crc, value FROM items")
+        return sum(zlib.crc32(value) != crc for crc, value in rows)
+
     def missing(self, namespace: str, inputs: Sequence[str]) -> list[str]:
         """Distinct inputs, in their order, whose item is not there."""
         distinct = list(dict.fromkeys(inputs))

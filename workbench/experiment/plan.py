@@ -79,6 +79,22 @@ class Measured:
         return list(dict.fromkeys(s for root in (self.ranking, self.answers, *self.scores) if root for s in closure(root)))
 
 
+    def artifacts(self) -> dict[str, Stage]:
+        """The artifacts the configuration answers with, by name: what its keys in a run are, and its provenance."""
+        found: dict[str, Stage] = {}
+        for stage in closure(self.ranking):
+            if stage.name in ("passages", "embeddings"):
+                found[stage.name] = stage
+            elif stage.name == "index":
+                found[f"index {type(getattr(stage, 'retriever', None) or stage.index).__name__}"] = stage
+        found["ranking"] = self.ranking
+        if self.answers:
+            found["answers"] = self.answers
+            if self.answers.adapter:
+                found["adapter"] = self.answers.adapter
+        return found
+
+
 def closure(stage: Stage) -> Iterator[Stage]:
     """A stage and all it reads, inputs first; shared ones may come again."""
     for part in stage.inputs():

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +20,7 @@ import yaml
 from workbench.component import canonical, digest, file_digest, library_version
 from workbench.errors import InputError, StageFailedError, unknown
 from workbench.experiment import config, results
+from workbench.experiment.estimates import Estimator
 from workbench.experiment.examples import training_examples
 from workbench.experiment.plan import Configuration, Measured, PlannedStage, Planner, answer_groups, closure, plan
 from workbench.experiment.progress import Progress, for_terminal
@@ -41,6 +42,7 @@ from workbench.machine import cpu_name
 from workbench.models.lora import Example
 
 MANIFEST = "manifest.json"
+FINALISTS = 4  # winner, its untuned twin, runner-up, baseline
 PROMOTED = "promoted.yaml"
 CONFIGURATIONS = ("configuration", "label")
 TIMINGS = ("stage", "key", "uses", "computed", "seconds", "tokens")
@@ -100,6 +102,36 @@ class Experiment:
     def plan(self) -> list[PlannedStage]:
         """Distinct stages of the selection, each after those it reads; what the report needs follows from its outcome."""
         return plan(self.selected_on, self.session.has)
+
+    def planned_costs(self) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        """The plan by stage name, with what computing the missing ones costs, and the totals.
+
+        The finalists are known only after the selection, so their report is counted as that of the first configurations:
+        as many stages, about the same cost.
+        """
+        report = self.settings.dataset.report
+        n = len(self.configurations) if self.settings.report.of == "all" else min(FINALISTS, len(self.configurations))
+        reported = [self.planner.measured(c, report) for c in self.configurations[:n]]
+        planned = plan([*self.selected_on, *reported], self.session.has)
+        rows: dict[str, dict[str, Any]] = {}
+        for one in planned:
+            empty = dict.fromkeys(("distinct", "uses", "found", "missing", "tokens", "seconds"), 0)
+            row = rows.setdefault(one.stage.name, {"stage": one.stage.name} | empty)
+            row["distinct"] += 1
+            row["uses"] += one.uses
+            row["found"] += one.found
+            row["missing"] += not one.found
+            if not one.found:
+                cost = self.estimator.cost(one.stage)
+                row["tokens"] += cost.tokens
+                row["seconds"] += cost.seconds
+        total = {key: sum(row[key] for row in rows.values()) for key in ("missing", "tokens", "seconds")}
+        return list(rows.values()), total | {"memory_gb": self.estimator.memory_gb()}
+
+    @cached_property
+    def estimator(self) -> Estimator:
+        """Knows the rates this machine showed."""
+        return Estimator(self.session)
 
     def index(self) -> list[dict[str, Any]]:
         """Cuts, embeds, indexes and ranks; returns one row of facts for each index."""
@@ -180,6 +212,7 @@ class Experiment:
         self._measure(reported)
         rows += self._results(reported)
         folder = new_folder(self.runs / self.settings.experiment, started, self.settings)
+        self.estimator.learn(self.session.timings, self.session.counts())
         _Writer(self, folder, started).write(sorted(rows, key=lambda r: tuple(map(str, r))), [*self.selected_on, *reported])
         return Run.open(folder)
 
@@ -286,23 +319,36 @@ class _Writer:
         self.started = started
 
     def write(self, rows: Sequence[Result], measured: Sequence[Measured]) -> None:
-        """All files of the contract."""
-        folder, configurations = self.folder, self.experiment.configurations
+        """All files of the contract; each is complete or absent, and the manifest comes last."""
         scores = results.matrices(rows, self.experiment.groups)
-        self._text("config.yaml", yaml.safe_dump(resolved(self.experiment), sort_keys=False, allow_unicode=True))
         axes = list(self.experiment.planner.axes)
-        fields = [*CONFIGURATIONS, *axes, "prompt_mismatch", "keys"]
-        results.write_table(folder / "configurations.csv", fields, self._configurations(measured))
-        results.write_table(folder / "results.csv", results.RESULTS, [row._asdict() for row in rows])
-        results.write_table(folder / "leaderboard.csv", results.LEADERBOARD, results.leaderboard(scores))
-        results.write_table(folder / "comparisons.csv", results.COMPARISONS, results.comparisons(scores, self.settings.seed))
-        effects = results.effects(scores, configurations, self.settings.dataset.select, self.settings.seed)
-        results.write_table(folder / "effects.csv", results.EFFECTS, effects)
-        self._text("answers.jsonl", "".join(line + "\n" for line in self._answers(measured)))
-        planned = self._plan(measured)
-        self._text("plan.json", json.dumps(planned, indent=1))
-        results.write_table(folder / "timings.csv", TIMINGS, self._timings(measured))
-        self._text(MANIFEST, json.dumps(self._manifest(), indent=1, ensure_ascii=False))
+        settings, configurations = self.settings, self.experiment.configurations
+        steps: dict[str, Callable[[], object]] = {
+            "config.yaml": lambda: yaml.safe_dump(resolved(self.experiment), sort_keys=False, allow_unicode=True),
+            "configurations.csv": lambda: ([*CONFIGURATIONS, *axes, "prompt_mismatch", "keys"], self._configurations(measured)),
+            "results.csv": lambda: (results.RESULTS, [row._asdict() for row in rows]),
+            "leaderboard.csv": lambda: (results.LEADERBOARD, results.leaderboard(scores)),
+            "comparisons.csv": lambda: (results.COMPARISONS, results.comparisons(scores, settings.seed)),
+            "effects.csv": lambda: (
+                results.EFFECTS,
+                results.effects(scores, configurations, settings.dataset.select, settings.seed),
+            ),
+            "answers.jsonl": lambda: "".join(line + "\n" for line in self._answers(measured)),
+            "plan.json": lambda: json.dumps(self._plan(measured), indent=1),
+            "timings.csv": lambda: (TIMINGS, self._timings(measured)),
+            MANIFEST: lambda: json.dumps(self._manifest(), indent=1, ensure_ascii=False),
+        }
+        with self.session.progress.task("writing", len(steps)) as report:
+            for name, content in steps.items():
+                self._file(name, content())
+                report(1, name)
+
+    def _file(self, name: str, content: Any) -> None:
+        """Writes one file: a text, or a table as (columns, rows)."""
+        if isinstance(content, str):
+            self._text(name, content)
+        else:
+            results.write_table(self.folder / name, *content)
 
     def _text(self, name: str, text: str) -> None:
         temporary = self.folder / f".{name}.tmp"
@@ -314,28 +360,13 @@ class _Writer:
         rows = []
         for one in measured:
             if one.ranking.split == split:
-                keys = {name: stage.key for name, stage in self._artifacts(one).items()}
+                keys = {name: stage.key for name, stage in one.artifacts().items()}
                 c = one.configuration
                 mismatch = str(c.prompt_mismatch).lower()
                 rows.append(
                     {"configuration": c.id, "label": c.label, "prompt_mismatch": mismatch, "keys": canonical(keys)} | c.columns()
                 )
         return rows
-
-    @staticmethod
-    def _artifacts(one: Measured) -> dict[str, Stage]:
-        """The artifacts of a configuration that do not depend on the split, and its ranking and answers on it."""
-        found: dict[str, Stage] = {"ranking": one.ranking}
-        for stage in one.stages():
-            if stage.name in ("passages", "embeddings"):
-                found[stage.name] = stage
-            if stage.name == "index":
-                found[f"index {type(getattr(stage, 'retriever', None) or stage.index).__name__}"] = stage
-        if one.answers:
-            found["answers"] = one.answers
-            if one.answers.adapter:
-                found["adapter"] = one.answers.adapter
-        return found
 
     def _answers(self, measured: Sequence[Measured]) -> list[str]:
         lines = []

@@ -1,0 +1,99 @@
+"""Side-by-side measuring: two ways to the same output in one process, alternating, as the median of ratios.
+
+Absolute times mean nothing on shared machines. Both sides are warmed up, their outputs are checked equal first, then
+they run A B B A B A A B ... for several rounds; a round gives one ratio. A goal is met when the end of the bootstrap
+interval that lies nearer to failure passes it.
+"""
+
+from __future__ import annotations
+
+import random
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+ROUNDS = 7
+RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What a ratio has to reach: at least (``>=``) or at most (``<=``) a bound."""
+
+    relation: str
+    bound: float
+
+    def met(self, low: float, high: float) -> bool:
+        """Whether a whole interval fulfils the goal."""
+        return low >= self.bound if self.relation == ">=" else high <= self.bound
+
+    def __str__(self) -> str:
+        return f"{self.relation} {self.bound:g}"
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One benchmark's outcome: the median of the ratios, its 95 % bootstrap interval, and all ratios."""
+
+    name: str
+    goal: Goal
+    ratio: float
+    low: float
+    high: float
+    ratios: tuple[float, ...]
+
+    @property
+    def verdict(self) -> str:
+        """``met``, or ``not met``."""
+        return "met" if self.goal.met(self.low, self.high) else "not met"
+
+
+def seconds(call: Callable[[], Any]) -> float:
+    """Wall-clock seconds of a call."""
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started
+
+
+def measure(
+    name: str,
+    goal: Goal,
+    numerator: Callable[[], Any],
+    denominator: Callable[[], Any],
+    equal: Callable[[Any, Any], bool] | None = None,
+    rounds: int = ROUNDS,
+) -> Measurement:
+    """Time of `numerator` over time of `denominator`.
+
+    Args:
+        name: what is compared.
+        goal: what the ratio has to reach.
+        numerator: one side; called without arguments.
+        denominator: the other side.
+        equal: whether two outputs are the same; checked on the warm-up calls.
+        rounds: ratios measured.
+
+    Raises:
+        AssertionError: the outputs differ, so that comparing times would mean nothing.
+    """
+    first, second = numerator(), denominator()
+    if equal is not None and not equal(first, second):
+        raise AssertionError(f"{name}: the two sides give different outputs")
+    ratios = []
+    for round_ in range(rounds):
+        if round_ % 2 == 0:
+            a, b = seconds(numerator), seconds(denominator)
+        else:
+            b, a = seconds(denominator), seconds(numerator)
+        ratios.append(a / b)
+    return summary(name, goal, ratios)
+
+
+def summary(name: str, goal: Goal, ratios: list[float]) -> Measurement:
+    """Median and percentile bootstrap interval of ratios."""
+    rng = random.Random(0)
+    medians = sorted(statistics.median(rng.choices(ratios, k=len(ratios))) for _ in range(RESAMPLES))
+    low, high = medians[int(0.025 * RESAMPLES)], medians[int(0.975 * RESAMPLES) - 1]
+    return Measurement(name, goal, statistics.median(ratios), low, high, tuple(ratios))

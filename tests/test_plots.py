@@ -1,0 +1,321 @@
+"""Figures say what the tables of the run say. The runs here are made by hand; scores are chosen, statistics are the project's."""
+
+import json
+import subprocess
+import sys
+from itertools import pairwise, product
+from pathlib import Path
+from types import SimpleNamespace
+
+import matplotlib.image
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from workbench import plots
+from workbench.errors import InputError
+from workbench.experiment import results
+from workbench.experiment.results import Result
+from workbench.experiment.run import Run
+
+AXES = {"retriever": ["bm25", "dense"], "generator": ["base", "tuned"]}
+N = 12  # queries; 2^12 sign patterns: the smallest p is 2 / 4096, and over 6 pairs Holm makes at most .003 of it
+F1 = {"bm25/base": 0.2, "bm25/tuned": 0.7, "dense/base": 0.21, "dense/tuned": 0.71}
+FINALISTS = ["bm25/base", "bm25/tuned", "dense/tuned"]
+
+
+def configuration_id(label: str) -> str:
+    """Ids sort as labels do."""
+    return label.replace("/", "-")
+
+
+def f1(label: str, q: int) -> float:
+    """The mean of a configuration plus a wiggle that is the same for base and for tuned, but not for both."""
+    return F1.get(label, 0.5) + 0.01 * ((q * (3 if "tuned" in label else 5) + len(label)) % 7 - 3)
+
+
+def make_run(
+    runs: Path,
+    axes: dict[str, list[str]] = AXES,
+    n: int = N,
+    run_id: str = "20260102T030405Z-aaaaaa",
+    metrics: tuple[str, ...] = ("f1", "ndcg@10"),
+    failed: tuple[tuple[str, str, int], ...] = (("bm25/tuned", "dev", 3),),
+    experiment: str = "handmade",
+    score=f1,
+) -> Run:
+    """A finished run: all configurations on dev, three on test, the first is the baseline; `failed`: label, split, query."""
+    folder = runs / experiment / run_id
+    folder.mkdir(parents=True)
+    points = [dict(zip(axes, values, strict=True)) for values in product(*axes.values())]
+    labels = ["/".join(point[axis] for axis in axes if len(axes[axis]) > 1) or point["retriever"] for point in points]
+    ids = [configuration_id(label) for label in labels]
+    rows = [
+        Result(c, split, f"q{q:02}", metric, None if gone else value / (1 if metric == "f1" else 2), "failed" if gone else "ok")
+        for c, label in zip(ids, labels, strict=True)
+        for split in ("dev", "test")
+        if split == "dev" or label in FINALISTS or len(labels) == 1
+        for q in range(n)
+        for value in [score(label, q)]
+        for metric in metrics
+        for gone in [(label, split, q) in failed and metric == "f1"]
+    ]
+    tables = results.matrices(rows, {f"q{q:02}": f"q{q:02}" for q in range(n)})
+    design = [SimpleNamespace(id=c, columns=lambda p=point: p) for c, point in zip(ids, points, strict=True)]
+    about = [
+        {"configuration": c, "label": label, "prompt_mismatch": "false", "keys": "{}"} | point
+        for c, label, point in zip(ids, labels, points, strict=True)
+    ]
+    fields = ["configuration", "label", *axes, "prompt_mismatch", "keys"]
+    results.write_table(folder / "configurations.csv", fields, about)
+    results.write_table(folder / "results.csv", results.RESULTS, [row._asdict() for row in rows])
+    results.write_table(folder / "leaderboard.csv", results.LEADERBOARD, results.leaderboard(tables))
+    results.write_table(folder / "comparisons.csv", results.COMPARISONS, results.comparisons(tables, seed=0))
+    results.write_table(folder / "effects.csv", results.EFFECTS, results.effects(tables, design, "dev", seed=0))
+    manifest = {
+        "experiment": experiment,
+        "select": {"split": "dev", "metric": metrics[0]},
+        "report": {"split": "test", "of": "finalists"},
+        "baseline": ids[0],
+    }
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return Run.open(folder)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Run:
+    return make_run(tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture(scope="module")
+def lone(tmp_path_factory) -> Run:
+    """One configuration, one metric of rankings, no generator."""
+    return make_run(tmp_path_factory.mktemp("runs"), {"retriever": ["bm25"]}, metrics=("ndcg@10",))
+
+
+@pytest.fixture
+def ax() -> Axes:
+    return Figure().subplots()
+
+
+def points(ax: Axes) -> list[tuple[float, float]]:
+    """(x, y) of the markers, in the order drawn."""
+    return [(line.get_xdata()[0], line.get_ydata()[0]) for line in ax.lines if line.get_marker() != "None"]
+
+
+def intervals(ax: Axes) -> list[tuple[float, float, float]]:
+    """(low, high, y) of the horizontal bars."""
+    bars = [(line.get_xdata(), line.get_ydata()) for line in ax.lines if line.get_marker() == "None"]
+    return [(x[0], x[1], y[0]) for x, y in bars if y[0] == y[1] and x[0] != x[1]]
+
+
+def texts(ax: Axes) -> list[str]:
+    return [text.get_text() for text in ax.texts]
+
+
+def names(ax: Axes) -> list[str]:
+    return [label.get_text().replace("\n", "") for label in ax.get_yticklabels()]
+
+
+def test_the_leaderboard_draws_means_and_intervals_of_the_table_best_on_top(run, ax):
+    plots.plot_leaderboard(ax, run, "dev", "f1")
+    rows = sorted((r for r in run.leaderboard if (r["split"], r["metric"]) == ("dev", "f1")), key=lambda r: -r["mean"])
+    assert points(ax) == [(r["mean"], y) for y, r in enumerate(rows)]
+    assert intervals(ax) == [(r["ci_low"], r["ci_high"], y) for y, r in enumerate(rows)]
+    assert names(ax) == ["dense/tuned", "bm25/tuned (1 failed)", "dense/base", "bm25/base"]
+    assert ax.get_ylim()[0] > ax.get_ylim()[1]  # row 0 is on top
+
+
+def test_the_leaderboard_says_n_direction_baseline_and_letters(run, ax):
+    plots.plot_leaderboard(ax, run, "dev", "f1")
+    assert "mean F1 (higher is better)" in ax.get_xlabel()
+    assert "n = 12 queries" in ax.get_xlabel()
+    baseline = run.row(configuration_id("bm25/base"), "dev", "f1")["mean"]
+    assert f"baseline {baseline:.3f}" in texts(ax)
+    assert [baseline, baseline] in [list(line.get_xdata()) for line in ax.lines]
+    assert "retriever/generator" in texts(ax)
+    assert [text for text in texts(ax) if text in {"a", "b"}] == ["a", "a", "b", "b"]
+
+
+def test_differences_are_those_of_the_table_turned_to_the_configuration_asked_for(run, ax):
+    against = configuration_id("bm25/tuned")
+    plots.plot_differences(ax, run, "dev", "f1", against)
+    expected = [run.comparison(configuration_id(name), against, "dev", "f1") for name in names(ax)]
+    assert len(expected) == 3
+    assert points(ax) == [(pair["difference"], y) for y, pair in enumerate(expected)]
+    assert intervals(ax) == [(pair["ci_low"], pair["ci_high"], y) for y, pair in enumerate(expected)]
+    means = {r["configuration"]: r["mean"] for r in run.leaderboard if (r["split"], r["metric"]) == ("dev", "f1")}
+    assert points(ax)[0][0] == pytest.approx(means[configuration_id("dense/tuned")] - means[against], abs=2e-6)
+    assert all(a >= b for (a, _), (b, _) in pairwise(points(ax)))
+    assert {"no difference", "p (Holm)"} <= set(texts(ax))
+    assert [0, 0] in [list(line.get_xdata()) for line in ax.lines]
+    assert "n = 12 queries" in ax.get_xlabel()
+    assert "6 pairs" in ax.get_xlabel()
+
+
+def test_a_marker_is_filled_exactly_where_the_difference_is_significant(run, ax):
+    against = configuration_id("bm25/tuned")
+    plots.plot_differences(ax, run, "dev", "f1", against)
+    filled = [line.get_markerfacecolor() != "white" for line in ax.lines if line.get_marker() != "None"]
+    pairs = [run.comparison(configuration_id(name), against, "dev", "f1") for name in names(ax)]
+    assert filled == [pair["p_holm"] < 0.05 for pair in pairs] == [False, True, True]
+    shown = [text for text in texts(ax) if text.startswith((".", "<", "1"))]
+    assert shown == [plots.p_text(pair["p_holm"]) for pair in pairs]
+
+
+def test_effects_are_those_of_the_table_with_their_levels_named(run, ax):
+    plots.plot_effects(ax, run, "f1")
+    rows = [r for r in run.effects if r["metric"] == "f1"]
+    assert points(ax) == [(r["difference"], y) for y, r in enumerate(rows)]
+    assert intervals(ax) == [(r["ci_low"], r["ci_high"], y) for y, r in enumerate(rows)]
+    assert names(ax) == ["generator: base − tuned", "retriever: bm25 − dense"]
+    assert "the first is better" in ax.get_xlabel()
+
+
+def test_wins_are_counted_per_query_and_a_failure_counts_as_zero(run, ax):
+    a, b = "bm25/tuned", "dense/tuned"
+    plots.plot_wins(ax, run, "dev", "f1", configuration_id(a), configuration_id(b))
+    gaps = sorted((round((0 if q == 3 else f1(a, q)) - f1(b, q), 6) for q in range(N)), reverse=True)
+    bars = sorted((round(bar.get_x() + bar.get_width() / 2), bar.get_height()) for bar in ax.patches)
+    assert [x for x, _ in bars] == [x for x, gap in enumerate(gaps, 1) if gap]
+    assert [height for _, height in bars] == pytest.approx([gap for gap in gaps if gap], abs=2e-6)
+    wins, losses = sum(gap > 0 for gap in gaps), sum(gap < 0 for gap in gaps)
+    legend = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert legend == [f"better: {wins}", f"worse: {losses}", f"equal: {N - wins - losses}"]
+    assert min(gaps) == pytest.approx(-f1(b, 3), abs=2e-6)
+    assert "12 queries" in ax.get_xlabel()
+
+
+def test_training_draws_each_step_and_leaves_a_gap_for_a_missing_loss(ax):
+    plots.plot_training(ax, [{"step": 1, "loss": 3.0}, {"step": 2, "loss": None}, {"step": 3, "loss": 1.5}])
+    (line,) = ax.lines
+    assert list(line.get_xdata()) == [1, 2, 3]
+    assert np.array_equal(line.get_ydata(), [3.0, np.nan, 1.5], equal_nan=True)
+    assert "nats per answer token\n(lower is better)" in ax.get_ylabel()
+    assert "n = 3 steps" in ax.get_xlabel()
+
+
+def test_a_long_training_gets_the_mean_of_its_last_tenth(ax):
+    plots.plot_training(ax, [{"step": step, "loss": float(step)} for step in range(1, 31)])
+    each, smooth = ax.lines
+    assert list(each.get_ydata()) == list(range(1, 31))
+    assert (smooth.get_xdata()[0], smooth.get_ydata()[0]) == (3, (1 + 2 + 3) / 3)
+    assert (smooth.get_xdata()[-1], smooth.get_ydata()[-1]) == (30, (28 + 29 + 30) / 3)
+
+
+def test_configurations_with_equal_rankings_share_a_marker_named_by_what_makes_the_ranking(tmp_path, ax):
+    run = make_run(tmp_path, score=lambda label, q: 0.5 if label.startswith("dense") else 0.02 * q)
+    plots.plot_ranking_metrics(ax, run, "dev")
+    assert [x for x, _ in points(ax)] == [0.25, pytest.approx(0.01 * 5.5)]  # the hand-made nDCG is half the score
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["dense", "bm25"]
+    assert names(ax) == ["nDCG@10"]
+
+
+def test_a_configuration_looks_the_same_on_every_split_and_in_every_figure(run):
+    def look(draw, wanted: str, *arguments) -> tuple[str, str]:
+        ax = draw(Figure().subplots(), run, *arguments)
+        markers = [line for line in ax.lines if line.get_marker() != "None"]
+        line = markers[[name.split(" ")[0] for name in names(ax)].index(wanted)]
+        return line.get_color(), line.get_marker()
+
+    seen = {
+        look(plots.plot_leaderboard, "dense/tuned", "dev", "f1"),
+        look(plots.plot_leaderboard, "dense/tuned", "test", "f1"),
+        look(plots.plot_leaderboard, "dense/tuned", "dev", "ndcg@10"),
+        look(plots.plot_differences, "dense/tuned", "dev", "f1", configuration_id("bm25/base")),
+    }
+    assert seen == {plots.looks(run)[configuration_id("dense/tuned")]}
+
+
+def test_fifty_six_configurations_look_different_and_neighbours_twice():
+    run = SimpleNamespace(labels={f"c{j:02}": "" for j in range(56)})
+    drawn = list(plots.looks(run).values())
+    assert len(set(drawn)) == 56
+    assert all(a.colour != b.colour and a.marker != b.marker for a, b in pairwise(drawn))
+
+
+def test_one_configuration_without_generator_is_drawn_and_says_what_it_lacks(lone, ax):
+    plots.plot_leaderboard(ax, lone, "dev", "ndcg@10")
+    assert names(ax) == ["bm25"]
+    assert len(points(ax)) == 1
+    for draw, arguments in ((plots.plot_differences, ("dev", "ndcg@10", "bm25")), (plots.plot_effects, ("ndcg@10",))):
+        empty = draw(Figure().subplots(), lone, *arguments)
+        assert "no" in " ".join(texts(empty)).lower()
+        assert points(empty) == []
+
+
+def test_one_query_has_no_interval_and_no_p_and_is_drawn_without(tmp_path, ax):
+    run = make_run(tmp_path, n=1, failed=())
+    plots.plot_leaderboard(ax, run, "dev", "f1")
+    assert len(points(ax)) == 4
+    assert intervals(ax) == []
+    assert "n = 1 query" in ax.get_xlabel()
+    assert [text for text in texts(ax) if text == "a"] == ["a"] * 4  # without a test nothing is distinguishable
+    other = plots.plot_differences(Figure().subplots(), run, "dev", "f1", configuration_id("bm25/base"))
+    assert texts(other).count("–") == 3
+
+
+def test_a_metric_without_a_good_end_promises_none():
+    assert plots.direction("abstained") == "neither end is better"
+    assert plots.direction("f1") == plots.direction("ndcg@10") == "higher is better"
+
+
+@pytest.mark.parametrize(
+    ("metric", "name"),
+    [("f1", "F1"), ("ndcg@10", "nDCG@10"), ("recall@300w", "recall within 300 words"), ("mine", "mine")],
+)
+def test_metrics_have_the_names_people_write(metric, name):
+    assert plots.metric_name(metric) == name
+
+
+@pytest.mark.parametrize(("p", "text"), [(None, "–"), (0.0004, "< .001"), (0.0321, ".032"), (0.9999, "1"), (1.0, "1")])
+def test_p_values_are_written_for_reading(p, text):
+    assert plots.p_text(p) == text
+
+
+def test_what_was_not_measured_is_refused_with_what_was(run, ax):
+    with pytest.raises(InputError, match=r"'dev f2'; allowed: dev f1, dev ndcg@10, test f1"):
+        plots.plot_leaderboard(ax, run, "dev", "f2")
+    with pytest.raises(InputError, match="unknown configuration 'nobody'"):
+        plots.plot_differences(ax, run, "dev", "f1", "nobody")
+    with pytest.raises(InputError, match="dense/base was not measured by f1 on 'test'"):
+        plots.plot_wins(ax, run, "test", "f1", configuration_id("dense/base"), configuration_id("bm25/base"))
+
+
+def nothing_is_cut(file: Path) -> bool:
+    """Whether the outermost two pixels of a picture are white all round."""
+    picture = matplotlib.image.imread(file)[..., :3]
+    return all((edge == 1).all() for edge in (picture[:2], picture[-2:], picture[:, :2], picture[:, -2:]))
+
+
+def test_all_figures_of_a_run_are_saved_and_nothing_is_cut(run, tmp_path):
+    files = plots.save_figures(run, tmp_path / "new" / "figures")
+    assert [file.name for file in files] == ["leaderboard.png", "differences.png", "effects.png", "wins.png", "rankings.png"]
+    assert all(nothing_is_cut(file) for file in files)
+    assert all(matplotlib.image.imread(file).shape[1] == round(plots.WIDTH * 150) for file in files)
+
+
+def test_one_configuration_saves_what_fits(lone, tmp_path):
+    files = plots.save_figures(lone, tmp_path)
+    assert [file.name for file in files] == ["leaderboard.png", "differences.png", "effects.png", "rankings.png"]
+    assert all(nothing_is_cut(file) for file in files)
+
+
+def test_long_labels_are_not_cut(tmp_path):
+    axes = {
+        "retriever": ["bm25-with-english-stemmer-and-stop-words", "hybrid-of-three-retrievers-by-reciprocal-ranks"],
+        "reranker": ["none", "cross-encoder-ms-marco-minilm-l6-v2-top-fifty"],
+    }
+    labels = ["/".join(values) for values in product(*axes.values())]
+    run = make_run(tmp_path, axes, failed=((labels[0], "dev", 0),), score=lambda label, q: (labels.index(label) + q) / 20)
+    # only the finalists are on test, and none of these is one: report on the selection split
+    run.manifest["report"]["split"] = "dev"
+    assert all(nothing_is_cut(file) for file in plots.save_figures(run, tmp_path / "figures"))
+
+
+def test_figures_and_views_load_no_torch_and_open_no_window():
+    unwanted = ("torch", "scipy", "transformers", "matplotlib.pyplot")
+    code = f"import sys, workbench.plots, workbench.widgets; print([m for m in {unwanted} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

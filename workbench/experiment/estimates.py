@@ -1,0 +1,138 @@
+"""What a plan will cost: units of work per stage, and the rates this machine showed before."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from workbench.data.chunking import WORD
+from workbench.experiment.plan import PlannedStage, closure
+from workbench.experiment.session import Session, Timing
+from workbench.experiment.stages import Adapter, Answers, DenseRanking, Embeddings, Reranked, Stage
+
+RATES = "rates.json"
+TOKENS_PER_WORD = 1.45  # of English with some code, for sub-word vocabularies of 30,000 to 50,000
+TEMPLATE_TOKENS = 90
+
+# seconds per unit on two cores with bfloat16, until this machine has shown its own
+FIRST_RATES = {"embedding": 0.02, "pairs": 0.006, "training": 0.0033, "generation": 0.0013}
+PRECISION_FACTOR = {"float32": 2.5, "bfloat16": 1.0}
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What computing a stage takes: units of work of one kind, model tokens, and seconds at the known rate."""
+
+    kind: str
+    units: int
+    tokens: int
+    seconds: float
+
+
+class Estimator:
+    """Estimates of stages; keeps what this machine showed in the store."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.path = session.store.folder / RATES
+        self.rates = self._read()
+        self._passages: dict[str, tuple[int, float]] = {}
+
+    def cost(self, stage: Stage) -> Cost:
+        """An upper bound: items that other stages or runs share are counted for each stage."""
+        if isinstance(stage, Embeddings):
+            return self._cost("embedding", self.passages(stage.passages)[0], 0)
+        if isinstance(stage, DenseRanking):
+            return self._cost("embedding", self._queries(stage.split), 0)
+        if isinstance(stage, Reranked):
+            top = min(stage.reranker.top, self.passages(stage.passages)[0])
+            return self._cost("pairs", self._queries(stage.split) * top, 0)
+        if isinstance(stage, Adapter):
+            lora = stage.generator.lora
+            examples = min(self._queries(stage.ranking.split), lora.examples or 10**9) * lora.epochs
+            tokens = int(examples * self._prompt_tokens(stage.passages, stage.shown))
+            return self._cost("training", tokens, tokens)
+        if isinstance(stage, Answers):
+            prompts = self._queries(stage.ranking.split)
+            tokens = int(prompts * (self._prompt_tokens(stage.passages, stage.shown) + stage.generator.max_new_tokens / 2))
+            return self._cost("generation", tokens, tokens)
+        return Cost(stage.name, self._queries_or_passages(stage), 0, 0.05)
+
+    def total(self, planned: Sequence[PlannedStage]) -> Cost:
+        """Cost of all stages of a plan that the store lacks."""
+        costs = [self.cost(one.stage) for one in planned if not one.found]
+        return Cost("all", len(costs), sum(c.tokens for c in costs), sum(c.seconds for c in costs))
+
+    def passages(self, stage: Any) -> tuple[int, float]:
+        """Passages of a stage, counted without storing them, and their mean length in words."""
+        if stage.key not in self._passages:
+            n = words = 0
+            for batch in self.session.dataset.documents["text"].iterchunks():
+                for text in batch:
+                    length = sum(1 for _ in WORD.finditer(text.as_py()))
+                    size, step = stage.chunking.words, (stage.chunking.words or 0) - stage.chunking.overlap
+                    pieces = 1 if size is None else -(-max(length - stage.chunking.overlap, 1) // step) if length else 0
+                    n, words = n + pieces, words + min(length, size or length) * pieces
+            self._passages[stage.key] = (n, words / max(n, 1))
+        return self._passages[stage.key]
+
+    def learn(self, timings: Iterable[Timing], counts: dict[str, Any]) -> None:
+        """Keeps the rates a run showed, for the next plan; recent ones weigh as much as all before."""
+        shown: dict[str, tuple[float, float]] = {}
+        for timing in timings:
+            kind = {"generation": "generation", "adapter": "training"}.get(timing.stage)
+            if kind and timing.tokens:
+                seconds, units = shown.get(kind, (0.0, 0.0))
+                shown[kind] = (seconds + timing.seconds, units + timing.tokens)
+        for stage, kind, items in (("embeddings", "embedding", "embeddings"), ("reranked", "pairs", "pairs")):
+            seconds = sum(t.seconds for t in timings if t.stage == stage)
+            if counts[items].computed and seconds:
+                shown[kind] = (seconds, counts[items].computed)
+        for kind, (seconds, units) in shown.items():
+            name = self._name(kind)
+            rate = seconds / units
+            self.rates[name] = (self.rates[name] + rate) / 2 if name in self.rates else rate
+        self.rates["peak_gb"] = max(self.rates.get("peak_gb", 0.0), peak_gb())
+        temporary = self.path.with_suffix(f".{os.getpid()}")
+        temporary.write_text(json.dumps(self.rates, indent=1, sort_keys=True))
+        temporary.rename(self.path)
+
+    def memory_gb(self) -> float | None:
+        """Peak memory of the largest run into this store, in GB; None before the first."""
+        return self.rates.get("peak_gb")
+
+    def _cost(self, kind: str, units: int, tokens: int) -> Cost:
+        factor = PRECISION_FACTOR[self.session.machine.precision]
+        return Cost(kind, units, tokens, units * self.rates.get(self._name(kind), FIRST_RATES[kind] * factor))
+
+    def _name(self, kind: str) -> str:
+        return f"{self.session.machine.arithmetic} {kind}"
+
+    def _prompt_tokens(self, passages: Any, shown: int) -> float:
+        return TEMPLATE_TOKENS + shown * self.passages(passages)[1] * TOKENS_PER_WORD
+
+    def _queries(self, split: str) -> int:
+        return self.session.dataset.splits[split]
+
+    def _queries_or_passages(self, stage: Stage) -> int:
+        split = getattr(stage, "split", None)
+        if split:
+            return self._queries(split)
+        passages = next((s for s in closure(stage) if s.name == "passages"), None)
+        return self.passages(passages)[0] if passages else 0
+
+    def _read(self) -> dict[str, float]:
+        try:
+            return json.loads(Path(self.path).read_text())
+        except (OSError, ValueError):
+            return {}
+
+
+def peak_gb() -> float:
+    """Peak memory of this process so far, in GB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9

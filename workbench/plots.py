@@ -1,0 +1,504 @@
+"""Figures of a run. `plot_x(ax, data, ...)` draws on a matplotlib Axes and returns it; `save_figures` alone writes files.
+
+Figures show the tables of the run folder and compute nothing that is not in them. A configuration has the same colour
+and marker in every figure. With `style()` around them, figures look alike; without it they say the same.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from itertools import pairwise
+from math import nan
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib.style
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import offset_copy
+
+from workbench.errors import InputError, unknown
+from workbench.evaluation.statistics import PairedComparison, letters
+from workbench.experiment.results import WORST
+from workbench.experiment.run import Run
+
+STYLE = Path(__file__).with_name("workbench.mplstyle")
+ALPHA = 0.05  # a Holm-adjusted p below it is called significant
+WIDTH = 7.5  # inches
+LABEL_WIDTH = 38  # characters of a configuration's label in one line
+TITLE_WIDTH = 34  # characters of a title beside such labels
+
+# Colour-blind-safe (Okabe and Ito 2008), without yellow; seven colours and eight markers have no common factor, so the
+# first 56 configurations differ in one of the two, and neighbours in both.
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p")
+WIN, LOSS, LINE = COLOURS[0], COLOURS[1], "#555555"
+
+METRICS = {"f1": "F1", "em": "exact match", "contains": "answer contained", "grounded": "groundedness", "abstained": "abstention"}
+MEASURES = {"ndcg": "nDCG", "mrr": "MRR", "map": "MAP"}
+DIRECTIONLESS = {"abstained"}  # neither more nor less of it is better in itself
+RANKING_AXES = ("chunking", "retriever", "reranker")
+
+
+class Look(NamedTuple):
+    """How a configuration is drawn everywhere."""
+
+    colour: str
+    marker: str
+
+
+def style() -> AbstractContextManager[None]:
+    """The workbench's look, a context: figures are made *and* saved inside it."""
+    return matplotlib.style.context(str(STYLE))
+
+
+def figure(rows: int, names: Iterable[str] = ()) -> Figure:
+    """An empty figure high enough for a plot of that many rows, whose names may be long; of no window: nothing to close."""
+    return Figure(figsize=(WIDTH, height(rows, names)), layout="constrained")
+
+
+def height(rows: int, names: Iterable[str] = ()) -> float:
+    """Inches that a plot of that many rows takes, where the longest of its names is wrapped."""
+    lines = max((_wrapped(name, LABEL_WIDTH).count("\n") + 1 for name in names), default=1)
+    return 1.7 + (0.14 + 0.2 * lines) * max(rows, 2)
+
+
+def metric_name(metric: str) -> str:
+    """A metric as people write it: ``f1`` -> F1, ``ndcg@10`` -> nDCG@10, ``recall@300w`` -> recall within 300 words."""
+    measure, at, cutoff = metric.partition("@")
+    name = MEASURES.get(measure, METRICS.get(measure, measure))
+    return f"{name} within {cutoff[:-1]} words" if cutoff.endswith("w") else f"{name}{at}{cutoff}"
+
+
+def direction(metric: str) -> str:
+    """Which end of a metric is good."""
+    return "neither end is better" if metric in DIRECTIONLESS else "higher is better"
+
+
+def looks(run: Run) -> dict[str, Look]:
+    """Configuration id -> how it is drawn, by its position among the sorted ids."""
+    return {c: Look(COLOURS[j % len(COLOURS)], MARKERS[j % len(MARKERS)]) for j, c in enumerate(sorted(run.labels))}
+
+
+def axis_names(run: Run) -> str:
+    """What the parts of a label mean: the axes that vary, as in ``retriever/reranker``."""
+    columns = [name for name in run.configurations[0] if name not in {"configuration", "label", "prompt_mismatch", "keys"}]
+    return "/".join(name for name in columns if len({row[name] for row in run.configurations}) > 1)
+
+
+# --- Rows of the tables, as the figures and dashboards show them ------------------------------------------------------
+
+
+def ranked(run: Run, split: str, metric: str) -> list[dict[str, Any]]:
+    """Rows of the leaderboard, best first, equal means in the order of ids.
+
+    Raises:
+        InputError: nothing was measured by that metric on that split; the message lists what was.
+    """
+    rows = [row for row in run.leaderboard if (row["split"], row["metric"]) == (split, metric)]
+    if not rows:
+        raise unknown("split and metric", f"{split} {metric}", {f"{r['split']} {r['metric']}" for r in run.leaderboard})
+    return sorted(rows, key=lambda row: (-row["mean"], row["configuration"]))
+
+
+def compared(run: Run, split: str, metric: str) -> list[dict[str, Any]]:
+    """Rows of comparisons.csv on a split and metric: one family for Holm's adjustment."""
+    return [row for row in run.comparisons if (row["split"], row["metric"]) == (split, metric)]
+
+
+def significance_letters(run: Run, split: str, metric: str) -> dict[str, str]:
+    """Configuration id -> letters; two that share one do not differ significantly (Holm-adjusted p not below .05)."""
+    pairs = [
+        PairedComparison(
+            a=row["a"],
+            b=row["b"],
+            n=row["n"],
+            n_groups=row["n"],  # not in the table; letters come from p_holm alone
+            difference=row["difference"],
+            low=_number(row["ci_low"]),
+            high=_number(row["ci_high"]),
+            p=_number(row["p"]),
+            p_holm=_number(row["p_holm"]),
+            smallest_detectable=_number(row["smallest_detectable"]),
+        )
+        for row in compared(run, split, metric)
+    ]
+    return letters(pairs, [row["configuration"] for row in ranked(run, split, metric)], ALPHA)
+
+
+def significant(row: Mapping[str, Any]) -> bool:
+    """Whether a comparison's or effect's Holm-adjusted p is below .05; a missing p is not."""
+    return row["p_holm"] is not None and row["p_holm"] < ALPHA
+
+
+def p_text(p: float | None) -> str:
+    """A p-value for reading: ``.032``, ``< .001``, ``1``; a dash where there is none."""
+    if p is None:
+        return "–"
+    if p < 0.001:
+        return "< .001"
+    return "1" if p >= 0.9995 else f"{p:.3f}"[1:]
+
+
+def _number(value: float | None) -> float:
+    return nan if value is None else value
+
+
+# --- Figures ----------------------------------------------------------------------------------------------------------
+
+
+def plot_leaderboard(ax: Axes, run: Run, split: str, metric: str) -> Axes:
+    """Mean of each configuration with its 95 % interval, best on top, the baseline as a line, letters at the right edge.
+
+    Raises:
+        InputError: nothing was measured by that metric on that split.
+    """
+    rows, drawn, groups = ranked(run, split, metric), looks(run), significance_letters(run, split, metric)
+    for y, row in enumerate(rows):
+        _dot(ax, y, row["mean"], row["ci_low"], row["ci_high"], drawn[row["configuration"]])
+        _at_right(ax, y, groups[row["configuration"]])
+    _rows(ax, [_failing(run.labels[row["configuration"]], row["failed"]) for row in rows], axis_names(run))
+    baseline = next((row for row in rows if row["configuration"] == run.manifest["baseline"]), None)
+    if baseline:
+        _line(ax, baseline["mean"], f"baseline {baseline['mean']:.3f}")
+    if len(rows) > 1:
+        _at_right(ax, -1, "letters")
+    shared = "\nsame letter: no significant difference" if len(rows) > 1 else ""
+    ax.set_xlabel(f"mean {metric_name(metric)} ({direction(metric)})\n{_n(rows)}, 95 % intervals{shared}")
+    ax.set_title(f"{metric_name(metric)} on {split}", pad=24)
+    return ax
+
+
+def plot_differences(ax: Axes, run: Run, split: str, metric: str, against: str) -> Axes:
+    """Paired difference of each configuration to one of them, with 95 % interval and Holm-adjusted p; filled: significant.
+
+    Args:
+        ax: where to draw.
+        run: the run.
+        split: measured on it.
+        metric: measured by it.
+        against: id of the configuration that is subtracted.
+
+    Raises:
+        InputError: nothing was measured by that metric on that split, or not for `against`.
+    """
+    ids = [row["configuration"] for row in ranked(run, split, metric)]
+    if against not in ids:
+        raise unknown("configuration", against, [f"{c} ({run.labels[c]})" for c in ids])
+    pairs = [pair for c in ids if c != against and (pair := run.comparison(c, against, split, metric))]
+    ax.set_title(f"{metric_name(metric)} on {split}: difference to\n{_wrapped(run.labels[against], TITLE_WIDTH)}", pad=24)
+    if not pairs:
+        return _note(ax, "There is no other configuration to compare with.")
+    pairs.sort(key=lambda pair: (-pair["difference"], pair["a"]))
+    drawn, family = looks(run), len(compared(run, split, metric))
+    _forest(ax, pairs, [run.labels[pair["a"]] for pair in pairs], axis_names(run), [drawn[pair["a"]] for pair in pairs])
+    ax.set_xlabel(
+        f"difference in mean {metric_name(metric)} (right of 0: {_better(metric)})\n"
+        f"{_n(pairs)}, 95 % intervals, p adjusted over {_count(family, 'pair')}"
+    )
+    return ax
+
+
+def plot_effects(ax: Axes, run: Run, metric: str) -> Axes:
+    """Effect of each axis: one level minus another, averaged over the other axes; filled: significant.
+
+    Raises:
+        InputError: the metric was not measured on the selection split.
+    """
+    split = run.select[0]
+    ranked(run, split, metric)
+    rows = [row for row in run.effects if row["metric"] == metric]
+    ax.set_title(f"What each axis does to {metric_name(metric)} on {split}", pad=24)
+    if not rows:
+        return _note(ax, "No axis has two levels that can be compared.")
+    _forest(ax, rows, [_effect_name(row) for row in rows], "axis: first − second", [Look(COLOURS[0], "o")] * len(rows))
+    ax.set_xlabel(
+        f"effect on mean {metric_name(metric)} (right of 0: the first is {_better(metric)})\n"
+        f"{_n(rows)}, 95 % intervals, p adjusted over {_count(len(rows), 'effect')}"
+    )
+    return ax
+
+
+def plot_wins(ax: Axes, run: Run, split: str, metric: str, a: str, b: str) -> Axes:
+    """Difference of two configurations on each query, largest first, with the number of wins, losses and ties.
+
+    A failed item counts as the metric's worst value, as in the leaderboard.
+
+    Raises:
+        InputError: one of them was not measured by that metric on that split.
+    """
+    first, second = (_values(run, c, split, metric) for c in (a, b))
+    gaps = sorted((first[query] - second[query] for query in first.keys() & second.keys()), reverse=True)
+    wins, losses = sum(gap > 0 for gap in gaps), sum(gap < 0 for gap in gaps)
+    at = range(1, len(gaps) + 1)
+    won: dict[str, Any] = {"color": WIN, "label": f"{_better(metric)}: {wins}"}
+    lost = {"facecolor": LOSS, "hatch": "///", "edgecolor": "black", "linewidth": 0.6, "label": f"{_worse(metric)}: {losses}"}
+    ax.bar(at[:wins], gaps[:wins], **won)
+    ax.bar(at[len(gaps) - losses :], gaps[len(gaps) - losses :], **lost)
+    equal = ax.axhline(0, color=LINE, linewidth=1, label=f"equal: {len(gaps) - wins - losses}")
+    ax.set_xlim(0.25, len(gaps) + 0.75)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    handles = [Patch(**won), Patch(**lost), equal]
+    ax.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, borderpad=0, ncols=3)
+    ax.set_title(_wrapped(run.labels[a], 50) + "\n" + _wrapped(f"against {run.labels[b]}, on {split}", 50), pad=26)
+    ax.set_xlabel(f"queries, ordered by difference (n = {_count(len(gaps), 'query')})")
+    ax.set_ylabel(f"difference in {metric_name(metric)}\n(above 0: the first is {_better(metric)})")
+    return ax
+
+
+def plot_training(ax: Axes, curve: Sequence[Mapping[str, Any]]) -> Axes:
+    """Loss of each step of a training, and the mean of the last tenth of the steps where there are twenty or more.
+
+    Args:
+        ax: where to draw.
+        curve: rows with ``step`` and ``loss`` (nats per answer token; None leaves a gap), as `Experiment.training_curve` gives.
+    """
+    steps, losses = [row["step"] for row in curve], [_number(row["loss"]) for row in curve]
+    ax.set_title("Training of the adapter")
+    if not steps:
+        return _note(ax, "The training has no steps.")
+    window = len(losses) // 10
+    smooth = window > 1
+    ax.plot(steps, losses, color=COLOURS[4], marker=None if smooth else "o", linewidth=1, label="each step")
+    if smooth:
+        means = [sum(losses[i - window + 1 : i + 1]) / window for i in range(window - 1, len(losses))]
+        ax.plot(steps[window - 1 :], means, color=COLOURS[0], label=f"mean of {window} steps")
+        ax.legend(loc="upper right")
+    ax.set_ylim(bottom=0)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.set_xlabel(f"optimizer step (n = {_count(len(steps), 'step')})")
+    ax.set_ylabel("loss, nats per answer token\n(lower is better)")
+    return ax
+
+
+def plot_ranking_metrics(ax: Axes, run: Run, split: str) -> Axes:
+    """Metrics of rankings, one row each, a marker with 95 % interval for every ranking that differs.
+
+    Configurations with equal figures by all of these metrics, such as those that differ in the prompt alone, share a marker:
+    that of the first in the order of ids. The best by the first metric comes first.
+
+    Raises:
+        InputError: no metric of rankings was measured on that split.
+    """
+    metrics = ranking_metrics(run, split)
+    if not metrics:
+        raise InputError(f"run {run.folder.name} has no metric of rankings on {split!r}; such metrics are named like ndcg@10")
+    tables = _ranking_tables(run, split)
+    distinct = _distinct_rankings(run, tables)
+    drawn, step = looks(run), 0.7 / len(distinct)
+    for j, (configuration, label) in enumerate(distinct.items()):
+        for i, metric in enumerate(metrics):
+            row = tables[metric][configuration]
+            y = i + (j - (len(distinct) - 1) / 2) * step
+            _dot(ax, y, row["mean"], row["ci_low"], row["ci_high"], drawn[configuration], _wrapped(label, 60) if i == 0 else None)
+    _rows(ax, [metric_name(metric) for metric in metrics], "")
+    for y, _ in pairwise(range(len(metrics))):
+        ax.axhline(y + 0.5, color="#D9D9D9", linewidth=0.8)
+    ax.set_title(f"Rankings on {split}")
+    ax.set_xlabel(f"mean (higher is better)\n{_n([row for t in tables.values() for row in t.values()])}, 95 % intervals")
+    columns = 2 if len(distinct) > 4 and all(len(label) < 30 for label in distinct.values()) else 1
+    below = offset_copy(ax.transAxes, fig=ax.figure, y=-56, units="points")
+    ax.legend(loc="upper left", bbox_to_anchor=(0, 0), bbox_transform=below, borderpad=0, ncols=columns)
+    return ax
+
+
+def save_figures(run: Run, folder: str | Path) -> list[Path]:
+    """Writes the figures of a run as PNG, 150 dots per inch, into a folder, which is made where it does not exist.
+
+    Always leaderboard.png (the selection split, and below it the report split), differences.png (to the baseline, on the report
+    split) and effects.png; wins.png where the best configuration is not the baseline and both were reported; rankings.png
+    where rankings were measured.
+
+    Returns:
+        The files written.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    with style():
+        for name, drawn in _figures(run):
+            written.append(folder / f"{name}.png")
+            drawn.savefig(written[-1], dpi=150)
+    return written
+
+
+def figures(run: Run) -> dict[str, Figure]:
+    """The figures that `save_figures` writes, by name, for showing in a notebook (inside `style`)."""
+    with style():
+        return dict(_figures(run))
+
+
+def ranking_metrics(run: Run, split: str) -> list[str]:
+    """Metrics of rankings that were measured on a split, sorted; they have a cut-off in their names."""
+    return sorted({row["metric"] for row in run.leaderboard if row["split"] == split and "@" in row["metric"]})
+
+
+def _figures(run: Run) -> Iterator[tuple[str, Figure]]:
+    """Name and figure of everything that fits the run."""
+    (select, metric), baseline = run.select, run.manifest["baseline"]
+    reported_any = any((row["split"], row["metric"]) == (run.report_split, metric) for row in run.leaderboard)
+    report = run.report_split if reported_any else select
+    yield "leaderboard", _leaderboards(run, list(dict.fromkeys([select, report])), metric)
+    reported = [row["configuration"] for row in ranked(run, report, metric)]
+    drawn = figure(len(reported) - 1, run.labels.values())
+    plot_differences(drawn.subplots(), run, report, metric, baseline if baseline in reported else run.best)
+    yield "differences", drawn
+    effects = [row for row in run.effects if row["metric"] == metric]
+    drawn = figure(len(effects), map(_effect_name, effects))
+    plot_effects(drawn.subplots(), run, metric)
+    yield "effects", drawn
+    if run.best != baseline and {run.best, baseline} <= set(reported):
+        drawn = figure(6)
+        plot_wins(drawn.subplots(), run, report, metric, run.best, baseline)
+        yield "wins", drawn
+    if ranking_metrics(run, report):
+        tables = _ranking_tables(run, report)
+        distinct = _distinct_rankings(run, tables)
+        lines = sum(_wrapped(label, 60).count("\n") + 1 for label in distinct.values())
+        drawn = figure(round(len(tables) * (1 + 0.6 * len(distinct)) + 0.8 * lines))
+        plot_ranking_metrics(drawn.subplots(), run, report)
+        yield "rankings", drawn
+
+
+def _leaderboards(run: Run, splits: Sequence[str], metric: str) -> Figure:
+    """One leaderboard below the other, on one scale."""
+    heights = [height(len(ranked(run, split, metric)), run.labels.values()) for split in splits]
+    drawn = Figure(figsize=(WIDTH, sum(heights)), layout="constrained")
+    axes = drawn.subplots(len(splits), squeeze=False, sharex=True, height_ratios=heights)[:, 0]
+    for ax, split in zip(axes, splits, strict=True):
+        plot_leaderboard(ax, run, split, metric)
+        ax.tick_params(labelbottom=True)
+    return drawn
+
+
+# --- Parts of figures -------------------------------------------------------------------------------------------------
+
+
+def _dot(
+    ax: Axes, y: float, x: float, low: float | None, high: float | None, look: Look, label: str | None = None, filled: bool = True
+) -> None:
+    """A marker at (x, y), with its interval where there is one."""
+    if low is not None and high is not None:
+        ax.plot([low, high], [y, y], color=look.colour, linewidth=1.8, solid_capstyle="butt", zorder=2)
+    face = look.colour if filled else "white"
+    ax.plot([x], [y], look.marker, color=look.colour, markerfacecolor=face, markeredgewidth=1.5, label=label, zorder=3)
+
+
+def _forest(ax: Axes, rows: Sequence[Mapping[str, Any]], names: Sequence[str], title: str, drawn: Sequence[Look]) -> None:
+    """Differences with intervals, a line at zero, and adjusted p at the right edge."""
+    for y, (row, look) in enumerate(zip(rows, drawn, strict=True)):
+        _dot(ax, y, row["difference"], row["ci_low"], row["ci_high"], look, filled=significant(row))
+        _at_right(ax, y, p_text(row["p_holm"]))
+    _at_right(ax, -1, "p (Holm)")
+    _rows(ax, names, title)
+    _line(ax, 0.0, "no difference")
+
+
+def _rows(ax: Axes, names: Sequence[str], title: str) -> None:
+    """Named rows, the first on top."""
+    ax.set_yticks(range(len(names)), [_wrapped(name, LABEL_WIDTH) for name in names])
+    ax.set_ylim(len(names) - 0.4, -0.6)
+    ax.tick_params(axis="y", length=0)
+    ax.spines["left"].set_visible(False)
+    ax.grid(axis="x")
+    ax.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
+    if title:
+        _above(ax, _wrapped(title, LABEL_WIDTH), 0, -4, "right")
+
+
+def _at_right(ax: Axes, y: float, text: str) -> None:
+    """Text at the right edge, in a row, or above the first for y = -1."""
+    if y < 0:
+        _above(ax, text, 1, 8, "left")
+        return
+    ax.annotate(text, (1, y), (8, 0), xycoords=ax.get_yaxis_transform(), textcoords="offset points", ha="left", va="center")
+
+
+def _above(ax: Axes, text: str, x: float, points: float, alignment: str) -> None:
+    """A heading above the Axes, at x (fraction of its width) and some points aside."""
+    ax.annotate(text, (x, 1), (points, 6), xycoords="axes fraction", textcoords="offset points", ha=alignment, color=LINE)
+
+
+def _line(ax: Axes, x: float, text: str) -> None:
+    """A dashed vertical line with its meaning above it, which near an edge stands inside, clear of the headings there."""
+    ax.axvline(x, color=LINE, linestyle="--", linewidth=1.2, zorder=1)
+    low, high = ax.get_xlim()
+    side = "left" if x < low + 0.25 * (high - low) else "right" if x > low + 0.75 * (high - low) else "center"
+    ax.annotate(text, (x, 1), (0, 6), xycoords=ax.get_xaxis_transform(), textcoords="offset points", ha=side, color=LINE)
+
+
+def _note(ax: Axes, text: str) -> Axes:
+    """Says in an empty figure why it is empty."""
+    ax.set_axis_off()
+    ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center")
+    return ax
+
+
+def _wrapped(label: str, width: int) -> str:
+    """A long label in several lines, broken behind a slash, a hyphen or a space where it has one."""
+    lines = textwrap.wrap(label.replace("/", "/ "), width)
+    return "\n".join(line.replace("/ ", "/") for line in lines)
+
+
+def _effect_name(row: Mapping[str, Any]) -> str:
+    return f"{row['axis']}: {row['a']} − {row['b']}"
+
+
+def _failing(label: str, failed: int) -> str:
+    return f"{label} ({failed} failed)" if failed else label
+
+
+def _count(n: int, noun: str) -> str:
+    """``1 query``, ``12 queries``."""
+    return f"{n} {noun if n == 1 else noun[:-1] + 'ies' if noun.endswith('y') else noun + 's'}"
+
+
+def _n(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Number of queries, ``n = 12 queries``, or its range where rows differ."""
+    low, high = min(row["n"] for row in rows), max(row["n"] for row in rows)
+    return f"n = {_count(high, 'query')}" if low == high else f"n = {low} to {high} queries"
+
+
+def _values(run: Run, configuration: str, split: str, metric: str) -> dict[str, float]:
+    """Query id -> value; a failure has the worst."""
+    wanted = (configuration, split, metric)
+    found = {
+        row["query_id"]: WORST if row["value"] is None else row["value"]
+        for row in run.results
+        if (row["configuration"], row["split"], row["metric"]) == wanted
+    }
+    if not found:
+        name = run.labels.get(configuration, configuration)
+        raise InputError(f"{name} was not measured by {metric} on {split!r} in run {run.folder.name}")
+    return found
+
+
+def _better(metric: str) -> str:
+    return "more" if metric in DIRECTIONLESS else "better"
+
+
+def _worse(metric: str) -> str:
+    return "less" if metric in DIRECTIONLESS else "worse"
+
+
+def _ranking_tables(run: Run, split: str) -> dict[str, dict[str, dict[str, Any]]]:
+    """Metric of rankings -> configuration id, best first -> row of the leaderboard."""
+    return {m: {row["configuration"]: row for row in ranked(run, split, m)} for m in ranking_metrics(run, split)}
+
+
+def _distinct_rankings(run: Run, tables: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, str]:
+    """The first configuration of each group with equal figures -> what its group shares of the axes that make a ranking."""
+    groups: dict[tuple[Any, ...], list[str]] = {}
+    for c in next(iter(tables.values())):
+        groups.setdefault(tuple((t[c]["mean"], t[c]["ci_low"], t[c]["ci_high"]) for t in tables.values()), []).append(c)
+    rows = {row["configuration"]: row for row in run.configurations}
+    axes = [axis for axis in axis_names(run).split("/") if axis in RANKING_AXES]
+    return {group[0]: _shared([rows[c] for c in group], axes) or run.labels[group[0]] for group in groups.values()}
+
+
+def _shared(rows: Sequence[Mapping[str, Any]], axes: Sequence[str]) -> str:
+    return "/".join(str(rows[0][axis]) for axis in axes if len({row[axis] for row in rows}) == 1)

@@ -1,0 +1,372 @@
+"""The views that dashboards show, each in three layers: functions without a widget in them, the widgets, their connection.
+
+A view holds no numbers of its own: it shows the tables of the run folder, so it agrees with notebooks and command line.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import ipywidgets as widgets
+import pandas as pd
+from matplotlib.figure import Figure
+
+from workbench import plots
+from workbench.errors import InputError
+from workbench.experiment.run import Run, finished
+
+log = logging.getLogger(__name__)
+
+COLUMNS = (
+    "rank",
+    "label",
+    "configuration",
+    "mean",
+    "ci_low",
+    "ci_high",
+    "n",
+    "failed",
+    "letters",
+    "difference",
+    "difference_low",
+    "difference_high",
+    "p_holm",
+)
+
+# --- Without widgets: what is shown -----------------------------------------------------------------------------------
+
+
+def runs_folder(given: str | Path = "") -> Path:
+    """The folder of all runs: the one given, else WORKBENCH_RUNS, else ``runs`` here or beside the notebook's folder."""
+    named = str(given) or os.environ.get("WORKBENCH_RUNS", "")
+    if named:
+        return Path(named).expanduser().resolve()
+    found = next((folder for folder in (Path("runs"), Path("../runs")) if folder.is_dir()), Path("runs"))
+    return found.resolve()
+
+
+def run_choices(runs: Path) -> list[tuple[str, Path]]:
+    """Finished runs below a folder, newest first, each with a name for people.
+
+    Raises:
+        InputError: there is none; the message says how to make one.
+    """
+    found = sorted(finished(runs), key=lambda folder: (folder.name, str(folder)), reverse=True)
+    if not found:
+        raise InputError(
+            f"There is no finished run in {runs}. This command makes one:\nworkbench run configs/quickstart.yaml --runs {runs}"
+        )
+    return [(run_name(folder), folder) for folder in found]
+
+
+def run_name(folder: Path) -> str:
+    """A run's experiment and time: ``quickstart, 21 November 2026, 11:41:37 UTC``, or its id where that holds no time."""
+    experiment, (stamp, _, _) = folder.parent.name, folder.name.partition("-")
+    try:
+        started = datetime.strptime(stamp, "%Y%m%dT%H%M%SZ")
+    except ValueError:
+        return f"{experiment}, {folder.name}"
+    return f"{experiment}, {started.day} {started:%B %Y, %H:%M:%S} UTC"
+
+
+def splits(run: Run) -> list[str]:
+    """Measured splits, that of the selection first: all configurations are on it."""
+    return sorted({row["split"] for row in run.leaderboard}, key=lambda split: (split != run.select[0], split))
+
+
+def metrics(run: Run, split: str) -> list[str]:
+    """Metrics on a split, that of the selection first, then those of answers, then those of rankings."""
+    found = {row["metric"] for row in run.leaderboard if row["split"] == split}
+    return sorted(found, key=lambda metric: (metric != run.select[1], "@" in metric, metric))
+
+
+def leaderboard_frame(run: Run, split: str, metric: str) -> pd.DataFrame:
+    """The leaderboard of a split by a metric, best first, each row compared with the baseline.
+
+    Returns:
+        Columns `COLUMNS`. Equal means share a rank. ``difference`` with its interval and ``p_holm`` (adjusted over all pairs) are
+        configuration - baseline, and missing for the baseline and where it was not measured.
+
+    Raises:
+        InputError: nothing was measured by that metric on that split.
+    """
+    rows, letters = plots.ranked(run, split, metric), plots.significance_letters(run, split, metric)
+    shown = []
+    for row in rows:
+        against = run.comparison(row["configuration"], run.manifest["baseline"], split, metric) or {}
+        shown.append(
+            {name: row[name] for name in ("configuration", "mean", "ci_low", "ci_high", "n", "failed")}
+            | {
+                "rank": 1 + sum(other["mean"] > row["mean"] for other in rows),
+                "label": run.labels[row["configuration"]],
+                "letters": letters[row["configuration"]],
+                "difference": against.get("difference"),
+                "difference_low": against.get("ci_low"),
+                "difference_high": against.get("ci_high"),
+                "p_holm": against.get("p_holm"),
+            }
+        )
+    frame = pd.DataFrame(shown, columns=COLUMNS)
+    numbers = ["mean", "ci_low", "ci_high", "difference", "difference_low", "difference_high", "p_holm"]
+    return frame.astype(dict.fromkeys(numbers, float))
+
+
+def verdict(run: Run) -> str:
+    """What is best, on which split it was chosen, its figure on the report split, and whether it beats the baseline there."""
+    (select, metric), report, best, baseline = run.select, run.report_split, run.best, run.manifest["baseline"]
+    name, of, row = plots.metric_name(metric), len(plots.ranked(run, select, metric)), run.row(best, report, metric)
+    start = f"Best of {of} configurations is {run.labels[best]}, chosen on {select} by {name}"
+    if of == 1:
+        start = f"The only configuration is {run.labels[best]}"
+    if row is None:
+        return f"{start}; it was not measured on {report}, so there is no figure to report."
+    start += f"; on {report} it reaches {name} {_estimate(row['mean'], row['ci_low'], row['ci_high'])}, n = {row['n']}"
+    if best == baseline:
+        return f"{start}." if of == 1 else f"{start}. It is the baseline itself: nothing tried here is better."
+    pair, against = run.comparison(best, baseline, report, metric), f"the baseline {run.labels[baseline]}"
+    if pair is None:
+        return f"{start}. It was not compared with {against} there."
+    gap, p = _estimate(pair["difference"], pair["ci_low"], pair["ci_high"], signed=True), plots.p_text(pair["p_holm"])
+    adjusted = f"p {p if p.startswith('<') else f'= {p}'}, Holm over {_pairs(len(plots.compared(run, report, metric)))}"
+    return f"{start}: {gap} against {against} ({adjusted}), {_outcome(pair)}."
+
+
+def _outcome(pair: Mapping[str, Any]) -> str:
+    if not plots.significant(pair):
+        return "no significant difference"
+    return "significantly better" if pair["difference"] > 0 else "significantly worse"
+
+
+def caveats(run: Run) -> str:
+    """What to keep in mind about the verdict: what the run could have found, and how the choice flatters; empty if nothing."""
+    (select, metric), report, best, baseline = run.select, run.report_split, run.best, run.manifest["baseline"]
+    pair, before = (run.comparison(best, baseline, split, metric) for split in (report, select))
+    said = []
+    if pair and not plots.significant(pair):
+        said.append("So this run does not show that the best beats the baseline.")
+        if pair["smallest_detectable"] is not None:
+            found = f"a true difference of {pair['smallest_detectable']:.3f}"
+            said.append(f"Of runs like it, 8 in 10 would find {found} (p not adjusted).")
+    if pair and before and report != select:
+        gap = _estimate(before["difference"], None, None, signed=True)
+        said.append(f"Where it was chosen, on {select}, the difference was {gap}.")
+    if before and report == select:
+        said.append("It was chosen and reported on the same queries, so its figure is flattered by the choice.")
+    return " ".join(said)
+
+
+def reading(run: Run, split: str, metric: str) -> str:
+    """How many pairs of the table shown differ significantly."""
+    pairs = plots.compared(run, split, metric)
+    if not pairs:
+        return "There is nothing to compare."
+    found = sum(map(plots.significant, pairs))
+    by = f"by {plots.metric_name(metric)} on {split} (Holm-adjusted p below .05)"
+    if not found:
+        return f"None of the {_pairs(len(pairs))} differs significantly {by}: the order of this table may be chance."
+    return f"{found} of {_pairs(len(pairs))} {'differs' if found == 1 else 'differ'} significantly {by}."
+
+
+def table_html(frame: pd.DataFrame, marks: Mapping[str, str], axes: str) -> str:
+    """A `leaderboard_frame` as an HTML table; `marks`: configuration id -> words for it; `axes`: what labels are made of."""
+    names = ["rank", f"configuration <small>{_breakable(axes)}</small>", "mean <small>95 % interval</small>", "letters"]
+    names += ["against baseline <small>95 % interval</small>", "p <small>Holm</small>", "n"]
+    head = "".join(f"<th scope=col>{name}</th>" for name in names)
+    body = "".join(_table_row(row, marks.get(row.configuration, "")) for row in frame.itertuples())
+    return f"<table class='wb-table'><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _table_row(row: Any, mark: str) -> str:
+    badges = "".join(f" <span class='wb-mark'>{escape(word)}</span>" for word in mark.split())
+    baseline = "baseline" in mark.split()
+    gap = "–" if pd.isna(row.difference) else _estimate_html(row.difference, row.difference_low, row.difference_high, signed=True)
+    p = "–" if baseline else plots.p_text(None if pd.isna(row.p_holm) else row.p_holm)
+    n = f"{row.n} <small>{row.failed} failed</small>" if row.failed else row.n
+    label = _breakable(row.label)
+    cells = [f"<td title='{escape(row.configuration)}'>{label}{badges}</td>"]
+    values = [_estimate_html(row.mean, row.ci_low, row.ci_high), escape(row.letters), gap, escape(p), n]
+    cells += [f"<td>{value}</td>" for value in values]
+    return f"<tr{' class=wb-chosen' if 'chosen' in mark.split() else ''}><td>{row.rank}</td>{''.join(cells)}</tr>"
+
+
+def _breakable(label: str) -> str:
+    return escape(label).replace("/", "/<wbr>")
+
+
+def marks(run: Run) -> dict[str, str]:
+    """Configuration id -> words for it: chosen, baseline, promoted."""
+    promoted = run.promoted
+    named = [("chosen", run.best), ("baseline", run.manifest["baseline"]), ("promoted", promoted and promoted["configuration"])]
+    return {c: " ".join(word for word, of in named if of == c) for _, c in named if c}
+
+
+def leaderboard_figure(run: Run, split: str, metric: str) -> Figure:
+    """`plots.plot_leaderboard` as a figure of its own."""
+    with plots.style():
+        drawn = plots.figure(len(plots.ranked(run, split, metric)), run.labels.values())
+        plots.plot_leaderboard(drawn.subplots(), run, split, metric)
+    return drawn
+
+
+def figure_html(drawn: Figure, description: str) -> str:
+    """A figure as an HTML image, never wider than the page; the description is for those who cannot see it."""
+    file = io.BytesIO()
+    with plots.style():
+        drawn.savefig(file, format="png")
+    width = round(drawn.get_figwidth() * 96)
+    data = base64.b64encode(file.getvalue()).decode()
+    return f"<img class='wb-figure' width={width} alt='{escape(description)}' src='data:image/png;base64,{data}'>"
+
+
+def error_html(error: Exception) -> str:
+    """An error as a box: what the user can mend in its own words, anything else with its type."""
+    text = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+    return f"<div class='wb-error' role=alert>{escape(text)}</div>"
+
+
+def _estimate(value: float, low: float | None, high: float | None, signed: bool = False) -> str:
+    """``0.123 [0.045, 0.201]``."""
+    sign = "+" if signed else ""
+    interval = "" if low is None or high is None or pd.isna(low) else f" [{low:{sign}.3f}, {high:{sign}.3f}]"
+    return f"{value:{sign}.3f}{interval}".replace("-0.000", "0.000").replace("+0.000", "0.000").replace("-", "−")
+
+
+def _estimate_html(value: float, low: float | None, high: float | None, signed: bool = False) -> str:
+    number, _, interval = _estimate(value, low, high, signed).partition(" ")
+    return f"{number} <small>{interval}</small>" if interval else number
+
+
+def _pairs(n: int) -> str:
+    return f"{n} pair{'' if n == 1 else 's'}"
+
+
+# --- Widgets and their connection -------------------------------------------------------------------------------------
+
+CSS = """<style>
+.wb-view {max-width: 1080px; overflow: hidden}
+.wb-view .widget-html-content, .wb-view .jupyter-widgets.widget-html-content {line-height: 1.45; overflow-x: auto}
+.wb-verdict {font-size: 16px; border-left: 4px solid #0072B2; padding: 2px 0 2px 14px; margin: 10px 0; max-width: 860px}
+.wb-caveats {font-size: 14px; color: #444; margin-top: 4px}
+.wb-reading {margin: 6px 0; max-width: 860px; font-size: 14px}
+.wb-table {border-collapse: collapse; font-size: 14px; font-variant-numeric: tabular-nums; margin: 8px 0; text-align: left}
+.wb-table th {font-weight: 600; vertical-align: bottom; border-bottom: 1.5px solid #555; padding: 4px 12px 4px 0}
+.wb-table td {border-bottom: 1px solid #ddd; padding: 5px 12px 5px 0; white-space: nowrap; vertical-align: top}
+.wb-table td:nth-child(2) {white-space: normal; min-width: 190px}
+.wb-table small {color: #595959; font-weight: 400; font-size: 12px}
+.wb-table th small, .wb-table td:last-child small {display: block}
+.wb-table tr.wb-chosen td {background: #EAF3F9}
+.wb-mark {font-size: 11px; border: 1px solid #777; border-radius: 3px; padding: 0 4px; white-space: nowrap; color: #333}
+.wb-figure {max-width: 100%; height: auto}
+.wb-error {border-left: 4px solid #D55E00; background: #FDF1EA; padding: 10px 14px; margin: 10px 0; font-size: 15px;
+  white-space: pre-wrap}
+</style>"""
+
+
+class LeaderboardView(widgets.VBox):
+    """Choose a run, a split and a metric; see what is best, the table and the figure.
+
+    Whatever goes wrong is shown in the page.
+    """
+
+    def __init__(self, runs: str | Path = "") -> None:
+        """Shows the newest finished run below a folder; see `runs_folder` for the default."""
+        self._runs = runs_folder(runs)
+        self._run: Run | None = None
+        self._frame: pd.DataFrame | None = None
+        self._said = ""
+        self._busy = False
+        self._choose_run, self._choose_split, self._choose_metric = (_dropdown(name) for name in ("run", "split", "metric"))
+        self._verdict, self._table, self._figure, self._error = (widgets.HTML() for _ in range(4))
+        self._controls = widgets.Box([self._choose_run, self._choose_split, self._choose_metric])
+        self._controls.layout = widgets.Layout(flex_flow="row wrap", overflow="visible")
+        super().__init__([widgets.HTML(CSS), self._controls, self._error, self._verdict, self._table, self._figure])
+        self.add_class("wb-view")
+        self._choose_run.observe(self._guarded(self._open), names="value")
+        self._choose_split.observe(self._guarded(self._offer_metrics), names="value")
+        self._choose_metric.observe(self._guarded(self._show), names="value")
+        self._guarded(self._start)()
+
+    @property
+    def value(self) -> pd.DataFrame | None:
+        """The table shown, as `leaderboard_frame` gives it; None while an error is shown."""
+        return self._frame
+
+    def __repr__(self) -> str:
+        return self._said
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
+        """The widget, and for a page without widgets what it says."""
+        return super()._repr_mimebundle_(**kwargs) | {"text/plain": repr(self)}
+
+    def _start(self) -> None:
+        self._controls.layout.display = "none"  # nothing to choose from, if the next line fails
+        _offer(self._choose_run, run_choices(self._runs))
+        self._controls.layout.display = "flex"
+        self._open()
+
+    def _open(self) -> None:
+        self._run = Run.open(self._choose_run.value)
+        _offer(self._choose_split, [(_split_name(self._run, split), split) for split in splits(self._run)])
+        self._offer_metrics()
+
+    def _offer_metrics(self) -> None:
+        _offer(self._choose_metric, [(plots.metric_name(m), m) for m in metrics(self._run, self._choose_split.value)])
+        self._show()
+
+    def _show(self) -> None:
+        run, split, metric = self._run, self._choose_split.value, self._choose_metric.value
+        frame = leaderboard_frame(run, split, metric)
+        said = f"<div class='wb-reading'>{escape(reading(run, split, metric))}</div>"
+        best = f"{plots.metric_name(metric)} on {split}; best is {frame['label'][0]}; the table has the figures"
+        self._said = verdict(run)
+        careful = f"<div class='wb-caveats'>{escape(caveats(run))}</div>"
+        self._verdict.value = f"<div class='wb-verdict'>{escape(self._said)}{careful}</div>"
+        self._table.value = said + table_html(frame, marks(run), plots.axis_names(run))
+        self._figure.value = figure_html(leaderboard_figure(run, split, metric), best)
+        self._error.value = ""
+        self._frame = frame
+
+    def _guarded(self, act: Callable[[], None]) -> Callable[..., None]:
+        """An action that shows its error instead of tables and figures, and does not set off another one meanwhile."""
+
+        def guarded(_: object = None) -> None:
+            if self._busy:
+                return
+            self._busy = True
+            try:
+                act()
+            except Exception as error:
+                log.exception("the leaderboard cannot be shown")
+                self._frame, self._said = None, f"{type(error).__name__}: {error}"
+                self._verdict.value = self._table.value = self._figure.value = ""
+                self._error.value = error_html(error)
+            finally:
+                self._busy = False
+
+        return guarded
+
+
+def _split_name(run: Run, split: str) -> str:
+    """``dev (chosen here)``, ``test (reported)``."""
+    roles = [role for role, of in (("chosen here", run.select[0]), ("reported", run.report_split)) if of == split]
+    return f"{split} ({', '.join(roles)})" if roles else split
+
+
+def _dropdown(name: str) -> widgets.Dropdown:
+    layout = widgets.Layout(width="auto", max_width="100%", margin="2px 24px 2px 0")
+    return widgets.Dropdown(description=name, layout=layout, style={"description_width": "auto"})
+
+
+def _offer(choice: widgets.Dropdown, options: Sequence[tuple[str, Any]]) -> None:
+    """New options; what was chosen stays chosen where it is still offered, otherwise it is the first."""
+    kept = choice.value
+    choice.options = options
+    choice.value = kept if kept in [value for _, value in options] else options[0][1]
