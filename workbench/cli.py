@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
@@ -52,6 +52,7 @@ def run(
     for note in experiment.notes:
         say(f"note: {note}")
     say(_described(experiment))
+    _print_plan(experiment, sys.stderr)
     say("1/4 passages, embeddings, indexes, rankings")
     experiment.index()
     say("2/4 fine-tuning")
@@ -72,13 +73,11 @@ def run(
 
 
 def _described(experiment: Any) -> str:
-    planned = experiment.plan()
-    missing = sum(not one.found for one in planned)
-    sizes = ", ".join(f"{n} {split}" for split, n in experiment.session.dataset.splits.items())
+    dataset = experiment.session.dataset
+    sizes = ", ".join(f"{n} {split}" for split, n in dataset.splits.items())
     return (
-        f"{experiment.settings.experiment}: {len(experiment.configurations)} configurations on {experiment.session.dataset.name} "
-        f"({experiment.session.dataset.documents.num_rows} documents; queries: {sizes}); "
-        f"{len(planned)} distinct stages, {missing} to compute; {experiment.session.machine.reason}"
+        f"{experiment.settings.experiment}: {len(experiment.configurations)} configurations on {dataset.name} "
+        f"({dataset.documents.num_rows} documents; queries: {sizes}); {experiment.session.machine.reason}"
     )
 
 
@@ -107,10 +106,10 @@ def plan(config: ConfigPath, overrides: SetOption = None, runs: RunsOption = Pat
     """Show what a run would compute: distinct stages, what the store holds, estimated tokens, seconds and memory."""
     from workbench.experiment.run import Experiment
 
-    _print_plan(Experiment.load(config, runs, overrides or ()))
+    _print_plan(Experiment.load(config, runs, overrides or ()), sys.stdout)
 
 
-def _print_plan(experiment: Experiment) -> None:
+def _print_plan(experiment: Experiment, stream: TextIO) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -120,11 +119,11 @@ def _print_plan(experiment: Experiment) -> None:
     rows, total = experiment.planned_costs()
     for row in rows:
         table.add_row(row["stage"], *(f"{row[k]:,.0f}" for k in ("distinct", "uses", "found", "missing", "tokens", "seconds")))
-    Console(file=sys.stdout).print(table)
+    Console(file=stream).print(table)
     memory = f"; peak memory of earlier runs {total['memory_gb']:.1f} GB" if total["memory_gb"] else ""
-    typer.echo(
+    stream.write(
         f"{len(experiment.configurations)} configurations; to compute for selection and report: {total['missing']} stages, "
-        f"at most {total['tokens']:,} tokens, about {total['seconds']:.0f} s at most{memory}"
+        f"at most {total['tokens']:,} tokens, about {total['seconds']:.0f} s at most{memory}\n"
     )
 
 

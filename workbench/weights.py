@@ -6,6 +6,8 @@ without downloading the built-in ones, so that a plan can be made before anythin
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import shutil
@@ -208,7 +210,8 @@ def _convert_gguf(file: Path, target: Path) -> Path:
 
     from workbench.quiet import quiet_transformers
 
-    with quiet_transformers():
+    # the bar that counts tensors cannot be turned off otherwise; errors are raised, not printed
+    with quiet_transformers(), contextlib.redirect_stderr(io.StringIO()):
         tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
         model = AutoModelForCausalLM.from_pretrained(
             file.parent, gguf_file=file.name, quantization_config=GgufConfig(dequantize=True), dtype=torch.float32

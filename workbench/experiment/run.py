@@ -57,6 +57,7 @@ class Experiment:
         session: computes stages.
         planner: knows configurations and their stages.
         runs: folder of all runs.
+        estimated_seconds: what the plan said before the first step; None until then.
     """
 
     def __init__(self, settings: config.ExperimentSettings, runs: Path, progress: Progress | None = None) -> None:
@@ -65,6 +66,7 @@ class Experiment:
         dataset, machine = settings.dataset.load(), settings.machine.resolve()
         self.planner = Planner(settings, dataset, machine, Path())
         self.session = Session(Store(self.runs / ".store"), dataset, machine, progress)
+        self.estimated_seconds: float | None = None
         self._planned: dict[str, PlannedStage] = {}
 
     @classmethod
@@ -135,6 +137,7 @@ class Experiment:
 
     def index(self) -> list[dict[str, Any]]:
         """Cuts, embeds, indexes and ranks; returns one row of facts for each index."""
+        self._note_estimate()
         wanted = [s for s in self._need(self.selected_on) if not isinstance(s, (Adapter, Answers, ScoresStage))]
         self._ensure(wanted)
         return [self._index_facts(stage) for stage in wanted if isinstance(stage, (TextIndex, DenseIndex))]
@@ -155,6 +158,7 @@ class Experiment:
 
     def finetune(self) -> list[Adapter]:
         """Trains every adapter the configurations use; returns their stages."""
+        self._note_estimate()
         adapters = [s for s in self._need(self.selected_on) if isinstance(s, Adapter)]
         self._ensure(adapters)
         return adapters
@@ -185,15 +189,16 @@ class Experiment:
         return training_examples(adapter, self.session)[0]
 
     def example(self) -> tuple[str, list[dict[str, Any]]]:
-        """The first question of the train (else selection) split, and its five best passages by the baseline's ranking."""
+        """The first judged question of the train (else selection) split, and its five best passages by the baseline's ranking."""
         data, splits = self.settings.dataset, self.session.dataset.splits
         split = data.train if data.train in splits else data.select
-        query = self.session.dataset.split(split)[0]
+        judged = self.session.dataset.judged(split).judged
+        query = next((q for q in self.session.dataset.split(split) if q.id in judged), self.session.dataset.split(split)[0])
         ranking = self.planner.measured(self.planner.baseline, split).ranking
         passages = self.session.read(next(s for s in closure(ranking) if isinstance(s, Passages)))
         ids, scores = ranking.rank([query.text], self.session)[0]
         return query.text, [
-            {"score": round(float(score), 3), "title": passages.shown(n).title, "text": passages.shown(n).text}
+            {"score": round(float(score), 3), "title": passages.shown(n).title, "text": " ".join(passages.shown(n).text.split())}
             for n, score in zip(ids[:5].tolist(), scores[:5], strict=True)
         ]
 
@@ -206,6 +211,7 @@ class Experiment:
         if folder:
             return Run.open(folder)
         started = datetime.now(UTC)
+        self._note_estimate()
         self._measure(self.selected_on)
         rows = list(self._results(self.selected_on))
         reported = [self.planner.measured(c, self.settings.dataset.report) for c in self.finalists(rows)]
@@ -252,6 +258,11 @@ class Experiment:
             for c, same in zip(self.configurations, others, strict=True)
             if c["generator"] in twins and same == dict(winner.values)
         ]
+
+    def _note_estimate(self) -> None:
+        """Keeps what the plan says before anything is computed, to be held against what it took."""
+        if self.estimated_seconds is None:
+            self.estimated_seconds = float(self.planned_costs()[1]["seconds"])
 
     def _need(self, measured: Sequence[Measured]) -> list[Stage]:
         """Distinct stages of configurations; each is noted as planned at the first time it is asked for."""
@@ -400,7 +411,9 @@ class _Writer:
             "found": sum(s["found"] for s in stages),
             "computed": sum(s["computed"] for s in stages),
         }
-        return {"stages": stages, "items": items, "totals": totals}
+        took = sum(timing.seconds for timing in self.session.timings)
+        seconds = {"estimated": round(self.experiment.estimated_seconds or 0.0, 1), "computing": round(took, 1)}
+        return {"stages": stages, "items": items, "totals": totals, "seconds": seconds}
 
     def _timings(self, measured: Sequence[Measured]) -> list[dict[str, Any]]:
         uses = {one.stage.key: one.uses for one in plan(measured, self.session.has)}

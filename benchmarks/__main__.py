@@ -1,0 +1,51 @@
+"""`python -m benchmarks [NAME]...`: measures, prints a table, writes one JSON file a benchmark."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+from benchmarks import models, sweep
+from benchmarks.harness import Measurement
+from workbench.machine import cpu_count, cpu_name, resolve
+
+RESULTS = Path(__file__).parent / "results"
+
+BENCHMARKS: dict[str, Callable[[], Measurement]] = {
+    "generation": models.batched_generation,
+    "encode-float32": lambda: models.encoding("float32", 1.15),
+    "encode-bfloat16": lambda: models.encoding("bfloat16", 1.6),
+    "warm": sweep.warm,
+    "grid": sweep.grid,
+}
+
+
+def main(names: list[str]) -> int:
+    """Runs benchmarks by name, all when none is named; 2 for an unknown name."""
+    if strange := sorted(set(names) - set(BENCHMARKS)):
+        sys.stderr.write(f"unknown benchmark {', '.join(strange)}; allowed: {', '.join(BENCHMARKS)}\n")
+        return 2
+    RESULTS.mkdir(exist_ok=True)
+    native = resolve(device="cpu").precision == "bfloat16"
+    sys.stdout.write(f"{'benchmark':64} {'goal':>8} {'ratio':>7}  {'95 % interval':17} verdict\n")
+    for name in names or BENCHMARKS:
+        if name == "encode-bfloat16" and not native:
+            sys.stdout.write(f"{name}: not measured, this processor has no bfloat16 products\n")
+            continue
+        found = BENCHMARKS[name]()
+        where = {"verdict": found.verdict, "machine": {"processor": cpu_name(), "cores": cpu_count()}}
+        (RESULTS / f"{name}.json").write_text(json.dumps(asdict(found) | where, indent=1) + "\n")
+        interval = f"{found.low:.3f} to {found.high:.3f}"
+        sys.stdout.write(f"{found.name:64} {found.goal!s:>8} {found.ratio:7.3f}  {interval:17} {found.verdict}\n")
+        sys.stdout.flush()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
