@@ -2,7 +2,7 @@
 
 How: a prompt is padded on the left to the next multiple of `BUCKET` of its *own* length and batched with prompts of
 the same bucket; a batch has never fewer than `MIN_ROWS` rows (copies fill it up); the one-token steps use eager
-attention. Then every matrix product and every sum of a row has the same shape and order whatever else is in the batch,
+or grouped attention (`models.attention`). Then every matrix product and every sum of a row has the same shape and order whatever else is in the batch,
 so answers are equal to the bit for any batch size. `BUCKET` and `MIN_ROWS` belong to `Generator.version`.
 """
 
@@ -18,6 +18,7 @@ from pydantic import Field
 from workbench import weights
 from workbench.component import Component
 from workbench.machine import Machine
+from workbench.models import attention
 from workbench.models.chat import Message, encode_chat, left_padded, load_model, load_tokenizer
 from workbench.models.lora import Lora
 
@@ -76,6 +77,7 @@ class LoadedGenerator:
         self.tokenizer = load_tokenizer(settings.model)
         self.model = load_model(settings.model, machine, adapter)
         self.context = self.model.config.max_position_embeddings
+        self.stepwise = attention.stepwise(self.model.config)
 
     def encode(self, messages: Sequence[Message]) -> list[int]:
         """Token ids of a conversation in the model's own chat template, ready for the answer."""
@@ -123,7 +125,7 @@ class LoadedGenerator:
             logits = self.model(
                 input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, logits_to_keep=1
             ).logits
-            self.model.set_attn_implementation("eager")
+            self.model.set_attn_implementation(self.stepwise)
             lengths = positions[:, -1:] + 1
             live = set(range(len(prompts)))
             for step in range(self.settings.max_new_tokens):

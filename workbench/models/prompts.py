@@ -35,6 +35,7 @@ class Template(Component):
         user: the user's turn, with the variables ``{passages}`` and ``{question}``.
         passage: one passage, with ``{number}`` (from 1), ``{title}`` and ``{text}``.
         separator: between passages.
+        fold: whether each run of white space in a passage is shown as one space: fewer tokens, but code loses its lines.
         abstention: what the generator is told to say when the passages do not hold the answer.
         citations: whether answers end with passage numbers in brackets, which metrics do not read.
     """
@@ -43,6 +44,7 @@ class Template(Component):
     user: str
     passage: str = "[{number}] {text}"
     separator: str = "\n"
+    fold: bool = True
     abstention: str
     citations: bool = False
 
@@ -71,11 +73,14 @@ class Template(Component):
     def fill(self, question: str, passages: Sequence[Shown]) -> list[Message]:
         """The conversation that asks `question` on `passages`, in their order."""
         shown = self.separator.join(
-            self.passage.format(number=number, title=passage.title, text=passage.text)
+            self.passage.format(number=number, title=passage.title, text=self._shown(passage.text))
             for number, passage in enumerate(passages, 1)
         )
         turns = [{"role": "system", "content": self.system}] if self.system else []
         return [*turns, {"role": "user", "content": self.user.format(passages=shown, question=question)}]
+
+    def _shown(self, text: str) -> str:
+        return " ".join(text.split()) if self.fold else text
 
     def target(self, answer: str | None, number: int | None) -> str:
         """What a generator should reply: the answer (with its passage's number, if asked for), or the abstention."""

@@ -1,0 +1,60 @@
+"""Attention for the one-token steps of generation, for models whose query heads share key and value heads.
+
+transformers' eager attention copies every key and value head once for each query head that reads it; with 9 query heads
+on 3 such copies were a third of a step. Here the query heads of one key head are rows of one matrix product instead.
+As with eager attention, the arithmetic of a row does not depend on the rest of its batch.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+EAGER, GROUPED = "eager", "workbench_grouped"
+PLAIN = ("llama", "mistral", "qwen2", "qwen3", "smollm3")  # model types with no more than softmax(q k^T * scale + mask) v
+
+
+def stepwise(config: Any) -> str:
+    """Name of the attention to generate with, registered with transformers."""
+    shared = getattr(config, "num_key_value_heads", None) != getattr(config, "num_attention_heads", None)
+    if not shared or config.model_type not in PLAIN:
+        return EAGER
+    _register()
+    return GROUPED
+
+
+@cache
+def _register() -> None:
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import eager_mask
+
+    AttentionInterface.register(GROUPED, grouped_attention)
+    AttentionMaskInterface.register(GROUPED, eager_mask)
+
+
+def grouped_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float,
+    **_: Any,
+) -> tuple[torch.Tensor, None]:
+    """softmax(q k^T * scaling + mask) v, for query (B, H, T, D), key and value (B, K, S, D), H a multiple of K.
+
+    Returns (B, T, H, D), as transformers wants it, and no weights.
+    """
+    import torch
+
+    B, H, T, D = query.shape
+    K = key.shape[1]
+    weights = (query.reshape(B, K, H // K * T, D) @ key.transpose(2, 3)).view(B, H, T, -1) * scaling
+    if attention_mask is not None:
+        weights = weights + attention_mask
+    weights = torch.softmax(weights, dim=-1, dtype=torch.float32).to(query.dtype)
+    mixed = weights.view(B, K, H // K * T, -1) @ value
+    return mixed.view(B, H, T, D).transpose(1, 2).contiguous(), None
