@@ -89,7 +89,6 @@ def generator(folder: Path) -> object:
     return sorted([i, answer.text] for batch in loaded.generate(asked) for i, answer in batch)
 
 
-
 RECORDED = json.loads((Path(__file__).parent / "component_digests.json").read_text())
 CASES = {
     "Chunking": (Chunking, chunking),

@@ -128,7 +128,7 @@ def test_prompt_mismatch_marks_adapters_under_another_prompt(tmp_path: Path) -> 
 
 
 def test_a_class_of_ones_own_is_named_in_the_file_and_its_source_is_in_the_key(tmp_path: Path) -> None:
-    source = '''
+    source = """
 import numpy as np
 from workbench.retrieval.rerankers.base import Reranker
 
@@ -137,7 +137,7 @@ class Shortest(Reranker):
 
     def rerank(self, query, passages, scores, machine):
         return -np.array([len(p) for p in passages], float){tail}
-'''
+"""
     content = values()
     content["components"]["rerankers"]["short"] = {"kind": "./mine.py:Shortest", "top": 5}
     content["axes"]["reranker"] = ["short"]

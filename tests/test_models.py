@@ -233,3 +233,32 @@ def test_a_wheel_with_another_digest_is_not_used(tmp_path: Path, monkeypatch: py
     with pytest.raises(InputError, match=r"has sha256 .* expected bcc81830"):
         weights.folder(MODEL)
     assert not weights.on_disk(MODEL)
+
+
+def test_grouped_attention_is_transformers_eager_attention() -> None:
+    """Random query, key and value heads, 9 on 3, one row padded: the same numbers up to rounding."""
+    import torch
+    from transformers.models.llama.modeling_llama import eager_attention_forward
+
+    from workbench.models.attention import grouped_attention
+
+    random = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(2, heads, n, 8, generator=random) for heads, n in ((9, 2), (3, 5), (3, 5)))
+    mask = torch.zeros(2, 1, 2, 5)
+    mask[1, :, :, :2] = torch.finfo(torch.float32).min
+    module = torch.nn.Module().eval()
+    module.num_key_value_groups = 3
+    expected, _ = eager_attention_forward(module, query, key, value, mask, 0.3)
+    found, _ = grouped_attention(module, query, key, value, mask, 0.3)
+    assert found.shape == expected.shape
+    assert torch.allclose(found, expected, atol=1e-6)
+
+
+def test_only_plain_models_with_shared_heads_get_grouped_attention() -> None:
+    from transformers import Gemma2Config, LlamaConfig
+
+    from workbench.models.attention import EAGER, GROUPED, stepwise
+
+    assert stepwise(LlamaConfig(num_attention_heads=9, num_key_value_heads=3)) == GROUPED
+    assert stepwise(LlamaConfig(num_attention_heads=9, num_key_value_heads=9)) == EAGER
+    assert stepwise(Gemma2Config()) == EAGER  # soft-caps its weights

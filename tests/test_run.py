@@ -167,6 +167,7 @@ def test_notebooks_in_git_carry_no_outputs_and_typed_commented_parameters() -> N
 
 def notebook(path: Path, *cells: str) -> Path:
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in cells])
+    book.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
     book.cells[0].metadata["tags"] = ["parameters"]
     nbformat.write(book, path)
     return path

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ import typer
 from workbench.errors import InputError, StageFailedError
 
 if TYPE_CHECKING:
+    from workbench.experiment.comparing import Compared
     from workbench.experiment.run import Experiment, Run
     from workbench.experiment.store import Store
 
@@ -48,6 +50,16 @@ def run(
     from workbench.experiment.run import Experiment
 
     experiment = Experiment.load(config, runs, overrides or ())
+    try:
+        with experiment.session.progress.patient():
+            finished = _run(experiment, runs, notebooks)
+    except KeyboardInterrupt:
+        _fail(_interrupted(experiment), 130)
+    _print_outcome(finished, runs)
+    typer.echo(f"run: {finished.folder}")
+
+
+def _run(experiment: Experiment, runs: Path, notebooks: bool) -> Run:
     say = experiment.session.progress.say
     for note in experiment.notes:
         say(f"note: {note}")
@@ -68,8 +80,18 @@ def run(
         say("4/4 figures and notebooks")
         save_figures(finished, finished.folder / "figures")
         report(finished, runs, experiment.session.progress)
-    _print_outcome(finished, runs)
-    typer.echo(f"run: {finished.folder}")
+    return finished
+
+
+def _interrupted(experiment: Experiment) -> str:
+    """What was under way, what is kept, and how to go on."""
+    session = experiment.session
+    task = session.progress.current
+    where = f" while {task.name} ({task.done} of {task.total} done)" if task and task.done < task.total else ""
+    return (
+        f"interrupted{where}; {len(session.computed)} stages computed by this run, and all that is done of the one under way, "
+        f"are kept in {session.store.folder}; go on with: {shlex.join([_myself(), *sys.argv[1:]])}"
+    )
 
 
 def _described(experiment: Any) -> str:
@@ -125,6 +147,72 @@ def _print_plan(experiment: Experiment, stream: TextIO) -> None:
         f"{len(experiment.configurations)} configurations; to compute for selection and report: {total['missing']} stages, "
         f"at most {total['tokens']:,} tokens, about {total['seconds']:.0f} s at most{memory}\n"
     )
+
+
+@app.command()
+def compare(
+    sources: Annotated[list[Path], typer.Argument(help="Folders of runs, one CSV file of scores, or rankings in TREC format.")],
+    metric: Annotated[str | None, typer.Option(help="Default: the one a run selected by; of rankings, ndcg@10.")] = None,
+    split: Annotated[str | None, typer.Option(help="Of runs; default: the report split.")] = None,
+    baseline: Annotated[str | None, typer.Option(help="Held against the others; default: a run's own, else the best.")] = None,
+    qrels: Annotated[Path | None, typer.Option(help="Judgements in TREC format, for rankings.")] = None,
+    scale: Annotated[
+        tuple[float, float] | None, typer.Option("--range", help="Worst and best value of the metric; a failure is the worst.")
+    ] = None,
+    out: Annotated[list[Path] | None, typer.Option(help=".csv: all pairs; .md, .tex: the table. May be given again.")] = None,
+) -> None:
+    """Compare systems on the same queries: intervals, adjusted p-values, significance letters."""
+    from workbench.experiment import rendering
+
+    for path in out or ():
+        rendering.check(path)
+    compared = _compared(sources, metric, split, baseline, qrels, scale)
+    if out and len(compared) > 1:
+        raise InputError(f"{sources[0]} holds {len(compared)} metrics or splits; --out takes one of them: name it with --metric")
+    for one in compared:
+        _print_comparison(one)
+        for path in out or ():
+            rendering.write(one, path)
+
+
+def _compared(
+    sources: list[Path],
+    metric: str | None,
+    split: str | None,
+    baseline: str | None,
+    qrels: Path | None,
+    scale: tuple[float, float] | None,
+) -> list[Compared]:
+    from workbench.experiment import comparing, foreign
+
+    if qrels:
+        found = foreign.read_rankings(sources, qrels, [metric or "ndcg@10"])
+        return [comparing.Compared(scores, baseline=baseline) for scores in found]
+    if any(source.is_dir() for source in sources):
+        from workbench.experiment.run import Run
+
+        return [comparing.of_runs([Run.open(source) for source in sources], split, metric, baseline)]
+    if len(sources) > 1:
+        raise InputError(f"{len(sources)} files were named; give one table of scores, or rankings with their --qrels")
+    found = foreign.read_table(sources[0], metric, foreign.Scale(*scale) if scale else None)
+    return [comparing.Compared(scores, baseline=baseline) for scores in found]
+
+
+def _print_comparison(compared: Compared) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from workbench.experiment import rendering
+
+    table = Table(*rendering.HEAD)
+    for number in (1, 4, 5, 7, 8):
+        table.columns[number].justify = "right"
+    for line in rendering.table(compared):
+        table.add_row(*line)
+    wide = {} if sys.stdout.isatty() else {"width": 160}
+    console = Console(highlight=False, **wide)
+    console.print(table)
+    console.print(rendering.caption(compared), markup=False)
 
 
 @app.command()
@@ -319,7 +407,7 @@ def main() -> None:
     except (typer.Exit, SystemExit) as error:
         sys.exit(getattr(error, "exit_code", getattr(error, "code", 0)))
     except (KeyboardInterrupt, typer.Abort):
-        _fail("interrupted: everything finished so far is stored; the same command goes on from there", 130)
+        _fail("interrupted", 130)
     except Exception as error:
         if os.environ.get("WORKBENCH_DEBUG"):
             raise

@@ -80,8 +80,8 @@ class Pipeline:
                 f"weights, components or data have changed since. Run the experiment again"
             )
         self.measured = experiment.planner.measured(chosen, run.select[0])
-        self._check_artifacts()
         self.configuration = chosen
+        self._check_artifacts()
 
     @classmethod
     def open(cls, run: str | Path | Run, configuration: str | None = None, progress: Progress | None = None) -> Pipeline:

@@ -89,18 +89,18 @@ def evaluate(
             ideal, found = positions(judgements, query_id, truncated(rankings.get(query_id, ()), limit))
             qrels += [ir_measures.Qrel(query_id, item, grade) for item, grade in ideal.items()]
             run += [ir_measures.ScoredDoc(query_id, item, -float(rank)) for rank, item in enumerate(found)]
-        measures = {_measure(metric, limit): metric.name for metric in group}
+        measures = {measure(metric): metric.name for metric in group}
         values |= {(q, name): 0.0 for q in judged for name in measures.values()}
         for result in ir_measures.iter_calc(list(measures), qrels, run):
             values[result.query_id, measures[result.measure]] = float(result.value)
     return values
 
 
-def _measure(metric: RankingMetric, limit: int | None) -> object:
+def measure(metric: RankingMetric) -> object:
+    """The measure of ir-measures; after N words without a cut-off that matters, as the words were counted before."""
     import ir_measures
 
-    measure = getattr(ir_measures, MEASURES[metric.measure])
-    return measure @ (metric.cutoff if limit is None else 100_000)  # the words were counted before
+    return getattr(ir_measures, MEASURES[metric.measure]) @ (100_000 if metric.in_words else metric.cutoff)
 
 
 def truncated(ranking: Sequence[Seen], words: int | None) -> list[Seen]:

@@ -78,7 +78,6 @@ class Measured:
         """All stages of the configuration, each after those it reads."""
         return list(dict.fromkeys(s for root in (self.ranking, self.answers, *self.scores) if root for s in closure(root)))
 
-
     def artifacts(self) -> dict[str, Stage]:
         """The artifacts the configuration answers with, by name: what its keys in a run are, and its provenance."""
         found: dict[str, Stage] = {}

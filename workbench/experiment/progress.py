@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -12,17 +13,25 @@ PLAIN_EVERY_SECONDS = 10.0
 
 
 class Task:
-    """Work under way; call it with the number of items done since the last call."""
+    """Work under way; call it with the number of items done, and stored, since the last call."""
 
-    def __init__(self, name: str, total: int) -> None:
+    def __init__(self, name: str, total: int, progress: Progress) -> None:
         self.name = name
         self.total = total
+        self.progress = progress
         self.done = 0
         self.started = time.monotonic()
+        progress.current = self
 
     def __call__(self, n: int = 1, note: str = "") -> None:
-        """Reports `n` more items done."""
+        """Reports `n` more items done.
+
+        Raises:
+            KeyboardInterrupt: somebody asked to stop; now nothing is in flight.
+        """
         self.done += n
+        if self.progress.stopping:
+            raise KeyboardInterrupt
 
     @property
     def seconds(self) -> float:
@@ -31,12 +40,36 @@ class Task:
 
 
 class Progress:
-    """Reports nothing. What every part of the package uses unless told otherwise."""
+    """Reports nothing. What every part of the package uses unless told otherwise.
+
+    Attributes:
+        stopping: whether somebody asked to stop after the batch in flight.
+        current: the task begun last.
+    """
+
+    stopping = False
+    current: Task | None = None
 
     @contextmanager
     def task(self, name: str, total: int) -> Iterator[Task]:
         """A task of `total` items; yields the function to report them with."""
-        yield Task(name, total)
+        yield Task(name, total, self)
+
+    @contextmanager
+    def patient(self) -> Iterator[None]:
+        """Within, the first Ctrl-C stops after the batch in flight, the second at once. In the main thread only."""
+
+        def stop(*_: object) -> None:
+            self.stopping = True
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            self.say("stopping after the batch in flight; Ctrl-C again stops at once")
+
+        before = signal.signal(signal.SIGINT, stop)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+            self.stopping = False
 
     def say(self, text: str) -> None:
         """One line for people."""
@@ -45,8 +78,8 @@ class Progress:
 class PlainTask(Task):
     """A task on lines of their own: every ten seconds, or at every report with ``WORKBENCH_PROGRESS=all``."""
 
-    def __init__(self, name: str, total: int) -> None:
-        super().__init__(name, total)
+    def __init__(self, name: str, total: int, progress: Progress) -> None:
+        super().__init__(name, total, progress)
         self.every = 0.0 if os.environ.get("WORKBENCH_PROGRESS") == "all" else PLAIN_EVERY_SECONDS
         self.last = self.started
 
@@ -66,7 +99,7 @@ class Plain(Progress):
     def task(self, name: str, total: int) -> Iterator[Task]:
         """A task of `total` items; yields the function to report them with."""
         _write(f"  {name}: 0/{total}")
-        task = PlainTask(name, total)
+        task = PlainTask(name, total, self)
         yield task
         _write(f"  {name}: {task.done}/{total} in {task.seconds:.1f} s")
 
@@ -78,8 +111,8 @@ class Plain(Progress):
 class BarTask(Task):
     """A task shown by rich."""
 
-    def __init__(self, name: str, total: int, bar: object) -> None:
-        super().__init__(name, total)
+    def __init__(self, name: str, total: int, progress: Progress, bar: object) -> None:
+        super().__init__(name, total, progress)
         self.bar = bar
         self.handle = bar.add_task(name, total=total, note="")
 
@@ -106,7 +139,7 @@ class Bars(Progress):
         columns = [TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()]
         columns += [TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}")]
         with RichProgress(*columns, console=self.console) as bar:
-            yield BarTask(name, total, bar)
+            yield BarTask(name, total, self, bar)
 
     def say(self, text: str) -> None:
         """One line for people."""

@@ -19,6 +19,7 @@ WORST, PERFECT = 0.0, 1.0  # of every metric the workbench computes
 RESULTS = ("configuration", "split", "query_id", "metric", "value", "status")
 LEADERBOARD = ("configuration", "split", "metric", "mean", "n", "failed", "ci_low", "ci_high", "best")
 COMPARISONS = ("a", "b", "split", "metric", "n", "difference", "ci_low", "ci_high", "p", "p_holm", "smallest_detectable")
+QUERIES = ("split", "query_id", "group", "question")
 EFFECTS = (
     "axis",
     "a",
@@ -57,8 +58,10 @@ class Scores:
         systems: configuration ids, column order.
         queries: query ids, row order.
         groups: group of each query.
-        values: float64 (n_queries, n_systems); a failure holds `WORST`.
+        values: float64 (n_queries, n_systems); a failure holds `worst`.
         failed: bool, same shape.
+        worst: the metric's worst value.
+        perfect: its best value.
     """
 
     metric: str
@@ -68,6 +71,8 @@ class Scores:
     groups: tuple[str, ...]
     values: np.ndarray
     failed: np.ndarray
+    worst: float = WORST
+    perfect: float = PERFECT
 
 
 def matrices(results: Sequence[Result], groups: Mapping[str, str]) -> list[Scores]:
@@ -98,7 +103,7 @@ def leaderboard(scores: Iterable[Scores]) -> list[dict[str, Any]]:
         for j, system in enumerate(one.systems):
             column, failed = one.values[:, j], one.failed[:, j]
             interval = statistics.mean_interval(column, one.groups)
-            best = np.where(failed, PERFECT, column).mean()
+            best = np.where(failed, one.perfect, column).mean()
             rows.append(
                 dict(
                     zip(
@@ -118,7 +123,7 @@ def comparisons(scores: Sequence[Scores], seed: int) -> list[dict[str, Any]]:
         one = same[0]
         found = statistics.compare_all({s.metric: s.values for s in same}, one.systems, one.groups, seed, ids=one.queries)
         for metric, pairs in found.items():
-            rows += [_row(COMPARISONS, c, a=c.a, b=c.b, split=one.split, metric=metric) for c in pairs]
+            rows += [row(COMPARISONS, c, a=c.a, b=c.b, split=one.split, metric=metric) for c in pairs]
     return sorted(rows, key=lambda row: (row["split"], row["metric"], row["a"], row["b"]))
 
 
@@ -131,7 +136,7 @@ def effects(scores: Sequence[Scores], configurations: Sequence[Configuration], s
         design = [columns[system] for system in one.systems]
         found = statistics.effects({s.metric: s.values for s in same}, design, one.groups, seed, ids=one.queries)
         for metric, contrasts in found.items():
-            rows += [_row(EFFECTS, e, axis=e.axis, a=e.a, b=e.b, split=split, metric=metric, cells=e.cells) for e in contrasts]
+            rows += [row(EFFECTS, e, axis=e.axis, a=e.a, b=e.b, split=split, metric=metric, cells=e.cells) for e in contrasts]
     return sorted(rows, key=lambda row: (row["metric"], row["axis"], row["a"], row["b"]))
 
 
@@ -143,7 +148,8 @@ def _same_queries(scores: Iterable[Scores]) -> list[list[Scores]]:
     return list(together.values())
 
 
-def _row(fields: Sequence[str], finding: statistics.Finding, **named: Any) -> dict[str, Any]:
+def row(fields: Sequence[str], finding: statistics.Finding, **named: Any) -> dict[str, Any]:
+    """A finding as a row of a table with the given columns; `named` are those that are not its own."""
     values = {
         "n": finding.n,
         "difference": finding.difference,
@@ -181,7 +187,7 @@ def read_table(path: Path) -> list[dict[str, Any]]:
         return [{key: _parsed(key, value) for key, value in row.items()} for row in csv.DictReader(file)]
 
 
-TEXT_COLUMNS = {"configuration", "split", "query_id", "metric", "status", "a", "b", "axis", "label", "stage", "key", "keys"}
+TEXT_COLUMNS = {*RESULTS, *QUERIES, "a", "b", "axis", "label", "stage", "key", "keys"} - {"value"}
 
 
 def _parsed(key: str, value: str) -> Any:

@@ -344,6 +344,7 @@ class _Writer:
                 results.EFFECTS,
                 results.effects(scores, configurations, settings.dataset.select, settings.seed),
             ),
+            "queries.csv": lambda: (results.QUERIES, self._queries()),
             "answers.jsonl": lambda: "".join(line + "\n" for line in self._answers(measured)),
             "plan.json": lambda: json.dumps(self._plan(measured), indent=1),
             "timings.csv": lambda: (TIMINGS, self._timings(measured)),
@@ -378,6 +379,14 @@ class _Writer:
                     {"configuration": c.id, "label": c.label, "prompt_mismatch": mismatch, "keys": canonical(keys)} | c.columns()
                 )
         return rows
+
+    def _queries(self) -> list[dict[str, str]]:
+        data = self.settings.dataset
+        return [
+            {"split": split, "query_id": q.id, "group": q.group, "question": q.text}
+            for split in sorted({data.select, data.report})
+            for q in sorted(self.session.dataset.split(split), key=lambda q: q.id)
+        ]
 
     def _answers(self, measured: Sequence[Measured]) -> list[str]:
         lines = []
@@ -568,6 +577,24 @@ class Run:
         split, metric = self.select
         rows = [r for r in self.leaderboard if (r["split"], r["metric"]) == (split, metric)]
         return min(rows, key=lambda r: (-r["mean"], r["configuration"]))["configuration"]
+
+    @cached_property
+    def queries(self) -> list[dict[str, Any]]:
+        """Rows of queries.csv."""
+        return results.read_table(self.folder / "queries.csv")
+
+    def scores(self, split: str, metric: str) -> results.Scores:
+        """Every score of one split by one metric.
+
+        Raises:
+            InputError: the run did not measure that.
+        """
+        rows = [r for r in self.results if (r["split"], r["metric"]) == (split, metric)]
+        if not rows:
+            measured = sorted({f"{r['metric']} on {r['split']}" for r in self.leaderboard})
+            raise unknown(f"scores in {self.folder}:", f"{metric} on {split}", measured)
+        groups = {row["query_id"]: row["group"] for row in self.queries if row["split"] == split}
+        return results.matrices([Result(**row) for row in rows], groups)[0]
 
     def comparison(self, a: str, b: str, split: str, metric: str) -> dict[str, Any] | None:
         """The row of comparisons.csv on two configurations, turned so that the difference is a - b."""

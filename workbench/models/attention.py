@@ -50,11 +50,12 @@ def grouped_attention(
     """
     import torch
 
-    B, H, T, D = query.shape
-    K = key.shape[1]
-    weights = (query.reshape(B, K, H // K * T, D) @ key.transpose(2, 3)).view(B, H, T, -1) * scaling
+    batch, heads, length, size = query.shape
+    shared = key.shape[1]
+    together = (batch, shared, heads // shared * length)
+    weights = (query.reshape(*together, size) @ key.transpose(2, 3)).view(batch, heads, length, -1) * scaling
     if attention_mask is not None:
         weights = weights + attention_mask
     weights = torch.softmax(weights, dim=-1, dtype=torch.float32).to(query.dtype)
-    mixed = weights.view(B, K, H // K * T, -1) @ value
-    return mixed.view(B, H, T, D).transpose(1, 2).contiguous(), None
+    mixed = weights.view(*together, -1) @ value
+    return mixed.view(batch, heads, length, size).transpose(1, 2).contiguous(), None

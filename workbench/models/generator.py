@@ -1,9 +1,10 @@
 """A language model that answers prompts greedily, in batches, each answer depending on its prompt alone.
 
 How: a prompt is padded on the left to the next multiple of `BUCKET` of its *own* length and batched with prompts of
-the same bucket; a batch has never fewer than `MIN_ROWS` rows (copies fill it up); the one-token steps use eager
-or grouped attention (`models.attention`). Then every matrix product and every sum of a row has the same shape and order whatever else is in the batch,
-so answers are equal to the bit for any batch size. `BUCKET` and `MIN_ROWS` belong to `Generator.version`.
+the same bucket; a batch has never fewer than `MIN_ROWS` rows (copies fill it up); the one-token steps use eager or
+grouped attention (`models.attention`). Then every matrix product and every sum of a row has the same shape and order
+whatever else is in the batch, so answers are equal to the bit for any batch size. `BUCKET`, `MIN_ROWS` and these kinds
+of attention belong to `Generator.version`.
 """
 
 from __future__ import annotations

@@ -107,12 +107,17 @@ def train(
         seed: of the initial weights and of the order of examples.
         folder: receives ``adapter_model.safetensors``, ``adapter_config.json`` and ``training.csv``.
         work: kept between calls; holds the last checkpoint, from which a training goes on.
-        on_step: called after each step with it and the number of all steps.
+        on_step: called after each step with it and the number of all steps; a KeyboardInterrupt from it leaves a checkpoint.
     """
     training = _Training(settings, model, examples, machine, seed)
     training.resume(work / CHECKPOINT)
     while training.done < training.total:
-        on_step(training.step(), training.total)
+        done = training.step()
+        try:
+            on_step(done, training.total)
+        except KeyboardInterrupt:  # between two steps: nothing of the training is lost
+            training.checkpoint(work / CHECKPOINT)
+            raise
         if training.done % settings.checkpoint_every == 0 and training.done < training.total:
             training.checkpoint(work / CHECKPOINT)
     save_adapter(training.model, model, folder)
