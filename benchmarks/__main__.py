@@ -21,8 +21,10 @@ BENCHMARKS: dict[str, Callable[[], Measurement]] = {
     "generation": models.batched_generation,
     "encode-float32": lambda: models.encoding("float32", 1.15),
     "encode-bfloat16": lambda: models.encoding("bfloat16", 1.6),
-    "warm": sweep.warm,
+    "distinct-work": sweep.distinct_work,
     "grid": sweep.grid,
+    "changed-prompt": sweep.changed_prompt,
+    "warm": sweep.warm,
 }
 
 

@@ -78,8 +78,14 @@ EXAMPLES = [
 ]
 
 
-def train(folder: Path, work: Path, stop_after: int | None = None, **settings: object) -> list[lora.Step]:
-    """A short training; `stop_after` ends it as a kill would, between two steps."""
+class KilledError(Exception):
+    """Stands for a kill: nothing can be saved."""
+
+
+def train(
+    folder: Path, work: Path, stop_after: int | None = None, stop: type[BaseException] = KilledError, **settings: object
+) -> list[lora.Step]:
+    """A short training; `stop_after` ends it between two steps."""
     folder.mkdir(parents=True)
     work.mkdir(parents=True, exist_ok=True)
     steps: list[lora.Step] = []
@@ -87,7 +93,7 @@ def train(folder: Path, work: Path, stop_after: int | None = None, **settings: o
     def on_step(step: lora.Step, total: int) -> None:
         steps.append(step)
         if stop_after == step.step:
-            raise KeyboardInterrupt
+            raise stop
 
     values = {"rank": 4, "batch_size": 2, "epochs": 2, "checkpoint_every": 3} | settings
     lora.train(Lora(**values), MODEL, EXAMPLES, resolve(device="cpu"), 0, folder, work, on_step)
@@ -106,10 +112,18 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_resumed_training_equals_uninterrupted_training(trained: Path, tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KilledError):
         train(tmp_path / "killed", tmp_path / "work", stop_after=5)
     resumed = train(tmp_path / "resumed", tmp_path / "work")
     assert [step.step for step in resumed] == [4, 5, 6, 7, 8]  # goes on after the checkpoint at step 3
+    assert contents(tmp_path / "resumed") == contents(trained)
+
+
+def test_an_interrupted_training_loses_no_step(trained: Path, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "interrupted", tmp_path / "work", stop_after=5, stop=KeyboardInterrupt)
+    resumed = train(tmp_path / "resumed", tmp_path / "work")
+    assert [step.step for step in resumed] == [6, 7, 8]
     assert contents(tmp_path / "resumed") == contents(trained)
 
 
@@ -259,6 +273,6 @@ def test_only_plain_models_with_shared_heads_get_grouped_attention() -> None:
 
     from workbench.models.attention import EAGER, GROUPED, stepwise
 
-    assert stepwise(LlamaConfig(num_attention_heads=9, num_key_value_heads=3)) == GROUPED
-    assert stepwise(LlamaConfig(num_attention_heads=9, num_key_value_heads=9)) == EAGER
+    assert stepwise(LlamaConfig(num_attention_heads=8, num_key_value_heads=2)) == GROUPED
+    assert stepwise(LlamaConfig(num_attention_heads=8, num_key_value_heads=8)) == EAGER
     assert stepwise(Gemma2Config()) == EAGER  # soft-caps its weights

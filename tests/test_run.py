@@ -18,17 +18,24 @@ from conftest import ROOT, workbench
 from workbench import Run
 from workbench.component import file_digest
 from workbench.errors import InputError, StageFailedError
+from workbench.evaluation.statistics import holm
 from workbench.experiment import results
 from workbench.experiment.progress import Progress
+from workbench.experiment.run import failures
 from workbench.notebooks import NAMES, execute, report
 
-TABLES = ("configurations.csv", "results.csv", "leaderboard.csv", "comparisons.csv", "effects.csv")
+TABLES = ("configurations.csv", "results.csv", "leaderboard.csv", "comparisons.csv", "effects.csv", "interactions.csv")
+TABLES += ("finalists.csv", "selection.csv", "queries.csv")
 BYTE_EQUAL = ("config.yaml", *TABLES, "answers.jsonl")
 COLUMNS = {
     "results.csv": results.RESULTS,
     "leaderboard.csv": results.LEADERBOARD,
     "comparisons.csv": results.COMPARISONS,
     "effects.csv": results.EFFECTS,
+    "interactions.csv": results.INTERACTIONS,
+    "finalists.csv": results.FINALISTS,
+    "selection.csv": results.SELECTION,
+    "queries.csv": results.QUERIES,
 }
 
 
@@ -111,6 +118,55 @@ def test_comparisons_are_complete(run: Run) -> None:
         assert row["difference"] == pytest.approx(means[0] - means[1], abs=2e-6)
 
 
+def test_finalists_are_their_own_family_of_tests(run: Run) -> None:
+    baseline = run.manifest["baseline"]
+    for metric in {row["metric"] for row in run.finalists}:
+        rows = [row for row in run.finalists if row["metric"] == metric]
+        assert all(row["baseline"] == baseline and row["split"] == run.report_split for row in rows)
+        assert [row["p_holm"] for row in rows] == pytest.approx(holm([row["p"] for row in rows]), abs=2e-6)
+        for row in rows:
+            other = run.comparison(row["configuration"], baseline, run.report_split, metric)
+            assert row["difference"] == pytest.approx(other["difference"], abs=2e-6)
+
+
+def test_optimism_is_the_margin_where_chosen_less_the_margin_on_fresh_questions(run: Run) -> None:
+    row, (split, metric), baseline = run.selection, run.select, run.manifest["baseline"]
+    margins = [
+        run.row(run.best, where, metric)["mean"] - run.row(baseline, where, metric)["mean"] for where in (split, run.report_split)
+    ]
+    assert (row["configuration"], row["baseline"], row["candidates"]) == (run.best, baseline, 16)
+    assert [row["select_margin"], row["report_margin"]] == pytest.approx(margins, abs=2e-6)
+    assert row["optimism"] == pytest.approx(margins[0] - margins[1], abs=3e-6)
+    assert row["ci_low"] <= row["optimism"] <= row["ci_high"]
+    assert row["predicted_optimism"] >= 0
+
+
+def test_a_failed_answer_stays_in_the_mean_and_is_counted_once(tmp_path: Path) -> None:
+    rows = [results.Result("c", "dev", "q1", metric, None, "prompt too long") for metric in ("em", "f1")]
+    rows += [results.Result("c", "dev", q, metric, 0.9, "ok") for q in ("q2", "q3") for metric in ("em", "f1")]
+    assert failures(rows) == {"prompt too long": 1}
+    board = results.leaderboard(results.matrices(rows, {q: q for q in ("q1", "q2", "q3")}))
+    assert [(r["mean"], r["n"], r["failed"], r["best"]) for r in board] == [pytest.approx((0.6, 3, 1, 2.8 / 3))] * 2
+
+
+def test_an_interaction_is_the_difference_of_two_effects(run: Run) -> None:
+    split, metric = run.select
+    means = {r["configuration"]: r["mean"] for r in run.leaderboard if (r["split"], r["metric"]) == (split, metric)}
+    rows = [row for row in run.interactions if row["metric"] == metric]
+    assert len(rows) == 6  # pairs of the four axes that vary, two values each
+
+    def mean(**wanted: str) -> float:
+        chosen = [means[c["configuration"]] for c in run.configurations if all(str(c[a]) == v for a, v in wanted.items())]
+        return sum(chosen) / len(chosen)
+
+    for row in rows:
+        at = [
+            mean(**{row["axis"]: row["a"], row["given"]: value}) - mean(**{row["axis"]: row["b"], row["given"]: value})
+            for value in (row["given_a"], row["given_b"])
+        ]
+        assert row["difference"] == pytest.approx(at[0] - at[1], abs=3e-6)
+
+
 def test_answers_show_where_their_passages_stand(run: Run) -> None:
     rows = [json.loads(line) for line in (run.folder / "answers.jsonl").read_text().splitlines()]
     assert rows == sorted(rows, key=lambda r: (r["configuration"], r["split"], r["query_id"]))
@@ -191,7 +247,7 @@ def test_a_failing_cell_leaves_the_partial_notebook_and_fails(
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "manifest.json").write_text((smoke_run / "manifest.json").read_text())
-    with pytest.raises(StageFailedError, match=r"02_finetune\.ipynb failed in cell 3: ZeroDivisionError"):
+    with pytest.raises(StageFailedError, match=r"02_finetune\.ipynb failed in cell 4: ZeroDivisionError"):
         report(Run.open(folder), tmp_path, Progress())
     status = json.loads((folder / "notebooks" / "status.json").read_text())
     assert [text.split(":")[0] for text in status.values()] == ["ok", "failed", "ok", "ok"]

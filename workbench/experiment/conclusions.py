@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from workbench.experiment.run import Run
+from workbench.experiment.search import MODELS_FIRST, greedy
 
 SIGNIFICANT = 0.05  # of the Holm-adjusted p
 
@@ -18,10 +19,73 @@ def conclusions(run: Run) -> list[str]:
         row = run.comparison(best, other, run.report_split, metric)
         if row:
             lines.append(f"{run.labels[best]} against {what} {run.labels[other]}: {difference(row, metric)}")
+    lines += [*_needed(run, best, metric), *_flattery(run)]
+    lines += [
+        f"{n} answers failed while generating ({status}); each counts as the worst value of every metric"
+        for status, n in run.manifest["failures"].items()
+    ]
     effects = [row for row in run.effects if row["metric"] == metric]
     if effects:
         lines.append(f"What each choice brings, averaged over the others ({split}, {metric}):")
         lines += [f"  {row['axis']}: {row['a']} against {row['b']}: {difference(row, metric)}" for row in effects]
+    return [*lines, *_interplay(run, metric), *_greedy(run, split, metric)]
+
+
+def _needed(run: Run, best: str, metric: str) -> list[str]:
+    """How many questions the winner's margin would take, where those there are too few."""
+    row = next((r for r in run.finalists if (r["configuration"], r["metric"]) == (best, metric)), None)
+    if row is None or row["n_needed"] is None or row["p"] is None or row["p"] < SIGNIFICANT:
+        return []
+    needed = "no number of questions" if row["n_needed"] == float("inf") else f"about {row['n_needed']:,.0f} questions"
+    return [
+        f"a margin of {row['difference']:+.3f} over the baseline would be found by {needed} (80 % power); {row['n']} were asked"
+    ]
+
+
+def _flattery(run: Run) -> list[str]:
+    """Optimism of the winner's margin: what choosing it adds to how good it looks where it was chosen."""
+    row, split = run.selection, run.select[0]
+    if row["report_margin"] is None or row["configuration"] == row["baseline"]:
+        return []
+    text = (
+        f"its margin over the baseline was {row['select_margin']:+.3f} on {split}, where it was chosen, and is "
+        f"{row['report_margin']:+.3f} on {run.report_split}: optimism {row['optimism']:+.3f}"
+    )
+    if row["ci_low"] is not None:
+        text += f" (95 % interval {row['ci_low']:+.3f} to {row['ci_high']:+.3f})"
+    if row["predicted_optimism"] is not None:
+        text += f"; halves of {split} predict {row['predicted_optimism']:+.3f} for choosing among {row['candidates']}"
+    return [text]
+
+
+def _interplay(run: Run, metric: str) -> list[str]:
+    rows = [row for row in run.interactions if row["metric"] == metric]
+    found = [row for row in rows if row["p_holm"] is not None and row["p_holm"] < SIGNIFICANT]
+    if not rows:
+        return []
+    if not found:
+        return [f"Whether one choice changes what another brings: none of {len(rows)} interactions is supported by this data"]
+    return ["What one choice changes in the effect of another:"] + [
+        f"  {row['axis']}, {row['a']} against {row['b']}, at {row['given']} {row['given_a']} less at {row['given_b']}: "
+        f"{difference(row, metric)}"
+        for row in found
+    ]
+
+
+def _greedy(run: Run, split: str, metric: str) -> list[str]:
+    """Whether choosing axis by axis would have missed the grid's best."""
+    design = {row["configuration"]: {axis: row[axis] for axis in run.axes} for row in run.configurations}
+    means = {r["configuration"]: r["mean"] for r in run.leaderboard if (r["split"], r["metric"]) == (split, metric)}
+    varying = [axis for axis in run.axes if len({point[axis] for point in design.values()}) > 1]
+    if len(varying) < 2:
+        return []
+    orders = {"models first": [axis for axis in MODELS_FIRST if axis in varying], "in the file's order": varying}
+    lines = []
+    for what, order in orders.items():
+        end = greedy(design, means, run.manifest["baseline"], order)[-1]
+        missed = means[run.best] - means[end]
+        where = "the grid's best" if missed <= 0 else f"{run.labels[end]}, {missed:.3f} {metric} below the grid's best"
+        lines.append(f"Choosing axis by axis from the baseline on {split}, {what} ({', '.join(order)}), ends at {where}")
     return lines
 
 

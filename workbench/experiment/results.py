@@ -18,22 +18,23 @@ WORST, PERFECT = 0.0, 1.0  # of every metric the workbench computes
 
 RESULTS = ("configuration", "split", "query_id", "metric", "value", "status")
 LEADERBOARD = ("configuration", "split", "metric", "mean", "n", "failed", "ci_low", "ci_high", "best")
-COMPARISONS = ("a", "b", "split", "metric", "n", "difference", "ci_low", "ci_high", "p", "p_holm", "smallest_detectable")
+TESTED = ("n", "difference", "ci_low", "ci_high", "p", "p_holm", "smallest_detectable")
+COMPARISONS = ("a", "b", "split", "metric", *TESTED)
 QUERIES = ("split", "query_id", "group", "question")
-EFFECTS = (
-    "axis",
-    "a",
-    "b",
-    "split",
+EFFECTS = ("axis", "a", "b", "split", "metric", "n", "cells", *TESTED[1:])
+FINALISTS = ("configuration", "baseline", "split", "metric", *TESTED, "n_needed")
+INTERACTIONS = ("axis", "a", "b", "given", "given_a", "given_b", "split", "metric", "cells", *TESTED)
+SELECTION = (
+    "configuration",
+    "baseline",
     "metric",
-    "n",
-    "cells",
-    "difference",
+    "candidates",
+    "select_margin",
+    "report_margin",
+    "optimism",
     "ci_low",
     "ci_high",
-    "p",
-    "p_holm",
-    "smallest_detectable",
+    "predicted_optimism",
 )
 
 
@@ -73,6 +74,10 @@ class Scores:
     failed: np.ndarray
     worst: float = WORST
     perfect: float = PERFECT
+
+    def column(self, system: str) -> np.ndarray:
+        """Scores of one system, float64 (n_queries,)."""
+        return self.values[:, self.systems.index(system)]
 
 
 def matrices(results: Sequence[Result], groups: Mapping[str, str]) -> list[Scores]:
@@ -125,6 +130,63 @@ def comparisons(scores: Sequence[Scores], seed: int) -> list[dict[str, Any]]:
         for metric, pairs in found.items():
             rows += [row(COMPARISONS, c, a=c.a, b=c.b, split=one.split, metric=metric) for c in pairs]
     return sorted(rows, key=lambda row: (row["split"], row["metric"], row["a"], row["b"]))
+
+
+def finalists(scores: Iterable[Scores], split: str, baseline: str, seed: int) -> list[dict[str, Any]]:
+    """What was measured on the report split against the baseline; p adjusted over these few differences by each metric."""
+    rows = []
+    for one in scores:
+        others = [system for system in one.systems if system != baseline]
+        if one.split != split or baseline not in one.systems or not others:
+            continue
+        pairs = [(system, baseline) for system in others]
+        found = statistics.compare_all({one.metric: one.values}, one.systems, one.groups, seed, pairs, ids=one.queries)
+        for c in found[one.metric]:
+            needed = statistics.needed_n(one.column(c.a) - one.column(c.b), one.groups)
+            named = {"configuration": c.a, "baseline": c.b, "split": split, "metric": one.metric, "n_needed": needed}
+            rows.append(row(FINALISTS, c, **named))
+    return sorted(rows, key=lambda row: (row["metric"], row["configuration"]))
+
+
+def selection(select: Scores, report: Scores | None, winner: str, baseline: str, seed: int) -> dict[str, Any]:
+    """How much the winner's margin over the baseline was flattered by choosing it.
+
+    Args:
+        select: scores of all configurations where the winner was chosen.
+        report: scores on the report split by the same metric, with winner and baseline among them.
+        winner: the configuration chosen.
+        baseline: the configuration it is held against.
+        seed: of the split halves.
+    """
+    chosen = select.column(winner) - select.column(baseline)
+    predicted = statistics.predicted_optimism(select.values, select.systems.index(baseline), select.groups, seed)
+    values = {"configuration": winner, "baseline": baseline, "metric": select.metric, "candidates": len(select.systems)}
+    values |= {"select_margin": float(chosen.mean()), "predicted_optimism": predicted}
+    values |= dict.fromkeys(("report_margin", "optimism", "ci_low", "ci_high"))
+    if report is not None:
+        fresh = report.column(winner) - report.column(baseline)
+        optimism = statistics.observed_optimism(chosen, fresh, select.groups, report.groups)
+        values |= {"report_margin": float(fresh.mean()), "optimism": optimism.value}
+        values |= {"ci_low": optimism.low, "ci_high": optimism.high}
+    return values
+
+
+def interactions(
+    scores: Sequence[Scores], configurations: Sequence[Configuration], split: str, seed: int
+) -> list[dict[str, Any]]:
+    """How the effect of each axis (a - b) changes between two values of another: at `given_a` less at `given_b`."""
+    columns = {configuration.id: configuration.columns() for configuration in configurations}
+    rows = []
+    for same in _same_queries(one for one in scores if one.split == split):
+        one = same[0]
+        design = [columns[system] for system in one.systems]
+        found = statistics.interactions({s.metric: s.values for s in same}, design, one.groups, seed, ids=one.queries)
+        for metric, contrasts in found.items():
+            for c in contrasts:
+                (a, b), (given_a, given_b) = c.levels
+                named = {"axis": c.axes[0], "a": a, "b": b, "given": c.axes[1], "given_a": given_a, "given_b": given_b}
+                rows.append(row(INTERACTIONS, c, **named, split=split, metric=metric, cells=c.cells))
+    return sorted(rows, key=lambda row: tuple(map(str, (row["metric"], *(row[name] for name in INTERACTIONS[:6])))))
 
 
 def effects(scores: Sequence[Scores], configurations: Sequence[Configuration], split: str, seed: int) -> list[dict[str, Any]]:
@@ -187,7 +249,7 @@ def read_table(path: Path) -> list[dict[str, Any]]:
         return [{key: _parsed(key, value) for key, value in row.items()} for row in csv.DictReader(file)]
 
 
-TEXT_COLUMNS = {*RESULTS, *QUERIES, "a", "b", "axis", "label", "stage", "key", "keys"} - {"value"}
+TEXT_COLUMNS = {*RESULTS, *QUERIES, *INTERACTIONS[:6], "label", "stage", "key", "keys", "baseline"} - {"value"}
 
 
 def _parsed(key: str, value: str) -> Any:

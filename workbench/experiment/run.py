@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
@@ -344,11 +345,20 @@ class _Writer:
                 results.EFFECTS,
                 results.effects(scores, configurations, settings.dataset.select, settings.seed),
             ),
+            "interactions.csv": lambda: (
+                results.INTERACTIONS,
+                results.interactions(scores, configurations, settings.dataset.select, settings.seed),
+            ),
+            "finalists.csv": lambda: (
+                results.FINALISTS,
+                results.finalists(scores, settings.dataset.report, self.experiment.planner.baseline.id, settings.seed),
+            ),
+            "selection.csv": lambda: (results.SELECTION, [self._selection(scores, rows)]),
             "queries.csv": lambda: (results.QUERIES, self._queries()),
             "answers.jsonl": lambda: "".join(line + "\n" for line in self._answers(measured)),
             "plan.json": lambda: json.dumps(self._plan(measured), indent=1),
             "timings.csv": lambda: (TIMINGS, self._timings(measured)),
-            MANIFEST: lambda: json.dumps(self._manifest(), indent=1, ensure_ascii=False),
+            MANIFEST: lambda: json.dumps(self._manifest(rows), indent=1, ensure_ascii=False),
         }
         with self.session.progress.task("writing", len(steps)) as report:
             for name, content in steps.items():
@@ -379,6 +389,13 @@ class _Writer:
                     {"configuration": c.id, "label": c.label, "prompt_mismatch": mismatch, "keys": canonical(keys)} | c.columns()
                 )
         return rows
+
+    def _selection(self, scores: Sequence[results.Scores], rows: Sequence[Result]) -> dict[str, Any]:
+        data, metric = self.settings.dataset, self.experiment.planner.select_by
+        by = {(one.split, one.metric): one for one in scores}
+        winner, baseline = self.experiment.ranked(rows)[0].id, self.experiment.planner.baseline.id
+        report = by.get((data.report, metric))
+        return results.selection(by[data.select, metric], report, winner, baseline, self.settings.seed)
 
     def _queries(self) -> list[dict[str, str]]:
         data = self.settings.dataset
@@ -432,7 +449,7 @@ class _Writer:
             for t in timed
         ]
 
-    def _manifest(self) -> dict[str, Any]:
+    def _manifest(self, rows: Sequence[Result]) -> dict[str, Any]:
         from workbench import __version__
 
         machine, dataset = self.session.machine, self.session.dataset
@@ -446,6 +463,7 @@ class _Writer:
             "report": {"split": data.report, "of": self.settings.report.of},
             "baseline": self.experiment.planner.baseline.id,
             "seed": self.settings.seed,
+            "failures": failures(rows),
             "dataset": {
                 "name": dataset.name,
                 "documents": dataset.documents_digest,
@@ -468,6 +486,12 @@ class _Writer:
                 if path.is_file() and not path.name.startswith(".")
             },
         }
+
+
+def failures(rows: Iterable[Result]) -> dict[str, int]:
+    """How many answers have no score, by what went wrong; they stay in every mean as the worst value."""
+    failed = {(row.configuration, row.split, row.query_id, row.status) for row in rows if row.value is None}
+    return dict(sorted(Counter(status for *_, status in failed).items()))
 
 
 def resolved(experiment: Experiment) -> dict[str, Any]:
@@ -550,6 +574,26 @@ class Run:
     def effects(self) -> list[dict[str, Any]]:
         """Rows of effects.csv."""
         return results.read_table(self.folder / "effects.csv")
+
+    @cached_property
+    def interactions(self) -> list[dict[str, Any]]:
+        """Rows of interactions.csv."""
+        return results.read_table(self.folder / "interactions.csv")
+
+    @cached_property
+    def finalists(self) -> list[dict[str, Any]]:
+        """Rows of finalists.csv."""
+        return results.read_table(self.folder / "finalists.csv")
+
+    @cached_property
+    def selection(self) -> dict[str, Any]:
+        """The row of selection.csv: how much choosing the winner flattered it."""
+        return results.read_table(self.folder / "selection.csv")[0]
+
+    @cached_property
+    def axes(self) -> list[str]:
+        """Axes of the experiment, in the order of its file."""
+        return [name for name in self.configurations[0] if name not in (*CONFIGURATIONS, "prompt_mismatch", "keys")]
 
     @cached_property
     def results(self) -> list[dict[str, Any]]:

