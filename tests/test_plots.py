@@ -72,7 +72,11 @@ def make_run(
     results.write_table(folder / "results.csv", results.RESULTS, [row._asdict() for row in rows])
     results.write_table(folder / "leaderboard.csv", results.LEADERBOARD, results.leaderboard(tables))
     results.write_table(folder / "comparisons.csv", results.COMPARISONS, results.comparisons(tables, seed=0))
-    results.write_table(folder / "effects.csv", results.EFFECTS, results.effects(tables, design, "dev", seed=0))
+    asked = [
+        {"split": s, "query_id": f"q{q:02}", "group": f"q{q:02}", "question": "?"} for s in ("dev", "test") for q in range(n)
+    ]
+    results.write_table(folder / "queries.csv", results.QUERIES, asked)
+    results.write_table(folder / "effects.csv", results.EFFECTS, results.effects(tables, design, design[0], "dev", seed=0))
     manifest = {
         "experiment": experiment,
         "select": {"split": "dev", "metric": metrics[0]},
@@ -169,8 +173,19 @@ def test_effects_are_those_of_the_table_with_their_levels_named(run, ax):
     rows = [r for r in run.effects if r["metric"] == "f1"]
     assert points(ax) == [(r["difference"], y) for y, r in enumerate(rows)]
     assert intervals(ax) == [(r["ci_low"], r["ci_high"], y) for y, r in enumerate(rows)]
-    assert names(ax) == ["generator: base − tuned", "retriever: bm25 − dense"]
+    assert names(ax) == ["generator: tuned − base", "retriever: dense − bm25"]
     assert "the first is better" in ax.get_xlabel()
+
+
+def test_power_curve_falls_and_meets_the_table_at_the_queries_asked(run, ax):
+    a, b = configuration_id("bm25/tuned"), configuration_id("bm25/base")
+    plots.plot_power(ax, run, "test", "f1", a, b)
+    row = run.comparison(a, b, "test", "f1")
+    curve, marked = ax.get_lines()[:2]
+    assert all(later < sooner for sooner, later in pairwise(curve.get_ydata()))
+    assert (marked.get_xdata()[0], marked.get_ydata()[0]) == (N, pytest.approx(row["smallest_detectable"], abs=2e-6))
+    legend = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert f"size of the difference seen: {abs(row['difference']):.3f}" in legend
 
 
 def test_wins_are_counted_per_query_and_a_failure_counts_as_zero(run, ax):
@@ -291,7 +306,14 @@ def nothing_is_cut(file: Path) -> bool:
 
 def test_all_figures_of_a_run_are_saved_and_nothing_is_cut(run, tmp_path):
     files = plots.save_figures(run, tmp_path / "new" / "figures")
-    assert [file.name for file in files] == ["leaderboard.png", "differences.png", "effects.png", "wins.png", "rankings.png"]
+    assert [file.name for file in files] == [
+        "leaderboard.png",
+        "differences.png",
+        "effects.png",
+        "wins.png",
+        "power.png",
+        "rankings.png",
+    ]
     assert all(nothing_is_cut(file) for file in files)
     assert all(matplotlib.image.imread(file).shape[1] == round(plots.WIDTH * 150) for file in files)
 

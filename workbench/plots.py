@@ -10,7 +10,7 @@ import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from itertools import pairwise
-from math import nan
+from math import isnan, nan
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +22,8 @@ from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import offset_copy
 
 from workbench.errors import InputError, unknown
-from workbench.evaluation.statistics import PairedComparison, letters
+from workbench.evaluation.statistics import PairedComparison, letters, power_curve
+from workbench.experiment.rendering import p_text
 from workbench.experiment.results import WORST
 from workbench.experiment.run import Run
 
@@ -135,15 +136,6 @@ def significant(row: Mapping[str, Any]) -> bool:
     return row["p_holm"] is not None and row["p_holm"] < ALPHA
 
 
-def p_text(p: float | None) -> str:
-    """A p-value for reading: ``.032``, ``< .001``, ``1``; a dash where there is none."""
-    if p is None:
-        return "–"
-    if p < 0.001:
-        return "< .001"
-    return "1" if p >= 0.9995 else f"{p:.3f}"[1:]
-
-
 def _number(value: float | None) -> float:
     return nan if value is None else value
 
@@ -250,6 +242,36 @@ def plot_wins(ax: Axes, run: Run, split: str, metric: str, a: str, b: str) -> Ax
     return ax
 
 
+def plot_power(ax: Axes, run: Run, split: str, metric: str, a: str, b: str) -> Axes:
+    """The difference of two configurations that n queries would find with 80 % power; what was asked and seen is marked.
+
+    Raises:
+        InputError: one of them was not measured by that metric on that split.
+    """
+    scores = run.scores(split, metric)
+    for name in (a, b):
+        if name not in scores.systems:
+            raise unknown(f"configuration on {split}", name, scores.systems)
+    gaps = scores.column(a) - scores.column(b)
+    n, seen = len(gaps), float(abs(gaps.mean()))
+    here = float(power_curve(gaps, [n], scores.groups)[0])
+    if isnan(here):
+        return _note(ax, "no power curve: the difference is the same on every query, or there is only one group of them")
+    sizes = sorted({max(4, round(n * 2 ** (k / 4))) for k in range(-8, 17)})
+    curve = power_curve(gaps, sizes, scores.groups)
+    ax.plot(sizes, curve, color=LINE, label="smallest detectable difference")
+    _dot(ax, here, n, None, None, looks(run)[a], label=f"with the {_count(n, 'query')} asked: {here:.3f}")
+    ax.axhline(seen, color=LOSS, linestyle="--", label=f"size of the difference seen: {seen:.3f}")
+    ax.set_xscale("log", base=2)
+    ax.xaxis.set_major_formatter("{x:.0f}")
+    ax.set_ylim(bottom=0)
+    ax.legend()
+    ax.set_title(_wrapped(run.labels[a], 50) + "\n" + _wrapped(f"against {run.labels[b]}, on {split}", 50))
+    ax.set_xlabel("queries")
+    ax.set_ylabel(f"difference in {metric_name(metric)}\n(80 % power, two-sided .05)")
+    return ax
+
+
 def plot_training(ax: Axes, curve: Sequence[Mapping[str, Any]]) -> Axes:
     """Loss of each step of a training, and the mean of the last tenth of the steps where there are twenty or more.
 
@@ -310,8 +332,8 @@ def save_figures(run: Run, folder: str | Path) -> list[Path]:
     """Writes the figures of a run as PNG, 150 dots per inch, into a folder, which is made where it does not exist.
 
     Always leaderboard.png (the selection split, and below it the report split), differences.png (to the baseline, on the report
-    split) and effects.png; wins.png where the best configuration is not the baseline and both were reported; rankings.png
-    where rankings were measured.
+    split) and effects.png; wins.png and power.png where the best configuration is not the baseline and both were reported;
+    rankings.png where rankings were measured.
 
     Returns:
         The files written.
@@ -355,6 +377,9 @@ def _figures(run: Run) -> Iterator[tuple[str, Figure]]:
         drawn = figure(6)
         plot_wins(drawn.subplots(), run, report, metric, run.best, baseline)
         yield "wins", drawn
+        drawn = figure(6)
+        plot_power(drawn.subplots(), run, report, metric, run.best, baseline)
+        yield "power", drawn
     if ranking_metrics(run, report):
         tables = _ranking_tables(run, report)
         distinct = _distinct_rankings(run, tables)

@@ -519,6 +519,19 @@ def smallest_detectable(
     return _noncentrality(sample.n_groups - 1, power, alpha) * error if error > 0 else nan
 
 
+def power_curve(
+    differences: ArrayLike, ns: Sequence[int], groups: ArrayLike | None = None, power: float = 0.8, alpha: float = 0.05
+) -> Floats:
+    """`smallest_detectable` of samples of other sizes, (len(ns),); supposes more of the same, as `needed_n` does.
+
+    Nan where fewer than two groups would be left, or without spread.
+    """
+    _, error, sample = _mean_and_error(differences, groups)
+    per_group = sample.n / sample.n_groups
+    spread = error * sqrt(sample.n) if error > 0 else nan
+    return np.array([_noncentrality(n / per_group - 1, power, alpha) * spread / sqrt(n) for n in ns])
+
+
 def needed_n(differences: ArrayLike, groups: ArrayLike | None = None, power: float = 0.8, alpha: float = 0.05) -> float:
     """How many queries would find a true difference as large as the mean of differences (n,) with this power.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from workbench.experiment.run import Run
@@ -26,9 +27,19 @@ def conclusions(run: Run) -> list[str]:
     ]
     effects = [row for row in run.effects if row["metric"] == metric]
     if effects:
-        lines.append(f"What each choice brings, averaged over the others ({split}, {metric}):")
+        lines.append(f"what each choice brings, averaged over the others ({split}, {metric}):")
         lines += [f"  {row['axis']}: {row['a']} against {row['b']}: {difference(row, metric)}" for row in effects]
-    return [*lines, *_interplay(run, metric), *_greedy(run, split, metric)]
+    return [*lines, *_interplay(run, metric), *_greedy(run, split, metric), *_adapters(run)]
+
+
+def _adapters(run: Run) -> list[str]:
+    """What was trained only once cannot be told from the luck of that training."""
+    tuned = {row["generator"] for row in run.configurations if "adapter" in json.loads(row["keys"])}
+    if not tuned:
+        return []
+    who = " and ".join(sorted(tuned))
+    seed = run.manifest["seed"]
+    return [f"the adapter of {who} was trained once, with seed {seed}: what is said of it holds for this adapter only"]
 
 
 def _needed(run: Run, best: str, metric: str) -> list[str]:
@@ -64,8 +75,8 @@ def _interplay(run: Run, metric: str) -> list[str]:
     if not rows:
         return []
     if not found:
-        return [f"Whether one choice changes what another brings: none of {len(rows)} interactions is supported by this data"]
-    return ["What one choice changes in the effect of another:"] + [
+        return [f"whether one choice changes what another brings: none of {len(rows)} interactions is supported by this data"]
+    return ["what one choice changes in the effect of another:"] + [
         f"  {row['axis']}, {row['a']} against {row['b']}, at {row['given']} {row['given_a']} less at {row['given_b']}: "
         f"{difference(row, metric)}"
         for row in found
@@ -85,7 +96,7 @@ def _greedy(run: Run, split: str, metric: str) -> list[str]:
         end = greedy(design, means, run.manifest["baseline"], order)[-1]
         missed = means[run.best] - means[end]
         where = "the grid's best" if missed <= 0 else f"{run.labels[end]}, {missed:.3f} {metric} below the grid's best"
-        lines.append(f"Choosing axis by axis from the baseline on {split}, {what} ({', '.join(order)}), ends at {where}")
+        lines.append(f"choosing axis by axis from the baseline on {split}, {what} ({', '.join(order)}), ends at {where}")
     return lines
 
 

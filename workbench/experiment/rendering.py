@@ -24,7 +24,7 @@ def table(compared: Compared) -> list[tuple[str, ...]]:
             lines.append((*head, "baseline", "", "", ""))
         else:
             interval = _interval(other.low, other.high, "+")
-            lines.append((*head, f"{other.difference:+.3f}", interval, probability(other.p_holm), count(one.needed_n)))
+            lines.append((*head, f"{other.difference:+.3f}", interval, p_text(other.p_holm), count(one.needed_n)))
     return lines
 
 
@@ -55,11 +55,13 @@ def _interval(low: float, high: float, sign: str = "") -> str:
     return "" if isnan(low) else f"{low:{sign}.3f} to {high:{sign}.3f}"
 
 
-def probability(p: float) -> str:
-    """A p-value as papers print it."""
-    if isnan(p):
-        return ""
-    return "< .001" if p < 0.001 else f"{p:.3f}".replace("0.", ".", 1)
+def p_text(p: float | None) -> str:
+    """A p-value for reading: ``.032``, ``< .001``, ``1``; a dash where there is none."""
+    if p is None or isnan(p):
+        return "–"
+    if p < 0.001:
+        return "< .001"
+    return "1" if p >= 0.9995 else f"{p:.3f}"[1:]
 
 
 def count(n: float) -> str:

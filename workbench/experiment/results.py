@@ -172,15 +172,15 @@ def selection(select: Scores, report: Scores | None, winner: str, baseline: str,
 
 
 def interactions(
-    scores: Sequence[Scores], configurations: Sequence[Configuration], split: str, seed: int
+    scores: Sequence[Scores], configurations: Sequence[Configuration], baseline: Configuration, split: str, seed: int
 ) -> list[dict[str, Any]]:
     """How the effect of each axis (a - b) changes between two values of another: at `given_a` less at `given_b`."""
-    columns = {configuration.id: configuration.columns() for configuration in configurations}
     rows = []
     for same in _same_queries(one for one in scores if one.split == split):
         one = same[0]
-        design = [columns[system] for system in one.systems]
-        found = statistics.interactions({s.metric: s.values for s in same}, design, one.groups, seed, ids=one.queries)
+        order, design = _design(one.systems, configurations, baseline)
+        values = {s.metric: s.values[:, order] for s in same}
+        found = statistics.interactions(values, design, one.groups, seed, ids=one.queries)
         for metric, contrasts in found.items():
             for c in contrasts:
                 (a, b), (given_a, given_b) = c.levels
@@ -189,17 +189,37 @@ def interactions(
     return sorted(rows, key=lambda row: tuple(map(str, (row["metric"], *(row[name] for name in INTERACTIONS[:6])))))
 
 
-def effects(scores: Sequence[Scores], configurations: Sequence[Configuration], split: str, seed: int) -> list[dict[str, Any]]:
-    """Contrasts of each axis, averaged over the other axes, on a split that all configurations were measured on."""
-    columns = {configuration.id: configuration.columns() for configuration in configurations}
+def effects(
+    scores: Sequence[Scores], configurations: Sequence[Configuration], baseline: Configuration, split: str, seed: int
+) -> list[dict[str, Any]]:
+    """Contrasts of each axis, averaged over the other axes, on a split that all configurations were measured on.
+
+    `b` is the baseline's value where it is one of the two, so that a difference says what leaving the baseline brings.
+    """
     rows = []
     for same in _same_queries(one for one in scores if one.split == split):
         one = same[0]
-        design = [columns[system] for system in one.systems]
-        found = statistics.effects({s.metric: s.values for s in same}, design, one.groups, seed, ids=one.queries)
+        order, design = _design(one.systems, configurations, baseline)
+        values = {s.metric: s.values[:, order] for s in same}
+        found = statistics.effects(values, design, one.groups, seed, ids=one.queries)
         for metric, contrasts in found.items():
             rows += [row(EFFECTS, e, axis=e.axis, a=e.a, b=e.b, split=split, metric=metric, cells=e.cells) for e in contrasts]
     return sorted(rows, key=lambda row: (row["metric"], row["axis"], row["a"], row["b"]))
+
+
+def _design(
+    systems: Sequence[str], configurations: Sequence[Configuration], baseline: Configuration
+) -> tuple[list[int], list[dict[str, str]]]:
+    """An order of columns and their levels in it, such that the levels of the baseline come last on each axis.
+
+    Depends on what the configurations are, not on the order in which the file names axes and values.
+    """
+    columns = {configuration.id: configuration.columns() for configuration in configurations}
+    base = baseline.columns()
+    axes = sorted(base)
+    levels = [[(columns[system][axis] == base[axis], columns[system][axis]) for axis in axes] for system in systems]
+    order = sorted(range(len(systems)), key=lambda j: levels[j])
+    return order, [{axis: columns[systems[j]][axis] for axis in axes} for j in order]
 
 
 def _same_queries(scores: Iterable[Scores]) -> list[list[Scores]]:

@@ -334,7 +334,7 @@ class _Writer:
         """All files of the contract; each is complete or absent, and the manifest comes last."""
         scores = results.matrices(rows, self.experiment.groups)
         axes = list(self.experiment.planner.axes)
-        settings, configurations = self.settings, self.experiment.configurations
+        settings, configurations, baseline = self.settings, self.experiment.configurations, self.experiment.planner.baseline
         steps: dict[str, Callable[[], object]] = {
             "config.yaml": lambda: yaml.safe_dump(resolved(self.experiment), sort_keys=False, allow_unicode=True),
             "configurations.csv": lambda: ([*CONFIGURATIONS, *axes, "prompt_mismatch", "keys"], self._configurations(measured)),
@@ -343,15 +343,15 @@ class _Writer:
             "comparisons.csv": lambda: (results.COMPARISONS, results.comparisons(scores, settings.seed)),
             "effects.csv": lambda: (
                 results.EFFECTS,
-                results.effects(scores, configurations, settings.dataset.select, settings.seed),
+                results.effects(scores, configurations, baseline, settings.dataset.select, settings.seed),
             ),
             "interactions.csv": lambda: (
                 results.INTERACTIONS,
-                results.interactions(scores, configurations, settings.dataset.select, settings.seed),
+                results.interactions(scores, configurations, baseline, settings.dataset.select, settings.seed),
             ),
             "finalists.csv": lambda: (
                 results.FINALISTS,
-                results.finalists(scores, settings.dataset.report, self.experiment.planner.baseline.id, settings.seed),
+                results.finalists(scores, settings.dataset.report, baseline.id, settings.seed),
             ),
             "selection.csv": lambda: (results.SELECTION, [self._selection(scores, rows)]),
             "queries.csv": lambda: (results.QUERIES, self._queries()),
