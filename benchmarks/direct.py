@@ -145,7 +145,7 @@ def _compare(ranked: Rankings, replies: Replies) -> None:
     for split in SPLITS:
         queries = ranked.dataset.split(split)
         systems = [system for where, system in replies if where == split]
-        values = {metric: np.empty((len(queries), len(systems))) for metric in ("f1", "em", "contains", "grounded")}
+        values = {metric: np.empty((len(queries), len(systems))) for metric in answers.NAMES}
         for j, (retriever, top, shown, prompt) in enumerate(systems):
             template, rows = prompts.load(prompt), ranked.rows[split][retriever, top]
             for i, reply in enumerate(replies[split, systems[j]]):

@@ -168,3 +168,11 @@ def test_import_help_and_refusal_load_no_heavy_library(tmp_path: Path) -> None:
         script = f"import sys, pathlib\n{code}\nprint(sorted({heavy} & set(sys.modules)))"
         done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
         assert done.stdout.strip() == "[]", (code, done.stdout)
+
+
+def test_groundedness_never_stands_without_the_abstention_rate() -> None:
+    from workbench.experiment.config import Metrics
+
+    assert "abstained" in Metrics().answers
+    assert "abstained" in Metrics(answers=("grounded",)).answers
+    assert "abstained" not in Metrics(answers=("f1",)).answers

@@ -129,7 +129,7 @@ class Metrics(Settings):
 
     select_by: str | None = None
     rankings: tuple[str, ...] = ("ndcg@10", "recall@10", "mrr@10")
-    answers: tuple[str, ...] = ("f1", "em", "contains", "grounded")
+    answers: tuple[str, ...] = ("f1", "em", "contains", "grounded", "abstained")
 
     @field_validator("rankings")
     @classmethod
