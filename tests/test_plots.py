@@ -17,7 +17,7 @@ from workbench import plots
 from workbench.errors import InputError
 from workbench.experiment import results
 from workbench.experiment.results import Result
-from workbench.experiment.run import Run
+from workbench.experiment.run import LATENCY, Run
 
 AXES = {"retriever": ["bm25", "dense"], "generator": ["base", "tuned"]}
 N = 12  # queries; 2^12 sign patterns: the smallest p is 2 / 4096, and over 6 pairs Holm makes at most .003 of it
@@ -186,6 +186,25 @@ def test_power_curve_falls_and_meets_the_table_at_the_queries_asked(run, ax):
     assert (marked.get_xdata()[0], marked.get_ydata()[0]) == (N, pytest.approx(row["smallest_detectable"], abs=2e-6))
     legend = [text.get_text() for text in ax.get_legend().get_texts()]
     assert f"size of the difference seen: {abs(row['difference']):.3f}" in legend
+
+
+def test_the_front_holds_what_nothing_beats_in_quality_and_time(tmp_path, ax):
+    run = make_run(tmp_path)
+    times = {"bm25/base": 0.1, "bm25/tuned": 0.2, "dense/tuned": 0.4}  # dense/tuned is best, and slowest; bm25/tuned close
+    rows = [
+        {"configuration": configuration_id(label), "requests": 50, "p50": p50, "p50_low": p50 - 0.01, "p50_high": p50 + 0.01}
+        | dict.fromkeys(("p95", "p95_low", "p95_high", "prompt_tokens", "answer_tokens", "answers_per_second", "load"), 1.0)
+        | {"processor": "a processor"}
+        for label, p50 in (times | {"bm25/base": 0.3}).items()
+    ]
+    results.write_table(run.folder / "latency.csv", LATENCY, rows)
+    plots.plot_pareto(ax, run, "test", "f1")
+    front = next(line for line in ax.get_lines() if line.get_label() == "front")
+    means = {label: run.row(configuration_id(label), "test", "f1")["mean"] for label in times}
+    assert list(front.get_xdata()) == [0.2, 0.4]
+    assert list(front.get_ydata()) == [means["bm25/tuned"], means["dense/tuned"]]
+    hollow = [line.get_label() for line in ax.get_lines() if line.get_markerfacecolor() == "white"]
+    assert hollow == ["bm25/base"]
 
 
 def test_wins_are_counted_per_query_and_a_failure_counts_as_zero(run, ax):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import os
 import subprocess
@@ -15,17 +16,18 @@ import pytest
 import yaml
 from conftest import ROOT, workbench
 
-from workbench import Run
+from workbench import Experiment, Run
 from workbench.component import file_digest
 from workbench.errors import InputError, StageFailedError
 from workbench.evaluation.statistics import holm
 from workbench.experiment import results
+from workbench.experiment.conclusions import conclusions
 from workbench.experiment.progress import Progress
 from workbench.experiment.run import failures
 from workbench.notebooks import NAMES, execute, report
 
 TABLES = ("configurations.csv", "results.csv", "leaderboard.csv", "comparisons.csv", "effects.csv", "interactions.csv")
-TABLES += ("finalists.csv", "selection.csv", "queries.csv")
+TABLES += ("finalists.csv", "selection.csv", "search.csv", "queries.csv")
 BYTE_EQUAL = ("config.yaml", *TABLES, "answers.jsonl")
 COLUMNS = {
     "results.csv": results.RESULTS,
@@ -147,6 +149,64 @@ def test_a_failed_answer_stays_in_the_mean_and_is_counted_once(tmp_path: Path) -
     assert failures(rows) == {"prompt too long": 1}
     board = results.leaderboard(results.matrices(rows, {q: q for q in ("q1", "q2", "q3")}))
     assert [(r["mean"], r["n"], r["failed"], r["best"]) for r in board] == [pytest.approx((0.6, 3, 1, 2.8 / 3))] * 2
+
+
+def test_every_generator_shows_its_noise_floor(run: Run) -> None:
+    assert run.manifest["repeated"] == {name: {"answers": 8, "differing": []} for name in ("base", "tuned")}
+    assert any(line.startswith("noise floor zero: 16 of 16 answers") for line in conclusions(run))
+
+
+def test_an_answer_that_differs_when_repeated_is_named(run: Run, smoke_runs: Path, tmp_path: Path) -> None:
+    """One stored answer is changed: generated again it differs, and the run would say so."""
+    experiment = Experiment.load(ROOT / "configs" / "smoke.yaml", smoke_runs, progress=Progress())
+    stage = next(one.repeated for one in experiment.selected_on if one.repeated and not one.answers.adapter)
+    stored = experiment.session.generated
+    first = stage.answers.prompts(experiment.session)[0]
+
+    def altered(answers: object, prompts: list[str]) -> list[object]:
+        found = stored(answers, prompts)
+        return [dataclasses.replace(found[0], text="something else"), *found[1:]]
+
+    experiment.session.generated = altered
+    stage.compute(tmp_path, experiment.session)
+    assert stage.read(tmp_path, experiment.session) == {"answers": 8, "differing": [first.query_id]}
+
+
+def test_greedy_measures_only_what_its_path_leads_past(run: Run, smoke_runs: Path) -> None:
+    overrides = ["search.strategy=greedy", "search.order=file"]
+    found = Experiment.load(ROOT / "configs" / "smoke.yaml", smoke_runs, overrides, Progress()).compare()
+    split, metric = run.select
+    looked_at = {row["configuration"] for row in found.search if row["n"]}
+    left = {row["configuration"] for row in found.search if row["status"] == "not looked at"}
+    # four axes of two values from the baseline: at most one new configuration each
+    assert run.manifest["baseline"] in looked_at and len(looked_at) <= 5 and len(looked_at) + len(left) == 16
+    assert {r["configuration"] for r in found.leaderboard if r["split"] == split} == looked_at
+    for c in looked_at:
+        assert found.row(c, split, metric) == run.row(c, split, metric)
+    ended = next(line for line in conclusions(run) if "in the file's order" in line)
+    end = [row for row in found.search if row["status"] == "kept"][-1]["configuration"]
+    assert (end == run.best and "the grid's best" in ended) or run.labels[end] in ended
+    assert any(line.startswith(f"greedy: {len(looked_at)} of 16 configurations") for line in conclusions(found))
+
+
+def test_a_race_measures_the_rest_as_the_grid_does(run: Run, smoke_runs: Path) -> None:
+    overrides = ["search.strategy=racing", "axes.retriever=[bm25]", "axes.reranker=[none]", "axes.prompt=[terse]"]
+    found = Experiment.load(ROOT / "configs" / "smoke.yaml", smoke_runs, overrides, Progress()).compare()
+    split, metric = run.select
+    assert sorted({row["n"] for row in found.search}) == [6, 12]
+    whole = {row["configuration"] for row in found.search if row["n"] == 12}
+    assert whole and run.manifest["baseline"] in {r["configuration"] for r in found.leaderboard if r["split"] == split}
+    for c in whole:
+        assert found.row(c, split, metric) == run.row(c, split, metric)
+        assert [row["mean"] for row in found.search if (row["configuration"], row["n"]) == (c, 12)] == [
+            pytest.approx(run.row(c, split, metric)["mean"], abs=2e-6)
+        ]
+
+
+def test_a_race_by_a_ranking_metric_is_refused(smoke_runs: Path) -> None:
+    overrides = ["search.strategy=racing", "metrics.select_by=ndcg@10"]
+    with pytest.raises(InputError, match=r"'racing' saves answers, but metrics\.select_by is 'ndcg@10'"):
+        Experiment.load(ROOT / "configs" / "smoke.yaml", smoke_runs, overrides, Progress()).compare()
 
 
 def test_an_interaction_is_the_difference_of_two_effects(run: Run) -> None:

@@ -236,6 +236,28 @@ def replay(run: RunPath, query_id: str, configuration: ConfigurationOption = Non
 
 
 @app.command()
+def latency(
+    run: RunPath,
+    configurations: Annotated[list[str] | None, typer.Argument(help="Ids or labels; default: those on the report split.")] = None,
+    requests: Annotated[int, typer.Option(help="Single requests timed for each.")] = 50,
+) -> None:
+    """Time single requests of configurations, and draw what quality costs: latency.csv, figures/pareto.png."""
+    from workbench.experiment.progress import for_terminal
+    from workbench.experiment.run import Run
+    from workbench.latency import measure
+    from workbench.plots import save_figures
+
+    measured = Run.open(run)
+    measure(measured, [measured.find(name) for name in configurations or ()], requests, for_terminal())
+    save_figures(measured, measured.folder / "figures")
+    for row in measured.latency:
+        typer.echo(
+            f"{measured.labels[row['configuration']]}: half of the answers within {row['p50']:.2f} s, 95 % within "
+            f"{row['p95']:.2f} s; {row['answers_per_second']:.2f} answers a second together"
+        )
+
+
+@app.command()
 def promote(
     run: RunPath, configuration: Annotated[str | None, typer.Argument(help="Id or label; default: the best.")] = None
 ) -> None:

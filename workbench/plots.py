@@ -272,6 +272,35 @@ def plot_power(ax: Axes, run: Run, split: str, metric: str, a: str, b: str) -> A
     return ax
 
 
+def plot_pareto(ax: Axes, run: Run, split: str, metric: str) -> Axes:
+    """Mean against the median time of an answer, both with 95 % intervals; the front is joined, the rest is hollow.
+
+    On the front is what no other configuration beats in both. Times come from latency.csv.
+    """
+    means = {row["configuration"]: row for row in ranked(run, split, metric)}
+    rows = sorted((row for row in run.latency if row["configuration"] in means), key=lambda row: row["p50"])
+    if not rows:
+        return _note(ax, "No latency was measured; `workbench latency RUN` does.")
+    drawn, best, front = looks(run), -1.0, []
+    for row in rows:
+        mean = means[row["configuration"]]
+        if mean["mean"] > best:
+            best = mean["mean"]
+            front.append((row["p50"], best))
+        look = drawn[row["configuration"]]
+        if mean["ci_low"] is not None:
+            ax.plot([row["p50"]] * 2, [mean["ci_low"], mean["ci_high"]], color=look.colour, linewidth=1.8)
+        name = run.labels[row["configuration"]]
+        on_front = front[-1] == (row["p50"], mean["mean"])
+        _dot(ax, mean["mean"], row["p50"], row["p50_low"], row["p50_high"], look, label=name, filled=on_front)
+    ax.plot(*zip(*front, strict=True), color=LINE, linestyle="--", linewidth=1, zorder=1, label="front")
+    ax.set_xlim(left=0)
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, borderpad=0, ncols=2)
+    ax.set_xlabel(f"median seconds to answer one question (lower is better), {rows[0]['requests']} requests each")
+    ax.set_ylabel(f"mean {metric_name(metric)} on {split}\n({direction(metric)})")
+    return ax
+
+
 def plot_training(ax: Axes, curve: Sequence[Mapping[str, Any]]) -> Axes:
     """Loss of each step of a training, and the mean of the last tenth of the steps where there are twenty or more.
 
@@ -333,7 +362,7 @@ def save_figures(run: Run, folder: str | Path) -> list[Path]:
 
     Always leaderboard.png (the selection split, and below it the report split), differences.png (to the baseline, on the report
     split) and effects.png; wins.png and power.png where the best configuration is not the baseline and both were reported;
-    rankings.png where rankings were measured.
+    pareto.png where latency was measured; rankings.png where rankings were measured.
 
     Returns:
         The files written.
@@ -380,6 +409,10 @@ def _figures(run: Run) -> Iterator[tuple[str, Figure]]:
         drawn = figure(6)
         plot_power(drawn.subplots(), run, report, metric, run.best, baseline)
         yield "power", drawn
+    if run.latency:
+        drawn = figure(9)
+        plot_pareto(drawn.subplots(), run, report, metric)
+        yield "pareto", drawn
     if ranking_metrics(run, report):
         tables = _ranking_tables(run, report)
         distinct = _distinct_rankings(run, tables)

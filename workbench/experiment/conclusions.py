@@ -19,8 +19,9 @@ def conclusions(run: Run) -> list[str]:
     for other, what in _rivals(run, best):
         row = run.comparison(best, other, run.report_split, metric)
         if row:
-            lines.append(f"{run.labels[best]} against {what} {run.labels[other]}: {difference(row, metric)}")
-    lines += [*_needed(run, best, metric), *_flattery(run)]
+            found = difference(row, metric, _price(run, best, other))
+            lines.append(f"{run.labels[best]} against {what} {run.labels[other]}: {found}")
+    lines += [*_saved(run), *_needed(run, best, metric), *_flattery(run)]
     lines += [
         f"{n} answers failed while generating ({status}); each counts as the worst value of every metric"
         for status, n in run.manifest["failures"].items()
@@ -29,7 +30,22 @@ def conclusions(run: Run) -> list[str]:
     if effects:
         lines.append(f"what each choice brings, averaged over the others ({split}, {metric}):")
         lines += [f"  {row['axis']}: {row['a']} against {row['b']}: {difference(row, metric)}" for row in effects]
-    return [*lines, *_interplay(run, metric), *_greedy(run, split, metric), *_adapters(run)]
+    return [*lines, *_interplay(run, metric), *_greedy(run, split, metric), *_noise_floor(run), *_adapters(run)]
+
+
+def _noise_floor(run: Run) -> list[str]:
+    """What running the experiment again would change."""
+    repeated = run.manifest["repeated"]
+    total = sum(found["answers"] for found in repeated.values())
+    if not total:
+        return []
+    differing = {name: len(found["differing"]) for name, found in repeated.items() if found["differing"]}
+    if not differing:
+        return [f"noise floor zero: {total} of {total} answers came out the same when they were generated again in other batches"]
+    counts = ", ".join(f"{n} of {repeated[name]['answers']} of {name}" for name, n in differing.items())
+    return [
+        f"noise floor not zero: answers that differed when they were generated again: {counts}; small differences may be chance"
+    ]
 
 
 def _adapters(run: Run) -> list[str]:
@@ -40,6 +56,21 @@ def _adapters(run: Run) -> list[str]:
     who = " and ".join(sorted(tuned))
     seed = run.manifest["seed"]
     return [f"the adapter of {who} was trained once, with seed {seed}: what is said of it holds for this adapter only"]
+
+
+def _saved(run: Run) -> list[str]:
+    """What a search that is not the whole grid did not look at."""
+    strategy = run.manifest["search"]["strategy"]
+    if strategy == "grid":
+        return []
+    last = {row["configuration"]: row for row in run.search}
+    n = max(row["n"] for row in run.search)
+    whole = sum(row["n"] == n for row in last.values())
+    looked = sum(row["n"] for row in last.values())
+    return [
+        f"{strategy}: {whole} of {len(last)} configurations were measured on all {n} questions, {looked:,} of {n * len(last):,} "
+        f"answers looked at; search.csv says what was left out and why"
+    ]
 
 
 def _needed(run: Run, best: str, metric: str) -> list[str]:
@@ -85,6 +116,8 @@ def _interplay(run: Run, metric: str) -> list[str]:
 
 def _greedy(run: Run, split: str, metric: str) -> list[str]:
     """Whether choosing axis by axis would have missed the grid's best."""
+    if run.manifest["search"]["strategy"] != "grid":
+        return []
     design = {row["configuration"]: {axis: row[axis] for axis in run.axes} for row in run.configurations}
     means = {r["configuration"]: r["mean"] for r in run.leaderboard if (r["split"], r["metric"]) == (split, metric)}
     varying = [axis for axis in run.axes if len({point[axis] for point in design.values()}) > 1]
@@ -93,7 +126,7 @@ def _greedy(run: Run, split: str, metric: str) -> list[str]:
     orders = {"models first": [axis for axis in MODELS_FIRST if axis in varying], "in the file's order": varying}
     lines = []
     for what, order in orders.items():
-        end = greedy(design, means, run.manifest["baseline"], order)[-1]
+        end = greedy(design, lambda wanted: means, run.manifest["baseline"], order)[-1][0]
         missed = means[run.best] - means[end]
         where = "the grid's best" if missed <= 0 else f"{run.labels[end]}, {missed:.3f} {metric} below the grid's best"
         lines.append(f"choosing axis by axis from the baseline on {split}, {what} ({', '.join(order)}), ends at {where}")
@@ -103,7 +136,8 @@ def _greedy(run: Run, split: str, metric: str) -> list[str]:
 def _standing(run: Run, best: str, split: str, metric: str) -> str:
     chosen = run.row(best, split, metric)
     reported = run.row(best, run.report_split, metric)
-    text = f"best of {len(run.configurations)} by {metric} on {split}: {run.labels[best]} ({best})"
+    measured = sum((row["split"], row["metric"]) == (split, metric) for row in run.leaderboard)
+    text = f"best of {measured} by {metric} on {split}: {run.labels[best]} ({best})"
     if reported is None:
         return f"{text}, {figure(chosen)}"
     return f"{text}; on {run.report_split} its {metric} is {figure(reported)} (on {split} it was {chosen['mean']:.3f})"
@@ -128,11 +162,17 @@ def figure(row: dict[str, Any]) -> str:
     return f"{row['mean']:.3f} (95 % interval {row['ci_low']:.3f} to {row['ci_high']:.3f}, n = {row['n']}{failed})"
 
 
-def difference(row: dict[str, Any], metric: str) -> str:
-    """A difference with interval, adjusted p and what follows from it."""
+def _price(run: Run, a: str, b: str) -> str:
+    """What `a` takes to answer as a multiple of `b`, where `workbench latency` measured both."""
+    median = {row["configuration"]: row["p50"] for row in run.latency}
+    return f" at {median[a] / median[b]:.1f} x the latency" if a in median and b in median else ""
+
+
+def difference(row: dict[str, Any], metric: str, price: str = "") -> str:
+    """A difference with interval, adjusted p, what it costs, and what follows from it."""
     text = f"{row['difference']:+.3f} {metric}"
     if row["ci_low"] is None or row["p_holm"] is None:
         return f"{text} (n = {row['n']}: too few for an interval)"
     verdict = "supported" if row["p_holm"] < SIGNIFICANT else "not supported by this data"
     interval = f"95 % interval {row['ci_low']:+.3f} to {row['ci_high']:+.3f}"
-    return f"{text} ({interval}, Holm p {row['p_holm']:.3g}, n = {row['n']}): {verdict}"
+    return f"{text} ({interval}, Holm p {row['p_holm']:.3g}, n = {row['n']}){price}: {verdict}"

@@ -107,9 +107,16 @@ class ComponentSettings(Settings):
 
 
 class Search(Settings):
-    """How the space of configurations is searched."""
+    """How the space of configurations is searched on the selection split.
 
-    strategy: Literal["grid"] = "grid"
+    Attributes:
+        strategy: ``grid`` measures all; ``greedy`` decides axis by axis, from the baseline; ``racing`` measures all on growing
+            samples of the questions and drops those clearly behind.
+        order: in which ``greedy`` decides the axes: ``models first`` or ``file``.
+    """
+
+    strategy: Literal["grid", "greedy", "racing"] = "grid"
+    order: Literal["models first", "file"] = "models first"
 
 
 class Report(Settings):

@@ -14,7 +14,7 @@ from typing import Any
 from workbench.data.chunking import WORD
 from workbench.experiment.plan import PlannedStage, closure
 from workbench.experiment.session import Session, Timing
-from workbench.experiment.stages import Adapter, Answers, DenseRanking, Embeddings, Reranked, Stage
+from workbench.experiment.stages import Adapter, Answers, DenseRanking, Embeddings, Repeated, Reranked, Stage
 
 RATES = "rates.json"
 TOKENS_PER_WORD = 1.45  # of English with some code, for sub-word vocabularies of 30,000 to 50,000
@@ -61,6 +61,9 @@ class Estimator:
         if isinstance(stage, Answers):
             prompts = self._queries(stage.ranking.split)
             tokens = int(prompts * (self._prompt_tokens(stage.passages, stage.shown) + stage.generator.max_new_tokens / 2))
+            return self._cost("generation", tokens, tokens)
+        if isinstance(stage, Repeated):
+            tokens = int(stage.PROMPTS * self._prompt_tokens(stage.answers.passages, stage.answers.shown))
             return self._cost("generation", tokens, tokens)
         return Cost(stage.name, self._queries_or_passages(stage), 0, 0.05)
 

@@ -27,6 +27,7 @@ from workbench.experiment.stages import (
     Passages,
     RankingScores,
     RankingStage,
+    Repeated,
     Reranked,
     Stage,
     TextIndex,
@@ -73,10 +74,13 @@ class Measured:
     ranking: RankingStage
     answers: Answers | None
     scores: tuple[Stage, ...]
+    repeated: Repeated | None = None
 
     def stages(self) -> list[Stage]:
         """All stages of the configuration, each after those it reads."""
-        return list(dict.fromkeys(s for root in (self.ranking, self.answers, *self.scores) if root for s in closure(root)))
+        return list(
+            dict.fromkeys(s for root in (self.ranking, self.answers, *self.scores, self.repeated) if root for s in closure(root))
+        )
 
     def artifacts(self) -> dict[str, Stage]:
         """The artifacts the configuration answers with, by name: what its keys in a run are, and its provenance."""
@@ -158,11 +162,18 @@ class Planner:
         scores: list[Stage] = []
         if self.settings.metrics.rankings and len(self.dataset.judgements):
             scores.append(self._make(RankingScores, ranking, passages, judgements, self.settings.metrics.rankings))
-        answers = None
-        if self.generating:
-            answers = self._answers(configuration, ranking, passages)
-            scores.append(self._make(AnswerScores, answers, judgements, self.answer_metrics))
-        return Measured(configuration, ranking, answers, tuple(scores))
+        if not self.generating:
+            return Measured(configuration, ranking, None, tuple(scores))
+        answers = self._answers(configuration, ranking, passages)
+        scores.append(self._make(AnswerScores, answers, judgements, self.answer_metrics))
+        repeats = split == self.settings.dataset.select and configuration.id in self._first_of_generator.values()
+        return Measured(configuration, ranking, answers, tuple(scores), self._make(Repeated, answers) if repeats else None)
+
+    @cached_property
+    def _first_of_generator(self) -> dict[str, str]:
+        """Generator -> the configuration whose answers are given again: the baseline, else the first by id."""
+        baseline_first = sorted(self.configurations, key=lambda c: (c.id != self.baseline.id, c.id))
+        return {c["generator"]: c.id for c in reversed(baseline_first)}
 
     def template(self, name: str) -> Template:
         """A prompt template by its name in the file."""

@@ -11,6 +11,7 @@ import os
 import platform
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import fields
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +27,8 @@ from workbench.experiment.examples import training_examples
 from workbench.experiment.plan import Configuration, Measured, PlannedStage, Planner, answer_groups, closure, plan
 from workbench.experiment.progress import Progress, for_terminal
 from workbench.experiment.results import Result
+from workbench.experiment.search import Step
+from workbench.experiment.searcher import Searcher
 from workbench.experiment.session import Session, Timing
 from workbench.experiment.stages import (
     Adapter,
@@ -34,6 +37,7 @@ from workbench.experiment.stages import (
     Passages,
     PassageTable,
     RankingScores,
+    Repeated,
     ScoresStage,
     Stage,
     TextIndex,
@@ -42,10 +46,22 @@ from workbench.experiment.store import Store
 from workbench.machine import cpu_name
 from workbench.models.lora import Example
 
+LATE = (Answers, ScoresStage, Repeated)  # stages that come after retrieval and fine-tuning
 MANIFEST = "manifest.json"
 FINALISTS = 4  # winner, its untuned twin, runner-up, baseline
 PROMOTED = "promoted.yaml"
 CONFIGURATIONS = ("configuration", "label")
+LATENCY = (
+    "configuration",
+    "requests",
+    *(f"{name}{end}" for name in ("p50", "p95") for end in ("", "_low", "_high")),  # seconds
+    "prompt_tokens",
+    "answer_tokens",
+    "answers_per_second",
+    "load",
+    "processor",
+)
+SEARCH = tuple(field.name for field in fields(Step))
 TIMINGS = ("stage", "key", "uses", "computed", "seconds", "tokens")
 LIBRARIES = ("torch", "transformers", "peft", "sentence-transformers", "faiss", "bm25s", "ir-measures", "numpy", "scipy")
 
@@ -139,15 +155,15 @@ class Experiment:
     def index(self) -> list[dict[str, Any]]:
         """Cuts, embeds, indexes and ranks; returns one row of facts for each index."""
         self._note_estimate()
-        wanted = [s for s in self._need(self.selected_on) if not isinstance(s, (Adapter, Answers, ScoresStage))]
-        self._ensure(wanted)
+        wanted = [s for s in self.need(self.selected_on) if not isinstance(s, (Adapter, *LATE))]
+        self.ensure(wanted)
         return [self._index_facts(stage) for stage in wanted if isinstance(stage, (TextIndex, DenseIndex))]
 
     def rankings(self) -> list[dict[str, Any]]:
         """Quality of every distinct ranking on the selection split: one row for each and metric, with intervals."""
         first = {one.ranking.key: one for one in reversed(self.selected_on)}
         scored = {key: s for key, one in first.items() for s in one.scores if isinstance(s, RankingScores)}
-        self._ensure(scored.values())
+        self.ensure(scored.values())
         split = self.settings.dataset.select
         rows = [Result(key, split, *score) for key, stage in scored.items() for score in self.session.read(stage)]
         axes = [axis for axis in ("chunking", "retriever", "reranker") if axis in self.planner.axes]
@@ -160,8 +176,8 @@ class Experiment:
     def finetune(self) -> list[Adapter]:
         """Trains every adapter the configurations use; returns their stages."""
         self._note_estimate()
-        adapters = [s for s in self._need(self.selected_on) if isinstance(s, Adapter)]
-        self._ensure(adapters)
+        adapters = [s for s in self.need(self.selected_on) if isinstance(s, Adapter)]
+        self.ensure(adapters)
         return adapters
 
     def training_curve(self, adapter: Adapter) -> list[dict[str, Any]]:
@@ -213,32 +229,33 @@ class Experiment:
             return Run.open(folder)
         started = datetime.now(UTC)
         self._note_estimate()
-        self._measure(self.selected_on)
-        rows = list(self._results(self.selected_on))
+        selected, steps = Searcher(self).search()
+        rows = list(self.results(selected))
         reported = [self.planner.measured(c, self.settings.dataset.report) for c in self.finalists(rows)]
-        self._measure(reported)
-        rows += self._results(reported)
+        self.measure(reported)
+        rows += self.results(reported)
         folder = new_folder(self.runs / self.settings.experiment, started, self.settings)
         self.estimator.learn(self.session.timings, self.session.counts())
-        _Writer(self, folder, started).write(sorted(rows, key=lambda r: tuple(map(str, r))), [*self.selected_on, *reported])
+        rows.sort(key=lambda row: tuple(map(str, row)))
+        _Writer(self, folder, started, steps).write(rows, [*selected, *reported])
         return Run.open(folder)
 
     def finalists(self, rows: Sequence[Result]) -> list[Configuration]:
         """Configurations for the report split: winner, its untuned twin, runner-up and baseline; or all of them."""
-        if self.settings.report.of == "all":
-            return self.configurations
         ranked = self.ranked(rows)
+        if self.settings.report.of == "all":
+            return sorted(ranked, key=lambda c: c.id)
         chosen = [*ranked[:2], self.planner.baseline, *self._untuned_twin(ranked[0])]
         return sorted({c.id: c for c in chosen}.values(), key=lambda c: c.id)
 
     def ranked(self, rows: Sequence[Result]) -> list[Configuration]:
-        """Configurations by mean on the selection split, best first; equal means in the order of ids."""
+        """Configurations measured on the selection split by their mean, best first; equal means in the order of ids."""
         split, metric = self.settings.dataset.select, self.planner.select_by
         found = results.matrices([r for r in rows if r.split == split and r.metric == metric], self.groups)
         if not found:
             raise InputError(f"metrics.select_by: no query of {split!r} is scored by {metric!r}; choose another metric or split")
         means = dict(zip(found[0].systems, found[0].values.mean(axis=0), strict=True))
-        return sorted(self.configurations, key=lambda c: (-means[c.id], c.id))
+        return sorted((c for c in self.configurations if c.id in means), key=lambda c: (-means[c.id], c.id))
 
     @cached_property
     def groups(self) -> dict[str, str]:
@@ -265,27 +282,29 @@ class Experiment:
         if self.estimated_seconds is None:
             self.estimated_seconds = float(self.planned_costs()[1]["seconds"])
 
-    def _need(self, measured: Sequence[Measured]) -> list[Stage]:
+    def need(self, measured: Sequence[Measured]) -> list[Stage]:
         """Distinct stages of configurations; each is noted as planned at the first time it is asked for."""
         planned = plan(measured, self.session.has)
         for one in planned:
             self._planned.setdefault(one.stage.key, one)
         return [one.stage for one in planned]
 
-    def _ensure(self, stages: Iterable[Stage]) -> None:
+    def ensure(self, stages: Iterable[Stage]) -> None:
+        """Computes the stages that the store lacks, in their order."""
         for stage in stages:
             self.session.ensure(stage)
 
-    def _measure(self, measured: Sequence[Measured]) -> None:
+    def measure(self, measured: Sequence[Measured]) -> None:
         """Computes what configurations need: first all that comes before answers, then one queue for each generator."""
-        missing = [s for s in self._need(measured) if not self.session.has(s)]
-        self._ensure(s for s in missing if not isinstance(s, (Answers, ScoresStage)))
+        missing = [s for s in self.need(measured) if not self.session.has(s)]
+        self.ensure(s for s in missing if not isinstance(s, LATE))
         for group in answer_groups(missing):
             self.session.generate_together(group)
-            self._ensure(group)
-        self._ensure(missing)
+            self.ensure(group)
+        self.ensure(missing)
 
-    def _results(self, measured: Sequence[Measured]) -> Iterable[Result]:
+    def results(self, measured: Sequence[Measured]) -> Iterable[Result]:
+        """Every score of configurations."""
         for one in measured:
             for stage in one.scores:
                 for score in self.session.read(stage):
@@ -323,8 +342,9 @@ def new_folder(parent: Path, started: datetime, settings: config.ExperimentSetti
 class _Writer:
     """Writes the files of a run, the manifest last."""
 
-    def __init__(self, experiment: Experiment, folder: Path, started: datetime) -> None:
+    def __init__(self, experiment: Experiment, folder: Path, started: datetime, steps: Sequence[Step]) -> None:
         self.experiment = experiment
+        self.steps = steps
         self.session = experiment.session
         self.settings = experiment.settings
         self.folder = folder
@@ -337,7 +357,7 @@ class _Writer:
         settings, configurations, baseline = self.settings, self.experiment.configurations, self.experiment.planner.baseline
         steps: dict[str, Callable[[], object]] = {
             "config.yaml": lambda: yaml.safe_dump(resolved(self.experiment), sort_keys=False, allow_unicode=True),
-            "configurations.csv": lambda: ([*CONFIGURATIONS, *axes, "prompt_mismatch", "keys"], self._configurations(measured)),
+            "configurations.csv": lambda: ([*CONFIGURATIONS, *axes, "prompt_mismatch", "keys"], self._configurations()),
             "results.csv": lambda: (results.RESULTS, [row._asdict() for row in rows]),
             "leaderboard.csv": lambda: (results.LEADERBOARD, results.leaderboard(scores)),
             "comparisons.csv": lambda: (results.COMPARISONS, results.comparisons(scores, settings.seed)),
@@ -353,12 +373,13 @@ class _Writer:
                 results.FINALISTS,
                 results.finalists(scores, settings.dataset.report, baseline.id, settings.seed),
             ),
+            "search.csv": lambda: (SEARCH, [vars(step) for step in self.steps]),
             "selection.csv": lambda: (results.SELECTION, [self._selection(scores, rows)]),
             "queries.csv": lambda: (results.QUERIES, self._queries()),
             "answers.jsonl": lambda: "".join(line + "\n" for line in self._answers(measured)),
             "plan.json": lambda: json.dumps(self._plan(measured), indent=1),
             "timings.csv": lambda: (TIMINGS, self._timings(measured)),
-            MANIFEST: lambda: json.dumps(self._manifest(rows), indent=1, ensure_ascii=False),
+            MANIFEST: lambda: json.dumps(self._manifest(rows, measured), indent=1, ensure_ascii=False),
         }
         with self.session.progress.task("writing", len(steps)) as report:
             for name, content in steps.items():
@@ -377,17 +398,13 @@ class _Writer:
         temporary.write_text(text, encoding="utf-8")
         temporary.rename(self.folder / name)
 
-    def _configurations(self, measured: Sequence[Measured]) -> list[dict[str, Any]]:
-        split = self.settings.dataset.select
+    def _configurations(self) -> list[dict[str, Any]]:
         rows = []
-        for one in measured:
-            if one.ranking.split == split:
-                keys = {name: stage.key for name, stage in one.artifacts().items()}
-                c = one.configuration
-                mismatch = str(c.prompt_mismatch).lower()
-                rows.append(
-                    {"configuration": c.id, "label": c.label, "prompt_mismatch": mismatch, "keys": canonical(keys)} | c.columns()
-                )
+        for one in self.experiment.selected_on:
+            c, keys = one.configuration, {name: stage.key for name, stage in one.artifacts().items()}
+            mismatch = str(c.prompt_mismatch).lower()
+            head = {"configuration": c.id, "label": c.label, "prompt_mismatch": mismatch, "keys": canonical(keys)}
+            rows.append(head | c.columns())
         return rows
 
     def _selection(self, scores: Sequence[results.Scores], rows: Sequence[Result]) -> dict[str, Any]:
@@ -449,7 +466,7 @@ class _Writer:
             for t in timed
         ]
 
-    def _manifest(self, rows: Sequence[Result]) -> dict[str, Any]:
+    def _manifest(self, rows: Sequence[Result], measured: Sequence[Measured]) -> dict[str, Any]:
         from workbench import __version__
 
         machine, dataset = self.session.machine, self.session.dataset
@@ -460,10 +477,12 @@ class _Writer:
             "started": self.started.isoformat(timespec="seconds"),
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
             "select": {"split": data.select, "metric": self.experiment.planner.select_by},
+            "search": self.settings.search.model_dump(),
             "report": {"split": data.report, "of": self.settings.report.of},
             "baseline": self.experiment.planner.baseline.id,
             "seed": self.settings.seed,
             "failures": failures(rows),
+            "repeated": {one.configuration["generator"]: self.session.read(one.repeated) for one in measured if one.repeated},
             "dataset": {
                 "name": dataset.name,
                 "documents": dataset.documents_digest,
@@ -589,6 +608,17 @@ class Run:
     def selection(self) -> dict[str, Any]:
         """The row of selection.csv: how much choosing the winner flattered it."""
         return results.read_table(self.folder / "selection.csv")[0]
+
+    @property
+    def latency(self) -> list[dict[str, Any]]:
+        """Rows of latency.csv, or none where `workbench latency` was not called."""
+        path = self.folder / "latency.csv"
+        return results.read_table(path) if path.is_file() else []
+
+    @cached_property
+    def search(self) -> list[dict[str, Any]]:
+        """Rows of search.csv, in the order of the looks; none for the whole grid."""
+        return results.read_table(self.folder / "search.csv")
 
     @cached_property
     def axes(self) -> list[str]:

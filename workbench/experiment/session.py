@@ -126,13 +126,16 @@ class Session:
 
     def generate_together(self, stages: Sequence[Answers]) -> None:
         """Answers all prompts of stages with one generator and adapter, in one queue sorted by length."""
+        self.generate_queue(stages[0], [prompt.text for stage in stages for prompt in stage.prompts(self)])
+
+    def generate_queue(self, stage: Answers, prompts: Sequence[str]) -> None:
+        """Answers prompts with a stage's generator, and notes what it took."""
         started = time.monotonic()
         missing = self.counts()["answers"].computed
-        prompts = [prompt.text for stage in stages for prompt in stage.prompts(self)]
-        generations = self.generated(stages[0], prompts)
+        generations = self.generated(stage, prompts)
         if self.counts()["answers"].computed > missing:
             tokens = {p: g.prompt_tokens + g.new_tokens for p, g in zip(prompts, generations, strict=True)}
-            self.timings.append(Timing("generation", stages[0].namespace, time.monotonic() - started, sum(tokens.values())))
+            self.timings.append(Timing("generation", stage.namespace, time.monotonic() - started, sum(tokens.values())))
 
     def counts(self) -> dict[str, Counts]:
         """Items by kind: distinct ones this session asked for, those it found, those it computed."""

@@ -485,9 +485,47 @@ class Answers(Stage):
             generation.new_tokens,
         )
 
+    def score(self, metric: str, row: Answer, accepted: Sequence[str], session: Session) -> float | None:
+        """One metric of one answer; None where there is none."""
+        passages = session.read(self.passages)
+        shown = [passages.full_text(n) for n in row.passages]
+        return answer_metrics.score(metric, row.answer, accepted, shown) if row.status == "ok" else None
+
     def read(self, folder: Path, session: Session) -> list[Answer]:
         with (folder / "answers.jsonl").open(encoding="utf-8") as lines:
             return [Answer(**json.loads(line)) for line in lines]
+
+
+@dataclass(frozen=True, eq=False)
+class Repeated(Stage):
+    """Answers -> how many of them come out the same again, in another batch: the noise floor of a generator.
+
+    The artifact says how many were generated again and which of them differed. Where none did, running an experiment again
+    changes no score, and the batch size changes none either.
+    """
+
+    PROMPTS: ClassVar = 8
+
+    name: ClassVar = "repeated"
+    answers: Answers
+
+    def inputs(self) -> tuple[Stage, ...]:
+        return (self.answers,)
+
+    def settings(self) -> dict[str, Any]:
+        return {"prompts": self.PROMPTS}
+
+    def compute(self, folder: Path, session: Session) -> dict[str, Any]:
+        prompts = self.answers.prompts(session)[: self.PROMPTS]
+        first = session.generated(self.answers, [prompt.text for prompt in prompts])
+        generator = session.generator(self.answers)
+        found = {i: again for batch in generator.generate([p.messages for p in prompts], len(prompts)) for i, again in batch}
+        differing = [prompt.query_id for i, prompt in enumerate(prompts) if found[i] != first[i]]
+        (folder / "repeated.json").write_text(json.dumps({"answers": len(prompts), "differing": differing}))
+        return {"answers": len(prompts), "tokens": sum(again.prompt_tokens + again.new_tokens for again in found.values())}
+
+    def read(self, folder: Path, session: Session) -> dict[str, Any]:
+        return json.loads((folder / "repeated.json").read_text())
 
 
 class Score(NamedTuple):
@@ -569,11 +607,8 @@ class AnswerScores(ScoresStage):
         return {"accepted": self.answers_digest, "metrics": self.metrics}
 
     def scores(self, session: Session) -> Iterator[Score]:
-        passages = session.read(self.answers.passages)
         queries = {query.id: query for query in session.dataset.split(self.answers.ranking.split)}
         for row in session.read(self.answers):
-            accepted = queries[row.query_id].answers
-            shown = [passages.full_text(n) for n in row.passages]
             for metric in self.metrics:
-                value = answer_metrics.score(metric, row.answer, accepted, shown) if row.status == "ok" else None
+                value = self.answers.score(metric, row, queries[row.query_id].answers, session)
                 yield Score(row.query_id, metric, value, row.status)

@@ -1,0 +1,68 @@
+"""Latency is measured on requests that compute everything, and leaves the store as it was."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from workbench.errors import InputError
+from workbench.experiment import results
+from workbench.experiment.conclusions import conclusions
+from workbench.experiment.run import LATENCY, Run
+from workbench.latency import _nothing_stored, measure
+from workbench.pipeline import Pipeline
+
+
+@pytest.fixture
+def run(smoke_run: Path, tmp_path: Path) -> Run:
+    """The smoke run's folder in another place, on the same store."""
+    (tmp_path / ".store").symlink_to(smoke_run.parent.parent / ".store")
+    return Run.open(shutil.copytree(smoke_run, tmp_path / "smoke" / smoke_run.name))
+
+
+def stored(run: Run) -> int:
+    pipeline = Pipeline.open(run)
+    return pipeline.session.store.items.connection.execute("SELECT COUNT(*) FROM items").fetchone()[0]
+
+
+def test_single_requests_are_timed_with_intervals(run: Run) -> None:
+    before = stored(run)
+    chosen = [run.manifest["baseline"]]
+    path = measure(run, chosen, requests=4)
+    (row,) = run.latency
+    assert path == run.folder / "latency.csv"
+    assert tuple(row) == LATENCY
+    assert (row["configuration"], row["requests"]) == (chosen[0], 4)
+    assert 0 < row["p50_low"] <= row["p50"] <= row["p50_high"]
+    assert row["p50"] <= row["p95"]
+    assert row["prompt_tokens"] > row["answer_tokens"] > 0 < row["answers_per_second"]
+    assert stored(run) == before
+    assert not any("x the latency" in line for line in conclusions(run))  # one configuration has no price
+
+
+def test_conclusions_name_the_price_of_a_difference(run: Run) -> None:
+    best, baseline = run.best, run.manifest["baseline"]
+    rows = [dict.fromkeys(LATENCY, 1.0) | {"configuration": c, "p50": p50} for c, p50 in ((best, 3.0), (baseline, 2.0))]
+    results.write_table(run.folder / "latency.csv", LATENCY, rows)
+    assert best != baseline
+    assert any("against the baseline" in line and " at 1.5 x the latency: " in line for line in conclusions(run))
+
+
+def test_a_question_asked_before_is_computed_again(run: Run) -> None:
+    """A measured question's vector lies in the store; a request that is timed does not find it there."""
+    dense = next(c["configuration"] for c in run.configurations if c["retriever"] == "dense" and c["generator"] == "base")
+    pipeline = Pipeline.open(run, dense)
+    question = pipeline.session.dataset.split(run.report_split)[0].text
+    pipeline.ranking.rank([question], pipeline.session)
+    assert pipeline.session.counts()["embeddings"].computed == 0
+    other = Pipeline.open(run, dense)
+    with _nothing_stored(other):
+        other.ranking.rank([question], other.session)
+    assert other.session.counts()["embeddings"].computed == 1
+
+
+def test_one_request_is_too_few(run: Run) -> None:
+    with pytest.raises(InputError, match="at least 2"):
+        measure(run, requests=1)
