@@ -76,6 +76,22 @@ def test_letters_part_exactly_the_systems_that_differ(tmp_path: Path, scores: np
     assert "a" not in compared.letters["dense"]
 
 
+def test_the_caption_says_how_much_choosing_here_flatters(tmp_path: Path) -> None:
+    """Twenty equal systems: the best of them looks better than it is, and split halves know by how much."""
+    rng = np.random.default_rng(0)
+    table = (rng.random((100, 20)) < 0.5).astype(float)
+    path = tmp_path / "equal.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["query_id", *(f"s{j}" for j in range(20))])
+        writer.writerows([f"q{i}", *row] for i, row in enumerate(table.tolist()))
+    (one,) = foreign.read_table(path)
+    compared = Compared(one, baseline="s0")
+    # the expected largest of 20 means of 100 coin flips lies 1.87 standard errors of .05 above the truth, s0 at it
+    assert compared.optimism == pytest.approx(1.87 * 0.05, abs=0.04)
+    assert f"flattered by about {compared.optimism:.3f}" in rendering.caption(compared)
+
+
 def test_a_failure_counts_as_the_worst_value_of_the_range_given_or_else_seen(tmp_path: Path, scores: np.ndarray) -> None:
     path = wide(tmp_path / "s.csv", scores)
     lines = path.read_text().splitlines()

@@ -35,6 +35,9 @@ def caption(compared: Compared) -> str:
     grouped = f" in {groups} groups" if groups < len(scores.queries) else ""
     detectable = [one.smallest_detectable for one in compared.against_baseline.values() if not isnan(one.smallest_detectable)]
     smallest = f" Smallest detectable difference (80 % power): {_range(detectable)}." if detectable else ""
+    chosen = (
+        f" A best chosen on these very queries is flattered by about {compared.optimism:.3f} (split halves)." if k > 2 else ""
+    )
     failures = f" A failure counts as {scores.worst:g}." if scores.failed.any() else ""
     where = f" on {scores.split}" if scores.split else ""
     robust = ", cluster-robust" if grouped else ""
@@ -42,7 +45,7 @@ def caption(compared: Compared) -> str:
         f"{scores.metric}{where}, n = {len(scores.queries)}{grouped}. Intervals: 95 %, t of the paired differences{robust}; p: "
         f"sign flips, adjusted by Holm over the {k - 1} differences from {compared.names[compared.baseline]}. Systems that share "
         f"a letter are not distinguishable at {ALPHA:g} (Holm over all {k * (k - 1) // 2} pairs). n needed: queries that would "
-        f"show such a difference with 80 % power.{smallest}{failures}"
+        f"show such a difference with 80 % power.{smallest}{chosen}{failures}"
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -176,16 +176,10 @@ def interactions(
 ) -> list[dict[str, Any]]:
     """How the effect of each axis (a - b) changes between two values of another: at `given_a` less at `given_b`."""
     rows = []
-    for same in _same_queries(one for one in scores if one.split == split):
-        one = same[0]
-        order, design = _design(one.systems, configurations, baseline)
-        values = {s.metric: s.values[:, order] for s in same}
-        found = statistics.interactions(values, design, one.groups, seed, ids=one.queries)
-        for metric, contrasts in found.items():
-            for c in contrasts:
-                (a, b), (given_a, given_b) = c.levels
-                named = {"axis": c.axes[0], "a": a, "b": b, "given": c.axes[1], "given_a": given_a, "given_b": given_b}
-                rows.append(row(INTERACTIONS, c, **named, split=split, metric=metric, cells=c.cells))
+    for metric, c in _contrasts(statistics.interactions, scores, configurations, baseline, split, seed):
+        (a, b), (given_a, given_b) = c.levels
+        named = {"axis": c.axes[0], "a": a, "b": b, "given": c.axes[1], "given_a": given_a, "given_b": given_b}
+        rows.append(row(INTERACTIONS, c, **named, split=split, metric=metric, cells=c.cells))
     return sorted(rows, key=lambda row: tuple(map(str, (row["metric"], *(row[name] for name in INTERACTIONS[:6])))))
 
 
@@ -196,15 +190,28 @@ def effects(
 
     `b` is the baseline's value where it is one of the two, so that a difference says what leaving the baseline brings.
     """
-    rows = []
+    rows = [
+        row(EFFECTS, e, axis=e.axis, a=e.a, b=e.b, split=split, metric=metric, cells=e.cells)
+        for metric, e in _contrasts(statistics.effects, scores, configurations, baseline, split, seed)
+    ]
+    return sorted(rows, key=lambda row: (row["metric"], row["axis"], row["a"], row["b"]))
+
+
+def _contrasts(
+    analyse: Callable[..., dict[str, list[Any]]],
+    scores: Sequence[Scores],
+    configurations: Sequence[Configuration],
+    baseline: Configuration,
+    split: str,
+    seed: int,
+) -> Iterator[tuple[str, Any]]:
+    """Metric and contrast for everything that `analyse` (effects or interactions) finds on a split."""
     for same in _same_queries(one for one in scores if one.split == split):
         one = same[0]
         order, design = _design(one.systems, configurations, baseline)
         values = {s.metric: s.values[:, order] for s in same}
-        found = statistics.effects(values, design, one.groups, seed, ids=one.queries)
-        for metric, contrasts in found.items():
-            rows += [row(EFFECTS, e, axis=e.axis, a=e.a, b=e.b, split=split, metric=metric, cells=e.cells) for e in contrasts]
-    return sorted(rows, key=lambda row: (row["metric"], row["axis"], row["a"], row["b"]))
+        for metric, found in analyse(values, design, one.groups, seed, ids=one.queries).items():
+            yield from ((metric, contrast) for contrast in found)
 
 
 def _design(
