@@ -64,6 +64,7 @@ def measure(
     denominator: Callable[[], Any],
     equal: Callable[[Any, Any], bool] | None = None,
     rounds: int = ROUNDS,
+    warm_up: bool = True,
 ) -> Measurement:
     """Time of `numerator` over time of `denominator`.
 
@@ -74,12 +75,12 @@ def measure(
         denominator: the other side.
         equal: whether two outputs are the same; checked on the warm-up calls.
         rounds: ratios measured.
+        warm_up: whether both sides are called once before the clock counts; without it nothing is compared either.
 
     Raises:
         AssertionError: the outputs differ, so that comparing times would mean nothing.
     """
-    first, second = numerator(), denominator()
-    if equal is not None and not equal(first, second):
+    if warm_up and not _alike(numerator(), denominator(), equal):
         raise AssertionError(f"{name}: the two sides give different outputs")
     ratios = []
     for round_ in range(rounds):
@@ -89,6 +90,10 @@ def measure(
             b, a = seconds(denominator), seconds(numerator)
         ratios.append(a / b)
     return summary(name, goal, ratios)
+
+
+def _alike(first: Any, second: Any, equal: Callable[[Any, Any], bool] | None) -> bool:
+    return equal is None or equal(first, second)
 
 
 def summary(name: str, goal: Goal, ratios: list[float]) -> Measurement:

@@ -214,7 +214,7 @@ def test_a_run_is_compared_as_its_own_tables_say(smoke_run: Path, tmp_path: Path
     out = tmp_path / "pairs.csv"
     done = workbench("compare", smoke_run, "--split", "dev", "--metric", "f1", "--out", out)
     assert done.returncode == 0, done.stderr
-    from workbench.experiment.run import Run
+    from workbench.experiment.folder import Run
 
     run = Run.open(smoke_run)
     found = {frozenset((row["a"], row["b"])): row for row in csv.DictReader(out.open())}

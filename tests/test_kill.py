@@ -15,7 +15,7 @@ from conftest import ROOT, workbench
 from test_run import BYTE_EQUAL, same_bytes
 
 from workbench import Run
-from workbench.experiment.run import finished
+from workbench.experiment.folder import finished
 from workbench.experiment.store import damage
 
 pytestmark = pytest.mark.slow

@@ -10,7 +10,7 @@ import pytest
 from workbench.errors import InputError
 from workbench.experiment import results
 from workbench.experiment.conclusions import conclusions
-from workbench.experiment.run import LATENCY, Run
+from workbench.experiment.folder import LATENCY, Run
 from workbench.latency import _nothing_stored, measure
 from workbench.pipeline import Pipeline
 

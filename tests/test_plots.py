@@ -16,8 +16,8 @@ from matplotlib.figure import Figure
 from workbench import plots
 from workbench.errors import InputError
 from workbench.experiment import results
+from workbench.experiment.folder import LATENCY, Run
 from workbench.experiment.results import Result
-from workbench.experiment.run import LATENCY, Run
 
 AXES = {"retriever": ["bm25", "dense"], "generator": ["base", "tuned"]}
 N = 12  # queries; 2^12 sign patterns: the smallest p is 2 / 4096, and over 6 pairs Holm makes at most .003 of it
@@ -76,6 +76,7 @@ def make_run(
         {"split": s, "query_id": f"q{q:02}", "group": f"q{q:02}", "question": "?"} for s in ("dev", "test") for q in range(n)
     ]
     results.write_table(folder / "queries.csv", results.QUERIES, asked)
+    results.write_table(folder / "seeds.csv", results.SEEDS, [])
     results.write_table(folder / "effects.csv", results.EFFECTS, results.effects(tables, design, design[0], "dev", seed=0))
     manifest = {
         "experiment": experiment,

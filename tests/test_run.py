@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import papermill
 import pytest
 import yaml
@@ -19,15 +20,17 @@ from conftest import ROOT, workbench
 from workbench import Experiment, Run
 from workbench.component import file_digest
 from workbench.errors import InputError, StageFailedError
-from workbench.evaluation.statistics import holm
+from workbench.evaluation.statistics import holm, mean_interval
 from workbench.experiment import results
+from workbench.experiment.comparing import of_runs
 from workbench.experiment.conclusions import conclusions
 from workbench.experiment.progress import Progress
-from workbench.experiment.run import failures
+from workbench.experiment.writer import failures
 from workbench.notebooks import NAMES, execute, report
+from workbench.pipeline import Pipeline
 
 TABLES = ("configurations.csv", "results.csv", "leaderboard.csv", "comparisons.csv", "effects.csv", "interactions.csv")
-TABLES += ("finalists.csv", "selection.csv", "search.csv", "queries.csv")
+TABLES += ("finalists.csv", "selection.csv", "search.csv", "queries.csv", "seeds.csv")
 BYTE_EQUAL = ("config.yaml", *TABLES, "answers.jsonl")
 COLUMNS = {
     "results.csv": results.RESULTS,
@@ -38,6 +41,7 @@ COLUMNS = {
     "finalists.csv": results.FINALISTS,
     "selection.csv": results.SELECTION,
     "queries.csv": results.QUERIES,
+    "seeds.csv": results.SEEDS,
 }
 
 
@@ -187,6 +191,28 @@ def test_greedy_measures_only_what_its_path_leads_past(run: Run, smoke_runs: Pat
     end = [row for row in found.search if row["status"] == "kept"][-1]["configuration"]
     assert (end == run.best and "the grid's best" in ended) or run.labels[end] in ended
     assert any(line.startswith(f"greedy: {len(looked_at)} of 16 configurations") for line in conclusions(found))
+
+
+def test_several_seeds_are_averaged_and_widen_the_intervals(run: Run, smoke_runs: Path) -> None:
+    overrides = ["seeds=3", "report.of=all", "axes.retriever=[bm25]", "axes.reranker=[none]", "axes.prompt=[terse]"]
+    found = Experiment.load(ROOT / "configs" / "smoke.yaml", smoke_runs, overrides, Progress()).compare()
+    (base,), (tuned,) = ([r["configuration"] for r in found.configurations if r["generator"] == g] for g in ("base", "tuned"))
+    assert base == run.manifest["baseline"] and tuned not in run.labels  # another measurement, so another name
+    assert {(r["configuration"], r["seed"]) for r in found.seeds} == {(tuned, seed) for seed in range(3)}
+    once = next(r["configuration"] for r in run.configurations if r["label"] == "bm25/none/terse/tuned")
+    first, averaged = run.scores("dev", "f1").column(once), found.scores("dev", "f1").column(tuned)
+    trained = [[r["value"] for r in found.seeds if (r["split"], r["metric"], r["seed"]) == ("dev", "f1", s)] for s in range(3)]
+    assert trained[0] == first.tolist() and np.mean(trained, axis=0) == pytest.approx(averaged, abs=1e-6)
+    scores = found.scores("dev", "contains")
+    gaps, by_seed = scores.difference(tuned, base)
+    assert by_seed.mean() == pytest.approx(gaps.mean()) and len(by_seed) == 3
+    row = found.comparison(tuned, base, "dev", "contains")
+    assert row["ci_high"] - row["ci_low"] >= np.ptp(mean_interval(gaps, scores.groups)) - 2e-6
+    said = conclusions(found)
+    assert any(line.startswith("figures of tuned are means over 3 trainings (seeds 0 to 2)") for line in said)
+    served = Pipeline.open(found, tuned)
+    assert served.answers.adapter.seed == 0 and served.replay(found.scores("test", "f1").queries[0])["same"]
+    assert of_runs([run, found], "dev", "f1").scores.by_seed.shape[0] == 3
 
 
 def test_a_race_measures_the_rest_as_the_grid_does(run: Run, smoke_runs: Path) -> None:

@@ -20,7 +20,8 @@ import pytest
 
 from workbench.data.dataset import Place
 from workbench.errors import InputError, MissingExtraError, StageFailedError
-from workbench.experiment.run import Experiment, Run
+from workbench.experiment.folder import Run
+from workbench.experiment.run import Experiment
 from workbench.pipeline import Pipeline, Reply, Source
 from workbench.serving import app
 

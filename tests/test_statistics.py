@@ -371,6 +371,68 @@ def test_needed_n_is_that_of_the_t_test() -> None:
     assert needed_n(d) == np.ceil(expected)
 
 
+# --- Seeds ------------------------------------------------------------------------------------------------------------
+
+
+def seeded(n: int = 40) -> tuple[np.ndarray, np.ndarray]:
+    """Scores (n, 3) of a system measured with 3 seeds and two without chance, and their means (3, 3) under each seed."""
+    rng = np.random.default_rng(5)
+    trained = rng.random((3, n))
+    fixed = rng.random((n, 2))
+    return np.column_stack((trained.mean(axis=0), fixed)), np.column_stack(
+        (trained.mean(axis=1), *[[m] * 3 for m in fixed.mean(axis=0)])
+    )
+
+
+def test_seeds_add_their_variance_and_satterthwaites_degrees_of_freedom() -> None:
+    values, by_seed = seeded()
+    one = statistics.compare_all({"f1": values}, "abc", by_seed={"f1": by_seed})["f1"][0]
+    gaps = values[:, 0] - values[:, 1]
+    query, seed = gaps.var(ddof=1) / 40, by_seed[:, 0].var(ddof=1) / 3
+    error, df = sqrt(query + seed), (query + seed) ** 2 / (query**2 / 39 + seed**2 / 2)
+    assert (one.low, one.high) == pytest.approx(stats.t.interval(0.95, df, gaps.mean(), error))
+    assert one.p == pytest.approx(2 * stats.t.sf(abs(gaps.mean()) / error, df))
+    assert (one.low, one.high) != pytest.approx(tuple(statistics.paired_interval(values[:, 0], values[:, 1])))
+    assert one.smallest_detectable == pytest.approx(statistics.smallest_detectable(gaps, by_seed=by_seed[:, 0] - by_seed[:, 1]))
+    low, high = statistics.mean_interval(values[:, 0], by_seed=by_seed[:, 0])
+    assert high - low > np.ptp(statistics.mean_interval(values[:, 0]))
+
+
+def test_seeds_change_nothing_where_nothing_is_random() -> None:
+    values, by_seed = seeded()
+    with_seeds, without = (statistics.compare_all({"f1": values}, "abc", by_seed=s)["f1"] for s in ({"f1": by_seed}, None))
+    assert with_seeds[2] == without[2]
+    assert [c.p != d.p for c, d in zip(with_seeds[:2], without[:2], strict=True)] == [True, True]
+
+
+def test_the_effect_of_an_axis_carries_the_variance_of_seeds() -> None:
+    """Two of four systems are trained: under each seed the effect is the mean of both differences."""
+    rng = np.random.default_rng(6)
+    trained, fixed = rng.random((3, 30, 2)), rng.random((30, 2))
+    values = np.hstack((trained.mean(axis=0), fixed))
+    by_seed = np.hstack((trained.mean(axis=1), np.tile(fixed.mean(axis=0), (3, 1))))
+    design = [{"generator": g, "prompt": p} for g in ("tuned", "base") for p in "xy"]
+    (effect,) = (e for e in statistics.effects({"f1": values}, design, by_seed={"f1": by_seed})["f1"] if e.axis == "generator")
+    gaps = (values[:, :2] - values[:, 2:]).mean(axis=1)
+    seed = trained.mean(axis=(1, 2)).var(ddof=1) / 3
+    df = (gaps.var(ddof=1) / 30 + seed) ** 2 / ((gaps.var(ddof=1) / 30) ** 2 / 29 + seed**2 / 2)
+    half = stats.t.isf(0.025, df) * sqrt(gaps.var(ddof=1) / 30 + seed)
+    assert (effect.high - effect.low) / 2 == pytest.approx(half)
+
+
+def test_more_queries_do_not_make_up_for_too_few_seeds() -> None:
+    gaps = np.tile([0.0, 0.2], 50)
+    assert statistics.needed_n(gaps) < 100
+    assert statistics.needed_n(gaps) < statistics.needed_n(gaps, by_seed=[0.08, 0.1, 0.12]) < inf
+    assert statistics.needed_n(gaps, by_seed=[0.0, 0.1, 0.2]) == inf
+
+
+def test_means_by_seed_must_fit_the_systems() -> None:
+    values, by_seed = seeded()
+    with pytest.raises(InputError, match="2 columns, but there are 3 systems"):
+        statistics.compare_all({"f1": values}, "abc", by_seed={"f1": by_seed[:, :2]})
+
+
 def test_needed_n_grows_with_the_dependence_within_groups() -> None:
     d = np.random.default_rng(2).normal(0.1, 0.5, 50)
     copies = np.repeat(d, 4)

@@ -19,8 +19,12 @@ __all__ = ["Experiment", "Run"]
 
 def __getattr__(name: str) -> Any:
     """`Experiment` and `Run`, imported at first use so that `import workbench` stays quick."""
-    if name in __all__:
-        from workbench.experiment import run
+    if name == "Experiment":
+        from workbench.experiment.run import Experiment
 
-        return getattr(run, name)
+        return Experiment
+    if name == "Run":
+        from workbench.experiment.folder import Run
+
+        return Run
     raise AttributeError(f"module 'workbench' has no attribute {name!r}")

@@ -16,7 +16,8 @@ from workbench.errors import InputError, StageFailedError
 
 if TYPE_CHECKING:
     from workbench.experiment.comparing import Compared
-    from workbench.experiment.run import Experiment, Run
+    from workbench.experiment.folder import Run
+    from workbench.experiment.run import Experiment
     from workbench.experiment.store import Store
 
 app = typer.Typer(
@@ -189,7 +190,7 @@ def _compared(
         found = foreign.read_rankings(sources, qrels, [metric or "ndcg@10"])
         return [comparing.Compared(scores, baseline=baseline) for scores in found]
     if any(source.is_dir() for source in sources):
-        from workbench.experiment.run import Run
+        from workbench.experiment.folder import Run
 
         return [comparing.of_runs([Run.open(source) for source in sources], split, metric, baseline)]
     if len(sources) > 1:
@@ -242,8 +243,8 @@ def latency(
     requests: Annotated[int, typer.Option(help="Single requests timed for each.")] = 50,
 ) -> None:
     """Time single requests of configurations, and draw what quality costs: latency.csv, figures/pareto.png."""
+    from workbench.experiment.folder import Run
     from workbench.experiment.progress import for_terminal
-    from workbench.experiment.run import Run
     from workbench.latency import measure
     from workbench.plots import save_figures
 
@@ -264,7 +265,7 @@ def promote(
     """Mark the configuration to serve: the best by the selection split, or the one named."""
     import yaml
 
-    from workbench.experiment.run import Run
+    from workbench.experiment.folder import Run
 
     record = Run.open(run).promote(configuration)
     typer.echo(yaml.safe_dump(record, sort_keys=False, allow_unicode=True).rstrip())
@@ -285,7 +286,7 @@ def serve(
 
 
 def _newest_promoted(runs: Path) -> Path:
-    from workbench.experiment.run import PROMOTED, finished
+    from workbench.experiment.folder import PROMOTED, finished
 
     promoted = [folder for folder in finished(runs) if (folder / PROMOTED).is_file()]
     if not promoted:

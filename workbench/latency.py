@@ -16,9 +16,9 @@ import numpy as np
 from workbench.errors import InputError
 from workbench.evaluation.statistics import bootstrap_interval
 from workbench.experiment import results
+from workbench.experiment.folder import LATENCY, Run
 from workbench.experiment.items import Items
 from workbench.experiment.progress import Progress
-from workbench.experiment.run import LATENCY, Run
 from workbench.machine import cpu_count, cpu_name
 from workbench.pipeline import Pipeline
 
@@ -44,7 +44,8 @@ def measure(run: Run, configurations: Sequence[str] = (), requests: int = 50, pr
     if requests < 2:
         raise InputError(f"{requests} requests were asked for; at least 2 are needed for an interval, 50 are usual")
     chosen = list(configurations) or sorted({r["configuration"] for r in run.leaderboard if r["split"] == run.report_split})
-    rows = [_row(Pipeline.open(run, one), requests, progress or Progress()) for one in chosen]
+    # a pipeline's own progress would come between: a request reranks, generates, ...
+    rows = [_row(Pipeline.open(run, one, Progress()), requests, progress or Progress()) for one in chosen]
     path = run.folder / "latency.csv"
     results.write_table(path, LATENCY, rows)
     return path

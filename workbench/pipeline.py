@@ -12,8 +12,9 @@ from typing import Any
 from workbench.component import digest
 from workbench.data.dataset import Place
 from workbench.errors import InputError
+from workbench.experiment.folder import Run
 from workbench.experiment.progress import Progress
-from workbench.experiment.run import Experiment, Run
+from workbench.experiment.run import Experiment
 from workbench.experiment.stages import Answer, Answers, RankingStage
 
 

@@ -23,9 +23,9 @@ from matplotlib.transforms import offset_copy
 
 from workbench.errors import InputError, unknown
 from workbench.evaluation.statistics import PairedComparison, letters, power_curve
+from workbench.experiment.folder import Run
 from workbench.experiment.rendering import p_text
 from workbench.experiment.results import WORST
-from workbench.experiment.run import Run
 
 STYLE = Path(__file__).with_name("workbench.mplstyle")
 ALPHA = 0.05  # a Holm-adjusted p below it is called significant
@@ -252,13 +252,13 @@ def plot_power(ax: Axes, run: Run, split: str, metric: str, a: str, b: str) -> A
     for name in (a, b):
         if name not in scores.systems:
             raise unknown(f"configuration on {split}", name, scores.systems)
-    gaps = scores.column(a) - scores.column(b)
+    gaps, seeds = scores.difference(a, b)
     n, seen = len(gaps), float(abs(gaps.mean()))
-    here = float(power_curve(gaps, [n], scores.groups)[0])
+    here = float(power_curve(gaps, [n], scores.groups, by_seed=seeds)[0])
     if isnan(here):
         return _note(ax, "no power curve: the difference is the same on every query, or there is only one group of them")
     sizes = sorted({max(4, round(n * 2 ** (k / 4))) for k in range(-8, 17)})
-    curve = power_curve(gaps, sizes, scores.groups)
+    curve = power_curve(gaps, sizes, scores.groups, by_seed=seeds)
     ax.plot(sizes, curve, color=LINE, label="smallest detectable difference")
     _dot(ax, here, n, None, None, looks(run)[a], label=f"with the {_count(n, 'query')} asked: {here:.3f}")
     ax.axhline(seen, color=LOSS, linestyle="--", label=f"size of the difference seen: {seen:.3f}")

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 
 from workbench import plots
 from workbench.errors import InputError
-from workbench.experiment.run import Run, finished
+from workbench.experiment.folder import Run, finished
 
 log = logging.getLogger(__name__)
 

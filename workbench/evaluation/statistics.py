@@ -17,6 +17,17 @@ freedom. With one query per group (1) is s^2 / n, and the interval is that of th
 P-values come from flipping the signs of whole groups: under the null hypothesis a contrast is symmetric about zero, and
 sum_g e_g * (group sum) with random signs e_g has the distribution of what was seen.
 
+Systems that contain chance of their own (a training) are measured with several seeds: their scores are means over the S
+seeds, and ``by_seed`` (S, n_systems) holds the mean of each system under each seed, constant for a system without chance.
+Queries and seeds are crossed random effects, so a contrast has
+
+    se^2 = (1) + s_d^2 / S                                                         (2)
+
+where s_d^2 is the variance of the contrast's S means. The part of the seeds that differs from query to query is in both
+terms, so (2) is a little too large rather than too small (the exact form subtracts it and can turn negative: Searle, Casella
+and McCulloch, Variance Components, 1992, section 4.3). Degrees of freedom are Satterthwaite's (Biometrics Bull. 2, 1946). Flips
+of queries say nothing about other seeds; so where s_d^2 > 0, p is that of the t test with (2).
+
 What is random (flips, splits, resamples) is dealt to the groups in the order of their names, and to ungrouped queries in
 the order of their ids, or of the rows where no ids are given; so equal seeds give equal bytes.
 """
@@ -50,6 +61,9 @@ TIE = 1e-9  # statistics this close, relative to the largest one attainable, are
 ROUNDING = 1e-12  # differences this small, relative to the scores they come from, are zero
 CHUNK_CELLS = 8_000_000  # float64 numbers in one working matrix: 64 MB
 BATCH = 4_096  # flips at a time; few large products, as threads that share a busy processor wait for each other at each of them
+
+
+BySeed = Mapping[str, ArrayLike] | None  # metric -> means (S, n_systems) under each seed
 
 
 class Interval(NamedTuple):
@@ -188,12 +202,18 @@ def _complete(scores: ArrayLike, what: str, ids: Sequence[str] | None = None) ->
 # --- Estimates and intervals ------------------------------------------------------------------------------------------
 
 
-def mean_interval(scores: ArrayLike, groups: ArrayLike | None = None, level: float = 0.95) -> Interval:
+def mean_interval(
+    scores: ArrayLike, groups: ArrayLike | None = None, level: float = 0.95, by_seed: ArrayLike | None = None
+) -> Interval:
     """Interval of the mean of scores (n,): t, cluster-robust when grouped (module docstring, eq. 1); not clipped to a range.
 
-    Both ends are nan with fewer than two groups, and equal the mean when all scores are equal. Raises `InputError` for nan.
+    Both ends are nan with fewer than two groups, and equal the mean when all scores are equal. With ``by_seed``, means (S,) under
+    each seed, it covers other seeds as well (eq. 2). Raises `InputError` for nan.
     """
-    return Interval(*_mean_estimate(scores, groups, level)[1:])
+    precision = _precision(scores, groups, by_seed)
+    error, df = precision.at(precision.n)
+    half = _quantile_t(level, df) * error
+    return Interval(precision.mean - half, precision.mean + half)
 
 
 def paired_interval(a: ArrayLike, b: ArrayLike, groups: ArrayLike | None = None, level: float = 0.95) -> Interval:
@@ -205,10 +225,46 @@ def paired_interval(a: ArrayLike, b: ArrayLike, groups: ArrayLike | None = None,
     return mean_interval(_without_rounding(left - right, scale), groups, level)
 
 
-def _mean_estimate(scores: ArrayLike, groups: ArrayLike | None, level: float) -> Estimate:
+class _Precision(NamedTuple):
+    """A mean, and its precision in samples of any size: se^2(n) = per_query / n + seeds."""
+
+    n: int
+    mean: float
+    per_query: float
+    per_group: float  # queries in a group
+    seeds: float  # variance of the mean over the seeds; 0 without chance of that kind
+    n_seeds: int
+
+    def at(self, n: float) -> tuple[float, float]:
+        """Standard error and degrees of freedom with n queries."""
+        error, df = _with_seeds(
+            np.array([sqrt(self.per_query / n)]), n / self.per_group - 1, np.array([self.seeds]), self.n_seeds
+        )
+        return float(error[0]), float(df[0])
+
+
+def _precision(scores: ArrayLike, groups: ArrayLike | None, by_seed: ArrayLike | None = None) -> _Precision:
     mean, error, sample = _mean_and_error(scores, groups)
-    half = _quantile_t(level, sample.n_groups - 1) * error
-    return Estimate(mean, mean - half, mean + half)
+    means = np.full((1, 1), mean) if by_seed is None else np.asarray(by_seed, dtype=np.float64)[:, None]
+    variance = _variance_of_mean(means, np.abs(means).max(axis=0))
+    return _Precision(sample.n, mean, error**2 * sample.n, sample.n / sample.n_groups, float(variance[0]), len(means))
+
+
+def _variance_of_mean(by_seed: Floats, scale: Floats) -> Floats:
+    """Variance (m,) of the mean over seeds of columns (S, m); 0 with one seed."""
+    if len(by_seed) < 2:
+        return np.zeros(by_seed.shape[1])
+    gaps = _without_rounding(by_seed - by_seed.mean(axis=0), scale)
+    return (gaps**2).sum(axis=0) / (len(by_seed) - 1) / len(by_seed)
+
+
+def _with_seeds(errors: Floats, df: float, seeds: Floats, n_seeds: int) -> tuple[Floats, Floats]:
+    """Standard errors and degrees of freedom (m,) once the variance of the seeds is added (eq. 2)."""
+    if df <= 0:
+        return np.full_like(errors, nan), np.full_like(errors, df)
+    both = errors**2 + seeds
+    mixed = np.divide(both**2, errors**4 / df + seeds**2 / max(n_seeds - 1, 1), where=seeds > 0, out=np.full_like(errors, df))
+    return np.sqrt(both), mixed
 
 
 def _mean_and_error(scores: ArrayLike, groups: ArrayLike | None) -> tuple[float, float, _Sample]:
@@ -237,6 +293,7 @@ def _without_rounding(values: Floats, scale: Floats | float) -> Floats:
     return np.where(np.abs(values) <= ROUNDING * np.asarray(scale), 0.0, values)
 
 
+@lru_cache(maxsize=4096)
 def _quantile_t(level: float, df: float) -> float:
     """The half width of a two-sided interval in standard errors; nan without degrees of freedom."""
     if not 0 < level < 1:
@@ -288,6 +345,7 @@ class _Family(NamedTuple):
 
     sums: Floats  # (G, K) group sums
     scale: Floats  # (K,) largest absolute score behind each column
+    by_seed: Floats  # (S, K) means of the columns under each seed; S = 1: no chance but that of the queries
     left: Indexes  # (m,)
     right: Indexes  # (m,)
 
@@ -297,7 +355,8 @@ class _Contrasts(NamedTuple):
 
     difference: Floats
     error: Floats
-    p: Floats  # exact where few groups differ from zero, else nan
+    df: Floats
+    p: Floats  # exact where few groups differ from zero, of the t test where seeds matter, else nan
     threshold: Floats  # a flipped statistic of at least this size counts
 
 
@@ -319,7 +378,13 @@ def _contrast_block(family: _Family, sample: _Sample, block: slice) -> _Contrast
     p = np.full(len(left), nan)
     for j in np.flatnonzero(few):
         p[j] = _exact_p(sums[sums[:, j] != 0, j], thresholds[j])
-    return _Contrasts(means, errors, p, thresholds)
+    seeds = _variance_of_mean(family.by_seed[:, left] - family.by_seed[:, right], scale)
+    errors, df = _with_seeds(errors, sample.n_groups - 1, seeds, len(family.by_seed))
+    if (random := seeds > 0).any():
+        from scipy import stats
+
+        p[random] = 2 * stats.t.sf(np.abs(means[random]) / errors[random], df[random])
+    return _Contrasts(means, errors, df, p, thresholds)
 
 
 def _exact_p(sums: Floats, threshold: float) -> float:
@@ -396,20 +461,19 @@ def _analyse(families: Sequence[_Family], sample: _Sample, seed: int, level: flo
     """The fields of `Finding` for every contrast of every family; the families are flipped together, adjusted apart."""
     found = [_contrasts(family, sample) for family in families]
     p_values = _all_p(families, found, sample, seed)
-    half_t, detectable = _quantile_t(level, sample.n_groups - 1), _noncentrality(sample.n_groups - 1)
     return [
         [
             {
                 "n": sample.n,
                 "n_groups": sample.n_groups,
                 "difference": float(d),
-                "low": float(d - half_t * error),
-                "high": float(d + half_t * error),
+                "low": float(d - _quantile_t(level, df) * error),
+                "high": float(d + _quantile_t(level, df) * error),
                 "p": float(p),
                 "p_holm": float(adjusted),
-                "smallest_detectable": float(detectable * error) if error > 0 else nan,
+                "smallest_detectable": float(_noncentrality(df) * error) if error > 0 else nan,
             }
-            for d, error, p, adjusted in zip(contrasts.difference, contrasts.error, p, holm(p), strict=True)
+            for d, error, df, p, adjusted in zip(contrasts.difference, contrasts.error, contrasts.df, p, holm(p), strict=True)
         ]
         for contrasts, p in zip(found, p_values, strict=True)
     ]
@@ -446,6 +510,7 @@ def compare_all(
     pairs: Sequence[tuple[str, str]] | None = None,
     ids: Sequence[str] | None = None,
     level: float = 0.95,
+    by_seed: BySeed = None,
 ) -> dict[str, list[PairedComparison]]:
     """Paired comparisons of systems for each metric, with p adjusted over the pairs of that metric.
 
@@ -457,6 +522,7 @@ def compare_all(
         pairs: which (a, b) to compare; all, in the order of the columns, when None.
         ids: (n_queries,) names of the rows; with them the result does not depend on the order of the rows.
         level: of the intervals.
+        by_seed: metric -> float64 (S, n_systems), the systems' means under each seed, where they were measured with several.
 
     P-values are exact (all sign patterns) for a pair that differs in at most 14 groups; else they come from 10,000 flips, and
     from 250 m for pairs of small p among m > 40. Other systems in the matrix change nothing of a pair but ``p_holm`` and that
@@ -471,7 +537,10 @@ def compare_all(
     wanted = list(combinations(systems, 2)) if pairs is None else list(pairs)
     left, right = _pair_columns(wanted, systems)
     sample = _sample(_same_length(values), groups, ids)
-    families = [_Family(sample.sums(v), np.abs(v).max(axis=0), left, right) for v in values.values()]
+    families = [
+        _Family(sample.sums(v), np.abs(v).max(axis=0), _seed_means(by_seed, metric, v), left, right)
+        for metric, v in values.items()
+    ]
     found = _analyse(families, sample, seed, level)
     return {
         metric: [PairedComparison(a=a, b=b, **fields) for (a, b), fields in zip(wanted, rows, strict=True)]
@@ -484,6 +553,18 @@ def _checked(metric: str, scores: ArrayLike, systems: Sequence[object], ids: Seq
     if values.shape[1] != len(systems):
         raise InputError(f"the scores of {metric!r} have {values.shape[1]} columns, but there are {len(systems)} systems")
     return values
+
+
+def _seed_means(by_seed: BySeed, metric: str, values: Floats) -> Floats:
+    """Means (S, K) of a metric's systems under each seed; those over all queries where there is one seed only."""
+    if by_seed is None or metric not in by_seed:
+        return values.mean(axis=0, keepdims=True)
+    means = _complete(by_seed[metric], f"the seeds by {metric!r}")
+    if means.shape[1] != values.shape[1]:
+        raise InputError(
+            f"the means by seed of {metric!r} have {means.shape[1]} columns, but there are {values.shape[1]} systems"
+        )
+    return means
 
 
 def _same_length(values: Mapping[str, Floats]) -> int:
@@ -508,52 +589,70 @@ def _pair_columns(pairs: Sequence[tuple[str, str]], systems: Sequence[str]) -> t
 
 
 def smallest_detectable(
-    differences: ArrayLike, groups: ArrayLike | None = None, power: float = 0.8, alpha: float = 0.05
+    differences: ArrayLike,
+    groups: ArrayLike | None = None,
+    power: float = 0.8,
+    alpha: float = 0.05,
+    by_seed: ArrayLike | None = None,
 ) -> float:
     """The true mean difference that a sample like differences (n,) finds with this power, two-sided, not adjusted.
 
-    standard error (eq. 1) times the noncentrality at which a t test of G - 1 degrees of freedom has the power (Cohen, Statistical
-    Power Analysis, 1988, section 2.2). Nan with fewer than two groups or without spread.
+    standard error times the noncentrality at which a t test of so many degrees of freedom has the power (Cohen, Statistical
+    Power Analysis, 1988, section 2.2). With ``by_seed``, mean differences (S,), for a test that covers other seeds too (eq. 2).
+    Nan with fewer than two groups or without spread.
     """
-    _, error, sample = _mean_and_error(differences, groups)
-    return _noncentrality(sample.n_groups - 1, power, alpha) * error if error > 0 else nan
+    return float(power_curve(differences, [len(np.asarray(differences))], groups, power, alpha, by_seed)[0])
 
 
 def power_curve(
-    differences: ArrayLike, ns: Sequence[int], groups: ArrayLike | None = None, power: float = 0.8, alpha: float = 0.05
+    differences: ArrayLike,
+    ns: Sequence[int],
+    groups: ArrayLike | None = None,
+    power: float = 0.8,
+    alpha: float = 0.05,
+    by_seed: ArrayLike | None = None,
 ) -> Floats:
     """`smallest_detectable` of samples of other sizes, (len(ns),); supposes more of the same, as `needed_n` does.
 
     Nan where fewer than two groups would be left, or without spread.
     """
-    _, error, sample = _mean_and_error(differences, groups)
-    per_group = sample.n / sample.n_groups
-    spread = error * sqrt(sample.n) if error > 0 else nan
-    return np.array([_noncentrality(n / per_group - 1, power, alpha) * spread / sqrt(n) for n in ns])
+    precision = _precision(differences, groups, by_seed)
+    found = [precision.at(n) for n in ns]
+    return np.array([_noncentrality(df, power, alpha) * error if error > 0 else nan for error, df in found])
 
 
-def needed_n(differences: ArrayLike, groups: ArrayLike | None = None, power: float = 0.8, alpha: float = 0.05) -> float:
+def needed_n(
+    differences: ArrayLike,
+    groups: ArrayLike | None = None,
+    power: float = 0.8,
+    alpha: float = 0.05,
+    by_seed: ArrayLike | None = None,
+) -> float:
     """How many queries would find a true difference as large as the mean of differences (n,) with this power.
 
     Supposes more of the same: equal spread, queries per group and dependence within groups, hence se^2 proportional to 1 / n
-    and G to n. Infinite for a difference that 10^15 queries would not find; nan with fewer than two groups or no spread.
+    and G to n; and as many seeds, whose variance stays (eq. 2). Infinite for a difference that 10^15 queries would not find; nan
+    with fewer than two groups or no spread.
     """
-    mean, error, sample = _mean_and_error(differences, groups)
-    if not error > 0:
+    precision = _precision(differences, groups, by_seed)
+    if not precision.at(precision.n)[0] > 0:
         return nan
-    effect = abs(mean) / (error * sqrt(sample.n))  # the noncentrality at n queries is effect * sqrt(n)
-    most = _noncentrality(1, power, alpha)  # needed at one degree of freedom, and more than at any other
-    if effect * sqrt(1e15) < most:
-        return inf
-    per_group = sample.n / sample.n_groups
-    first = ceil(2 * per_group)
-    last = first + ceil((most / effect) ** 2)
-    return first + bisect_left(
-        range(first, last), True, key=lambda n: _power(effect * sqrt(n), n / per_group - 1, alpha) >= power
-    )
+
+    def enough(n: int) -> bool:
+        error, df = precision.at(n)
+        return _power(abs(precision.mean) / error, df, alpha) >= power
+
+    first = ceil(2 * precision.per_group)
+    last = first
+    while not enough(last):
+        last *= 2
+        if last > 10**15:
+            return inf
+    low = max(first, last // 2)
+    return low + bisect_left(range(low, last), True, key=enough)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=4096)
 def _noncentrality(df: float, power: float = 0.8, alpha: float = 0.05) -> float:
     """The noncentrality at which the two-sided t test has the power; nan without degrees of freedom."""
     if not alpha < power < 1:
@@ -656,6 +755,7 @@ def effects(
     seed: int = 0,
     ids: Sequence[str] | None = None,
     level: float = 0.95,
+    by_seed: BySeed = None,
 ) -> dict[str, list[Effect]]:
     """For each axis and two of its levels, their difference averaged over the other axes, with p adjusted over all of these.
 
@@ -666,13 +766,14 @@ def effects(
         seed: of the flips.
         ids: names of the rows.
         level: of the intervals.
+        by_seed: as for `compare_all`.
 
     Only *matched* cells count: combinations of the other axes that occur with both levels; so an incomplete design compares like
     with like. Levels that never meet in a cell have no contrast and no row. Levels come in the order of their first appearance.
     """
     cells = _cells(design)
     terms = [term for axis in cells.axes for pair in combinations(cells.levels(axis), 2) for term in _effect(cells, axis, pair)]
-    found = _analyse_terms(matrices, terms, len(design), groups, seed, ids, level)
+    found = _analyse_terms(matrices, terms, len(design), groups, seed, ids, level, by_seed)
     return {metric: [Effect(**term.label, **fields) for term, fields in rows] for metric, rows in found.items()}
 
 
@@ -683,6 +784,7 @@ def interactions(
     seed: int = 0,
     ids: Sequence[str] | None = None,
     level: float = 0.95,
+    by_seed: BySeed = None,
 ) -> dict[str, list[Interaction]]:
     """For two axes and two levels of each, the difference of the differences, over cells where all four combinations occur.
 
@@ -696,7 +798,7 @@ def interactions(
         for second in combinations(cells.levels(axes[1]), 2)
         for term in _interaction(cells, axes, (first, second))
     ]
-    found = _analyse_terms(matrices, terms, len(design), groups, seed, ids, level)
+    found = _analyse_terms(matrices, terms, len(design), groups, seed, ids, level, by_seed)
     return {metric: [Interaction(**term.label, **fields) for term, fields in rows] for metric, rows in found.items()}
 
 
@@ -754,23 +856,26 @@ def _analyse_terms(
     seed: int,
     ids: Sequence[str] | None,
     level: float,
+    by_seed: BySeed,
 ) -> dict[str, list[tuple[_Term, dict[str, float]]]]:
     """Every term with the fields of `Finding`, for each metric."""
     values = {metric: _checked(metric, scores, range(n_systems), ids) for metric, scores in matrices.items()}
     if not values or not terms:
         return {metric: [] for metric in values}
     sample = _sample(_same_length(values), groups, ids)
-    families = [_term_family(v, terms, sample) for v in values.values()]
+    families = [_term_family(v, _seed_means(by_seed, metric, v), terms, sample) for metric, v in values.items()]
     found = _analyse(families, sample, seed, level)
     return {metric: list(zip(terms, rows, strict=True)) for metric, rows in zip(values, found, strict=True)}
 
 
-def _term_family(values: Floats, terms: Sequence[_Term], sample: _Sample) -> _Family:
+def _term_family(values: Floats, by_seed: Floats, terms: Sequence[_Term], sample: _Sample) -> _Family:
     """Terms as contrasts against a last column of zeros."""
-    columns = np.column_stack([_term_values(values, term) for term in terms] + [np.zeros(len(values))])
+    columns, seeds = (
+        np.column_stack([_term_values(rows, term) for term in terms] + [np.zeros(len(rows))]) for rows in (values, by_seed)
+    )
     m = len(terms)
     scale = np.full(m + 1, np.abs(values).max())
-    return _Family(sample.sums(columns), scale, np.arange(m), np.full(m, m))
+    return _Family(sample.sums(columns), scale, seeds, np.arange(m), np.full(m, m))
 
 
 def _term_values(values: Floats, term: _Term) -> Floats:

@@ -12,8 +12,8 @@ import numpy as np
 from workbench.errors import InputError, unknown
 from workbench.evaluation import statistics
 from workbench.experiment import results
+from workbench.experiment.folder import Run
 from workbench.experiment.results import Scores
-from workbench.experiment.run import Run
 
 ALPHA = 0.05  # two systems whose Holm-adjusted p is below it do not share a letter
 
@@ -70,9 +70,11 @@ class Compared:
 
     def _compare(self, pairs: Sequence[tuple[str, str]] | None) -> list[statistics.PairedComparison]:
         columns = [self.scores.systems.index(system) for system in self.order]
-        values = {self.scores.metric: self.scores.values[:, columns]}
-        found = statistics.compare_all(values, self.order, self.scores.groups, self.seed, pairs, ids=self.scores.queries)
-        return found[self.scores.metric]
+        scores = self.scores
+        values = {scores.metric: scores.values[:, columns]}
+        by_seed = {metric: means[:, columns] for metric, means in results.seeds_of([scores]).items()}
+        found = statistics.compare_all(values, self.order, scores.groups, self.seed, pairs, ids=scores.queries, by_seed=by_seed)
+        return found[scores.metric]
 
     @cached_property
     def letters(self) -> dict[str, str]:
@@ -89,13 +91,13 @@ class Compared:
         """What there is to say of one system."""
         j = self.scores.systems.index(system)
         values, failed = self.scores.values[:, j], self.scores.failed[:, j]
-        low, high = statistics.mean_interval(values, self.scores.groups)
+        low, high = statistics.mean_interval(values, self.scores.groups, by_seed=self.scores.seeds(system))
         return Standing(self.names[system], float(values.mean()), low, high, int(failed.sum()), self.needed_n(system))
 
     def needed_n(self, system: str) -> float:
         """How many queries would show the difference seen from the baseline with 80 % power; nan for the baseline."""
-        a, b = (self.scores.values[:, self.scores.systems.index(name)] for name in (system, self.baseline))
-        return statistics.needed_n(a - b, self.scores.groups)
+        gaps, seeds = self.scores.difference(system, self.baseline)
+        return statistics.needed_n(gaps, self.scores.groups, by_seed=seeds)
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,7 @@ class _Measured(NamedTuple):
     system: str
     values: np.ndarray
     failed: np.ndarray
+    seeds: np.ndarray | None
 
     @property
     def label(self) -> str:
@@ -144,16 +147,30 @@ def of_runs(runs: Sequence[Run], split: str | None = None, metric: str | None = 
     found: list[_Measured] = []
     for run, part in zip(runs, parts, strict=True):
         for j, system in enumerate(part.systems):
-            one = _Measured(run, system, part.values[:, j], part.failed[:, j])
+            one = _Measured(run, system, part.values[:, j], part.failed[:, j], part.seeds(system))
             if not any(_same(one, other) for other in found):
                 found.append(one)
     labels = [one.label for one in found]
     several = [labels.count(label) > 1 for label in labels]
     names = {f"{one.system} {one.run.folder.name}": _name(one, more) for one, more in zip(found, several, strict=True)}
     values, failed = (np.stack([getattr(one, side) for one in found], axis=1) for side in ("values", "failed"))
-    scores = replace(parts[0], systems=tuple(names), values=values, failed=failed)
+    scores = replace(parts[0], systems=tuple(names), values=values, failed=failed, by_seed=_by_seed(found))
     first = runs[0].manifest
     return Compared(scores, names, baseline or f"{first['baseline']} {runs[0].folder.name}", first["seed"])
+
+
+def _by_seed(found: Sequence[_Measured]) -> np.ndarray | None:
+    """Means (n_seeds, len(found)) under each seed, the same under all for what was measured with one; None if all were."""
+    counts = {len(one.seeds): one.run.folder for one in found if one.seeds is not None}
+    if len(counts) > 1:
+        said = ", ".join(f"{n} in {folder}" for n, folder in sorted(counts.items()))
+        raise InputError(
+            f"the runs repeat their trainings with different numbers of seeds ({said}); compare runs with equal ones"
+        )
+    if not counts:
+        return None
+    n_seeds = next(iter(counts))
+    return np.stack([np.full(n_seeds, one.values.mean()) if one.seeds is None else one.seeds for one in found], axis=1)
 
 
 def _same(a: _Measured, b: _Measured) -> bool:

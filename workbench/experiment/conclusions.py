@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from workbench.experiment.run import Run
+from workbench.experiment.folder import Run
 from workbench.experiment.search import MODELS_FIRST, greedy
 
 SIGNIFICANT = 0.05  # of the Holm-adjusted p
@@ -53,9 +53,24 @@ def _adapters(run: Run) -> list[str]:
     tuned = {row["generator"] for row in run.configurations if "adapter" in json.loads(row["keys"])}
     if not tuned:
         return []
-    who = " and ".join(sorted(tuned))
-    seed = run.manifest["seed"]
-    return [f"the adapter of {who} was trained once, with seed {seed}: what is said of it holds for this adapter only"]
+    who, seed, seeds = " and ".join(sorted(tuned)), run.manifest["seed"], run.manifest["seeds"]
+    if seeds == 1:
+        return [f"the adapter of {who} was trained once, with seed {seed}: what is said of it holds for this adapter only"]
+    return [
+        f"figures of {who} are means over {seeds} trainings (seeds {seed} to {seed + seeds - 1}), whose differences are in the "
+        f"intervals; the adapter of seed {seed} is the one served",
+        *_by_seed(run),
+    ]
+
+
+def _by_seed(run: Run) -> list[str]:
+    """What the winner scores with each seed."""
+    split, (_, metric) = run.report_split, run.select
+    scores = run.scores(split, metric) if run.row(run.best, split, metric) else None
+    means = scores and scores.seeds(run.best)
+    if means is None:
+        return []
+    return [f"{metric} of {run.labels[run.best]} on {split} by seed: {', '.join(f'{mean:.3f}' for mean in means)}"]
 
 
 def _saved(run: Run) -> list[str]:
@@ -140,7 +155,7 @@ def _standing(run: Run, best: str, split: str, metric: str) -> str:
     text = f"best of {measured} by {metric} on {split}: {run.labels[best]} ({best})"
     if reported is None:
         return f"{text}, {figure(chosen)}"
-    return f"{text}; on {run.report_split} its {metric} is {figure(reported)} (on {split} it was {chosen['mean']:.3f})"
+    return f"{text}; on {split} its {metric} is {chosen['mean']:.3f}, on {run.report_split} {figure(reported)}"
 
 
 def _rivals(run: Run, best: str) -> list[tuple[str, str]]:

@@ -168,7 +168,12 @@ class MachineSettings(Settings):
 
 
 class ExperimentSettings(Settings):
-    """The whole file."""
+    """The whole file.
+
+    `seed` is what everything random starts from. With `seeds` at 3 or more, every adapter is trained with as many seeds, `seed`
+    being the first: its configurations' scores are means over these, and intervals cover the chance of training. What is
+    served is the adapter of `seed`.
+    """
 
     experiment: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     dataset: DatasetSettings
@@ -180,7 +185,15 @@ class ExperimentSettings(Settings):
     report: Report = Report()
     metrics: Metrics = Metrics()
     seed: int = Field(default=0, ge=0)
+    seeds: int = Field(default=1, ge=1)
     machine: MachineSettings = MachineSettings()
+
+    @field_validator("seeds")
+    @classmethod
+    def _enough_seeds(cls, value: int) -> int:
+        if value == 2:
+            raise ValueError("2 seeds say next to nothing of how seeds differ; allowed: 1, or 3 and more")
+        return value
 
 
 def _as_value_error(function: Any, *args: Any) -> Any:

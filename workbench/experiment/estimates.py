@@ -93,7 +93,7 @@ class Estimator:
             if kind and timing.tokens:
                 seconds, units = shown.get(kind, (0.0, 0.0))
                 shown[kind] = (seconds + timing.seconds, units + timing.tokens)
-        for stage, kind, items in (("embeddings", "embedding", "embeddings"), ("reranked", "pairs", "pairs")):
+        for stage, kind, items in (("embeddings", "embedding", "embeddings"), ("reranking", "pairs", "pairs")):
             seconds = sum(t.seconds for t in timings if t.stage == stage)
             if counts[items].computed and seconds:
                 shown[kind] = (seconds, counts[items].computed)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from workbench.errors import InputError, unknown
-from workbench.experiment.run import finished
+from workbench.experiment.folder import finished
 from workbench.experiment.store import MANIFEST, Store, damage
 
 DAY = 86_400

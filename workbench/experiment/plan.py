@@ -40,6 +40,7 @@ from workbench.models.prompts import Template
 from workbench.retrieval.dense import Dense
 from workbench.retrieval.embedding import Embedder
 from workbench.retrieval.fusion import Fusion
+from workbench.retrieval.rerankers.base import PairScorer
 
 
 @dataclass(frozen=True)
@@ -67,20 +68,45 @@ class Configuration:
 
 
 @dataclass(frozen=True)
+class Trained:
+    """Answers with the adapter of one seed, and their scores."""
+
+    seed: int
+    answers: Answers
+    scores: AnswerScores
+
+
+@dataclass(frozen=True)
 class Measured:
-    """The stages of one configuration on one split."""
+    """The stages of one configuration on one split.
+
+    Attributes:
+        configuration: which.
+        ranking: its ranking, reranked.
+        answers: what it answers, and would answer when served; None where passages are only ranked.
+        ranking_scores: metrics of the ranking, where the split is judged.
+        answer_scores: metrics of `answers`.
+        repeated: some of the answers once more, for the configuration that does this for its generator.
+        trained: with every seed, `answers` first; empty where one seed is all, or nothing is trained.
+    """
 
     configuration: Configuration
     ranking: RankingStage
-    answers: Answers | None
-    scores: tuple[Stage, ...]
+    answers: Answers | None = None
+    ranking_scores: RankingScores | None = None
+    answer_scores: AnswerScores | None = None
     repeated: Repeated | None = None
+    trained: tuple[Trained, ...] = ()
 
     def stages(self) -> list[Stage]:
         """All stages of the configuration, each after those it reads."""
-        return list(
-            dict.fromkeys(s for root in (self.ranking, self.answers, *self.scores, self.repeated) if root for s in closure(root))
-        )
+        roots = (self.ranking, self.answers, self.ranking_scores, self.answer_scores, self.repeated)
+        again = [one.scores for one in self.trained]
+        return list(dict.fromkeys(stage for root in (*roots, *again) if root for stage in closure(root)))
+
+    def all_answers(self) -> list[Answers]:
+        """Answers with every seed."""
+        return [one.answers for one in self.trained] or [self.answers]
 
     def artifacts(self) -> dict[str, Stage]:
         """The artifacts the configuration answers with, by name: what its keys in a run are, and its provenance."""
@@ -159,15 +185,25 @@ class Planner:
         passages = self._passages(configuration["chunking"])
         ranking = self._reranked(configuration, split)
         judgements = self.dataset.answers_digest(split)
-        scores: list[Stage] = []
+        ranked = None
         if self.settings.metrics.rankings and len(self.dataset.judgements):
-            scores.append(self._make(RankingScores, ranking, passages, judgements, self.settings.metrics.rankings))
+            ranked = self._make(RankingScores, ranking, passages, judgements, self.settings.metrics.rankings)
         if not self.generating:
-            return Measured(configuration, ranking, None, tuple(scores))
-        answers = self._answers(configuration, ranking, passages)
-        scores.append(self._make(AnswerScores, answers, judgements, self.answer_metrics))
+            return Measured(configuration, ranking, ranking_scores=ranked)
+        trained = []
+        for seed in self.seeds(self.components.generators[configuration["generator"]]):
+            answers = self._answers(configuration, ranking, passages, seed)
+            trained.append(Trained(seed, answers, self._make(AnswerScores, answers, judgements, self.answer_metrics)))
+        first = trained[0]
         repeats = split == self.settings.dataset.select and configuration.id in self._first_of_generator.values()
-        return Measured(configuration, ranking, answers, tuple(scores), self._make(Repeated, answers) if repeats else None)
+        repeated = self._make(Repeated, first.answers) if repeats else None
+        several = tuple(trained) if len(trained) > 1 else ()
+        return Measured(configuration, ranking, first.answers, ranked, first.scores, repeated, several)
+
+    def seeds(self, generator: Generator) -> range:
+        """The seeds a generator is measured with: one where nothing is trained."""
+        first = self.settings.seed
+        return range(first, first + (self.settings.seeds if generator.lora else 1))
 
     @cached_property
     def _first_of_generator(self) -> dict[str, str]:
@@ -181,8 +217,8 @@ class Planner:
             self._templates[name] = prompts.load(name, self.folder)
         return self._templates[name]
 
-    def adapter(self, generator: Generator) -> Adapter | None:
-        """The stage that trains a generator's adapter, or None."""
+    def adapter(self, generator: Generator, seed: int) -> Adapter | None:
+        """The stage that trains a generator's adapter with a seed, or None."""
         if generator.lora is None:
             return None
         settings = generator.lora
@@ -194,7 +230,7 @@ class Planner:
         shown = settings.passages or base["passages"]
         digest_ = self.dataset.answers_digest(split)
         arithmetic = self.machine.arithmetic
-        return self._make(Adapter, generator, template, shown, ranking, passages, digest_, self.settings.seed, arithmetic)
+        return self._make(Adapter, generator, template, shown, ranking, passages, digest_, seed, arithmetic)
 
     def training_prompt(self, generator: Generator) -> tuple[str, int] | None:
         """Template name and number of passages that a generator's adapter is trained with, or None."""
@@ -266,7 +302,9 @@ class Planner:
 
     def _resolved_lora(self, generator: Generator) -> Any:
         base, lora = self._baseline_values, generator.lora
+        several = [self.settings.seeds] if self.settings.seeds > 1 else []
         return [
+            *several,
             lora.settings(),
             self.template(lora.prompt or base["prompt"]).settings(),
             lora.passages or base["passages"],
@@ -310,10 +348,10 @@ class Planner:
         references = tuple(self.components.references(reranker).items())
         return self._make(Reranked, reranker, references, ranking, passages, self.machine.arithmetic)
 
-    def _answers(self, configuration: Configuration, ranking: RankingStage, passages: Passages) -> Answers:
+    def _answers(self, configuration: Configuration, ranking: RankingStage, passages: Passages, seed: int) -> Answers:
         generator = self.components.generators[configuration["generator"]]
         template, arithmetic = self.template(configuration["prompt"]), self.machine.arithmetic
-        adapter = self.adapter(generator)
+        adapter = self.adapter(generator, seed)
         return self._make(Answers, ranking, passages, template, configuration["passages"], generator, adapter, arithmetic)
 
 
@@ -351,8 +389,16 @@ def plan(measured: Iterable[Measured], found: Any) -> list[PlannedStage]:
 
 def answer_groups(stages: Sequence[Stage]) -> list[list[Answers]]:
     """Answers stages by generator and adapter: the prompts of a group go through one queue."""
-    groups: dict[str, list[Answers]] = {}
+    return _by_namespace(stage for stage in stages if isinstance(stage, Answers))
+
+
+def scoring_groups(stages: Sequence[Stage]) -> list[list[Reranked]]:
+    """Reranked stages by scorer: the pairs of a group go through one queue."""
+    return _by_namespace(s for s in stages if isinstance(s, Reranked) and isinstance(s.reranker, PairScorer))
+
+
+def _by_namespace(stages: Iterable[Any]) -> list[list[Any]]:
+    groups: dict[str, list[Any]] = {}
     for stage in stages:
-        if isinstance(stage, Answers):
-            groups.setdefault(stage.namespace, []).append(stage)
+        groups.setdefault(stage.namespace, []).append(stage)
     return list(groups.values())

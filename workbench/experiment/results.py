@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +20,7 @@ RESULTS = ("configuration", "split", "query_id", "metric", "value", "status")
 LEADERBOARD = ("configuration", "split", "metric", "mean", "n", "failed", "ci_low", "ci_high", "best")
 TESTED = ("n", "difference", "ci_low", "ci_high", "p", "p_holm", "smallest_detectable")
 COMPARISONS = ("a", "b", "split", "metric", *TESTED)
+SEEDS = ("configuration", "split", "seed", "query_id", "metric", "value", "status")
 QUERIES = ("split", "query_id", "group", "question")
 EFFECTS = ("axis", "a", "b", "split", "metric", "n", "cells", *TESTED[1:])
 FINALISTS = ("configuration", "baseline", "split", "metric", *TESTED, "n_needed")
@@ -49,6 +50,26 @@ class Result(NamedTuple):
     status: str
 
 
+class SeedResult(NamedTuple):
+    """One row of seeds.csv: what one of several seeds scored; value None where it failed."""
+
+    configuration: str
+    split: str
+    seed: int
+    query_id: str
+    metric: str
+    value: float | None
+    status: str
+
+
+def over_seeds(rows: Sequence[SeedResult]) -> Result:
+    """The result of a query by a metric: the mean over seeds, failures as the worst value; failed where all failed."""
+    first, failed = rows[0], [row.status for row in rows if row.value is None]
+    value = None if len(failed) == len(rows) else sum(WORST if r.value is None else r.value for r in rows) / len(rows)
+    status = f"{failed[0]} with {len(failed)} of {len(rows)} seeds" if failed else "ok"
+    return Result(first.configuration, first.split, first.query_id, first.metric, value, status)
+
+
 @dataclass(frozen=True, eq=False)
 class Scores:
     """Scores of several configurations on the same queries of one split, by one metric.
@@ -63,6 +84,7 @@ class Scores:
         failed: bool, same shape.
         worst: the metric's worst value.
         perfect: its best value.
+        by_seed: float64 (n_seeds, n_systems), means under each seed; None: no system was measured with several.
     """
 
     metric: str
@@ -74,19 +96,31 @@ class Scores:
     failed: np.ndarray
     worst: float = WORST
     perfect: float = PERFECT
+    by_seed: np.ndarray | None = None
 
     def column(self, system: str) -> np.ndarray:
         """Scores of one system, float64 (n_queries,)."""
         return self.values[:, self.systems.index(system)]
 
+    def seeds(self, system: str) -> np.ndarray | None:
+        """Means of one system under each seed, float64 (n_seeds,), or None."""
+        return None if self.by_seed is None else self.by_seed[:, self.systems.index(system)]
 
-def matrices(results: Sequence[Result], groups: Mapping[str, str]) -> list[Scores]:
+    def difference(self, a: str, b: str) -> tuple[np.ndarray, np.ndarray | None]:
+        """Scores of a less those of b, (n_queries,), and the same of their means under each seed, (n_seeds,) or None."""
+        gaps = self.column(a) - self.column(b)
+        return gaps, None if self.by_seed is None else self.seeds(a) - self.seeds(b)
+
+
+def matrices(results: Sequence[Result], groups: Mapping[str, str], seeds: Sequence[SeedResult] = ()) -> list[Scores]:
     """Results as matrices, one for each split and metric, sorted.
 
     Args:
         results: rows; every configuration of a split has the same queries.
         groups: query id -> group.
+        seeds: what the results of configurations with several seeds are means of.
     """
+    means = _means_by_seed(seeds)
     cells: dict[tuple[str, str], dict[tuple[str, str], float | None]] = {}
     for row in results:
         cells.setdefault((row.split, row.metric), {})[row.query_id, row.configuration] = row.value
@@ -97,8 +131,26 @@ def matrices(results: Sequence[Result], groups: Mapping[str, str]) -> list[Score
         table = np.array([[values[q, s] if values[q, s] is not None else np.nan for s in systems] for q in queries], float)
         failed = np.isnan(table)
         named = tuple(groups[q] for q in queries)
-        found.append(Scores(metric, split, systems, queries, named, np.where(failed, WORST, table), failed))
+        one = Scores(metric, split, systems, queries, named, np.where(failed, WORST, table), failed)
+        random = {system: means[split, metric, system] for system in systems if (split, metric, system) in means}
+        found.append(replace(one, by_seed=_by_seed(one, random)) if random else one)
     return found
+
+
+def _means_by_seed(rows: Iterable[SeedResult]) -> dict[tuple[str, str, str], list[float]]:
+    """Split, metric and configuration -> means under each seed, in the order of the seeds; failures are the worst value."""
+    values: dict[tuple[str, str, str], dict[int, list[float]]] = {}
+    for r in rows:
+        by_seed = values.setdefault((r.split, r.metric, r.configuration), {})
+        by_seed.setdefault(r.seed, []).append(WORST if r.value is None else r.value)
+    return {key: [float(np.mean(by_seed[seed])) for seed in sorted(by_seed)] for key, by_seed in values.items()}
+
+
+def _by_seed(scores: Scores, random: Mapping[str, Sequence[float]]) -> np.ndarray:
+    """Means (n_seeds, n_systems); those of a system without chance are the same under each seed."""
+    n_seeds = len(next(iter(random.values())))
+    fixed = scores.values.mean(axis=0)
+    return np.column_stack([random.get(system, [fixed[j]] * n_seeds) for j, system in enumerate(scores.systems)])
 
 
 def leaderboard(scores: Iterable[Scores]) -> list[dict[str, Any]]:
@@ -107,7 +159,7 @@ def leaderboard(scores: Iterable[Scores]) -> list[dict[str, Any]]:
     for one in scores:
         for j, system in enumerate(one.systems):
             column, failed = one.values[:, j], one.failed[:, j]
-            interval = statistics.mean_interval(column, one.groups)
+            interval = statistics.mean_interval(column, one.groups, by_seed=one.seeds(system))
             best = np.where(failed, one.perfect, column).mean()
             rows.append(
                 dict(
@@ -126,7 +178,8 @@ def comparisons(scores: Sequence[Scores], seed: int) -> list[dict[str, Any]]:
     rows = []
     for same in _same_queries(scores):
         one = same[0]
-        found = statistics.compare_all({s.metric: s.values for s in same}, one.systems, one.groups, seed, ids=one.queries)
+        values, by_seed = {s.metric: s.values for s in same}, seeds_of(same)
+        found = statistics.compare_all(values, one.systems, one.groups, seed, ids=one.queries, by_seed=by_seed)
         for metric, pairs in found.items():
             rows += [row(COMPARISONS, c, a=c.a, b=c.b, split=one.split, metric=metric) for c in pairs]
     return sorted(rows, key=lambda row: (row["split"], row["metric"], row["a"], row["b"]))
@@ -140,9 +193,11 @@ def finalists(scores: Iterable[Scores], split: str, baseline: str, seed: int) ->
         if one.split != split or baseline not in one.systems or not others:
             continue
         pairs = [(system, baseline) for system in others]
-        found = statistics.compare_all({one.metric: one.values}, one.systems, one.groups, seed, pairs, ids=one.queries)
+        values = {one.metric: one.values}
+        found = statistics.compare_all(values, one.systems, one.groups, seed, pairs, ids=one.queries, by_seed=seeds_of([one]))
         for c in found[one.metric]:
-            needed = statistics.needed_n(one.column(c.a) - one.column(c.b), one.groups)
+            gaps, seeds = one.difference(c.a, c.b)
+            needed = statistics.needed_n(gaps, one.groups, by_seed=seeds)
             named = {"configuration": c.a, "baseline": c.b, "split": split, "metric": one.metric, "n_needed": needed}
             rows.append(row(FINALISTS, c, **named))
     return sorted(rows, key=lambda row: (row["metric"], row["configuration"]))
@@ -210,7 +265,8 @@ def _contrasts(
         one = same[0]
         order, design = _design(one.systems, configurations, baseline)
         values = {s.metric: s.values[:, order] for s in same}
-        for metric, found in analyse(values, design, one.groups, seed, ids=one.queries).items():
+        by_seed = {metric: means[:, order] for metric, means in seeds_of(same).items()}
+        for metric, found in analyse(values, design, one.groups, seed, ids=one.queries, by_seed=by_seed).items():
             yield from ((metric, contrast) for contrast in found)
 
 
@@ -227,6 +283,11 @@ def _design(
     levels = [[(columns[system][axis] == base[axis], columns[system][axis]) for axis in axes] for system in systems]
     order = sorted(range(len(systems)), key=lambda j: levels[j])
     return order, [{axis: columns[systems[j]][axis] for axis in axes} for j in order]
+
+
+def seeds_of(scores: Iterable[Scores]) -> dict[str, np.ndarray]:
+    """Metric -> means under each seed, of the metrics measured with several."""
+    return {one.metric: one.by_seed for one in scores if one.by_seed is not None}
 
 
 def _same_queries(scores: Iterable[Scores]) -> list[list[Scores]]:

@@ -78,7 +78,7 @@ class Searcher:
                 f"search.strategy: 'racing' saves answers, but metrics.select_by is {self.metric!r}, which needs none; use 'grid'"
             )
         stages = dict.fromkeys(stage for one in self.by_id.values() for stage in one.stages())
-        self.experiment.ensure(stage for stage in stages if not isinstance(stage, (Answers, ScoresStage, Repeated)))
+        self.experiment.prepare(stage for stage in stages if not isinstance(stage, (Answers, ScoresStage, Repeated)))
         groups = [query.group for query in self.session.dataset.split(self.split)]
         steps = search.race(list(self.by_id), groups, self._scores, self.experiment.settings.seed)
         last = max(step.step for step in steps)
@@ -89,14 +89,16 @@ class Searcher:
 
     def _scores(self, wanted: Sequence[str], positions: Sequence[int]) -> np.ndarray:
         """Scores (len(positions), len(wanted)) of configurations on some questions of the split."""
-        stages = [self.by_id[c].answers for c in wanted]
+        each = [self.by_id[c].all_answers() for c in wanted]
+        stages = list(dict.fromkeys(stage for seeds in each for stage in seeds))
         prompts = {stage: [stage.prompts(self.session)[i] for i in positions] for stage in stages}
         for group in answer_groups(stages):
             self.session.generate_queue(group[0], [prompt.text for stage in group for prompt in prompts[stage]])
         queries = {query.id: query for query in self.session.dataset.split(self.split)}
-        columns = []
+        columns = {}
         for stage in stages:
             generations = self.session.generated(stage, [prompt.text for prompt in prompts[stage]])
             rows = [stage.answer(prompt, found) for prompt, found in zip(prompts[stage], generations, strict=True)]
-            columns.append([stage.score(self.metric, row, queries[row.query_id].answers, self.session) for row in rows])
-        return np.array([[results.WORST if value is None else value for value in column] for column in columns]).T
+            values = [stage.score(self.metric, row, queries[row.query_id].answers, self.session) for row in rows]
+            columns[stage] = np.array([results.WORST if value is None else value for value in values])
+        return np.column_stack([np.mean([columns[stage] for stage in seeds], axis=0) for seeds in each])

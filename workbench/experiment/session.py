@@ -108,7 +108,6 @@ class Session:
 
     def scored(self, stage: Reranked, pairs: Sequence[Pair]) -> list[float]:
         """Scores of (query, passage text) pairs; each distinct pair is scored once and stored."""
-        namespace = digest(["pair", stage.settings()])
         references = dict(stage.references)
 
         def compute(missing: list[str]) -> Iterator[list[tuple[int, float]]]:
@@ -117,12 +116,20 @@ class Session:
         return self._items(
             "pairs",
             "reranking",
-            namespace,
+            stage.namespace,
             [canonical(pair) for pair in pairs],
             compute,
             lambda value: np.float64(value).tobytes(),
             lambda blob: float(np.frombuffer(blob, "<f8")[0]),
         )
+
+    def score_together(self, stages: Sequence[Reranked]) -> None:
+        """Scores the pairs of stages with one scorer in one queue, so that a passage many of them show is read once."""
+        started = time.monotonic()
+        before = self.counts()["pairs"].computed
+        self.scored(stages[0], [pair for stage in stages for pair in stage.pairs(self)])
+        if self.counts()["pairs"].computed > before:
+            self.timings.append(Timing("reranking", stages[0].namespace, time.monotonic() - started, 0))
 
     def generate_together(self, stages: Sequence[Answers]) -> None:
         """Answers all prompts of stages with one generator and adapter, in one queue sorted by length."""

@@ -33,7 +33,7 @@ from workbench.retrieval.dense import Dense
 from workbench.retrieval.embedding import Embedder
 from workbench.retrieval.fusion import Fusion
 from workbench.retrieval.ranking import Ranking
-from workbench.retrieval.rerankers.base import PairScorer, Reranker
+from workbench.retrieval.rerankers.base import Pair, PairScorer, Reranker
 from workbench.retrieval.retriever import TextRetriever
 
 if TYPE_CHECKING:
@@ -326,6 +326,17 @@ class Reranked(RankingStage):
         Ranking.from_rows(ranking.query_ids, rows, self.depth).save(folder)
         return {"pairs": sum(min(len(ids), self.reranker.top) for ids, _ in ranking.rows())}
 
+    @cached_property
+    def namespace(self) -> str:
+        """What scores of equal pairs share: the scorer and its arithmetic, but not how many passages it is shown."""
+        settings = self.settings()
+        reranker = settings["reranker"]
+        return digest(["pair", settings | {"reranker": reranker | {"settings": reranker["settings"] | {"top": None}}}])
+
+    def pairs(self, session: Session) -> list[Pair]:
+        """The pairs of the split that a `PairScorer` scores, in the order of its queries."""
+        return _pairs([query.text for query in self.queries(session)], self._shown(session.read(self.ranking).rows(), session))
+
     def rank(self, queries: Sequence[str], session: Session) -> list[tuple[np.ndarray, np.ndarray]]:
         return self.reranked(queries, self.ranking.rank(queries, session), session)
 
@@ -333,11 +344,9 @@ class Reranked(RankingStage):
         self, queries: Sequence[str], rows: Sequence[tuple[np.ndarray, np.ndarray]], session: Session
     ) -> list[tuple[np.ndarray, np.ndarray]]:
         """`rows` in the reranker's order."""
-        passages = session.read(self.passages)
-        texts = [[passages.full_text(int(n)) for n in ids[: self.reranker.top]] for ids, _ in rows]
+        texts = self._shown(rows, session)
         if isinstance(self.reranker, PairScorer):
-            pairs = [(query, text) for query, shown in zip(queries, texts, strict=True) for text in shown]
-            values = iter(session.scored(self, pairs))
+            values = iter(session.scored(self, _pairs(queries, texts)))
             new = [np.array([next(values) for _ in shown]) for shown in texts]
         else:
             new = [
@@ -345,6 +354,15 @@ class Reranked(RankingStage):
                 for query, shown, (_, scores) in zip(queries, texts, rows, strict=True)
             ]
         return [self.reranker.reordered(row, scores) for row, scores in zip(rows, new, strict=True)]
+
+    def _shown(self, rows: Sequence[tuple[np.ndarray, np.ndarray]], session: Session) -> list[list[str]]:
+        """Texts of the passages looked at again."""
+        passages = session.read(self.passages)
+        return [[passages.full_text(int(n)) for n in ids[: self.reranker.top]] for ids, _ in rows]
+
+
+def _pairs(queries: Sequence[str], texts: Sequence[Sequence[str]]) -> list[Pair]:
+    return [(query, text) for query, shown in zip(queries, texts, strict=True) for text in shown]
 
 
 @dataclass(frozen=True, eq=False)

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
+    from workbench.experiment.folder import Run
     from workbench.experiment.progress import Progress
-    from workbench.experiment.run import Run
     from workbench.pipeline import Pipeline, Reply, Source
 
 MAX_CHARACTERS = 2000  # of a question

@@ -1,0 +1,244 @@
+"""Writes the folder of a run: each file is complete or absent, and the manifest comes last."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from workbench.component import canonical, digest, file_digest, library_version
+from workbench.errors import StageFailedError
+from workbench.experiment import config, results
+from workbench.experiment.folder import CONFIGURATIONS, MANIFEST
+from workbench.experiment.plan import Measured, plan
+from workbench.experiment.results import Result
+from workbench.experiment.search import Step
+from workbench.experiment.session import Timing
+from workbench.experiment.stages import PassageTable
+from workbench.machine import cpu_name
+
+if TYPE_CHECKING:
+    from workbench.experiment.run import Experiment
+
+SEARCH = tuple(field.name for field in fields(Step))
+TIMINGS = ("stage", "key", "uses", "computed", "seconds", "tokens")
+LIBRARIES = ("torch", "transformers", "peft", "sentence-transformers", "faiss", "bm25s", "ir-measures", "numpy", "scipy")
+
+
+def new_folder(parent: Path, started: datetime, settings: config.ExperimentSettings) -> Path:
+    """A run's folder, created exclusively: UTC time and a short digest of time, process and settings."""
+    parent.mkdir(parents=True, exist_ok=True)
+    for attempt in range(100):
+        short = digest([started.isoformat(), os.getpid(), attempt, settings.model_dump(mode="json")])[:6]
+        folder = parent / f"{started:%Y%m%dT%H%M%SZ}-{short}"
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            continue
+        return folder
+    raise StageFailedError(f"no free run folder in {parent}")
+
+
+class RunWriter:
+    """Writes the files of a run, the manifest last."""
+
+    def __init__(self, experiment: Experiment, folder: Path, started: datetime, steps: Sequence[Step]) -> None:
+        self.experiment = experiment
+        self.steps = steps
+        self.session = experiment.session
+        self.settings = experiment.settings
+        self.folder = folder
+        self.started = started
+
+    def write(self, rows: Sequence[Result], measured: Sequence[Measured]) -> None:
+        """All files of the contract; each is complete or absent, and the manifest comes last."""
+        seeds = sorted(self.experiment.seed_results(measured), key=lambda row: tuple(map(str, row)))
+        scores = results.matrices(rows, self.experiment.groups, seeds)
+        axes = list(self.experiment.planner.axes)
+        settings, configurations, baseline = self.settings, self.experiment.configurations, self.experiment.planner.baseline
+        steps: dict[str, Callable[[], object]] = {
+            "config.yaml": lambda: yaml.safe_dump(resolved(self.experiment), sort_keys=False, allow_unicode=True),
+            "configurations.csv": lambda: ([*CONFIGURATIONS, *axes, "prompt_mismatch", "keys"], self._configurations()),
+            "results.csv": lambda: (results.RESULTS, [row._asdict() for row in rows]),
+            "seeds.csv": lambda: (results.SEEDS, [row._asdict() for row in seeds]),
+            "leaderboard.csv": lambda: (results.LEADERBOARD, results.leaderboard(scores)),
+            "comparisons.csv": lambda: (results.COMPARISONS, results.comparisons(scores, settings.seed)),
+            "effects.csv": lambda: (
+                results.EFFECTS,
+                results.effects(scores, configurations, baseline, settings.dataset.select, settings.seed),
+            ),
+            "interactions.csv": lambda: (
+                results.INTERACTIONS,
+                results.interactions(scores, configurations, baseline, settings.dataset.select, settings.seed),
+            ),
+            "finalists.csv": lambda: (
+                results.FINALISTS,
+                results.finalists(scores, settings.dataset.report, baseline.id, settings.seed),
+            ),
+            "search.csv": lambda: (SEARCH, [vars(step) for step in self.steps]),
+            "selection.csv": lambda: (results.SELECTION, [self._selection(scores, rows)]),
+            "queries.csv": lambda: (results.QUERIES, self._queries()),
+            "answers.jsonl": lambda: "".join(line + "\n" for line in self._answers(measured)),
+            "plan.json": lambda: json.dumps(self._plan(measured), indent=1),
+            "timings.csv": lambda: (TIMINGS, self._timings(measured)),
+            MANIFEST: lambda: json.dumps(self._manifest(rows, measured), indent=1, ensure_ascii=False),
+        }
+        with self.session.progress.task("writing", len(steps)) as report:
+            for name, content in steps.items():
+                self._file(name, content())
+                report(1, name)
+
+    def _file(self, name: str, content: Any) -> None:
+        """Writes one file: a text, or a table as (columns, rows)."""
+        if isinstance(content, str):
+            self._text(name, content)
+        else:
+            results.write_table(self.folder / name, *content)
+
+    def _text(self, name: str, text: str) -> None:
+        temporary = self.folder / f".{name}.tmp"
+        temporary.write_text(text, encoding="utf-8")
+        temporary.rename(self.folder / name)
+
+    def _configurations(self) -> list[dict[str, Any]]:
+        rows = []
+        for one in self.experiment.selected_on:
+            c, keys = one.configuration, {name: stage.key for name, stage in one.artifacts().items()}
+            mismatch = str(c.prompt_mismatch).lower()
+            head = {"configuration": c.id, "label": c.label, "prompt_mismatch": mismatch, "keys": canonical(keys)}
+            rows.append(head | c.columns())
+        return rows
+
+    def _selection(self, scores: Sequence[results.Scores], rows: Sequence[Result]) -> dict[str, Any]:
+        data, metric = self.settings.dataset, self.experiment.planner.select_by
+        by = {(one.split, one.metric): one for one in scores}
+        winner, baseline = self.experiment.ranked(rows)[0].id, self.experiment.planner.baseline.id
+        report = by.get((data.report, metric))
+        return results.selection(by[data.select, metric], report, winner, baseline, self.settings.seed)
+
+    def _queries(self) -> list[dict[str, str]]:
+        data = self.settings.dataset
+        return [
+            {"split": split, "query_id": q.id, "group": q.group, "question": q.text}
+            for split in sorted({data.select, data.report})
+            for q in sorted(self.session.dataset.split(split), key=lambda q: q.id)
+        ]
+
+    def _answers(self, measured: Sequence[Measured]) -> list[str]:
+        lines = []
+        for one in sorted(measured, key=lambda m: (m.configuration.id, m.ranking.split)):
+            if one.answers is None:
+                continue
+            passages: PassageTable = self.session.read(one.answers.passages)
+            for answers in one.all_answers():
+                # the seed of the adapter; nothing else in an answer is random
+                seed = answers.adapter.seed if answers.adapter else None
+                head = {"configuration": one.configuration.id, "split": one.ranking.split, "seed": seed}
+                for row in sorted(self.session.read(answers), key=lambda r: r.query_id):
+                    shown = [passages.place(n)._asdict() for n in row.passages]
+                    lines.append(json.dumps(head | row._asdict() | {"passages": shown}, ensure_ascii=False))
+        return lines
+
+    def _plan(self, measured: Sequence[Measured]) -> dict[str, Any]:
+        """What was planned and what was computed; the two must agree."""
+        uses = {one.stage.key: one.uses for one in plan(measured, self.session.has)}
+        stages = []
+        for key, one in sorted(self.experiment.planned.items(), key=lambda item: (item[1].stage.name, item[0])):
+            computed = key in self.session.computed
+            if computed == one.found:
+                happened = "was computed although the plan had found it" if computed else "was planned but not computed"
+                # another process may have computed it between plan and run; only the first is a fault of ours
+                if computed:
+                    raise StageFailedError(f"stage {one.stage.name} {key[:12]} {happened}")
+            stages.append(
+                {"stage": one.stage.name, "key": key, "uses": uses.get(key, one.uses), "found": one.found, "computed": computed}
+            )
+        items = {kind: vars(counts) for kind, counts in self.session.counts().items()}
+        totals = {
+            "planned": len(stages),
+            "found": sum(s["found"] for s in stages),
+            "computed": sum(s["computed"] for s in stages),
+        }
+        took = sum(timing.seconds for timing in self.session.timings)
+        seconds = {"estimated": round(self.experiment.estimated_seconds or 0.0, 1), "computing": round(took, 1)}
+        return {"stages": stages, "items": items, "totals": totals, "seconds": seconds}
+
+    def _timings(self, measured: Sequence[Measured]) -> list[dict[str, Any]]:
+        uses = {one.stage.key: one.uses for one in plan(measured, self.session.has)}
+        timed: list[Timing] = self.session.timings
+        return [
+            {"stage": t.stage, "key": t.key, "uses": uses.get(t.key, ""), "computed": 1, "seconds": t.seconds, "tokens": t.tokens}
+            for t in timed
+        ]
+
+    def _manifest(self, rows: Sequence[Result], measured: Sequence[Measured]) -> dict[str, Any]:
+        from workbench import __version__
+
+        machine, dataset = self.session.machine, self.session.dataset
+        data = self.settings.dataset
+        return {
+            "experiment": self.settings.experiment,
+            "workbench": __version__,
+            "started": self.started.isoformat(timespec="seconds"),
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+            "select": {"split": data.select, "metric": self.experiment.planner.select_by},
+            "search": self.settings.search.model_dump(),
+            "report": {"split": data.report, "of": self.settings.report.of},
+            "baseline": self.experiment.planner.baseline.id,
+            "seed": self.settings.seed,
+            "seeds": self.settings.seeds,
+            "failures": failures(rows),
+            "repeated": {one.configuration["generator"]: self.session.read(one.repeated) for one in measured if one.repeated},
+            "dataset": {
+                "name": dataset.name,
+                "documents": dataset.documents_digest,
+                "queries": {s: dataset.queries_digest(s) for s in dataset.splits},
+                "judgements": {s: dataset.answers_digest(s) for s in dataset.splits},
+                "sizes": {"documents": dataset.documents.num_rows} | dataset.splits,
+                "notes": list(dataset.notes),
+            },
+            "machine": {
+                "arithmetic": machine.arithmetic,
+                "reason": machine.reason,
+                "processor": cpu_name(),
+                "python": platform.python_version(),
+                "system": platform.system(),
+            },
+            "libraries": {name: library_version(name) for name in LIBRARIES},
+            "files": {
+                path.name: file_digest(path)
+                for path in sorted(self.folder.iterdir())
+                if path.is_file() and not path.name.startswith(".")
+            },
+        }
+
+
+def failures(rows: Iterable[Result]) -> dict[str, int]:
+    """How many answers have no score, by what went wrong; they stay in every mean as the worst value."""
+    failed = {(row.configuration, row.split, row.query_id, row.status) for row in rows if row.status != "ok"}
+    return dict(sorted(Counter(status for *_, status in failed).items()))
+
+
+def resolved(experiment: Experiment) -> dict[str, Any]:
+    """The experiment's file with every default filled in."""
+    values = experiment.settings.model_dump(mode="json", exclude_none=True)
+    components = experiment.planner.components
+    for family in ("embedders", "retrievers", "rerankers", "generators"):
+        given = values["components"][family]
+        for name, component in getattr(components, family).items():
+            kind = {"kind": given[name]["kind"]} if "kind" in given[name] else {}
+            given[name] = component.model_dump(mode="json", exclude_none=True) | kind
+    values["axes"] = {
+        axis: [c.model_dump() if hasattr(c, "model_dump") and c.words else "whole" if hasattr(c, "words") else c for c in options]
+        for axis, options in experiment.planner.axes.items()
+    }
+    values["metrics"]["select_by"] = experiment.planner.select_by
+    return values
