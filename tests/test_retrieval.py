@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from workbench.machine import resolve
+from workbench.retrieval.analyzer import Terms
 from workbench.retrieval.bm25 import BM25
 from workbench.retrieval.dense import Dense
 from workbench.retrieval.embedding import Embedder
@@ -86,6 +87,29 @@ def test_stemming_and_unicode_match(tmp_path: Path) -> None:
     assert {i for i, _ in bm25(TEXTS, "ünïcode fox", tmp_path / "i")} == {0, 1, 3, 4}
 
 
+def test_terms_survive_saving_and_serve_any_k1_and_b(tmp_path: Path) -> None:
+    terms = BM25().analyzer.terms(TEXTS)
+    terms.save(tmp_path)
+    loaded = Terms.load(tmp_path)
+    words = [[loaded.vocabulary[number] for number in row] for row in loaded.rows()]
+    assert words == BM25().analyzer.tokenize(TEXTS) and words[-1] == []
+    for name, settings in (("a", {}), ("b", {"k1": 0.4, "b": 0.1})):
+        (tmp_path / name).mkdir()
+        retriever = BM25(**settings)
+        retriever.build_from_terms(loaded, tmp_path / name)
+        ids, scores = retriever.open(tmp_path / name, MACHINE).search(["lazy foxes"], 9)[0]
+        assert list(zip(ids.tolist(), scores.tolist(), strict=True)) == bm25(
+            TEXTS, "lazy foxes", tmp_path / f"{name}2", depth=9, **settings
+        )
+
+
+def test_other_languages_have_their_stop_words_and_stems(tmp_path: Path) -> None:
+    analyzer = BM25(stopwords="german", stemmer="german").analyzer
+    assert analyzer.tokenize(["Die Häuser und das Haus"]) == [["haus", "haus"]]
+    with pytest.raises(ValueError, match="'klingon' is no language of stopwords; allowed: english, german"):
+        BM25(stopwords="klingon")
+
+
 def test_best_orders_by_score_then_number_and_cuts_as_the_order_does() -> None:
     rng = np.random.default_rng(0)
     scores = rng.integers(0, 5, 200).astype(float)
@@ -131,6 +155,51 @@ def test_reciprocal_rank_fusion_is_its_formula() -> None:
     expected = {1: 1 / (60 + 2) + 1 / (60 + 1), 3: 1 / (60 + 1), 2: 1 / (60 + 2)}
     assert dict(zip(ids.tolist(), scores.tolist(), strict=True)) == pytest.approx(expected)
     assert ids.tolist() == [1, 3, 2]
+
+
+def ranked(**scores: float) -> tuple[np.ndarray, np.ndarray]:
+    """A ranking of passages named p0, p1, ..."""
+    ids = sorted(scores, key=lambda name: -scores[name])
+    return np.array([int(name[1:]) for name in ids], np.int32), np.array([scores[name] for name in ids], np.float32)
+
+
+@pytest.mark.parametrize("normalization", ["minmax", "z"])
+def test_weighted_fusion_is_its_formula(normalization: str) -> None:
+    first, second = {"p1": 9.0, "p2": 5.0, "p3": 1.0}, {"p3": 0.8, "p4": 0.2}
+
+    def normal(scores: dict[str, float]) -> dict[str, float]:
+        values = np.array(list(scores.values()))
+        low, scale = (values.min(), np.ptp(values)) if normalization == "minmax" else (values.mean(), values.std())
+        return {name: (value - low) / scale for name, value in scores.items()}
+
+    sides = [normal(first), normal(second)]
+    expected = {
+        name: 0.75 * sides[0].get(name, min(sides[0].values())) + 0.25 * sides[1].get(name, min(sides[1].values()))
+        for name in first | second
+    }
+    fusion = Fusion(of=("a", "b"), method="weighted", weights=(3, 1), normalization=normalization)
+    ids, scores = fusion.fuse([ranked(**first), ranked(**second)], 10)
+    assert [f"p{n}" for n in ids] == sorted(expected, key=lambda name: (-expected[name], name))
+    assert scores == pytest.approx(sorted(expected.values(), reverse=True))
+
+
+def test_weighted_fusion_of_equal_scores_counts_them_for_nothing() -> None:
+    ids, scores = Fusion(of=("a", "b"), method="weighted").fuse([ranked(p5=2.0, p4=2.0), ranked(p6=3.0, p4=1.0)], 10)
+    assert ids.tolist() == [6, 4, 5] and scores.tolist() == [0.5, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"weights": (1, 1)}, "weights belong to method: weighted"),
+        ({"method": "weighted", "weights": (1,)}, "1 weights for 2 retrievers"),
+        ({"method": "weighted", "weights": (0, 0)}, "one of them must be more"),
+        ({"method": "weighted", "weights": (2, -1)}, "zero or more"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Fusion(of=("a", "b"), **settings)
 
 
 def test_fusing_empty_rankings_gives_an_empty_one() -> None:

@@ -216,6 +216,28 @@ def _print_comparison(compared: Compared) -> None:
     console.print(rendering.caption(compared), markup=False)
 
 
+index_app = typer.Typer(no_args_is_help=True, help="Look after the indexes of a run.")
+app.add_typer(index_app, name="index")
+
+
+@index_app.command("check")
+def index_check(run: RunPath) -> None:
+    """Hold every dense index of a run against exact search: indexes.csv, figures/indexes.png."""
+    from workbench.experiment import parity
+    from workbench.experiment.folder import Run
+    from workbench.experiment.run import Experiment
+    from workbench.plots import save_figures
+
+    finished = Run.open(run)
+    rows = parity.save(Experiment.load(finished.folder / "config.yaml", finished.folder.parent.parent), finished.folder)
+    if not rows:
+        typer.echo("no dense index is in this run")
+        return
+    for row in rows:
+        typer.echo(parity.sentence(row))
+    save_figures(finished, finished.folder / "figures")
+
+
 @app.command()
 def ask(run: RunPath, question: str, configuration: ConfigurationOption = None) -> None:
     """Answer one question as JSON, with sources, provenance and timings."""

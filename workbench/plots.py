@@ -301,6 +301,24 @@ def plot_pareto(ax: Axes, run: Run, split: str, metric: str) -> Axes:
     return ax
 
 
+def plot_indexes(ax: Axes, rows: Sequence[Mapping[str, Any]]) -> Axes:
+    """Queries per second against recall@10 of indexes, each with its bytes per vector; rows as in indexes.csv."""
+    if not rows:
+        return _note(ax, "No dense index is in this experiment.")
+    for j, row in enumerate(rows):
+        look = Look(COLOURS[j % len(COLOURS)], MARKERS[j % len(MARKERS)])
+        name = f"{row['index']} {row['settings']}".strip()
+        label = f"{name}: {row['bytes_per_vector']:,.0f} bytes a vector"
+        ax.plot(row["recall@10"], row["queries_per_second"], look.marker, color=look.colour, markersize=8, label=label)
+    ax.set_yscale("log")
+    low = min(row["recall@10"] for row in rows)
+    ax.set_xlim(low - 0.1 * (1.05 - low), 1.0 + 0.1 * (1.05 - low))
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, borderpad=0, ncols=2)
+    ax.set_xlabel(f"recall@10 against exact search, n = {rows[0]['queries']} queries (higher is better)")
+    ax.set_ylabel("queries per second, asked together\n(higher is better)")
+    return ax
+
+
 def plot_training(ax: Axes, curve: Sequence[Mapping[str, Any]]) -> Axes:
     """Loss of each step of a training, and the mean of the last tenth of the steps where there are twenty or more.
 
@@ -362,7 +380,7 @@ def save_figures(run: Run, folder: str | Path) -> list[Path]:
 
     Always leaderboard.png (the selection split, and below it the report split), differences.png (to the baseline, on the report
     split) and effects.png; wins.png and power.png where the best configuration is not the baseline and both were reported;
-    pareto.png where latency was measured; rankings.png where rankings were measured.
+    pareto.png where latency was measured; indexes.png where indexes were checked; rankings.png where rankings were measured.
 
     Returns:
         The files written.
@@ -413,6 +431,10 @@ def _figures(run: Run) -> Iterator[tuple[str, Figure]]:
         drawn = figure(9)
         plot_pareto(drawn.subplots(), run, report, metric)
         yield "pareto", drawn
+    if run.indexes:
+        drawn = figure(9)
+        plot_indexes(drawn.subplots(), run.indexes)
+        yield "indexes", drawn
     if ranking_metrics(run, report):
         tables = _ranking_tables(run, report)
         distinct = _distinct_rankings(run, tables)

@@ -22,6 +22,7 @@ from workbench.models.generator import Generator
 from workbench.retrieval import rerankers
 from workbench.retrieval.embedding import Embedder
 from workbench.retrieval.rerankers.base import Reranker
+from workbench.retrieval.rerankers.cross_encoder import CrossEncoder
 from workbench.retrieval.retriever import Retriever
 
 RETRIEVERS = {
@@ -222,13 +223,21 @@ class Components:
 
     def references(self, component: Component) -> dict[str, Component]:
         """The components that a component's fields name, by field."""
-        return {"embedder": self.embedders[component.embedder]} if "embedder" in component.references else {}
+        named = {"embedder": self.embedders, "generator": self.generators}
+        return {field: those[getattr(component, field)] for field, those in named.items() if field in component.references}
 
     def _check_references(self) -> None:
         for family, named in (("retrievers", self.retrievers), ("rerankers", self.rerankers)):
             for name, component in named.items():
-                if "embedder" in component.references and component.embedder not in self.embedders:
-                    raise _at(f"components.{family}.{name}.embedder", unknown("embedder", component.embedder, self.embedders))
+                for field, those in (("embedder", self.embedders), ("generator", self.generators)):
+                    if field in component.references and getattr(component, field) not in those:
+                        where = f"components.{family}.{name}.{field}"
+                        raise _at(where, unknown(field, getattr(component, field), those))
+        for name, reranker in self.rerankers.items():
+            negatives = isinstance(reranker, CrossEncoder) and reranker.train and reranker.train.negatives_from
+            if negatives and negatives not in self.retrievers:
+                where = f"components.rerankers.{name}.train.negatives_from"
+                raise _at(where, unknown("retriever", negatives, self.retrievers))
         for name, retriever in self.retrievers.items():
             self._check_fusion(name, retriever, ())
         for name, generator in self.generators.items():

@@ -14,14 +14,24 @@ from typing import Any
 from workbench.data.chunking import WORD
 from workbench.experiment.plan import PlannedStage, closure
 from workbench.experiment.session import Session, Timing
-from workbench.experiment.stages import Adapter, Answers, DenseRanking, Embeddings, Repeated, Reranked, Stage
+from workbench.experiment.stages import (
+    Adapter,
+    Answers,
+    DenseRanking,
+    Embeddings,
+    Repeated,
+    Reranked,
+    Stage,
+    TrainedReranker,
+)
 
 RATES = "rates.json"
 TOKENS_PER_WORD = 1.45  # of English with some code, for sub-word vocabularies of 30,000 to 50,000
 TEMPLATE_TOKENS = 90
+QUESTION_TOKENS = 20
 
 # seconds per unit on two cores with bfloat16, until this machine has shown its own
-FIRST_RATES = {"embedding": 0.02, "pairs": 0.006, "training": 0.0033, "generation": 0.0013}
+FIRST_RATES = {"embedding": 0.02, "pairs": 0.006, "training": 0.0033, "generation": 0.0013, "training a reranker": 0.0004}
 PRECISION_FACTOR = {"float32": 2.5, "bfloat16": 1.0}
 
 
@@ -58,6 +68,13 @@ class Estimator:
             examples = min(self._queries(stage.ranking.split), lora.examples or 10**9) * lora.epochs
             tokens = int(examples * self._prompt_tokens(stage.passages, stage.shown))
             return self._cost("training", tokens, tokens)
+        if isinstance(stage, TrainedReranker):
+            settings, words = stage.reranker.train, self.passages(stage.passages)[1]
+            pairs = (
+                min(self._queries(stage.ranking.split), settings.examples or 10**9) * settings.epochs * (1 + settings.negatives)
+            )
+            tokens = int(pairs * min(stage.reranker.max_length, QUESTION_TOKENS + words * TOKENS_PER_WORD))
+            return self._cost("training a reranker", tokens, tokens)
         if isinstance(stage, Answers):
             prompts = self._queries(stage.ranking.split)
             tokens = int(prompts * (self._prompt_tokens(stage.passages, stage.shown) + stage.generator.max_new_tokens / 2))
@@ -89,7 +106,7 @@ class Estimator:
         """Keeps the rates a run showed, for the next plan; recent ones weigh as much as all before."""
         shown: dict[str, tuple[float, float]] = {}
         for timing in timings:
-            kind = {"generation": "generation", "adapter": "training"}.get(timing.stage)
+            kind = {"generation": "generation", "adapter": "training", "reranker": "training a reranker"}.get(timing.stage)
             if kind and timing.tokens:
                 seconds, units = shown.get(kind, (0.0, 0.0))
                 shown[kind] = (seconds + timing.seconds, units + timing.tokens)

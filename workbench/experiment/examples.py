@@ -10,10 +10,11 @@ import numpy as np
 from workbench.data.dataset import Judgements, Place, Query
 from workbench.errors import InputError
 from workbench.models.lora import Example
+from workbench.retrieval.rerankers.cross_encoder import RankedExample
 
 if TYPE_CHECKING:
     from workbench.experiment.session import Session
-    from workbench.experiment.stages import Adapter, PassageTable
+    from workbench.experiment.stages import Adapter, PassageTable, TrainedReranker
 
 
 def training_examples(adapter: Adapter, session: Session) -> list[Example]:
@@ -46,6 +47,35 @@ def training_examples(adapter: Adapter, session: Session) -> list[Example]:
     return random.Random(f"examples {adapter.seed}").sample(chosen, limit)
 
 
+def ranked_examples(stage: TrainedReranker, session: Session) -> list[RankedExample]:
+    """One example for each judged train question: its gold passage, and the best wrong ones of a ranking.
+
+    Raises:
+        InputError: no question of the train split has a judged passage and a wrong one.
+    """
+    split, settings = stage.ranking.split, stage.reranker.train
+    judged = session.dataset.judged(split)
+    passages = session.read(stage.passages)
+    by_document = _by_document(passages)
+    found = []
+    for query, (ids, _) in zip(session.dataset.split(split), session.read(stage.ranking).rows(), strict=True):
+        relevant = relevant_passages(judged, query, passages, by_document)
+        wrong = [int(n) for n in ids if int(n) not in relevant][settings.skip : settings.skip + settings.negatives]
+        if relevant and wrong:
+            texts = [passages.full_text(n) for n in (_gold(relevant, ids), *wrong)]
+            found.append(RankedExample(query.text, texts[0], tuple(texts[1:])))
+    if not found:
+        raise InputError(f"dataset {session.dataset.name}: no question of {split!r} has a judged passage and a wrong one")
+    if settings.examples is None or settings.examples >= len(found):
+        return found
+    return random.Random(f"examples {stage.seed}").sample(found, settings.examples)
+
+
+def _gold(relevant: dict[int, float], ranked: np.ndarray) -> int:
+    """The best of the relevant passages; of equal ones that ranked higher."""
+    return max(relevant, key=lambda n: (relevant[n], -_rank(ranked, n), -n))
+
+
 def _by_document(passages: PassageTable) -> dict[str, list[int]]:
     numbers: dict[str, list[int]] = {}
     for number, doc_id in enumerate(passages.table["doc_id"].to_pylist()):
@@ -62,7 +92,7 @@ def _example(
     by_document: dict[str, list[int]],
 ) -> Example | None:
     relevant = relevant_passages(judged, query, passages, by_document)
-    gold = [max(relevant, key=lambda n: (relevant[n], -_rank(ranked, n), -n))] if relevant else []
+    gold = [_gold(relevant, ranked)] if relevant else []
     if query.answers and not gold:
         return None  # an answer that no passage supports would teach inventing
     wrong = [int(n) for n in ranked if int(n) not in relevant][: adapter.shown - len(gold)]

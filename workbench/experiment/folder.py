@@ -113,6 +113,12 @@ class Run:
         path = self.folder / "latency.csv"
         return results.read_table(path) if path.is_file() else []
 
+    @property
+    def indexes(self) -> list[dict[str, Any]]:
+        """Rows of indexes.csv, or none where `workbench index check` was not called."""
+        path = self.folder / "indexes.csv"
+        return results.read_table(path) if path.is_file() else []
+
     @cached_property
     def search(self) -> list[dict[str, Any]]:
         """Rows of search.csv, in the order of the looks; none for the whole grid."""

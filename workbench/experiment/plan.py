@@ -18,6 +18,7 @@ from workbench.evaluation import answers as answer_metrics
 from workbench.experiment import config
 from workbench.experiment.stages import (
     Adapter,
+    AnalyzedPassages,
     Answers,
     AnswerScores,
     DenseIndex,
@@ -32,6 +33,7 @@ from workbench.experiment.stages import (
     Stage,
     TextIndex,
     TextRanking,
+    TrainedReranker,
 )
 from workbench.machine import Machine
 from workbench.models import prompts
@@ -40,7 +42,8 @@ from workbench.models.prompts import Template
 from workbench.retrieval.dense import Dense
 from workbench.retrieval.embedding import Embedder
 from workbench.retrieval.fusion import Fusion
-from workbench.retrieval.rerankers.base import PairScorer
+from workbench.retrieval.rerankers.base import PairScorer, Reranker
+from workbench.retrieval.rerankers.cross_encoder import CrossEncoder
 
 
 @dataclass(frozen=True)
@@ -111,8 +114,8 @@ class Measured:
     def artifacts(self) -> dict[str, Stage]:
         """The artifacts the configuration answers with, by name: what its keys in a run are, and its provenance."""
         found: dict[str, Stage] = {}
-        for stage in closure(self.ranking):
-            if stage.name in ("passages", "embeddings"):
+        for stage in _answering(self.ranking):
+            if stage.name in ("passages", "embeddings", "reranker"):
                 found[stage.name] = stage
             elif stage.name == "index":
                 found[f"index {type(getattr(stage, 'retriever', None) or stage.index).__name__}"] = stage
@@ -128,6 +131,16 @@ def closure(stage: Stage) -> Iterator[Stage]:
     """A stage and all it reads, inputs first; shared ones may come again."""
     for part in stage.inputs():
         yield from closure(part)
+    yield stage
+
+
+def _answering(stage: Stage) -> Iterator[Stage]:
+    """As `closure`, without what only a training read."""
+    for part in stage.inputs():
+        if isinstance(part, TrainedReranker):
+            yield part
+        else:
+            yield from _answering(part)
     yield stage
 
 
@@ -258,7 +271,10 @@ class Planner:
 
     @property
     def _trains(self) -> bool:
-        return any(self.components.generators[name].lora for name in self.axes.get("generator", ()))
+        named = self.components
+        rerankers = [named.rerankers[name] for name in self.axes["reranker"] if name != config.NONE]
+        tuned = [named.generators[name].lora for name in self.axes.get("generator", ())]
+        return any(tuned) or any(isinstance(one, CrossEncoder) and one.train for one in rerankers)
 
     def _configuration(self, values: dict[str, Any]) -> Configuration:
         varying = [axis for axis, options in self.axes.items() if len(options) > 1] or ["retriever"]
@@ -294,11 +310,22 @@ class Planner:
         retriever = self.components.retrievers[name]
         if isinstance(retriever, Fusion):
             return [retriever.settings(), [self._resolved_retriever(part) for part in retriever.of]]
-        return self._with_references(retriever)
+        index = [retriever.index.settings()] if isinstance(retriever, Dense) else []
+        return [*self._with_references(retriever), *index]
 
     def _with_references(self, component: Any) -> Any:
         named = self.components.references(component)
-        return [component.settings(), {field: [c.settings(), c.definition().get("weights")] for field, c in named.items()}]
+        found = [component.settings(), {field: [c.settings(), c.definition().get("weights")] for field, c in named.items()}]
+        if isinstance(component, CrossEncoder):
+            found.append([component.definition()["weights"], self._resolved_training(component)])
+        return found
+
+    def _resolved_training(self, reranker: CrossEncoder) -> Any:
+        if reranker.train is None:
+            return None
+        base = self._baseline_values
+        retriever = self._resolved_retriever(reranker.train.negatives_from or base["retriever"])
+        return [reranker.train.settings(), retriever, base["chunking"].settings()]
 
     def _resolved_lora(self, generator: Generator) -> Any:
         base, lora = self._baseline_values, generator.lora
@@ -334,9 +361,10 @@ class Planner:
         if isinstance(retriever, Dense):
             embedder = self.components.embedders[retriever.embedder]
             embeddings = self._embeddings(embedder, passages)
-            index = self._make(DenseIndex, retriever.index_settings(), embeddings)
+            index = self._make(DenseIndex, retriever.index, embeddings)
             return self._make(DenseRanking, retriever, embedder, embeddings, index, split, queries, depth)
-        index = self._make(TextIndex, retriever, passages)
+        terms = self._make(AnalyzedPassages, retriever.analyzer, passages) if retriever.analyzer else None
+        index = self._make(TextIndex, retriever, passages, terms)
         return self._make(TextRanking, index, split, queries, depth)
 
     def _reranked(self, configuration: Configuration, split: str) -> RankingStage:
@@ -346,7 +374,18 @@ class Planner:
             return ranking
         reranker = self.components.rerankers[configuration["reranker"]]
         references = tuple(self.components.references(reranker).items())
-        return self._make(Reranked, reranker, references, ranking, passages, self.machine.arithmetic)
+        trained = self.trained_reranker(reranker)
+        return self._make(Reranked, reranker, references, ranking, passages, trained, self.machine.arithmetic)
+
+    def trained_reranker(self, reranker: Reranker) -> TrainedReranker | None:
+        """The stage that trains a reranker, or None."""
+        if not isinstance(reranker, CrossEncoder) or reranker.train is None:
+            return None
+        base, split = self._baseline_values, self.settings.dataset.train
+        passages = self._passages(base["chunking"])
+        ranking = self._ranking(reranker.train.negatives_from or base["retriever"], passages, split)
+        judgements = self.dataset.answers_digest(split)
+        return self._make(TrainedReranker, reranker, ranking, passages, judgements, self.settings.seed, self.machine.arithmetic)
 
     def _answers(self, configuration: Configuration, ranking: RankingStage, passages: Passages, seed: int) -> Answers:
         generator = self.components.generators[configuration["generator"]]

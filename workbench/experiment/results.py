@@ -337,7 +337,9 @@ def read_table(path: Path) -> list[dict[str, Any]]:
         return [{key: _parsed(key, value) for key, value in row.items()} for row in csv.DictReader(file)]
 
 
-TEXT_COLUMNS = {*RESULTS, *QUERIES, *INTERACTIONS[:6], "label", "stage", "key", "keys", "baseline"} - {"value"}
+TEXT_COLUMNS = {*RESULTS, *QUERIES, *INTERACTIONS[:6], "label", "stage", "key", "keys", "baseline", "settings", "reason"} - {
+    "value"
+}
 
 
 def _parsed(key: str, value: str) -> Any:

@@ -108,7 +108,9 @@ class Session:
 
     def scored(self, stage: Reranked, pairs: Sequence[Pair]) -> list[float]:
         """Scores of (query, passage text) pairs; each distinct pair is scored once and stored."""
-        references = dict(stage.references)
+        references: dict[str, Any] = dict(stage.references)
+        if stage.trained:
+            references["trained"] = self.ensure(stage.trained)
 
         def compute(missing: list[str]) -> Iterator[list[tuple[int, float]]]:
             return stage.reranker.score([tuple(json.loads(text)) for text in missing], self.machine, **references)

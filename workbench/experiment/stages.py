@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -29,11 +30,16 @@ from workbench.models import lora
 from workbench.models.chat import Message
 from workbench.models.generator import Generation, Generator
 from workbench.models.prompts import Shown, Template
+from workbench.models.training import Step, TrainingSettings
+from workbench.retrieval.analyzer import Analyzer, Terms
 from workbench.retrieval.dense import Dense
 from workbench.retrieval.embedding import Embedder
+from workbench.retrieval.faiss_index import Index, OpenIndex
 from workbench.retrieval.fusion import Fusion
 from workbench.retrieval.ranking import Ranking
+from workbench.retrieval.rerankers import cross_encoder
 from workbench.retrieval.rerankers.base import Pair, PairScorer, Reranker
+from workbench.retrieval.rerankers.cross_encoder import CrossEncoder
 from workbench.retrieval.retriever import TextRetriever
 
 if TYPE_CHECKING:
@@ -158,7 +164,7 @@ class DenseIndex(Stage):
     """Vectors -> FAISS index."""
 
     name: ClassVar = "index"
-    index: Component
+    index: Index
     embeddings: Embeddings
 
     def inputs(self) -> tuple[Stage, ...]:
@@ -169,28 +175,55 @@ class DenseIndex(Stage):
 
     def compute(self, folder: Path, session: Session) -> dict[str, Any]:
         vectors = session.read(self.embeddings)
-        self.index.build(vectors, folder)
-        return {"vectors": len(vectors)}
+        return {"vectors": len(vectors)} | self.index.build(vectors, folder)
 
-    def read(self, folder: Path, session: Session) -> Any:
+    def read(self, folder: Path, session: Session) -> OpenIndex:
         return self.index.open(folder)
 
 
 @dataclass(frozen=True, eq=False)
-class TextIndex(Stage):
-    """Passages -> the index of a retriever that reads texts (BM25)."""
+class AnalyzedPassages(Stage):
+    """Passages -> terms, for retrievers that read terms."""
 
-    name: ClassVar = "index"
-    retriever: TextRetriever
+    name: ClassVar = "terms"
+    analyzer: Analyzer
     passages: Passages
 
     def inputs(self) -> tuple[Stage, ...]:
         return (self.passages,)
 
     def settings(self) -> dict[str, Any]:
+        return {"analyzer": self.analyzer.definition()}
+
+    def compute(self, folder: Path, session: Session) -> dict[str, Any]:
+        terms = self.analyzer.terms(session.read(self.passages).full_texts())
+        terms.save(folder)
+        return {"passages": len(terms.ends), "terms": len(terms.ids), "vocabulary": len(terms.vocabulary)}
+
+    def read(self, folder: Path, session: Session) -> Terms:
+        return Terms.load(folder)
+
+
+@dataclass(frozen=True, eq=False)
+class TextIndex(Stage):
+    """Passages, or their terms -> the index of a retriever that reads texts (BM25)."""
+
+    name: ClassVar = "index"
+    retriever: TextRetriever
+    passages: Passages
+    terms: AnalyzedPassages | None
+
+    def inputs(self) -> tuple[Stage, ...]:
+        return (self.terms or self.passages,)
+
+    def settings(self) -> dict[str, Any]:
         return {"retriever": self.retriever.definition()}
 
     def compute(self, folder: Path, session: Session) -> dict[str, Any]:
+        if self.terms:
+            terms = session.read(self.terms)
+            self.retriever.build_from_terms(terms, folder)
+            return {"passages": len(terms.ends)}
         texts = session.read(self.passages).full_texts()
         self.retriever.build(texts, folder, session.machine)
         return {"passages": len(texts)}
@@ -295,6 +328,41 @@ class FusedRanking(RankingStage):
 
 
 @dataclass(frozen=True, eq=False)
+class TrainedReranker(Stage):
+    """Train split -> a cross-encoder's weights."""
+
+    name: ClassVar = "reranker"
+    reranker: CrossEncoder
+    ranking: RankingStage
+    passages: Passages
+    answers_digest: str
+    seed: int
+    arithmetic: str
+
+    def inputs(self) -> tuple[Stage, ...]:
+        return (self.ranking, self.passages)
+
+    def settings(self) -> dict[str, Any]:
+        return {
+            "reranker": self.reranker.definition() | {"settings": {"max_length": self.reranker.max_length}},
+            "training": self.reranker.train.definition(),
+            "judgements": self.answers_digest,
+            "seed": self.seed,
+            "arithmetic": self.arithmetic,
+        }
+
+    def compute(self, folder: Path, session: Session) -> dict[str, Any]:
+        chosen = examples.ranked_examples(self, session)
+        with training_progress(session, "training a reranker", self.reranker.train, len(chosen)) as progress:
+            work = session.store.work(self.key)
+            cross_encoder.train(self.reranker, chosen, session.machine, self.seed, folder, work, progress)
+        return {"examples": len(chosen), "tokens": progress.tokens}
+
+    def read(self, folder: Path, session: Session) -> Path:
+        return folder
+
+
+@dataclass(frozen=True, eq=False)
 class Reranked(RankingStage):
     """Ranking -> better ranking."""
 
@@ -303,6 +371,7 @@ class Reranked(RankingStage):
     references: tuple[tuple[str, Component], ...]
     ranking: RankingStage
     passages: Passages
+    trained: TrainedReranker | None
     arithmetic: str
 
     @property
@@ -314,7 +383,7 @@ class Reranked(RankingStage):
         return self.ranking.depth
 
     def inputs(self) -> tuple[Stage, ...]:
-        return (self.ranking, self.passages)
+        return (self.ranking, self.passages, *([self.trained] if self.trained else []))
 
     def settings(self) -> dict[str, Any]:
         named = {field: component.definition() for field, component in self.references}
@@ -330,8 +399,8 @@ class Reranked(RankingStage):
     def namespace(self) -> str:
         """What scores of equal pairs share: the scorer and its arithmetic, but not how many passages it is shown."""
         settings = self.settings()
-        reranker = settings["reranker"]
-        return digest(["pair", settings | {"reranker": reranker | {"settings": reranker["settings"] | {"top": None}}}])
+        reranker, trained = settings["reranker"], self.trained.key if self.trained else None
+        return digest(["pair", settings | {"reranker": reranker | {"settings": reranker["settings"] | {"top": None}}}, trained])
 
     def pairs(self, session: Session) -> list[Pair]:
         """The pairs of the split that a `PairScorer` scores, in the order of its queries."""
@@ -349,11 +418,24 @@ class Reranked(RankingStage):
             values = iter(session.scored(self, _pairs(queries, texts)))
             new = [np.array([next(values) for _ in shown]) for shown in texts]
         else:
+            given = self._given(session)
             new = [
-                self.reranker.rerank(query, shown, scores[: len(shown)], session.machine)
+                self.reranker.rerank(query, shown, scores[: len(shown)], session.machine, **given)
                 for query, shown, (_, scores) in zip(queries, texts, rows, strict=True)
             ]
         return [self.reranker.reordered(row, scores) for row, scores in zip(rows, new, strict=True)]
+
+    def _given(self, session: Session) -> dict[str, Any]:
+        """What a reranker of whole rankings is given of the components it names."""
+        embedder = dict(self.references).get("embedder")
+        if embedder is None:
+            return {}
+
+        def embed(texts: Sequence[str], query: bool) -> np.ndarray:
+            prefix = embedder.query_prefix if query else embedder.passage_prefix
+            return session.embedded(embedder, [prefix + text for text in texts])
+
+        return {"embed": embed}
 
     def _shown(self, rows: Sequence[tuple[np.ndarray, np.ndarray]], session: Session) -> list[list[str]]:
         """Texts of the passages looked at again."""
@@ -397,21 +479,32 @@ class Adapter(Stage):
         settings = self.generator.lora
         chosen = examples.training_examples(self, session)
         (folder / "prompt.json").write_text(json.dumps(self.template.model_dump(), indent=1, ensure_ascii=False))
-        tokens = 0
-        total = settings.epochs * -(-len(chosen) // settings.batch_size)
-        with session.progress.task("fine-tuning", total) as report:
-
-            def on_step(step: lora.Step, total: int) -> None:
-                nonlocal tokens
-                tokens += step.tokens
-                report(1, f"loss {step.loss:.3f}")
-
+        with training_progress(session, "fine-tuning", settings, len(chosen)) as progress:
             work = session.store.work(self.key)
-            lora.train(settings, self.generator.model, chosen, session.machine, self.seed, folder, work, on_step)
-        return {"examples": len(chosen), "tokens": tokens}
+            lora.train(settings, self.generator.model, chosen, session.machine, self.seed, folder, work, progress)
+        return {"examples": len(chosen), "tokens": progress.tokens}
 
     def read(self, folder: Path, session: Session) -> Path:
         return folder
+
+
+class TrainingProgress:
+    """Reports the steps of a training; `tokens` counts those this process read."""
+
+    def __init__(self, report: Callable[[int, str], None]) -> None:
+        self.report = report
+        self.tokens = 0
+
+    def __call__(self, step: Step, total: int) -> None:
+        self.tokens += step.tokens
+        self.report(1, f"loss {step.loss:.3f}")
+
+
+@contextmanager
+def training_progress(session: Session, name: str, settings: TrainingSettings, n: int) -> Iterator[TrainingProgress]:
+    """Progress of a training on n examples."""
+    with session.progress.task(name, settings.epochs * -(-n // settings.batch_size)) as report:
+        yield TrainingProgress(report)
 
 
 class Prompted(NamedTuple):

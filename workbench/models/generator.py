@@ -9,6 +9,7 @@ of attention belong to `Generator.version`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,6 +106,54 @@ class LoadedGenerator:
                 continue
             answers = self._generate_batch([encoded[i] for i in batch], width)
             yield [(i, self._decode(len(encoded[i]), ids)) for i, ids in zip(batch, answers, strict=True)]
+
+    def log_likelihood(
+        self, asked: Sequence[tuple[Sequence[Message], str]], batch_size: int | None = None
+    ) -> Iterator[list[tuple[int, float]]]:
+        """Mean log-probability of each text as the answer to its prompt, in nats per token, shortest bucket first.
+
+        Only the positions that predict the text pass through the head: with 49,000 words its logits would take more memory
+        than the rest of the model. They do so row by row, as a product over a whole batch would depend on the batch.
+
+        Args:
+            asked: (conversation, text) pairs.
+            batch_size: rows per forward pass; default: the machine's.
+
+        Yields:
+            After each batch its (position in `asked`, value) pairs; 0 for a text without tokens, minus infinity for a pair
+            that does not fit into the model's context.
+        """
+        texts = self.tokenizer([text for _, text in asked], add_special_tokens=False)["input_ids"] if asked else []
+        rows = [self.encode(messages) + text for (messages, _), text in zip(asked, texts, strict=True)]
+        for batch in batches([len(ids) for ids in rows], batch_size or self.machine.batch_size):
+            wide = bucket(len(rows[batch[0]]))
+            if wide > self.context:
+                yield [(i, -math.inf) for i in batch]
+            else:
+                yield list(
+                    zip(batch, self._log_likelihood([rows[i] for i in batch], [texts[i] for i in batch], wide), strict=True)
+                )
+
+    def _log_likelihood(self, rows: list[list[int]], texts: list[list[int]], wide: int) -> list[float]:
+        import torch
+
+        filled = rows + [rows[0]] * (MIN_ROWS - len(rows))
+        ids, mask = left_padded(filled, wide, self.machine.device)
+        positions = (mask.cumsum(1) - 1).clamp(min=0)
+        found = []
+        with torch.inference_mode():
+            self.model.set_attn_implementation("sdpa")
+            hidden = self.model.base_model(
+                input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False
+            ).last_hidden_state
+            for row, text in enumerate(texts):
+                if not text:
+                    found.append(0.0)
+                    continue
+                logits = self.model.get_output_embeddings()(hidden[row, -len(text) - 1 : -1]).double()
+                chosen = logits.gather(1, torch.tensor(text, device=logits.device)[:, None])[:, 0]
+                found.append(float((chosen - logits.logsumexp(1)).mean()))
+        return found
 
     def _decode(self, prompt_tokens: int, ids: list[int]) -> Generation:
         finished = bool(ids) and ids[-1] == self.tokenizer.eos_token_id

@@ -7,11 +7,7 @@ bit, whether it ran through or was resumed from a checkpoint.
 
 from __future__ import annotations
 
-import csv
 import json
-import math
-import os
-import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,10 +16,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from workbench.component import Component
 from workbench.data.chunking import Chunking
 from workbench.machine import Machine
 from workbench.models.chat import Message, base_name, encode_chat, left_padded, load_model, load_tokenizer
+from workbench.models.training import LOSSES, Step, Training, TrainingSettings, write_losses
 from workbench.quiet import quiet_transformers
 
 if TYPE_CHECKING:
@@ -32,25 +28,18 @@ if TYPE_CHECKING:
 
 MICRO_TOKENS = 600  # padded tokens of one forward pass: no slower than 1,200, and 1 GB less
 EAGER_UP_TO = 512  # tokens: on a CPU eager attention is quicker backwards, but its memory grows with their square
-CHECKPOINT = "checkpoint.pt"
-LOSSES = "training.csv"
 
 
-class Lora(Component):
-    """Settings of a training.
+class Lora(TrainingSettings):
+    """Settings of a LoRA training, beside those of any training.
 
     Attributes:
         rank: rank of the update.
         alpha: scale of the update is alpha / rank; default: twice the rank.
-        epochs: passes over the training examples.
-        learning_rate: peak of AdamW's; it rises over the first tenth of the steps and falls to zero as a cosine.
-        batch_size: examples per optimiser step.
         prompt: template the examples are written in; default: the baseline's.
         chunking: how documents are cut for the examples; default: the baseline's.
         passages: passages shown in an example; default: the baseline's.
         distractors: retriever whose best wrong passages are shown beside the right one; default: the baseline's.
-        examples: at most so many training examples; default: all.
-        checkpoint_every: steps between checkpoints; not part of the key, since resuming changes nothing.
     """
 
     libraries: ClassVar = ("torch", "transformers", "peft")
@@ -58,15 +47,10 @@ class Lora(Component):
 
     rank: int = Field(default=16, ge=1)
     alpha: int | None = Field(default=None, ge=1)
-    epochs: int = Field(default=1, ge=1)
-    learning_rate: float = Field(default=3e-4, gt=0)
-    batch_size: int = Field(default=8, ge=1)
     prompt: str | None = None
     chunking: Chunking | None = None
     passages: int | None = Field(default=None, ge=1)
     distractors: str | None = None
-    examples: int | None = Field(default=None, ge=1)
-    checkpoint_every: int = Field(default=10, ge=1)
 
 
 @dataclass(frozen=True)
@@ -75,16 +59,6 @@ class Example:
 
     messages: tuple[Message, ...]
     answer: str
-
-
-@dataclass(frozen=True)
-class Step:
-    """One optimiser step: its number from 1, mean loss per answer token in nats, learning rate, padded tokens read."""
-
-    step: int
-    loss: float
-    learning_rate: float
-    tokens: int
 
 
 def train(
@@ -109,34 +83,20 @@ def train(
         work: kept between calls; holds the last checkpoint, from which a training goes on.
         on_step: called after each step with it and the number of all steps; a KeyboardInterrupt from it leaves a checkpoint.
     """
-    training = _Training(settings, model, examples, machine, seed)
-    training.resume(work / CHECKPOINT)
-    while training.done < training.total:
-        done = training.step()
-        try:
-            on_step(done, training.total)
-        except KeyboardInterrupt:  # between two steps: nothing of the training is lost
-            training.checkpoint(work / CHECKPOINT)
-            raise
-        if training.done % settings.checkpoint_every == 0 and training.done < training.total:
-            training.checkpoint(work / CHECKPOINT)
+    training = _LoraTraining(settings, model, examples, machine, seed)
+    training.run(work, on_step)
     save_adapter(training.model, model, folder)
     write_losses(training.steps, folder / LOSSES)
 
 
-class _Training:
-    """A training between two steps."""
-
+class _LoraTraining(Training):
     def __init__(self, settings: Lora, model: str, examples: Sequence[Example], machine: Machine, seed: int) -> None:
         import torch
         from peft import LoraConfig, get_peft_model
 
         tokenizer = load_tokenizer(model)
-        self.settings = settings
         self.machine = machine
         self.rows = [_tokenized(tokenizer, example) for example in examples]
-        self.order = epochs_order(len(examples), settings, seed)
-        self.steps: list[Step] = []
         torch.manual_seed(seed)
         config = LoraConfig(
             r=settings.rank,
@@ -148,22 +108,10 @@ class _Training:
         base = load_model(model, machine)
         with quiet_transformers():
             self.model: PeftModel = get_peft_model(base, config).train()
-        self.optimizer = torch.optim.AdamW([p for p in self.model.parameters() if p.requires_grad], weight_decay=0.0)
+        super().__init__(settings, len(examples), seed, [p for p in self.model.parameters() if p.requires_grad])
 
-    @property
-    def done(self) -> int:
-        return len(self.steps)
-
-    @property
-    def total(self) -> int:
-        return len(self.order)
-
-    def step(self) -> Step:
-        """One optimiser step over `batch_size` examples."""
-        rows = [self.rows[i] for i in self.order[self.done]]
-        rate = learning_rate(self.settings.learning_rate, self.done, self.total)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+    def backward(self, examples: Sequence[int]) -> tuple[float, int]:
+        rows = [self.rows[i] for i in examples]
         answer_tokens = sum(len(answer) for _, answer in rows)
         loss, tokens = 0.0, 0
         for micro in micro_batches(rows):
@@ -175,34 +123,13 @@ class _Training:
             part.backward()
             loss += part.item()
             tokens += len(micro) * width
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        self.steps.append(Step(self.done + 1, loss, rate, tokens))
-        return self.steps[-1]
+        return loss, tokens
 
-    def checkpoint(self, path: Path) -> None:
-        """Everything the next step depends on, complete or absent."""
-        import torch
+    def state(self) -> dict[str, torch.Tensor]:
+        return {name: p for name, p in self.model.state_dict().items() if "lora_" in name}
 
-        state = {name: p for name, p in self.model.state_dict().items() if "lora_" in name}
-        temporary = path.with_suffix(f".{os.getpid()}")
-        torch.save({"model": state, "optimizer": self.optimizer.state_dict(), "steps": [vars(s) for s in self.steps]}, temporary)
-        temporary.rename(path)
-
-    def resume(self, path: Path) -> None:
-        """Goes on from a checkpoint, if there is one that can be read."""
-        import torch
-
-        if not path.is_file():
-            return
-        try:
-            saved = torch.load(path, weights_only=True)
-        except Exception:  # a checkpoint damaged in any way is worth nothing: training starts again
-            path.unlink()
-            return
-        self.model.load_state_dict(saved["model"], strict=False)
-        self.optimizer.load_state_dict(saved["optimizer"])
-        self.steps = [Step(**step) for step in saved["steps"]]
+    def restore(self, state: dict[str, torch.Tensor]) -> None:
+        self.model.load_state_dict(state, strict=False)
 
 
 @contextmanager
@@ -217,25 +144,6 @@ def _mixed_precision(model: PeftModel, machine: Machine) -> Iterator[None]:
     precision = getattr(torch, machine.precision)
     with disable_input_dtype_casting(model), torch.autocast(machine.device, precision, enabled=precision != torch.float32):
         yield
-
-
-def epochs_order(n: int, settings: Lora, seed: int) -> list[list[int]]:
-    """Positions of the examples of each step; every epoch is shuffled anew, its last step may be smaller."""
-    generator = random.Random(seed)
-    steps = []
-    for _ in range(settings.epochs):
-        order = list(range(n))
-        generator.shuffle(order)
-        steps += [order[i : i + settings.batch_size] for i in range(0, n, settings.batch_size)]
-    return steps
-
-
-def learning_rate(peak: float, step: int, total: int) -> float:
-    """Rate of a step (from 0): linear warm-up over the first tenth, then a cosine to zero (Loshchilov and Hutter 2017)."""
-    warmup = max(1, total // 10)
-    if step < warmup:
-        return peak * (step + 1) / warmup
-    return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
 
 
 def _tokenized(tokenizer: Any, example: Example) -> tuple[list[int], list[int]]:
@@ -284,11 +192,3 @@ def save_adapter(model: PeftModel, base: str, folder: Path) -> None:
     config["base_model_name_or_path"] = base_name(base)
     path.write_text(json.dumps(config, indent=1, sort_keys=True))
     (folder / "README.md").unlink(missing_ok=True)  # peft's empty model card
-
-
-def write_losses(steps: Sequence[Step], path: Path) -> None:
-    """``step,loss,learning_rate,tokens``, one line a step."""
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["step", "loss", "learning_rate", "tokens"])
-        writer.writerows([s.step, f"{s.loss:.6f}", f"{s.learning_rate:.8f}", s.tokens] for s in steps)

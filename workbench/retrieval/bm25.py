@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from workbench.machine import Machine
+from workbench.retrieval.analyzer import Analyzer, Terms, check_language
 from workbench.retrieval.ranking import Ranked, best
 from workbench.retrieval.retriever import OpenIndex, TextRetriever
 
@@ -24,7 +25,7 @@ class BM25(TextRetriever):
         k1: saturation of the term frequency.
         b: normalisation by passage length, 0 (none) to 1.
         stopwords: language of the stop words left out, or None.
-        stemmer: PyStemmer's algorithm, or None.
+        stemmer: language of the Snowball stemmer, or None.
     """
 
     libraries: ClassVar = ("bm25s", "PyStemmer")
@@ -32,25 +33,31 @@ class BM25(TextRetriever):
     kind: Literal["bm25"] = "bm25"
     k1: float = Field(default=1.2, ge=0)
     b: float = Field(default=0.75, ge=0, le=1)
-    stopwords: str | None = "en"
+    stopwords: str | None = "english"
     stemmer: str | None = "english"
 
-    def tokenize(self, texts: Sequence[str]) -> list[list[str]]:
-        """Terms of each text: lower case, two word characters or more, without stop words, stemmed."""
-        import bm25s
-        import Stemmer
+    @field_validator("stopwords", "stemmer")
+    @classmethod
+    def _languages_are_known(cls, value: str | None, info: ValidationInfo) -> str | None:
+        return check_language(value, str(info.field_name))
 
-        stemmer = Stemmer.Stemmer(self.stemmer) if self.stemmer else None
-        return bm25s.tokenize(list(texts), stopwords=self.stopwords or [], stemmer=stemmer, return_ids=False, show_progress=False)
+    @property
+    def analyzer(self) -> Analyzer:
+        """How texts and queries become terms; settings that share it read the same stored terms."""
+        return Analyzer(stopwords=self.stopwords, stemmer=self.stemmer)
 
     def build(self, texts: Sequence[str], folder: Path, machine: Machine) -> None:
         """Writes the index of `texts` into a folder; without any term in them, the folder stays empty."""
+        self.build_from_terms(self.analyzer.terms(texts), folder)
+
+    def build_from_terms(self, terms: Terms, folder: Path) -> None:
+        """As `build`, for texts that have been analysed."""
         import bm25s
 
-        terms = self.tokenize(texts)
-        if any(terms):
+        if len(terms.ids):
             index = bm25s.BM25(k1=self.k1, b=self.b, method="lucene")
-            index.index(terms, show_progress=False)
+            vocabulary = {term: number for number, term in enumerate(terms.vocabulary)}
+            index.index((terms.rows(), vocabulary), show_progress=False)
             index.save(folder, show_progress=False)
 
     def open(self, folder: Path, machine: Machine) -> OpenBM25:
@@ -58,19 +65,19 @@ class BM25(TextRetriever):
         import bm25s
 
         whole = (folder / "params.index.json").is_file()
-        return OpenBM25(self, bm25s.BM25.load(folder, mmap=True, show_progress=False) if whole else None)
+        return OpenBM25(self.analyzer, bm25s.BM25.load(folder, mmap=True, show_progress=False) if whole else None)
 
 
 class OpenBM25(OpenIndex):
     """A BM25 index in memory; None stands for one without terms."""
 
-    def __init__(self, settings: BM25, index: bm25s.BM25 | None) -> None:
-        self.settings = settings
+    def __init__(self, analyzer: Analyzer, index: bm25s.BM25 | None) -> None:
+        self.analyzer = analyzer
         self.index = index
 
     def search(self, queries: Sequence[str], depth: int) -> list[Ranked]:
         """The best passages of each query. Passages that share no term with it (score 0) are never among them."""
-        return [self._search_one(terms, depth) for terms in self.settings.tokenize(queries)]
+        return [self._search_one(terms, depth) for terms in self.analyzer.tokenize(queries)]
 
     def _search_one(self, terms: list[str], depth: int) -> Ranked:
         known = [term for term in terms if self.index is not None and term in self.index.vocab_dict]

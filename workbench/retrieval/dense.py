@@ -6,11 +6,12 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from workbench.retrieval.faiss_index import FlatIndex, OpenFlatIndex
+from workbench.retrieval.faiss_index import AnyIndex, FlatIndex, OpenIndex
 from workbench.retrieval.ranking import Ranked, best
 from workbench.retrieval.retriever import Retriever
 
 OVERFETCH = 32  # candidates beyond the depth, so that rounding in the index cannot lose one of the best
+ROUNDING = 1e-6  # of a float32 product of unit vectors
 
 
 class Dense(Retriever):
@@ -18,20 +19,16 @@ class Dense(Retriever):
 
     Attributes:
         embedder: name of the embedder in the configuration.
-        index: kind of FAISS index.
+        index: kind of FAISS index, or its settings: ``flat``, ``{kind: hnsw, ef_search: 64}``.
     """
 
     references: ClassVar = ("embedder", "index")
 
     kind: Literal["dense"] = "dense"
     embedder: str
-    index: Literal["flat"] = "flat"
+    index: AnyIndex = FlatIndex()
 
-    def index_settings(self) -> FlatIndex:
-        """The component that builds and opens the index."""
-        return FlatIndex()
-
-    def rank(self, index: OpenFlatIndex, vectors: np.ndarray, queries: np.ndarray, depth: int) -> list[Ranked]:
+    def rank(self, index: OpenIndex, vectors: np.ndarray, queries: np.ndarray, depth: int) -> list[Ranked]:
         """The best passages of each query.
 
         The index proposes; scores are computed again in float64 and rounded to float32, so that one query alone, a
@@ -46,9 +43,13 @@ class Dense(Retriever):
         if not len(vectors) or not len(queries):
             return [(np.empty(0, np.int32), np.empty(0, np.float32)) for _ in queries]
         found = index.candidates(queries, depth + OVERFETCH)
-        return [self._rescored(vectors, query, ids[ids >= 0], depth) for query, ids in zip(queries, found, strict=True)]
+        return [_rescored(index, vectors, query, ids[ids >= 0], depth) for query, ids in zip(queries, found, strict=True)]
 
-    @staticmethod
-    def _rescored(vectors: np.ndarray, query: np.ndarray, ids: np.ndarray, depth: int) -> Ranked:
-        products = vectors[ids].astype(np.float64) * query.astype(np.float64)
-        return best(ids, products.sum(axis=1), depth)
+
+def _rescored(index: OpenIndex, vectors: np.ndarray, query: np.ndarray, ids: np.ndarray, depth: int) -> Ranked:
+    """The best of the candidates; of an exact index more of them while the last may tie with some it left out."""
+    products = vectors[ids].astype(np.float64) * query.astype(np.float64)
+    passages, scores = best(ids, products.sum(axis=1), len(ids))
+    if index.exact and depth < len(ids) < len(vectors) and scores[depth - 1] - scores[-1] <= ROUNDING:
+        return _rescored(index, vectors, query, index.candidates(query[None], 2 * len(ids))[0], depth)
+    return passages[:depth], scores[:depth]

@@ -1,6 +1,6 @@
 """Texts -> vectors, with any sentence-transformers model whose first module is a transformer.
 
-Each text is padded to the next multiple of `BUCKET` tokens of its own length and batched with texts of that length.
+Each text is padded to the next multiple of `batching.BUCKET` tokens of its own length and batched with texts of that length.
 Then a vector is the same to the bit whatever else is in the batch. `BUCKET` belongs to `Embedder.version`.
 """
 
@@ -17,12 +17,10 @@ from workbench.component import Component
 from workbench.errors import InputError
 from workbench.machine import Machine, cpu_count
 from workbench.quiet import quiet_transformers
+from workbench.retrieval.batching import batches, padded
 
 if TYPE_CHECKING:
     import torch
-
-BUCKET = 32
-BATCH_TOKENS = 4096  # padded tokens per forward pass; only memory and speed depend on it
 
 
 class Embedder(Component):
@@ -101,36 +99,19 @@ class LoadedEmbedder:
         import torch
 
         tokens = self.model.tokenizer(list(texts), truncation=True, max_length=self.max_tokens)["input_ids"] if texts else []
-        order = sorted(range(len(texts)), key=lambda i: (-_width(tokens[i]), i))
-        start = 0
-        while start < len(order):
-            width = _width(tokens[order[start]])
-            end = start
-            while end < len(order) and (end - start) * width < BATCH_TOKENS and _width(tokens[order[end]]) == width:
-                end += 1
-            batch = order[start:end]
+        for batch, wide in batches([len(row) for row in tokens]):
             with torch.inference_mode():
-                yield batch, self._forward([tokens[i] for i in batch], width)
-            start = end
+                yield batch, self._forward([tokens[i] for i in batch], wide)
 
-    def _forward(self, rows: list[list[int]], width: int) -> dict[str, torch.Tensor]:
-        import torch
-
-        ids = torch.full((len(rows), width), self.model.tokenizer.pad_token_id, dtype=torch.long)
-        mask = torch.zeros(len(rows), width, dtype=torch.long)
-        for i, row in enumerate(rows):
-            ids[i, : len(row)] = torch.tensor(row)
-            mask[i, : len(row)] = 1
+    def _forward(self, rows: list[list[int]], wide: int) -> dict[str, torch.Tensor]:
+        ids = padded(rows, wide, self.model.tokenizer.pad_token_id)
+        mask = padded([[1] * len(row) for row in rows], wide, 0)
         features: dict[str, Any] = {"input_ids": ids.to(self.device), "attention_mask": mask.to(self.device)}
         for module in self.model:
             features = module(features)
             # the transformer may compute in bfloat16; means and norms of its output are taken in float32
             features["token_embeddings"] = features["token_embeddings"].float()
         return features
-
-
-def _width(tokens: list[int]) -> int:
-    return max(1, -(-len(tokens) // BUCKET)) * BUCKET
 
 
 @lru_cache(maxsize=4)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from workbench.component import Component
 from workbench.machine import Machine
+from workbench.retrieval.analyzer import Analyzer, Terms
 from workbench.retrieval.ranking import Ranked
 
 
@@ -30,7 +31,20 @@ class Retriever(Component):
 
 
 class TextRetriever(Retriever, ABC):
-    """A retriever with an index of its own, made from texts."""
+    """A retriever with an index of its own, made from texts.
+
+    One that reads terms names its `analyzer` and has `build_from_terms`; its texts are then analysed once for all retrievers
+    with that analyzer.
+    """
+
+    @property
+    def analyzer(self) -> Analyzer | None:
+        """How texts become terms; None: `build` reads the texts."""
+        return None
+
+    def build_from_terms(self, terms: Terms, folder: Path) -> None:
+        """Writes an index of analysed texts into an empty folder."""
+        raise NotImplementedError(f"{type(self).__name__} names an analyzer but has no build_from_terms")
 
     @abstractmethod
     def build(self, texts: Sequence[str], folder: Path, machine: Machine) -> None:

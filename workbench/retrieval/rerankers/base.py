@@ -1,10 +1,14 @@
-"""What a reranker is. A new one is a class with `rerank`, or with `score` if it judges each passage by itself."""
+"""What a reranker is. A new one is a class with `rerank`, or with `score` if it judges each passage by itself.
+
+A reranker may name components of the configuration in its fields `embedder` or `generator`. A `PairScorer` receives their
+settings under that name; any other one that names an embedder receives `embed`.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 import numpy as np
 from pydantic import Field
@@ -14,6 +18,13 @@ from workbench.machine import Machine
 from workbench.retrieval.ranking import Ranked, best
 
 Pair = tuple[str, str]  # query, passage text
+
+
+class Embed(Protocol):
+    """Texts -> vectors of the embedder that a reranker names; each distinct text is embedded once and stored."""
+
+    def __call__(self, texts: Sequence[str], query: bool) -> np.ndarray:
+        """Unit vectors float32 (n, d) of queries, or of passages."""
 
 
 class Reranker(Component, ABC):
@@ -28,7 +39,9 @@ class Reranker(Component, ABC):
     top: int = Field(default=50, ge=1)
 
     @abstractmethod
-    def rerank(self, query: str, passages: Sequence[str], scores: np.ndarray, machine: Machine) -> np.ndarray:
+    def rerank(
+        self, query: str, passages: Sequence[str], scores: np.ndarray, machine: Machine, **references: object
+    ) -> np.ndarray:
         """New scores, float (n,), higher is better, for the n passages that came with the scores float32 (n,)."""
 
     def reordered(self, ranking: Ranked, new_scores: np.ndarray) -> Ranked:
@@ -46,10 +59,7 @@ class Reranker(Component, ABC):
 
 
 class PairScorer(Reranker):
-    """A reranker that scores (query, passage) pairs one by one; each pair is then computed once and stored.
-
-    `references` may name an embedder, which `score` receives loaded settings of.
-    """
+    """A reranker that scores (query, passage) pairs one by one; each pair is then computed once and stored."""
 
     references: ClassVar[tuple[str, ...]] = ()
 
@@ -60,7 +70,7 @@ class PairScorer(Reranker):
         Args:
             pairs: distinct (query, passage text) pairs.
             machine: where to compute.
-            references: the components that the fields in `references` name.
+            references: the components that the fields in `references` name; ``trained``, the folder of a trained scorer.
 
         Yields:
             After each batch its (position in `pairs`, score) pairs.

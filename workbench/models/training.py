@@ -1,0 +1,168 @@
+"""The loop every training here shares: steps with warm-up and decay, checkpoints to go on from, losses written down.
+
+On one kind of machine a training gives the same tensors to the bit, whether it ran through or was resumed.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import Field
+
+from workbench.component import Component
+
+if TYPE_CHECKING:
+    import torch
+
+CHECKPOINT = "checkpoint.pt"
+LOSSES = "training.csv"
+
+
+class TrainingSettings(Component):
+    """Settings of any training.
+
+    Attributes:
+        epochs: passes over the training examples.
+        learning_rate: peak of AdamW's; it rises over the first tenth of the steps and falls to zero as a cosine.
+        batch_size: examples per optimiser step.
+        examples: at most so many training examples; default: all.
+        checkpoint_every: steps between checkpoints; not part of the key, since resuming changes nothing.
+    """
+
+    references: ClassVar = ("checkpoint_every",)
+
+    epochs: int = Field(default=1, ge=1)
+    learning_rate: float = Field(default=3e-4, gt=0)
+    batch_size: int = Field(default=8, ge=1)
+    examples: int | None = Field(default=None, ge=1)
+    checkpoint_every: int = Field(default=10, ge=1)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One optimiser step: its number from 1, mean loss, learning rate, padded tokens read."""
+
+    step: int
+    loss: float
+    learning_rate: float
+    tokens: int
+
+
+class Training(ABC):
+    """A training between two steps. A subclass knows the model and its loss."""
+
+    def __init__(self, settings: TrainingSettings, n: int, seed: int, parameters: Sequence[torch.nn.Parameter]) -> None:
+        """Begins.
+
+        Args:
+            settings: how.
+            n: number of examples, at least one.
+            seed: of their order.
+            parameters: what is trained.
+        """
+        import torch
+
+        self.settings = settings
+        self.order = epochs_order(n, settings, seed)
+        self.steps: list[Step] = []
+        self.optimizer = torch.optim.AdamW(parameters, weight_decay=0.0)
+
+    @abstractmethod
+    def backward(self, examples: Sequence[int]) -> tuple[float, int]:
+        """Adds the gradients of one step's examples; returns their mean loss and the padded tokens read."""
+
+    @abstractmethod
+    def state(self) -> dict[str, torch.Tensor]:
+        """The trained tensors by name."""
+
+    @abstractmethod
+    def restore(self, state: dict[str, torch.Tensor]) -> None:
+        """Takes tensors that `state` gave."""
+
+    def run(self, work: Path, on_step: Callable[[Step, int], None]) -> None:
+        """Trains to the end, from the last checkpoint if there is one.
+
+        Args:
+            work: kept between calls; holds the last checkpoint.
+            on_step: called after each step with it and the number of all steps; a KeyboardInterrupt from it leaves a checkpoint.
+        """
+        self._resume(work / CHECKPOINT)
+        total = len(self.order)
+        while len(self.steps) < total:
+            done = self._step()
+            try:
+                on_step(done, total)
+            except KeyboardInterrupt:  # between two steps: nothing of the training is lost
+                self._checkpoint(work / CHECKPOINT)
+                raise
+            if done.step % self.settings.checkpoint_every == 0 and done.step < total:
+                self._checkpoint(work / CHECKPOINT)
+
+    def _step(self) -> Step:
+        done = len(self.steps)
+        rate = learning_rate(self.settings.learning_rate, done, len(self.order))
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        loss, tokens = self.backward(self.order[done])
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.steps.append(Step(done + 1, loss, rate, tokens))
+        return self.steps[-1]
+
+    def _checkpoint(self, path: Path) -> None:
+        """Everything the next step depends on, complete or absent."""
+        import torch
+
+        temporary = path.with_suffix(f".{os.getpid()}")
+        steps = [vars(step) for step in self.steps]
+        torch.save({"model": self.state(), "optimizer": self.optimizer.state_dict(), "steps": steps}, temporary)
+        temporary.rename(path)
+
+    def _resume(self, path: Path) -> None:
+        import torch
+
+        if not path.is_file():
+            return
+        try:
+            saved = torch.load(path, weights_only=True)
+        except Exception:  # a checkpoint damaged in any way is worth nothing: training starts again
+            path.unlink()
+            return
+        self.restore(saved["model"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.steps = [Step(**step) for step in saved["steps"]]
+
+
+def epochs_order(n: int, settings: TrainingSettings, seed: int) -> list[list[int]]:
+    """Positions of the examples of each step; every epoch is shuffled anew, its last step may be smaller."""
+    generator = random.Random(seed)
+    steps = []
+    for _ in range(settings.epochs):
+        order = list(range(n))
+        generator.shuffle(order)
+        steps += [order[i : i + settings.batch_size] for i in range(0, n, settings.batch_size)]
+    return steps
+
+
+def learning_rate(peak: float, step: int, total: int) -> float:
+    """Rate of a step (from 0): linear warm-up over the first tenth, then a cosine to zero (Loshchilov and Hutter 2017)."""
+    warmup = max(1, total // 10)
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+
+
+def write_losses(steps: Sequence[Step], path: Path) -> None:
+    """``step,loss,learning_rate,tokens``, one line a step."""
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["step", "loss", "learning_rate", "tokens"])
+        writer.writerows([s.step, f"{s.loss:.6f}", f"{s.learning_rate:.8f}", s.tokens] for s in steps)

@@ -1,0 +1,219 @@
+"""Cross-encoder: query and passage read together by one encoder (Nogueira and Cho 2019, arXiv:1901.04085).
+
+The score of a pair does not depend on the pairs beside it: see `workbench.retrieval.batching`. A batch has never fewer
+than `MIN_ROWS` rows (copies fill it up), since products of very few rows take other routes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
+
+from pydantic import BeforeValidator, Field
+
+from workbench import weights
+from workbench.errors import InputError
+from workbench.machine import Machine, cpu_count
+from workbench.models.training import LOSSES, Step, Training, TrainingSettings, write_losses
+from workbench.quiet import quiet_transformers
+from workbench.retrieval.batching import batches, padded
+from workbench.retrieval.rerankers.base import Pair, PairScorer
+
+if TYPE_CHECKING:
+    import torch
+
+MIN_ROWS = 4
+MICRO_TOKENS = 4096  # padded tokens of one forward pass in training
+
+
+class RankedExample(NamedTuple):
+    """A query, a passage that answers it, and some that were ranked high and do not."""
+
+    query: str
+    gold: str
+    wrong: tuple[str, ...]
+
+
+class CrossTraining(TrainingSettings):
+    """Settings of training a cross-encoder on the train split, beside those of any training.
+
+    Attributes:
+        negatives: wrong passages beside the right one.
+        negatives_from: retriever whose best wrong passages these are; default: the baseline's.
+        skip: wrong passages left out at the top, where unjudged right ones are likeliest.
+    """
+
+    libraries: ClassVar = ("torch", "transformers")
+    references: ClassVar = ("checkpoint_every", "negatives_from")
+
+    epochs: int = Field(default=2, ge=1)
+    learning_rate: float = Field(default=5e-5, gt=0)
+    batch_size: int = Field(default=8, ge=1)
+    negatives: int = Field(default=7, ge=1)
+    negatives_from: str | None = None
+    skip: int = Field(default=0, ge=0)
+
+
+def _training(value: object) -> object:
+    """`true` stands for the defaults."""
+    return {} if value is True else None if value is False else value
+
+
+class CrossEncoder(PairScorer):
+    """The score of a sequence classifier with one label, before any activation.
+
+    Attributes:
+        model: weights source: a cross-encoder; with `train`, any encoder, which then gets a new head.
+        train: how to fine-tune it on the train split; None: the model as it is.
+        max_length: tokens of query and passage together; a longer passage is cut.
+    """
+
+    libraries: ClassVar = ("torch", "transformers")
+    references: ClassVar = ("model", "train")
+
+    kind: Literal["cross_encoder"] = "cross_encoder"
+    model: str
+    train: Annotated[CrossTraining | None, BeforeValidator(_training)] = None
+    max_length: int = Field(default=256, ge=8)
+
+    def definition(self) -> dict[str, Any]:
+        """Adds the digest of the weights, which stands for their name and place."""
+        return super().definition() | {"weights": weights.digest(self.model)}
+
+    def score(self, pairs: Sequence[Pair], machine: Machine, trained: Path | None = None) -> Iterator[list[tuple[int, float]]]:
+        """Logits, longest pairs first.
+
+        Args:
+            pairs: distinct (query, passage text) pairs.
+            machine: where to compute.
+            trained: folder that `train` wrote, for a scorer that is trained.
+        """
+        import torch
+
+        loaded = _load(str(trained or weights.folder(self.model)), self.model, machine)
+        rows = loaded.tokenize(pairs, self.max_length)
+        for batch, wide in batches([len(ids) for ids, _ in rows]):
+            filled = batch + [batch[0]] * (MIN_ROWS - len(batch))
+            with torch.inference_mode():
+                logits = loaded.logits([rows[i] for i in filled], wide)
+            yield [(i, round(float(value), 6)) for i, value in zip(batch, logits.tolist(), strict=False)]
+
+
+class _Loaded:
+    """A cross-encoder in memory. The head computes in float32, so that few passages tie."""
+
+    def __init__(self, path: str, name: str, machine: Machine, new_head: bool = False) -> None:
+        import torch
+        from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+        torch.set_num_threads(cpu_count())
+        precision = torch.float32 if new_head else getattr(torch, machine.precision)
+        given = {"num_labels": 1} if new_head else {}
+        try:
+            with quiet_transformers():
+                self.tokenizer = AutoTokenizer.from_pretrained(path)
+                self.model = AutoModelForSequenceClassification.from_pretrained(path, dtype=precision, **given)
+        except Exception as error:  # each library below raises its own kinds for damaged weights
+            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise InputError(f"weights {name!r}: {path} cannot be read as a cross-encoder: {first}") from error
+        labels = self.model.config.num_labels
+        if labels != 1:
+            raise InputError(
+                f"weights {name!r}: a classifier with {labels} labels ranks nothing; take a cross-encoder with one label, "
+                "or an encoder with train: true"
+            )
+        self.model = self.model.to(machine.device).eval()
+        self.device = machine.device
+
+    def tokenize(self, pairs: Sequence[Pair], max_length: int) -> list[tuple[list[int], list[int]]]:
+        """Token ids and segment of each token of every pair; the longer side is cut."""
+        if not pairs:
+            return []
+        queries, passages = zip(*pairs, strict=True)
+        found = self.tokenizer(list(queries), list(passages), truncation="longest_first", max_length=max_length)
+        segments = found.get("token_type_ids") or [[0] * len(ids) for ids in found["input_ids"]]
+        return list(zip(found["input_ids"], segments, strict=True))
+
+    def logits(self, rows: Sequence[tuple[list[int], list[int]]], wide: int) -> torch.Tensor:
+        """Float32 (len(rows),)."""
+        given = {
+            "input_ids": padded([ids for ids, _ in rows], wide, self.tokenizer.pad_token_id),
+            "attention_mask": padded([[1] * len(ids) for ids, _ in rows], wide, 0),
+        }
+        if "token_type_ids" in self.tokenizer.model_input_names:
+            given["token_type_ids"] = padded([segments for _, segments in rows], wide, 0)
+        return self.model(**{name: tensor.to(self.device) for name, tensor in given.items()}).logits[:, 0].float()
+
+
+@lru_cache(maxsize=2)
+def _load(path: str, name: str, machine: Machine) -> _Loaded:
+    return _Loaded(path, name, machine)
+
+
+def train(
+    reranker: CrossEncoder,
+    examples: Sequence[RankedExample],
+    machine: Machine,
+    seed: int,
+    folder: Path,
+    work: Path,
+    on_step: Callable[[Step, int], None],
+) -> None:
+    """Trains a cross-encoder and writes it into an empty folder, with ``training.csv``.
+
+    Args:
+        reranker: its settings, with `train`.
+        examples: at least one.
+        machine: where to compute.
+        seed: of the new head and of the order of examples.
+        folder: receives weights, configuration and tokenizer, as transformers saves them.
+        work: kept between calls; holds the last checkpoint, from which a training goes on.
+        on_step: called after each step with it and the number of all steps.
+    """
+    training = _CrossTraining(reranker, examples, machine, seed)
+    training.run(work, on_step)
+    with quiet_transformers():
+        training.loaded.model.save_pretrained(folder)
+        training.loaded.tokenizer.save_pretrained(folder)
+    write_losses(training.steps, folder / LOSSES)
+
+
+class _CrossTraining(Training):
+    """Cross-entropy of the right passage among the wrong ones of its query (Gao, Dai and Callan, ECIR 2021, arXiv:2101.08751)."""
+
+    def __init__(self, reranker: CrossEncoder, examples: Sequence[RankedExample], machine: Machine, seed: int) -> None:
+        import torch
+
+        torch.manual_seed(seed)
+        self.machine = machine
+        self.loaded = _Loaded(str(weights.folder(reranker.model)), reranker.model, machine, new_head=True)
+        self.rows = [
+            self.loaded.tokenize([(one.query, text) for text in (one.gold, *one.wrong)], reranker.max_length) for one in examples
+        ]
+        # dropout stays off: with some hundred examples and two epochs it costs more than it brings, and a resumed
+        # training needs no state of the random numbers
+        super().__init__(reranker.train, len(examples), seed, list(self.loaded.model.parameters()))
+
+    def backward(self, examples: Sequence[int]) -> tuple[float, int]:
+        import torch
+
+        total, tokens = 0.0, 0
+        precision = getattr(torch, self.machine.precision)
+        for i in examples:
+            rows = self.rows[i]
+            wide = max(len(ids) for ids, _ in rows)
+            with torch.autocast(self.machine.device, precision, enabled=precision != torch.float32):
+                logits = self.loaded.logits(rows, wide)
+            loss = torch.nn.functional.cross_entropy(logits[None], torch.zeros(1, dtype=torch.long, device=logits.device))
+            (loss / len(examples)).backward()
+            total += loss.item() / len(examples)
+            tokens += len(rows) * wide
+        return total, tokens
+
+    def state(self) -> dict[str, torch.Tensor]:
+        return self.loaded.model.state_dict()
+
+    def restore(self, state: dict[str, torch.Tensor]) -> None:
+        self.loaded.model.load_state_dict(state)
