@@ -123,4 +123,4 @@ def test_planning_many_configurations_is_quick_and_small(tmp_path: Path) -> None
     configurations, stages, kilobytes = map(int, done.stdout.split())
     assert configurations == 200 and kilobytes < 1_000_000
     # passages, indexes, rankings, their scores, answers, their scores, some answers again
-    assert stages == 1 + 10 + 10 + 10 + 200 + 200 + 1
+    assert stages == 1 + 1 + 10 + 10 + 10 + 200 + 200 + 1
