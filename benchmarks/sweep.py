@@ -54,7 +54,7 @@ def distinct_work() -> Measurement:
         return Counter(reply for replies in direct.sweep().values() for reply in replies)
 
     name = "sweep from an empty store / its distinct work called directly"
-    return measure(name, Goal("<=", 1.05), cold, alone, lambda a, b: a == b, rounds=11)
+    return measure(name, Goal("<=", 1.05), cold, alone, lambda a, b: a == b, rounds=9)
 
 
 def grid() -> Measurement:
