@@ -38,6 +38,7 @@ def test_single_requests_are_timed_with_intervals(run: Run) -> None:
     assert 0 < row["p50_low"] <= row["p50"] <= row["p50_high"]
     assert row["p50"] <= row["p95"]
     assert row["prompt_tokens"] > row["answer_tokens"] > 0 < row["answers_per_second"]
+    assert row["tokens_low"] < row["tokens"] == pytest.approx(row["prompt_tokens"] + row["answer_tokens"], abs=2e-6)
     assert stored(run) == before
     assert not any("x the latency" in line for line in conclusions(run))  # one configuration has no price
 
@@ -47,6 +48,12 @@ def test_conclusions_name_the_price_of_a_difference(run: Run) -> None:
     rows = [dict.fromkeys(LATENCY, 1.0) | {"configuration": c, "p50": p50} for c, p50 in ((best, 3.0), (baseline, 2.0))]
     results.write_table(run.folder / "latency.csv", LATENCY, rows)
     assert best != baseline
+    axes = [axis for axis in run.axes if len({row[axis] for row in run.configurations}) > 1]
+    ends = [{row["configuration"]: [row[axis] for axis in axes] for row in run.configurations}[c] for c in (best, baseline)]
+    # an axis has a price where two timed configurations differ in it alone
+    alone = [axis for axis, a, b in zip(axes, *ends, strict=True) if a != b]
+    priced = [line.split(":")[0].strip() for line in conclusions(run) if line.startswith("  ") and "x the latency" in line]
+    assert priced == (alone if len(alone) == 1 else [])
     assert any("against the baseline" in line and " at 1.5 x the latency: " in line for line in conclusions(run))
 
 

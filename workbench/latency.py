@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from workbench.errors import InputError
-from workbench.evaluation.statistics import bootstrap_interval
+from workbench.evaluation.statistics import bootstrap_interval, mean_interval
 from workbench.experiment import results
 from workbench.experiment.folder import LATENCY, Run
 from workbench.experiment.items import Items
@@ -68,8 +68,10 @@ def _row(pipeline: Pipeline, requests: int, progress: Progress) -> dict[str, Any
     for name, level in (("p50", 0.5), ("p95", 0.95)):
         low, high = bootstrap_interval(seconds, lambda drawn, level=level: float(np.quantile(drawn, level)))
         row |= {name: float(np.quantile(seconds, level)), f"{name}_low": low, f"{name}_high": high}
-    tokens = {side: float(np.mean([reply.tokens[side] for reply in replies])) for side in ("prompt", "answer")}
-    row |= {"prompt_tokens": tokens["prompt"], "answer_tokens": tokens["answer"], "answers_per_second": throughput}
+    prompt, answer = (np.array([reply.tokens[side] for reply in replies], float) for side in ("prompt", "answer"))
+    low, high = mean_interval(prompt + answer)
+    row |= {"tokens": float((prompt + answer).mean()), "tokens_low": low, "tokens_high": high}
+    row |= {"prompt_tokens": float(prompt.mean()), "answer_tokens": float(answer.mean()), "answers_per_second": throughput}
     return row | {"load": os.getloadavg()[0] / cpu_count(), "processor": cpu_name()}
 
 

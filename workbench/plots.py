@@ -272,13 +272,20 @@ def plot_power(ax: Axes, run: Run, split: str, metric: str, a: str, b: str) -> A
     return ax
 
 
-def plot_pareto(ax: Axes, run: Run, split: str, metric: str) -> Axes:
-    """Mean against the median time of an answer, both with 95 % intervals; the front is joined, the rest is hollow.
+COSTS = {
+    "p50": "median seconds to answer one question",
+    "p95": "seconds within which 95 % of questions are answered",
+    "tokens": "mean tokens read and written for one question",
+}
 
-    On the front is what no other configuration beats in both. Times come from latency.csv.
+
+def plot_pareto(ax: Axes, run: Run, split: str, metric: str, cost: str = "p50") -> Axes:
+    """Mean against what an answer costs, both with 95 % intervals; the front is joined, the rest is hollow.
+
+    On the front is what no other configuration beats in both. Costs come from latency.csv: one of `COSTS`.
     """
     means = {row["configuration"]: row for row in ranked(run, split, metric)}
-    rows = sorted((row for row in run.latency if row["configuration"] in means), key=lambda row: row["p50"])
+    rows = sorted((row for row in run.latency if row["configuration"] in means), key=lambda row: row[cost])
     if not rows:
         return _note(ax, "No latency was measured; `workbench latency RUN` does.")
     drawn, best, front = looks(run), -1.0, []
@@ -286,17 +293,17 @@ def plot_pareto(ax: Axes, run: Run, split: str, metric: str) -> Axes:
         mean = means[row["configuration"]]
         if mean["mean"] > best:
             best = mean["mean"]
-            front.append((row["p50"], best))
+            front.append((row[cost], best))
         look = drawn[row["configuration"]]
         if mean["ci_low"] is not None:
-            ax.plot([row["p50"]] * 2, [mean["ci_low"], mean["ci_high"]], color=look.colour, linewidth=1.8)
+            ax.plot([row[cost]] * 2, [mean["ci_low"], mean["ci_high"]], color=look.colour, linewidth=1.8)
         name = run.labels[row["configuration"]]
-        on_front = front[-1] == (row["p50"], mean["mean"])
-        _dot(ax, mean["mean"], row["p50"], row["p50_low"], row["p50_high"], look, label=name, filled=on_front)
+        on_front = front[-1] == (row[cost], mean["mean"])
+        _dot(ax, mean["mean"], row[cost], row[f"{cost}_low"], row[f"{cost}_high"], look, label=name, filled=on_front)
     ax.plot(*zip(*front, strict=True), color=LINE, linestyle="--", linewidth=1, zorder=1, label="front")
     ax.set_xlim(left=0)
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, borderpad=0, ncols=2)
-    ax.set_xlabel(f"median seconds to answer one question (lower is better), {rows[0]['requests']} requests each")
+    ax.set_xlabel(f"{COSTS[cost]} (lower is better), {rows[0]['requests']} requests each")
     ax.set_ylabel(f"mean {metric_name(metric)} on {split}\n({direction(metric)})")
     return ax
 
@@ -428,8 +435,9 @@ def _figures(run: Run) -> Iterator[tuple[str, Figure]]:
         plot_power(drawn.subplots(), run, report, metric, run.best, baseline)
         yield "power", drawn
     if run.latency:
-        drawn = figure(9)
-        plot_pareto(drawn.subplots(), run, report, metric)
+        drawn = figure(24)
+        for ax, cost in zip(drawn.subplots(len(COSTS)), COSTS, strict=True):
+            plot_pareto(ax, run, report, metric, cost)
         yield "pareto", drawn
     if run.indexes:
         drawn = figure(9)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from statistics import geometric_mean
 from typing import Any
 
 from workbench.experiment.folder import Run
@@ -29,7 +30,10 @@ def conclusions(run: Run) -> list[str]:
     effects = [row for row in run.effects if row["metric"] == metric]
     if effects:
         lines.append(f"what each choice brings, averaged over the others ({split}, {metric}):")
-        lines += [f"  {row['axis']}: {row['a']} against {row['b']}: {difference(row, metric)}" for row in effects]
+        lines += [
+            f"  {row['axis']}: {row['a']} against {row['b']}: {difference(row, metric, _price_of_axis(run, row))}"
+            for row in effects
+        ]
     return [*lines, *_interplay(run, metric), *_greedy(run, split, metric), *_noise_floor(run), *_adapters(run)]
 
 
@@ -181,6 +185,20 @@ def _price(run: Run, a: str, b: str) -> str:
     """What `a` takes to answer as a multiple of `b`, where `workbench latency` measured both."""
     median = {row["configuration"]: row["p50"] for row in run.latency}
     return f" at {median[a] / median[b]:.1f} x the latency" if a in median and b in median else ""
+
+
+def _price_of_axis(run: Run, effect: dict[str, Any]) -> str:
+    """What a value of an axis takes as a multiple of another, over pairs of timed configurations alike in all else."""
+    median = {row["configuration"]: row["p50"] for row in run.latency}
+    sides: dict[str, dict[tuple[str, ...], float]] = {effect["a"]: {}, effect["b"]: {}}
+    for row in run.configurations:
+        value = str(row[effect["axis"]])
+        if value in sides and row["configuration"] in median:
+            rest = tuple(str(row[axis]) for axis in run.axes if axis != effect["axis"])
+            sides[value][rest] = median[row["configuration"]]
+    a, b = sides[effect["a"]], sides[effect["b"]]
+    ratios = [a[rest] / b[rest] for rest in a.keys() & b.keys()]
+    return f" at {geometric_mean(ratios):.1f} x the latency" if ratios else ""
 
 
 def difference(row: dict[str, Any], metric: str, price: str = "") -> str:

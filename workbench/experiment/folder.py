@@ -19,7 +19,7 @@ CONFIGURATIONS = ("configuration", "label")
 LATENCY = (
     "configuration",
     "requests",
-    *(f"{name}{end}" for name in ("p50", "p95") for end in ("", "_low", "_high")),  # seconds
+    *(f"{name}{end}" for name in ("p50", "p95", "tokens") for end in ("", "_low", "_high")),  # seconds; tokens of both sides
     "prompt_tokens",
     "answer_tokens",
     "answers_per_second",
