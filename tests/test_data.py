@@ -82,7 +82,7 @@ def test_no_near_duplicate_question_crosses_a_split(questions: list[dict]) -> No
 
 def test_half_of_the_questions_share_no_rare_word_with_their_passages(pydocs: Dataset) -> None:
     passages = Chunking().cut(pydocs.documents).to_pylist()
-    tokenize = BM25().tokenize
+    tokenize = BM25().analyzer.tokenize
     terms = [set(t) for t in tokenize([full_text(row["title"], row["text"]) for row in passages])]
     frequency: dict[str, int] = defaultdict(int)
     for bag in terms:
