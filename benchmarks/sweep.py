@@ -58,10 +58,10 @@ def distinct_work() -> Measurement:
 
 
 def grid() -> Measurement:
-    """A 2 x 3 x 4 grid: a loop over whole configurations, without store or run, over the sweep; three rounds of some minutes."""
+    """A 2 x 3 x 4 grid: a loop over whole configurations, without store or run, over the sweep; two rounds of some minutes."""
     cold()  # imports, and reads the weights into the system's cache
     name = "loop over whole configurations / one sweep (2 x 3 x 4)"
-    return measure(name, Goal(">=", 1.7), direct.one_at_a_time, cold, rounds=3, warm_up=False)
+    return measure(name, Goal(">=", 1.7), direct.one_at_a_time, cold, rounds=2, warm_up=False)
 
 
 def changed_prompt() -> Measurement:
