@@ -83,6 +83,17 @@ def test_a_pair_is_scored_once_for_all_rankings_that_hold_it(run: Run) -> None:
     assert 0 < pairs["computed"] == pairs["distinct"] < 12 * 8 * 5
 
 
+def test_how_many_passages_a_scorer_is_shown_is_no_part_of_a_pair(folder: Path) -> None:
+    def stage(*overrides: str) -> object:
+        experiment = load(folder, *overrides)
+        chosen = next(c for c in experiment.configurations if c.label == "bm25/likely")
+        return experiment.planner.measured(chosen, "dev").ranking
+
+    first, fewer = stage(), stage("components.rerankers.likely.top=2")
+    assert first.key != fewer.key and first.namespace == fewer.namespace
+    assert stage("components.generators.small.max_new_tokens=5").namespace != first.namespace
+
+
 @pytest.mark.parametrize("label", ["dense/cross", "graph/diverse", "both/likely"])
 def test_what_is_asked_ranks_as_what_was_measured(run: Run, label: str) -> None:
     pipeline = Pipeline.open(run, label)
