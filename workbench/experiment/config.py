@@ -21,6 +21,7 @@ from workbench.machine import Machine, resolve
 from workbench.models.generator import Generator
 from workbench.retrieval import rerankers
 from workbench.retrieval.embedding import Embedder
+from workbench.retrieval.learning import RankedTraining
 from workbench.retrieval.rerankers.base import Reranker
 from workbench.retrieval.rerankers.cross_encoder import CrossEncoder
 from workbench.retrieval.retriever import Retriever
@@ -233,11 +234,12 @@ class Components:
                     if field in component.references and getattr(component, field) not in those:
                         where = f"components.{family}.{name}.{field}"
                         raise _at(where, unknown(field, getattr(component, field), those))
-        for name, reranker in self.rerankers.items():
-            negatives = isinstance(reranker, CrossEncoder) and reranker.train and reranker.train.negatives_from
-            if negatives and negatives not in self.retrievers:
-                where = f"components.rerankers.{name}.train.negatives_from"
-                raise _at(where, unknown("retriever", negatives, self.retrievers))
+        for family, named in (("embedders", self.embedders), ("rerankers", self.rerankers)):
+            for name, component in named.items():
+                training = training_of(component)
+                if training and training.negatives_from and training.negatives_from not in self.retrievers:
+                    where = f"components.{family}.{name}.train.negatives_from"
+                    raise _at(where, unknown("retriever", training.negatives_from, self.retrievers))
         for name, retriever in self.retrievers.items():
             self._check_fusion(name, retriever, ())
         for name, generator in self.generators.items():
@@ -253,6 +255,11 @@ class Components:
             if part in (*above, name):
                 raise InputError(f"{where}: {part!r} is fused with itself")
             self._check_fusion(part, self.retrievers[part], (*above, name))
+
+
+def training_of(component: Component) -> RankedTraining | None:
+    """How an embedder or a reranker is trained on the train split, or None."""
+    return component.train if isinstance(component, (Embedder, CrossEncoder)) else None
 
 
 def _at(where: str, error: InputError) -> InputError:

@@ -22,7 +22,7 @@ from workbench.experiment.stages import (
     Repeated,
     Reranked,
     Stage,
-    TrainedReranker,
+    TrainedOnRankings,
 )
 
 RATES = "rates.json"
@@ -31,7 +31,16 @@ TEMPLATE_TOKENS = 90
 QUESTION_TOKENS = 20
 
 # seconds per unit on two cores with bfloat16, until this machine has shown its own
-FIRST_RATES = {"embedding": 0.02, "pairs": 0.006, "training": 0.0033, "generation": 0.0013, "training a reranker": 0.0004}
+FIRST_RATES = {
+    "embedding": 0.02,
+    "pairs": 0.006,
+    "training": 0.0033,
+    "generation": 0.0013,
+    "reranker": 0.0004,
+    "embedder": 0.0004,
+}
+# timings whose unit is a token -> kind of work
+BY_TOKENS = {"generation": "generation", "adapter": "training", "reranker": "reranker", "embedder": "embedder"}
 PRECISION_FACTOR = {"float32": 2.5, "bfloat16": 1.0}
 
 
@@ -68,13 +77,11 @@ class Estimator:
             examples = min(self._queries(stage.ranking.split), lora.examples or 10**9) * lora.epochs
             tokens = int(examples * self._prompt_tokens(stage.passages, stage.shown))
             return self._cost("training", tokens, tokens)
-        if isinstance(stage, TrainedReranker):
-            settings, words = stage.reranker.train, self.passages(stage.passages)[1]
-            pairs = (
-                min(self._queries(stage.ranking.split), settings.examples or 10**9) * settings.epochs * (1 + settings.negatives)
-            )
-            tokens = int(pairs * min(stage.reranker.max_length, QUESTION_TOKENS + words * TOKENS_PER_WORD))
-            return self._cost("training a reranker", tokens, tokens)
+        if isinstance(stage, TrainedOnRankings):
+            settings, words = stage.training, self.passages(stage.passages)[1]
+            examples = min(self._queries(stage.ranking.split), settings.examples or 10**9) * settings.epochs
+            tokens = int(examples * (1 + settings.negatives) * (QUESTION_TOKENS + words * TOKENS_PER_WORD))
+            return self._cost(stage.name, tokens, tokens)
         if isinstance(stage, Answers):
             prompts = self._queries(stage.ranking.split)
             tokens = int(prompts * (self._prompt_tokens(stage.passages, stage.shown) + stage.generator.max_new_tokens / 2))
@@ -106,7 +113,7 @@ class Estimator:
         """Keeps the rates a run showed, for the next plan; recent ones weigh as much as all before."""
         shown: dict[str, tuple[float, float]] = {}
         for timing in timings:
-            kind = {"generation": "generation", "adapter": "training", "reranker": "training a reranker"}.get(timing.stage)
+            kind = BY_TOKENS.get(timing.stage)
             if kind and timing.tokens:
                 seconds, units = shown.get(kind, (0.0, 0.0))
                 shown[kind] = (seconds + timing.seconds, units + timing.tokens)

@@ -10,11 +10,11 @@ import numpy as np
 from workbench.data.dataset import Judgements, Place, Query
 from workbench.errors import InputError
 from workbench.models.lora import Example
-from workbench.retrieval.rerankers.cross_encoder import RankedExample
+from workbench.retrieval.learning import RankedExample
 
 if TYPE_CHECKING:
     from workbench.experiment.session import Session
-    from workbench.experiment.stages import Adapter, PassageTable, TrainedReranker
+    from workbench.experiment.stages import Adapter, PassageTable, TrainedOnRankings
 
 
 def training_examples(adapter: Adapter, session: Session) -> list[Example]:
@@ -47,13 +47,13 @@ def training_examples(adapter: Adapter, session: Session) -> list[Example]:
     return random.Random(f"examples {adapter.seed}").sample(chosen, limit)
 
 
-def ranked_examples(stage: TrainedReranker, session: Session) -> list[RankedExample]:
+def ranked_examples(stage: TrainedOnRankings, session: Session) -> list[RankedExample]:
     """One example for each judged train question: its gold passage, and the best wrong ones of a ranking.
 
     Raises:
         InputError: no question of the train split has a judged passage and a wrong one.
     """
-    split, settings = stage.ranking.split, stage.reranker.train
+    split, settings = stage.ranking.split, stage.training
     judged = session.dataset.judged(split)
     passages = session.read(stage.passages)
     by_document = _by_document(passages)
@@ -61,7 +61,7 @@ def ranked_examples(stage: TrainedReranker, session: Session) -> list[RankedExam
     for query, (ids, _) in zip(session.dataset.split(split), session.read(stage.ranking).rows(), strict=True):
         relevant = relevant_passages(judged, query, passages, by_document)
         wrong = [int(n) for n in ids if int(n) not in relevant][settings.skip : settings.skip + settings.negatives]
-        if relevant and wrong:
+        if relevant and (wrong or not settings.negatives):
             texts = [passages.full_text(n) for n in (_gold(relevant, ids), *wrong)]
             found.append(RankedExample(query.text, texts[0], tuple(texts[1:])))
     if not found:

@@ -72,14 +72,14 @@ def _row(experiment: Experiment, ranking: DenseRanking) -> dict[str, Any]:
     session, stage = experiment.session, ranking.index
     index, vectors = session.read(stage), session.read(ranking.embeddings)
     manifest = session.store.manifest(stage.name, stage.key)
-    texts = [ranking.embedder.query_prefix + query.text for query in session.dataset.split(ranking.split)[:MOST]]
-    queries = session.embedded(ranking.embedder, texts)
+    texts = [query.text for query in session.dataset.split(ranking.split)[:MOST]]
+    queries = session.embedded(ranking.encoder, ranking.encoder.queries(texts))
     exact = FlatIndex()
     reference = OpenIndex(exact.make(np.ascontiguousarray(vectors, np.float32)), exact.exact, exact.lookups)
     return {
         "index": manifest["facts"].get("chosen", stage.index.kind),
         "settings": _said(stage),
-        "embedder": ranking.embedder.model,
+        "embedder": ranking.encoder.embedder.model,
         "vectors": len(vectors),
         "queries": len(queries),
         "recall@10": recall(ranking.retriever, index, reference, vectors, queries, 10),

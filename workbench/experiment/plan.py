@@ -24,6 +24,7 @@ from workbench.experiment.stages import (
     DenseIndex,
     DenseRanking,
     Embeddings,
+    Encoder,
     FusedRanking,
     Passages,
     RankingScores,
@@ -33,6 +34,8 @@ from workbench.experiment.stages import (
     Stage,
     TextIndex,
     TextRanking,
+    TrainedEmbedder,
+    TrainedOnRankings,
     TrainedReranker,
 )
 from workbench.machine import Machine
@@ -115,7 +118,7 @@ class Measured:
         """The artifacts the configuration answers with, by name: what its keys in a run are, and its provenance."""
         found: dict[str, Stage] = {}
         for stage in _answering(self.ranking):
-            if stage.name in ("passages", "embeddings", "reranker"):
+            if stage.name in ("passages", "embeddings", "embedder", "reranker"):
                 found[stage.name] = stage
             elif stage.name == "index":
                 found[f"index {type(getattr(stage, 'retriever', None) or stage.index).__name__}"] = stage
@@ -137,7 +140,7 @@ def closure(stage: Stage) -> Iterator[Stage]:
 def _answering(stage: Stage) -> Iterator[Stage]:
     """As `closure`, without what only a training read."""
     for part in stage.inputs():
-        if isinstance(part, TrainedReranker):
+        if isinstance(part, TrainedOnRankings):
             yield part
         else:
             yield from _answering(part)
@@ -156,6 +159,7 @@ class Planner:
         self.axes = config.axes_of(settings, self.components)
         self.select_by = config.check_metrics(settings, self.axes)
         self._made: dict[Any, Stage] = {}
+        self._training: list[str] = []  # embedders whose training is being planned
         self._templates: dict[str, Template] = {}
         self._check_dataset()
         for name in self.axes.get("prompt", ()):
@@ -272,9 +276,9 @@ class Planner:
     @property
     def _trains(self) -> bool:
         named = self.components
-        rerankers = [named.rerankers[name] for name in self.axes["reranker"] if name != config.NONE]
-        tuned = [named.generators[name].lora for name in self.axes.get("generator", ())]
-        return any(tuned) or any(isinstance(one, CrossEncoder) and one.train for one in rerankers)
+        trained = [named.generators[name].lora for name in self.axes.get("generator", ())]
+        trained += [config.training_of(named.rerankers[name]) for name in self.axes["reranker"] if name != config.NONE]
+        return any(trained) or any(one.train for one in named.embedders.values())
 
     def _configuration(self, values: dict[str, Any]) -> Configuration:
         varying = [axis for axis, options in self.axes.items() if len(options) > 1] or ["retriever"]
@@ -315,29 +319,20 @@ class Planner:
 
     def _with_references(self, component: Any) -> Any:
         named = self.components.references(component)
-        found = [component.settings(), {field: [c.settings(), c.definition().get("weights")] for field, c in named.items()}]
-        if isinstance(component, CrossEncoder):
-            found.append([component.definition()["weights"], self._resolved_training(component)])
-        return found
+        weights = {
+            field: [c.settings(), c.definition().get("weights"), *self._resolved_training(c)] for field, c in named.items()
+        }
+        own = [component.definition()["weights"]] if isinstance(component, CrossEncoder) else []
+        return [component.settings(), weights, *own, *self._resolved_training(component)]
 
-    def _resolved_training(self, reranker: CrossEncoder) -> Any:
-        if reranker.train is None:
-            return None
+    def _resolved_training(self, component: Any) -> list[Any]:
+        """What decides a training on rankings; nothing where there is none."""
+        training = config.training_of(component)
+        if training is None:
+            return []
         base = self._baseline_values
-        retriever = self._resolved_retriever(reranker.train.negatives_from or base["retriever"])
-        return [reranker.train.settings(), retriever, base["chunking"].settings()]
-
-    def _resolved_lora(self, generator: Generator) -> Any:
-        base, lora = self._baseline_values, generator.lora
-        several = [self.settings.seeds] if self.settings.seeds > 1 else []
-        return [
-            *several,
-            lora.settings(),
-            self.template(lora.prompt or base["prompt"]).settings(),
-            lora.passages or base["passages"],
-            self._resolved_retriever(lora.distractors or base["retriever"]),
-            (lora.chunking or base["chunking"]).settings(),
-        ]
+        retriever = self._resolved_retriever(training.negatives_from or base["retriever"])
+        return [[training.settings(), retriever, base["chunking"].settings()]]
 
     def _make(self, cls: type, *args: Any) -> Any:
         """A stage, or the equal one made before."""
@@ -349,8 +344,30 @@ class Planner:
     def _passages(self, chunking: Chunking) -> Passages:
         return self._make(Passages, chunking, self.dataset.documents_digest)
 
-    def _embeddings(self, embedder: Embedder, passages: Passages) -> Embeddings:
-        return self._make(Embeddings, embedder, passages, self.machine.arithmetic)
+    def _embeddings(self, encoder: Encoder, passages: Passages) -> Embeddings:
+        return self._make(Embeddings, encoder, passages, self.machine.arithmetic)
+
+    def _encoder(self, name: str) -> Encoder:
+        """An embedder, and the stage that trains it where it is trained."""
+        if name in self._training:
+            raise InputError(
+                f"components.embedders.{name}.train: its wrong passages would come from a retriever that needs this embedder "
+                f"trained; name another one as negatives_from, e.g. a bm25"
+            )
+        embedder = self.components.embedders[name]
+        if embedder.train is None:
+            return Encoder(embedder, None)
+        self._training.append(name)
+        trained = self._trained_on_rankings(TrainedEmbedder, embedder)
+        self._training.remove(name)
+        return Encoder(embedder, trained)
+
+    def _trained_on_rankings(self, cls: type[TrainedOnRankings], component: Embedder | CrossEncoder) -> TrainedOnRankings:
+        base, split = self._baseline_values, self.settings.dataset.train
+        passages = self._passages(base["chunking"])
+        ranking = self._ranking(component.train.negatives_from or base["retriever"], passages, split)
+        judgements = self.dataset.answers_digest(split)
+        return self._make(cls, ranking, passages, judgements, self.settings.seed, self.machine.arithmetic, component)
 
     def _ranking(self, name: str, passages: Passages, split: str) -> RankingStage:
         retriever, depth = self.components.retrievers[name], self.settings.depth
@@ -359,10 +376,10 @@ class Planner:
             parts = tuple(self._ranking(part, passages, split) for part in retriever.of)
             return self._make(FusedRanking, retriever, parts, split, depth)
         if isinstance(retriever, Dense):
-            embedder = self.components.embedders[retriever.embedder]
-            embeddings = self._embeddings(embedder, passages)
+            encoder = self._encoder(retriever.embedder)
+            embeddings = self._embeddings(encoder, passages)
             index = self._make(DenseIndex, retriever.index, embeddings)
-            return self._make(DenseRanking, retriever, embedder, embeddings, index, split, queries, depth)
+            return self._make(DenseRanking, retriever, encoder, embeddings, index, split, queries, depth)
         terms = self._make(AnalyzedPassages, retriever.analyzer, passages) if retriever.analyzer else None
         index = self._make(TextIndex, retriever, passages, terms)
         return self._make(TextRanking, index, split, queries, depth)
@@ -373,7 +390,10 @@ class Planner:
         if configuration["reranker"] == config.NONE:
             return ranking
         reranker = self.components.rerankers[configuration["reranker"]]
-        references = tuple(self.components.references(reranker).items())
+        references = tuple(
+            (field, self._encoder(reranker.embedder) if field == "embedder" else component)
+            for field, component in self.components.references(reranker).items()
+        )
         trained = self.trained_reranker(reranker)
         return self._make(Reranked, reranker, references, ranking, passages, trained, self.machine.arithmetic)
 
@@ -381,11 +401,7 @@ class Planner:
         """The stage that trains a reranker, or None."""
         if not isinstance(reranker, CrossEncoder) or reranker.train is None:
             return None
-        base, split = self._baseline_values, self.settings.dataset.train
-        passages = self._passages(base["chunking"])
-        ranking = self._ranking(reranker.train.negatives_from or base["retriever"], passages, split)
-        judgements = self.dataset.answers_digest(split)
-        return self._make(TrainedReranker, reranker, ranking, passages, judgements, self.settings.seed, self.machine.arithmetic)
+        return self._trained_on_rankings(TrainedReranker, reranker)
 
     def _answers(self, configuration: Configuration, ranking: RankingStage, passages: Passages, seed: int) -> Answers:
         generator = self.components.generators[configuration["generator"]]
@@ -398,7 +414,7 @@ def _identity(value: Any) -> Any:
     """What makes two arguments of a stage equal: keys of stages, the text of everything else."""
     if isinstance(value, tuple):
         return tuple(map(_identity, value))
-    return value.key if isinstance(value, Stage) else repr(value)
+    return value.key if isinstance(value, (Stage, Encoder)) else repr(value)
 
 
 @dataclass(frozen=True)

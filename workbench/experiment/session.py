@@ -17,11 +17,10 @@ from workbench.component import canonical, digest
 from workbench.data.dataset import Dataset
 from workbench.experiment.items import Counts, input_key
 from workbench.experiment.progress import Progress
-from workbench.experiment.stages import Answers, Reranked, Stage
+from workbench.experiment.stages import Answers, Encoder, Reranked, Stage
 from workbench.experiment.store import Store
 from workbench.machine import Machine
 from workbench.models.generator import Generation, LoadedGenerator
-from workbench.retrieval.embedding import Embedder
 from workbench.retrieval.rerankers.base import Pair
 
 LOADED_GENERATORS = 2  # models kept in memory
@@ -92,15 +91,15 @@ class Session:
             self._read[stage.key] = stage.read(self.ensure(stage), self)
         return self._read[stage.key]
 
-    def embedded(self, embedder: Embedder, texts: Sequence[str]) -> np.ndarray:
+    def embedded(self, encoder: Encoder, texts: Sequence[str]) -> np.ndarray:
         """Vectors of texts, float32 (len(texts), d); each distinct text is embedded once and stored."""
-        namespace = digest(["embedding", embedder.definition(), self.machine.arithmetic])
+        namespace = digest(["embedding", encoder.definition(), self.machine.arithmetic])
         vectors = self._items(
             "embeddings",
             "embedding",
             namespace,
             texts,
-            lambda missing: embedder.load(self.machine).encode(missing),
+            lambda missing: encoder.component(self).load(self.machine).encode(missing),
             lambda vector: vector.astype("<f4").tobytes(),
             lambda blob: np.frombuffer(blob, "<f4"),
         )
@@ -108,7 +107,7 @@ class Session:
 
     def scored(self, stage: Reranked, pairs: Sequence[Pair]) -> list[float]:
         """Scores of (query, passage text) pairs; each distinct pair is scored once and stored."""
-        references: dict[str, Any] = dict(stage.references)
+        references = {name: one.component(self) if isinstance(one, Encoder) else one for name, one in stage.references}
         if stage.trained:
             references["trained"] = self.ensure(stage.trained)
 

@@ -31,11 +31,13 @@ from workbench.models.chat import Message
 from workbench.models.generator import Generation, Generator
 from workbench.models.prompts import Shown, Template
 from workbench.models.training import Step, TrainingSettings
+from workbench.retrieval import embedding
 from workbench.retrieval.analyzer import Analyzer, Terms
 from workbench.retrieval.dense import Dense
 from workbench.retrieval.embedding import Embedder
 from workbench.retrieval.faiss_index import Index, OpenIndex
 from workbench.retrieval.fusion import Fusion
+from workbench.retrieval.learning import RankedTraining
 from workbench.retrieval.ranking import Ranking
 from workbench.retrieval.rerankers import cross_encoder
 from workbench.retrieval.rerankers.base import Pair, PairScorer, Reranker
@@ -135,23 +137,139 @@ class PassageTable:
 
 
 @dataclass(frozen=True, eq=False)
+class TrainedOnRankings(Stage):
+    """Base of trainings that tell the right passage from the best wrong ones of a ranking of the train split."""
+
+    ranking: RankingStage
+    passages: Passages
+    answers_digest: str
+    seed: int
+    arithmetic: str
+
+    @property
+    def training(self) -> RankedTraining:
+        """How it is trained."""
+        raise NotImplementedError
+
+    def trained(self) -> dict[str, Any]:
+        """What is trained."""
+        raise NotImplementedError
+
+    def train(self, *given: Any) -> None:
+        """Trains; takes what `embedding.train` takes after its first argument."""
+        raise NotImplementedError
+
+    def inputs(self) -> tuple[Stage, ...]:
+        return (self.ranking, self.passages)
+
+    def settings(self) -> dict[str, Any]:
+        return {
+            "trained": self.trained(),
+            "training": self.training.definition(),
+            "judgements": self.answers_digest,
+            "seed": self.seed,
+            "arithmetic": self.arithmetic,
+        }
+
+    def compute(self, folder: Path, session: Session) -> dict[str, Any]:
+        chosen = examples.ranked_examples(self, session)
+        with training_progress(session, f"training the {self.name}", self.training, len(chosen)) as progress:
+            self.train(chosen, session.machine, self.seed, folder, session.store.work(self.key), progress)
+        return {"examples": len(chosen), "tokens": progress.tokens}
+
+    def read(self, folder: Path, session: Session) -> Path:
+        return folder
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedEmbedder(TrainedOnRankings):
+    """Train split -> an embedder's weights."""
+
+    name: ClassVar = "embedder"
+    embedder: Embedder
+
+    @property
+    def training(self) -> RankedTraining:
+        return self.embedder.train
+
+    def trained(self) -> dict[str, Any]:
+        return self.embedder.definition()
+
+    def train(self, *given: Any) -> None:
+        embedding.train(self.embedder, *given)
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedReranker(TrainedOnRankings):
+    """Train split -> a cross-encoder's weights."""
+
+    name: ClassVar = "reranker"
+    reranker: CrossEncoder
+
+    @property
+    def training(self) -> RankedTraining:
+        return self.reranker.train
+
+    def trained(self) -> dict[str, Any]:
+        return self.reranker.definition() | {"settings": {"max_length": self.reranker.max_length}}
+
+    def train(self, *given: Any) -> None:
+        cross_encoder.train(self.reranker, *given)
+
+
+@dataclass(frozen=True, eq=False)
+class Encoder:
+    """An embedder, with the stage that trains it where it is trained here."""
+
+    embedder: Embedder
+    trained: TrainedEmbedder | None
+
+    @property
+    def key(self) -> str:
+        """Digest of all that decides its vectors but the arithmetic."""
+        return digest(self.definition())
+
+    def definition(self) -> dict[str, Any]:
+        """The embedder's, and the key of its training."""
+        return self.embedder.definition() | ({"trained": self.trained.key} if self.trained else {})
+
+    def inputs(self) -> tuple[Stage, ...]:
+        """The training."""
+        return (self.trained,) if self.trained else ()
+
+    def component(self, session: Session) -> Embedder:
+        """The embedder to compute with: trained, its weights are those of the training."""
+        if self.trained is None:
+            return self.embedder
+        return self.embedder.model_copy(update={"model": str(session.ensure(self.trained)), "train": None})
+
+    def queries(self, texts: Sequence[str]) -> list[str]:
+        """Queries as the model reads them."""
+        return [self.embedder.query_prefix + text for text in texts]
+
+    def passages(self, texts: Sequence[str]) -> list[str]:
+        """Passages as the model reads them."""
+        return [self.embedder.passage_prefix + text for text in texts]
+
+
+@dataclass(frozen=True, eq=False)
 class Embeddings(Stage):
     """Passages -> vectors, float32 (n, d), unit length."""
 
     name: ClassVar = "embeddings"
-    embedder: Embedder
+    encoder: Encoder
     passages: Passages
     arithmetic: str
 
     def inputs(self) -> tuple[Stage, ...]:
-        return (self.passages,)
+        return (self.passages, *self.encoder.inputs())
 
     def settings(self) -> dict[str, Any]:
-        return {"embedder": self.embedder.definition(), "arithmetic": self.arithmetic}
+        return {"embedder": self.encoder.embedder.definition(), "arithmetic": self.arithmetic}
 
     def compute(self, folder: Path, session: Session) -> dict[str, Any]:
         texts = session.read(self.passages).full_texts()
-        vectors = session.embedded(self.embedder, [self.embedder.passage_prefix + text for text in texts])
+        vectors = session.embedded(self.encoder, self.encoder.passages(texts))
         np.save(folder / "vectors.npy", vectors)
         return {"passages": len(texts)}
 
@@ -282,7 +400,7 @@ class DenseRanking(RankingStage):
 
     name: ClassVar = "ranking"
     retriever: Dense
-    embedder: Embedder
+    encoder: Encoder
     embeddings: Embeddings
     index: DenseIndex
     split: str
@@ -296,7 +414,7 @@ class DenseRanking(RankingStage):
         return {"retriever": self.retriever.definition(), "queries": self.queries_digest, "depth": self.depth}
 
     def rank(self, queries: Sequence[str], session: Session) -> list[tuple[np.ndarray, np.ndarray]]:
-        vectors = session.embedded(self.embedder, [self.embedder.query_prefix + text for text in queries])
+        vectors = session.embedded(self.encoder, self.encoder.queries(queries))
         return self.retriever.rank(session.read(self.index), session.read(self.embeddings), vectors, self.depth)
 
 
@@ -328,47 +446,12 @@ class FusedRanking(RankingStage):
 
 
 @dataclass(frozen=True, eq=False)
-class TrainedReranker(Stage):
-    """Train split -> a cross-encoder's weights."""
-
-    name: ClassVar = "reranker"
-    reranker: CrossEncoder
-    ranking: RankingStage
-    passages: Passages
-    answers_digest: str
-    seed: int
-    arithmetic: str
-
-    def inputs(self) -> tuple[Stage, ...]:
-        return (self.ranking, self.passages)
-
-    def settings(self) -> dict[str, Any]:
-        return {
-            "reranker": self.reranker.definition() | {"settings": {"max_length": self.reranker.max_length}},
-            "training": self.reranker.train.definition(),
-            "judgements": self.answers_digest,
-            "seed": self.seed,
-            "arithmetic": self.arithmetic,
-        }
-
-    def compute(self, folder: Path, session: Session) -> dict[str, Any]:
-        chosen = examples.ranked_examples(self, session)
-        with training_progress(session, "training a reranker", self.reranker.train, len(chosen)) as progress:
-            work = session.store.work(self.key)
-            cross_encoder.train(self.reranker, chosen, session.machine, self.seed, folder, work, progress)
-        return {"examples": len(chosen), "tokens": progress.tokens}
-
-    def read(self, folder: Path, session: Session) -> Path:
-        return folder
-
-
-@dataclass(frozen=True, eq=False)
 class Reranked(RankingStage):
     """Ranking -> better ranking."""
 
     name: ClassVar = "reranked"
     reranker: Reranker
-    references: tuple[tuple[str, Component], ...]
+    references: tuple[tuple[str, Encoder | Component], ...]
     ranking: RankingStage
     passages: Passages
     trained: TrainedReranker | None
@@ -383,10 +466,12 @@ class Reranked(RankingStage):
         return self.ranking.depth
 
     def inputs(self) -> tuple[Stage, ...]:
-        return (self.ranking, self.passages, *([self.trained] if self.trained else []))
+        encoders = [one for _, one in self.references if isinstance(one, Encoder)]
+        trained = [stage for encoder in encoders for stage in encoder.inputs()]
+        return (self.ranking, self.passages, *([self.trained] if self.trained else []), *trained)
 
     def settings(self) -> dict[str, Any]:
-        named = {field: component.definition() for field, component in self.references}
+        named = {field: one.definition() for field, one in self.references}
         return {"reranker": self.reranker.definition(), "references": named, "arithmetic": self.arithmetic}
 
     def compute(self, folder: Path, session: Session) -> dict[str, Any]:
@@ -427,13 +512,12 @@ class Reranked(RankingStage):
 
     def _given(self, session: Session) -> dict[str, Any]:
         """What a reranker of whole rankings is given of the components it names."""
-        embedder = dict(self.references).get("embedder")
-        if embedder is None:
+        encoder = dict(self.references).get("embedder")
+        if encoder is None:
             return {}
 
         def embed(texts: Sequence[str], query: bool) -> np.ndarray:
-            prefix = embedder.query_prefix if query else embedder.passage_prefix
-            return session.embedded(embedder, [prefix + text for text in texts])
+            return session.embedded(encoder, encoder.queries(texts) if query else encoder.passages(texts))
 
         return {"embed": embed}
 

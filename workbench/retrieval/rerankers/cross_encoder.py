@@ -9,16 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
 from workbench import weights
 from workbench.errors import InputError
 from workbench.machine import Machine, cpu_count
-from workbench.models.training import LOSSES, Step, Training, TrainingSettings, write_losses
+from workbench.models.training import LOSSES, Step, Training, write_losses
 from workbench.quiet import quiet_transformers
 from workbench.retrieval.batching import batches, padded
+from workbench.retrieval.learning import RankedExample, RankedTraining, given_or_default
 from workbench.retrieval.rerankers.base import Pair, PairScorer
 
 if TYPE_CHECKING:
@@ -28,37 +29,11 @@ MIN_ROWS = 4
 MICRO_TOKENS = 4096  # padded tokens of one forward pass in training
 
 
-class RankedExample(NamedTuple):
-    """A query, a passage that answers it, and some that were ranked high and do not."""
-
-    query: str
-    gold: str
-    wrong: tuple[str, ...]
-
-
-class CrossTraining(TrainingSettings):
-    """Settings of training a cross-encoder on the train split, beside those of any training.
-
-    Attributes:
-        negatives: wrong passages beside the right one.
-        negatives_from: retriever whose best wrong passages these are; default: the baseline's.
-        skip: wrong passages left out at the top, where unjudged right ones are likeliest.
-    """
-
-    libraries: ClassVar = ("torch", "transformers")
-    references: ClassVar = ("checkpoint_every", "negatives_from")
+class CrossTraining(RankedTraining):
+    """Settings of training a cross-encoder on the train split."""
 
     epochs: int = Field(default=2, ge=1)
     learning_rate: float = Field(default=5e-5, gt=0)
-    batch_size: int = Field(default=8, ge=1)
-    negatives: int = Field(default=7, ge=1)
-    negatives_from: str | None = None
-    skip: int = Field(default=0, ge=0)
-
-
-def _training(value: object) -> object:
-    """`true` stands for the defaults."""
-    return {} if value is True else None if value is False else value
 
 
 class CrossEncoder(PairScorer):
@@ -75,7 +50,7 @@ class CrossEncoder(PairScorer):
 
     kind: Literal["cross_encoder"] = "cross_encoder"
     model: str
-    train: Annotated[CrossTraining | None, BeforeValidator(_training)] = None
+    train: Annotated[CrossTraining | None, BeforeValidator(given_or_default)] = None
     max_length: int = Field(default=256, ge=8)
 
     def definition(self) -> dict[str, Any]:
