@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
 from workbench import Experiment, Run
+from workbench.component import canonical
 from workbench.errors import InputError
 from workbench.experiment import parity
 from workbench.experiment.progress import Progress
 from workbench.pipeline import Pipeline
 from workbench.plots import figures
+from workbench.retrieval.expansion import HyDE, MultiQuery, searched
 
 SETTINGS = {
     "experiment": "rankings",
@@ -30,6 +33,10 @@ SETTINGS = {
             "graph": {"kind": "dense", "embedder": "minilm", "index": {"kind": "hnsw", "m": 16}},
             "learned": {"kind": "dense", "embedder": "taught"},
             "both": {"kind": "fusion", "of": ["bm25", "dense"], "method": "weighted", "weights": [1, 2]},
+        },
+        "expanders": {
+            "reworded": {"kind": "multi_query", "generator": "small", "n": 2, "max_new_tokens": 24},
+            "made_up": {"kind": "hyde", "generator": "small", "max_new_tokens": 24},
         },
         "rerankers": {
             "cross": {
@@ -128,6 +135,36 @@ def test_every_index_is_held_against_exact_search(run: Run, folder: Path) -> Non
     assert parity.sentence(rows["hnsw"]).startswith("hnsw m 16: recall@10 ")
 
 
+def test_expanded_questions_rank_by_all_their_wordings(folder: Path) -> None:
+    axes = ["axes.expansion=[none, reworded, made_up]", "axes.retriever=[bm25, dense]", "axes.reranker=[none, diverse]"]
+    run = load(folder, *axes).compare()
+    assert len(run.configurations) == 12 and len({row["configuration"] for row in run.leaderboard}) == 12
+    items = json.loads((run.folder / "plan.json").read_text())["items"]["answers"]
+    assert items["computed"] == items["distinct"] == 2 * 12  # one text for a question and expander, whatever searches with it
+    pipeline = Pipeline.open(run, "reworded/dense/diverse")
+    stage = pipeline.measured.ranking.ranking
+    query = pipeline.session.dataset.split("test")[0].text
+    (reply,) = pipeline.session.generated(stage, [canonical(stage.expander.messages(query))])
+    wordings = searched(query, stage.expander.read(reply.text))
+    assert wordings[0] == query and len(wordings) <= 3
+    fused: dict[int, float] = {}
+    for wording in wordings:
+        for rank, n in enumerate(stage.ranking.rank([wording], pipeline.session)[0][0].tolist(), 1):
+            fused[n] = fused.get(n, 0.0) + 1 / (60 + rank)
+    ids, _ = stage.rank([query], pipeline.session)[0]
+    assert ids.tolist()[:20] == sorted(fused, key=lambda n: (-np.float32(fused[n]), n))[:20]
+    again = load(folder, *axes).compare()
+    assert json.loads((again.folder / "plan.json").read_text())["totals"]["computed"] == 0
+
+
+def test_what_an_expander_reads_in_a_reply() -> None:
+    reply = "1. How do I stop?\n\n2) What ends it?\n- What ends it?\nAnd a fourth\nfifth"
+    assert MultiQuery(generator="g").read(reply) == ["How do I stop?", "What ends it?", "And a fourth"]
+    assert MultiQuery(generator="g").read(" \n") == [] == HyDE(generator="g").read("")
+    assert HyDE(generator="g").read("It ends\n when it ends.") == ["It ends when it ends."]
+    assert searched("a", ["b", "a", "b"]) == ["a", "b"]
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -137,6 +174,8 @@ def test_every_index_is_held_against_exact_search(run: Run, folder: Path) -> Non
         ("components.retrievers.graph.index.m=1", "components.retrievers.graph.index.*greater than or equal to 2"),
         ("components.embedders.taught.train.negatives_from=google", "taught.train.negatives_from: unknown retriever 'google'"),
         ("components.embedders.taught.train.negatives_from=learned", "name another one as negatives_from, e.g. a bm25"),
+        ("components.expanders.made_up.kind=guess", "unknown kind of expander 'guess'"),
+        ("axes.expansion=[nothing]", "unknown expansion 'nothing'; .*none"),
         ("dataset.train=nowhere", "dataset.train: pydocs has no split 'nowhere'"),
     ],
 )

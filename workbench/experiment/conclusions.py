@@ -167,7 +167,7 @@ def _rivals(run: Run, best: str) -> list[tuple[str, str]]:
     mine = next(row for row in run.configurations if row["configuration"] == best)
     found = [(baseline, "the baseline")] if baseline != best else []
     for row in run.configurations:
-        same = all(row[axis] == mine[axis] for axis in ("chunking", "retriever", "reranker", "passages", "prompt") if axis in row)
+        same = all(row[axis] == mine[axis] for axis in run.axes if axis != "generator")
         if same and row["configuration"] not in (best, baseline):
             found.append((row["configuration"], "the same with the generator of"))
     return found

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from workbench.component import Component, build, explain, load_class
 from workbench.data import sources
@@ -21,6 +21,7 @@ from workbench.machine import Machine, resolve
 from workbench.models.generator import Generator
 from workbench.retrieval import rerankers
 from workbench.retrieval.embedding import Embedder
+from workbench.retrieval.expansion import Expander
 from workbench.retrieval.learning import RankedTraining
 from workbench.retrieval.rerankers.base import Reranker
 from workbench.retrieval.rerankers.cross_encoder import CrossEncoder
@@ -31,10 +32,15 @@ RETRIEVERS = {
     "dense": "workbench.retrieval.dense:Dense",
     "fusion": "workbench.retrieval.fusion:Fusion",
 }
-AXES = ("chunking", "retriever", "reranker", "passages", "prompt", "generator")
+EXPANDERS = {
+    "multi_query": "workbench.retrieval.expansion:MultiQuery",
+    "hyde": "workbench.retrieval.expansion:HyDE",
+}
+AXES = ("chunking", "expansion", "retriever", "reranker", "passages", "prompt", "generator")
 GENERATION_AXES = ("passages", "prompt", "generator")
-NONE = "none"  # the reranker that does nothing
-DEFAULTS: dict[str, Any] = {"chunking": {"words": 80, "overlap": 10}, "reranker": NONE, "passages": 2, "prompt": "terse"}
+NONE = "none"  # the reranker, and the expansion, that does nothing
+DEFAULTS: dict[str, Any] = {"chunking": {"words": 80, "overlap": 10}, "passages": 2, "prompt": "terse"}
+DEFAULTS |= {"expansion": NONE, "reranker": NONE}
 
 
 class Settings(BaseModel):
@@ -97,14 +103,15 @@ class ComponentSettings(Settings):
 
     embedders: dict[str, dict[str, Any]] = {}
     retrievers: dict[str, dict[str, Any]] = {}
+    expanders: dict[str, dict[str, Any]] = {}
     rerankers: dict[str, dict[str, Any]] = {}
     generators: dict[str, dict[str, Any]] = {}
 
-    @field_validator("rerankers")
+    @field_validator("rerankers", "expanders")
     @classmethod
-    def _none_is_taken(cls, value: dict[str, Any]) -> dict[str, Any]:
+    def _none_is_taken(cls, value: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
         if NONE in value:
-            raise ValueError(f"the name {NONE!r} stands for no reranker; choose another")
+            raise ValueError(f"the name {NONE!r} stands for no {str(info.field_name)[:-1]}; choose another")
         return value
 
 
@@ -216,6 +223,9 @@ class Components:
             n: _build_kind(Retriever, v, f"{where}.retrievers.{n}", folder, _retriever_class)
             for n, v in settings.retrievers.items()
         }
+        self.expanders: dict[str, Expander] = {
+            n: _build_kind(Expander, v, f"{where}.expanders.{n}", folder, _expander_class) for n, v in settings.expanders.items()
+        }
         self.rerankers: dict[str, Reranker] = {
             n: _build_kind(Reranker, v, f"{where}.rerankers.{n}", folder, _reranker_class) for n, v in settings.rerankers.items()
         }
@@ -228,7 +238,8 @@ class Components:
         return {field: those[getattr(component, field)] for field, those in named.items() if field in component.references}
 
     def _check_references(self) -> None:
-        for family, named in (("retrievers", self.retrievers), ("rerankers", self.rerankers)):
+        families = (("retrievers", self.retrievers), ("expanders", self.expanders), ("rerankers", self.rerankers))
+        for family, named in families:
             for name, component in named.items():
                 for field, those in (("embedder", self.embedders), ("generator", self.generators)):
                     if field in component.references and getattr(component, field) not in those:
@@ -284,6 +295,12 @@ def _retriever_class(kind: str) -> type[Retriever]:
     if kind not in RETRIEVERS:
         raise unknown("kind of retriever", kind, [*RETRIEVERS, "./file.py:Class", "package.module:Class"])
     return load_class(RETRIEVERS[kind], Retriever)
+
+
+def _expander_class(kind: str) -> type[Expander]:
+    if kind not in EXPANDERS:
+        raise unknown("kind of expander", kind, [*EXPANDERS, "./file.py:Class", "package.module:Class"])
+    return load_class(EXPANDERS[kind], Expander)
 
 
 def _reranker_class(kind: str) -> type[Reranker]:
@@ -405,11 +422,17 @@ def _axis_value(axis: str, value: Any, components: Components, where: str) -> An
         return value
     if axis == "prompt":
         return str(value)
-    named = {"retriever": components.retrievers, "generator": components.generators, "reranker": components.rerankers}[axis]
-    if axis == "reranker" and value in (NONE, None):
+    named = {
+        "expansion": components.expanders,
+        "retriever": components.retrievers,
+        "reranker": components.rerankers,
+        "generator": components.generators,
+    }[axis]
+    optional = axis in ("expansion", "reranker")
+    if optional and value in (NONE, None):
         return NONE
     if value not in named:
-        raise _at(where, unknown(axis, value, [*named, NONE] if axis == "reranker" else named))
+        raise _at(where, unknown(axis, value, [*named, NONE] if optional else named))
     return value
 
 

@@ -19,6 +19,7 @@ from workbench.experiment.stages import (
     Answers,
     DenseRanking,
     Embeddings,
+    ExpandedRanking,
     Repeated,
     Reranked,
     Stage,
@@ -67,6 +68,9 @@ class Estimator:
         """An upper bound: items that other stages or runs share are counted for each stage."""
         if isinstance(stage, Embeddings):
             return self._cost("embedding", self.passages(stage.passages)[0], 0)
+        if isinstance(stage, ExpandedRanking):
+            tokens = self._queries(stage.split) * (2 * QUESTION_TOKENS + stage.expander.max_new_tokens)
+            return self._cost("generation", tokens, tokens)
         if isinstance(stage, DenseRanking):
             return self._cost("embedding", self._queries(stage.split), 0)
         if isinstance(stage, Reranked):

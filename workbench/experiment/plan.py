@@ -25,6 +25,7 @@ from workbench.experiment.stages import (
     DenseRanking,
     Embeddings,
     Encoder,
+    ExpandedRanking,
     FusedRanking,
     Passages,
     RankingScores,
@@ -44,6 +45,7 @@ from workbench.models.generator import Generator
 from workbench.models.prompts import Template
 from workbench.retrieval.dense import Dense
 from workbench.retrieval.embedding import Embedder
+from workbench.retrieval.expansion import Expander
 from workbench.retrieval.fusion import Fusion
 from workbench.retrieval.rerankers.base import PairScorer, Reranker
 from workbench.retrieval.rerankers.cross_encoder import CrossEncoder
@@ -282,7 +284,9 @@ class Planner:
 
     def _configuration(self, values: dict[str, Any]) -> Configuration:
         varying = [axis for axis, options in self.axes.items() if len(options) > 1] or ["retriever"]
-        resolved = {axis: self._resolved(axis, value) for axis, value in values.items()}
+        # no expansion is no part of what a configuration is: those of older files keep their ids
+        given = {axis: value for axis, value in values.items() if (axis, value) != ("expansion", config.NONE)}
+        resolved = {axis: self._resolved(axis, value) for axis, value in given.items()}
         mismatch = False
         if self.generating:
             trained = self.training_prompt(self.components.generators[values["generator"]])
@@ -299,6 +303,9 @@ class Planner:
             return value.settings()
         if axis == "retriever":
             return self._resolved_retriever(value)
+        if axis == "expansion":
+            expander = self.components.expanders[value]
+            return [expander.settings(), self._writer(expander).definition()["weights"]]
         if axis == "reranker":
             return None if value == config.NONE else self._with_references(self.components.rerankers[value])
         if axis == "prompt":
@@ -386,7 +393,7 @@ class Planner:
 
     def _reranked(self, configuration: Configuration, split: str) -> RankingStage:
         passages = self._passages(configuration["chunking"])
-        ranking = self._ranking(configuration["retriever"], passages, split)
+        ranking = self._expanded(configuration, self._ranking(configuration["retriever"], passages, split))
         if configuration["reranker"] == config.NONE:
             return ranking
         reranker = self.components.rerankers[configuration["reranker"]]
@@ -396,6 +403,18 @@ class Planner:
         )
         trained = self.trained_reranker(reranker)
         return self._make(Reranked, reranker, references, ranking, passages, trained, self.machine.arithmetic)
+
+    def _expanded(self, configuration: Configuration, ranking: RankingStage) -> RankingStage:
+        if configuration["expansion"] == config.NONE:
+            return ranking
+        expander = self.components.expanders[configuration["expansion"]]
+        queries, arithmetic = self.dataset.queries_digest(ranking.split), self.machine.arithmetic
+        return self._make(ExpandedRanking, expander, self._writer(expander), ranking, queries, arithmetic)
+
+    def _writer(self, expander: Expander) -> Generator:
+        """The generator that an expander asks, as long as the expander wants."""
+        named = self.components.generators[expander.generator]
+        return named.model_copy(update={"lora": None, "max_new_tokens": expander.max_new_tokens})
 
     def trained_reranker(self, reranker: Reranker) -> TrainedReranker | None:
         """The stage that trains a reranker, or None."""

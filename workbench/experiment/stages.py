@@ -35,6 +35,7 @@ from workbench.retrieval import embedding
 from workbench.retrieval.analyzer import Analyzer, Terms
 from workbench.retrieval.dense import Dense
 from workbench.retrieval.embedding import Embedder
+from workbench.retrieval.expansion import Expander, searched
 from workbench.retrieval.faiss_index import Index, OpenIndex
 from workbench.retrieval.fusion import Fusion
 from workbench.retrieval.learning import RankedTraining
@@ -443,6 +444,54 @@ class FusedRanking(RankingStage):
     def rank(self, queries: Sequence[str], session: Session) -> list[tuple[np.ndarray, np.ndarray]]:
         parts = [part.rank(queries, session) for part in self.parts]
         return [self.retriever.fuse(rows, self.depth) for rows in zip(*parts, strict=True)]
+
+
+@dataclass(frozen=True, eq=False)
+class ExpandedRanking(RankingStage):
+    """Queries, each in several wordings -> one ranking, fused by reciprocal ranks."""
+
+    FUSION: ClassVar = Fusion(of=("each", "wording"))
+
+    name: ClassVar = "ranking"
+    expander: Expander
+    generator: Generator
+    ranking: RankingStage
+    queries_digest: str
+    arithmetic: str
+
+    # as of `Answers`, so that a session generates for either
+    adapter: ClassVar = None
+
+    @property
+    def split(self) -> str:
+        return self.ranking.split
+
+    @property
+    def depth(self) -> int:
+        return self.ranking.depth
+
+    def inputs(self) -> tuple[Stage, ...]:
+        return (self.ranking,)
+
+    def settings(self) -> dict[str, Any]:
+        return {
+            "expander": self.expander.definition(),
+            "fusion": self.FUSION.definition(),
+            "generator": self.generator.definition(),
+            "queries": self.queries_digest,
+            "arithmetic": self.arithmetic,
+        }
+
+    @cached_property
+    def namespace(self) -> str:
+        """What texts written for equal questions share."""
+        return digest(["answer", self.generator.definition(), None, self.arithmetic])
+
+    def rank(self, queries: Sequence[str], session: Session) -> list[tuple[np.ndarray, np.ndarray]]:
+        found = session.generated(self, [canonical(self.expander.messages(query)) for query in queries])
+        texts = [searched(query, self.expander.read(reply.text)) for query, reply in zip(queries, found, strict=True)]
+        rows = iter(self.ranking.rank([text for each in texts for text in each], session))
+        return [self.FUSION.fuse([next(rows) for _ in each], self.depth) for each in texts]
 
 
 @dataclass(frozen=True, eq=False)
