@@ -21,6 +21,7 @@ from workbench.retrieval.analyzer import Analyzer
 from workbench.retrieval.bm25 import BM25
 from workbench.retrieval.dense import Dense
 from workbench.retrieval.embedding import Embedder
+from workbench.retrieval.expansion import HyDE, MultiQuery
 from workbench.retrieval.faiss_index import FlatIndex
 from workbench.retrieval.fusion import Fusion
 from workbench.retrieval.ranking import Ranked
@@ -124,6 +125,16 @@ def generator(folder: Path) -> object:
     return sorted([i, answer.text] for batch in loaded.generate(asked) for i, answer in batch)
 
 
+def multi_query(folder: Path) -> object:
+    expander = MultiQuery(generator="g")
+    return [expander.messages(QUERIES[0]), expander.read("1. One?\n2) Two?\n\n- One?\n* Three?\n4. Four?")]
+
+
+def hyde(folder: Path) -> object:
+    return [HyDE(generator="g").messages(QUERIES[0]), HyDE(generator="g").read(" A made-up\n passage. ")]
+
+
+BASES = ("Component", "Retriever", "TrainingSettings", "RankedTraining")  # what others are made from
 RECORDED = json.loads((Path(__file__).parent / "component_digests.json").read_text())
 CASES = {
     "Chunking": (Chunking, chunking),
@@ -136,6 +147,8 @@ CASES = {
     "Likelihood": (Likelihood, likelihood),
     "MMR": (MMR, mmr),
     "Analyzer": (Analyzer, analyzer),
+    "MultiQuery": (MultiQuery, multi_query),
+    "HyDE": (HyDE, hyde),
     "Template": (prompts.Template, template),
     "Generator": (Generator, generator),
 }
@@ -155,10 +168,10 @@ def test_every_component_of_the_package_is_recorded() -> None:
 
     def concrete(cls: type) -> set[str]:
         below = {name for child in cls.__subclasses__() for name in concrete(child)}
-        abstract = bool(getattr(cls, "__abstractmethods__", ())) or cls.__name__ in ("Component", "Retriever", "TrainingSettings")
+        abstract = bool(getattr(cls, "__abstractmethods__", ())) or cls.__name__ in BASES
         return below | (set() if abstract or not cls.__module__.startswith("workbench.") else {cls.__name__})
 
     # Settings of trainings have no output of their own here: the tests of fine-tuning cover them. Indexes only propose what
     # `Dense` scores: the tests of indexes cover those.
-    others = {"Lora", "CrossTraining", *(name for name in concrete(Component) if name.endswith("Index"))}
+    others = {"Lora", "CrossTraining", "EmbedderTraining", *(name for name in concrete(Component) if name.endswith("Index"))}
     assert concrete(Component) - others == set(CASES)
