@@ -164,6 +164,8 @@ class Planner:
         self._training: list[str] = []  # embedders whose training is being planned
         self._templates: dict[str, Template] = {}
         self._check_dataset()
+        for name in self.components.embedders:
+            self._encoder(name)
         for name in self.axes.get("prompt", ()):
             self.template(name)
 
@@ -340,6 +342,18 @@ class Planner:
         base = self._baseline_values
         retriever = self._resolved_retriever(training.negatives_from or base["retriever"])
         return [[training.settings(), retriever, base["chunking"].settings()]]
+
+    def _resolved_lora(self, generator: Generator) -> Any:
+        base, lora = self._baseline_values, generator.lora
+        several = [self.settings.seeds] if self.settings.seeds > 1 else []
+        return [
+            *several,
+            lora.settings(),
+            self.template(lora.prompt or base["prompt"]).settings(),
+            lora.passages or base["passages"],
+            self._resolved_retriever(lora.distractors or base["retriever"]),
+            (lora.chunking or base["chunking"]).settings(),
+        ]
 
     def _make(self, cls: type, *args: Any) -> Any:
         """A stage, or the equal one made before."""
