@@ -64,6 +64,7 @@ class Component(BaseModel):
         libraries: distributions whose installed version is part of the key.
         references: fields holding the *name* of another component. They are left out of the definition, because
             the stage of the component they name is an input of this one's and its key says more than a name.
+        added: fields that came later. They are left out while they have their default, so that older keys stay.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
@@ -71,10 +72,12 @@ class Component(BaseModel):
     version: ClassVar[int] = 1
     libraries: ClassVar[tuple[str, ...]] = ()
     references: ClassVar[tuple[str, ...]] = ()
+    added: ClassVar[tuple[str, ...]] = ()
 
     def settings(self) -> dict[str, Any]:
-        """Settings that define the output, as plain JSON values; `references` left out."""
-        return self.model_dump(mode="json", exclude=set(self.references))
+        """Settings that define the output, as plain JSON values; `references` left out, and defaults of what was `added`."""
+        silent = {name for name in self.added if getattr(self, name) == type(self).model_fields[name].default}
+        return self.model_dump(mode="json", exclude=silent | set(self.references))
 
     def definition(self) -> dict[str, Any]:
         """Everything of the component itself that decides its output: class, version, libraries, settings."""

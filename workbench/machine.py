@@ -9,6 +9,8 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import re
+import resource
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
@@ -156,3 +158,14 @@ def cuda_device() -> Gpu | None:
     size = ctypes.c_size_t()
     driver.cuDeviceTotalMem_v2(ctypes.byref(size), device)
     return Gpu(name.value.decode(), tuple(capability), size.value / 2**30)
+
+
+def peak_gb() -> float:
+    """Peak memory of this process so far, in GB.
+
+    On Linux from its own page: `getrusage` begins with the memory of the process that started this one.
+    """
+    status = Path("/proc/self/status")
+    if status.is_file():
+        return int(re.search(r"VmHWM:\s+(\d+) kB", status.read_text())[1]) * 1024 / 1e9
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9

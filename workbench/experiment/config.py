@@ -9,7 +9,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from workbench.component import Component, build, explain, load_class
 from workbench.data import sources
@@ -17,6 +26,7 @@ from workbench.data.chunking import Chunking
 from workbench.data.dataset import Dataset
 from workbench.errors import InputError, unknown
 from workbench.evaluation import answers, rankings
+from workbench.experiment.spelled import spelled_out
 from workbench.machine import Machine, resolve
 from workbench.models.generator import Generator
 from workbench.retrieval import rerankers
@@ -60,7 +70,7 @@ class DatasetSettings(Settings):
         train: split that LoRA learns from.
         select: split that the configuration is chosen on.
         report: split that figures are reported from.
-        limit: at most so many queries of each split.
+        limit: at most so many queries of each split, or of each split named, e.g. ``{dev: 150, test: 500}``.
     """
 
     name: str | None = None
@@ -70,7 +80,7 @@ class DatasetSettings(Settings):
     train: str = "train"
     select: str = "dev"
     report: str = "test"
-    limit: int | None = Field(default=None, ge=1)
+    limit: PositiveInt | dict[str, PositiveInt] | None = None
 
     @model_validator(mode="after")
     def _one_source(self) -> DatasetSettings:
@@ -95,6 +105,8 @@ class DatasetSettings(Settings):
             dataset = sources.text_folder(self.folder, self.questions)
         else:
             dataset = sources.pydocs()
+        if isinstance(self.limit, dict) and (strange := sorted(self.limit.keys() - dataset.splits.keys())):
+            raise _at("dataset.limit", unknown(f"split of {dataset.name}", strange[0], dataset.splits))
         return dataset.limited(self.limit) if self.limit else dataset
 
 
@@ -335,7 +347,7 @@ def read_settings(path: Path, overrides: Sequence[str] = ()) -> ExperimentSettin
         raise InputError(f"{path}: received {type(values).__name__}; allowed: keys {', '.join(ExperimentSettings.model_fields)}")
     for override in overrides:
         _override(values, override)
-    values = _absolute(values, path.parent.resolve())
+    values = spelled_out(_absolute(values, path.parent.resolve()))
     try:
         return ExperimentSettings(**values)
     except ValidationError as error:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import re
-import resource
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from workbench.data.chunking import WORD
+from workbench.experiment.merging import SYSTEMS, Merging
 from workbench.experiment.plan import PlannedStage, closure
 from workbench.experiment.session import Session, Timing
+from workbench.experiment.shots import TrainQuestions
 from workbench.experiment.stages import (
     Adapter,
     Answers,
@@ -25,6 +25,7 @@ from workbench.experiment.stages import (
     Stage,
     TrainedOnRankings,
 )
+from workbench.machine import peak_gb
 
 RATES = "rates.json"
 TOKENS_PER_WORD = 1.45  # of English with some code, for sub-word vocabularies of 30,000 to 50,000
@@ -79,7 +80,9 @@ class Estimator:
         if isinstance(stage, Adapter):
             lora = stage.generator.lora
             examples = min(self._queries(stage.ranking.split), lora.examples or 10**9) * lora.epochs
-            tokens = int(examples * self._prompt_tokens(stage.passages, stage.shown))
+            looks = examples / lora.batch_size / lora.evaluate_every / 3  # forwards only: a third of a step's work
+            share = 1 - lora.held_back + lora.held_back * looks
+            tokens = int(examples * share * self._prompt_tokens(stage))
             return self._cost("training", tokens, tokens)
         if isinstance(stage, TrainedOnRankings):
             settings, words = stage.training, self.passages(stage.passages)[1]
@@ -88,10 +91,14 @@ class Estimator:
             return self._cost(stage.name, tokens, tokens)
         if isinstance(stage, Answers):
             prompts = self._queries(stage.ranking.split)
-            tokens = int(prompts * (self._prompt_tokens(stage.passages, stage.shown) + stage.generator.max_new_tokens / 2))
+            tokens = int(prompts * (self._prompt_tokens(stage) + stage.generator.max_new_tokens / 2))
             return self._cost("generation", tokens, tokens)
         if isinstance(stage, Repeated):
-            tokens = int(stage.PROMPTS * self._prompt_tokens(stage.answers.passages, stage.answers.shown))
+            tokens = int(stage.PROMPTS * self._prompt_tokens(stage.answers))
+            return self._cost("generation", tokens, tokens)
+        if isinstance(stage, Merging):
+            prompts = len(SYSTEMS) * min(stage.PROMPTS, self._queries(stage.answers.ranking.split))
+            tokens = int(prompts * (self._prompt_tokens(stage.answers) + stage.answers.generator.max_new_tokens / 2))
             return self._cost("generation", tokens, tokens)
         return Cost(stage.name, self._queries_or_passages(stage), 0, 0.05)
 
@@ -102,6 +109,8 @@ class Estimator:
 
     def passages(self, stage: Any) -> tuple[int, float]:
         """Passages of a stage, counted without storing them, and their mean length in words."""
+        if isinstance(stage, TrainQuestions):
+            return self._queries(stage.split), QUESTION_TOKENS / TOKENS_PER_WORD
         if stage.key not in self._passages:
             n = words = 0
             for batch in self.session.dataset.documents["text"].iterchunks():
@@ -145,8 +154,11 @@ class Estimator:
     def _name(self, kind: str) -> str:
         return f"{self.session.machine.arithmetic} {kind}"
 
-    def _prompt_tokens(self, passages: Any, shown: int) -> float:
-        return TEMPLATE_TOKENS + shown * self.passages(passages)[1] * TOKENS_PER_WORD
+    def _prompt_tokens(self, stage: Answers | Adapter) -> float:
+        shots = stage.template.shots
+        passages = stage.shown + (shots.count * shots.passages if shots else 0)
+        asked = TEMPLATE_TOKENS * (1 + (shots.count / 2 if shots else 0))
+        return asked + passages * self.passages(stage.passages)[1] * TOKENS_PER_WORD
 
     def _queries(self, split: str) -> int:
         return self.session.dataset.splits[split]
@@ -163,14 +175,3 @@ class Estimator:
             return json.loads(Path(self.path).read_text())
         except (OSError, ValueError):
             return {}
-
-
-def peak_gb() -> float:
-    """Peak memory of this process so far, in GB.
-
-    On Linux from its own page: `getrusage` begins with the memory of the process that started this one.
-    """
-    status = Path("/proc/self/status")
-    if status.is_file():
-        return int(re.search(r"VmHWM:\s+(\d+) kB", status.read_text())[1]) * 1024 / 1e9
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9

@@ -11,11 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from workbench.component import digest
+from workbench.data import leaks
 from workbench.data.chunking import Chunking
 from workbench.data.dataset import Dataset
-from workbench.errors import InputError
+from workbench.errors import InputError, unknown
 from workbench.evaluation import answers as answer_metrics
 from workbench.experiment import config
+from workbench.experiment.merging import Merging
+from workbench.experiment.shots import FewShot, SolvedQuestions, TrainQuestions
 from workbench.experiment.stages import (
     Adapter,
     AnalyzedPassages,
@@ -32,6 +35,7 @@ from workbench.experiment.stages import (
     RankingStage,
     Repeated,
     Reranked,
+    ScoresStage,
     Stage,
     TextIndex,
     TextRanking,
@@ -42,13 +46,16 @@ from workbench.experiment.stages import (
 from workbench.machine import Machine
 from workbench.models import prompts
 from workbench.models.generator import Generator
-from workbench.models.prompts import Template
+from workbench.models.prompts import Shots, Template
+from workbench.models.training import TrainingSettings
 from workbench.retrieval.dense import Dense
 from workbench.retrieval.embedding import Embedder
 from workbench.retrieval.expansion import Expander
 from workbench.retrieval.fusion import Fusion
 from workbench.retrieval.rerankers.base import PairScorer, Reranker
 from workbench.retrieval.rerankers.cross_encoder import CrossEncoder
+
+LATE = (Answers, ScoresStage, Repeated, Merging)  # stages that come after retrieval and fine-tuning
 
 
 @dataclass(frozen=True)
@@ -95,6 +102,7 @@ class Measured:
         ranking_scores: metrics of the ranking, where the split is judged.
         answer_scores: metrics of `answers`.
         repeated: some of the answers once more, for the configuration that does this for its generator.
+        merging: some of the answers by base, adapter and merged weights, for the configuration that does this for its adapter.
         trained: with every seed, `answers` first; empty where one seed is all, or nothing is trained.
     """
 
@@ -104,11 +112,12 @@ class Measured:
     ranking_scores: RankingScores | None = None
     answer_scores: AnswerScores | None = None
     repeated: Repeated | None = None
+    merging: Merging | None = None
     trained: tuple[Trained, ...] = ()
 
     def stages(self) -> list[Stage]:
         """All stages of the configuration, each after those it reads."""
-        roots = (self.ranking, self.answers, self.ranking_scores, self.answer_scores, self.repeated)
+        roots = (self.ranking, self.answers, self.ranking_scores, self.answer_scores, self.repeated, self.merging)
         again = [one.scores for one in self.trained]
         return list(dict.fromkeys(stage for root in (*roots, *again) if root for stage in closure(root)))
 
@@ -129,6 +138,8 @@ class Measured:
             found["answers"] = self.answers
             if self.answers.adapter:
                 found["adapter"] = self.answers.adapter
+            if self.answers.few_shot:
+                found |= self.answers.few_shot.artifacts()
         return found
 
 
@@ -164,6 +175,7 @@ class Planner:
         self._training: list[str] = []  # embedders whose training is being planned
         self._templates: dict[str, Template] = {}
         self._check_dataset()
+        self._check_leaks()
         for name in self.components.embedders:
             self._encoder(name)
         for name in self.axes.get("prompt", ()):
@@ -219,7 +231,15 @@ class Planner:
         repeats = split == self.settings.dataset.select and configuration.id in self._first_of_generator.values()
         repeated = self._make(Repeated, first.answers) if repeats else None
         several = tuple(trained) if len(trained) > 1 else ()
-        return Measured(configuration, ranking, first.answers, ranked, first.scores, repeated, several)
+        merging = None
+        if first.answers.adapter and split == self.settings.dataset.select and self._shows_merging(configuration):
+            merging = self._make(Merging, first.answers, judgements, self.answer_metrics)
+        return Measured(configuration, ranking, first.answers, ranked, first.scores, repeated, merging, several)
+
+    def _shows_merging(self, configuration: Configuration) -> bool:
+        """Whether it is the first of its generator, those that ask as the adapter was trained before the others."""
+        of_generator = [c for c in self.configurations if c["generator"] == configuration["generator"]]
+        return configuration.id == min(of_generator, key=lambda c: (c.prompt_mismatch, c.id)).id
 
     def seeds(self, generator: Generator) -> range:
         """The seeds a generator is measured with: one where nothing is trained."""
@@ -235,7 +255,11 @@ class Planner:
     def template(self, name: str) -> Template:
         """A prompt template by its name in the file."""
         if name not in self._templates:
-            self._templates[name] = prompts.load(name, self.folder)
+            template = prompts.load(name, self.folder)
+            if template.shots and template.shots.retriever not in (None, *self.components.retrievers):
+                known = unknown("retriever", template.shots.retriever, self.components.retrievers)
+                raise InputError(f"prompt template {name}: shots.retriever: {known}")
+            self._templates[name] = template
         return self._templates[name]
 
     def adapter(self, generator: Generator, seed: int) -> Adapter | None:
@@ -250,8 +274,9 @@ class Planner:
         template = self.template(settings.prompt or base["prompt"])
         shown = settings.passages or base["passages"]
         digest_ = self.dataset.answers_digest(split)
-        arithmetic = self.machine.arithmetic
-        return self._make(Adapter, generator, template, shown, ranking, passages, digest_, seed, arithmetic)
+        arithmetic, dropped = self.machine.arithmetic, self._dropped(settings.leaks)
+        shots = self._few_shot(template, passages, split)
+        return self._make(Adapter, generator, template, shown, ranking, passages, digest_, seed, arithmetic, dropped, shots)
 
     def training_prompt(self, generator: Generator) -> tuple[str, int] | None:
         """Template name and number of passages that a generator's adapter is trained with, or None."""
@@ -279,10 +304,58 @@ class Planner:
 
     @property
     def _trains(self) -> bool:
+        return bool(self._learning)
+
+    @property
+    def _learning(self) -> dict[str, TrainingSettings | Shots]:
+        """What learns from the train split, or shows it in prompts, by its place in the file."""
         named = self.components
-        trained = [named.generators[name].lora for name in self.axes.get("generator", ())]
-        trained += [config.training_of(named.rerankers[name]) for name in self.axes["reranker"] if name != config.NONE]
-        return any(trained) or any(one.train for one in named.embedders.values())
+        found: dict[str, Any] = {
+            f"components.generators.{name}.lora": named.generators[name].lora for name in self.axes.get("generator", ())
+        }
+        found |= {
+            f"components.rerankers.{name}.train": config.training_of(named.rerankers[name])
+            for name in self.axes["reranker"]
+            if name != config.NONE
+        }
+        found |= {f"components.embedders.{name}.train": one.train for name, one in named.embedders.items()}
+        found |= {f"prompt template {name}: shots": self.template(name).shots for name in self._prompts}
+        return {where: settings for where, settings in found.items() if settings}
+
+    @property
+    def _prompts(self) -> list[str]:
+        """Templates that are asked or trained with."""
+        loras = [self.components.generators[name].lora for name in self.axes.get("generator", ())]
+        return [*self.axes.get("prompt", ()), *(lora.prompt for lora in loras if lora and lora.prompt)]
+
+    def _check_leaks(self) -> None:
+        """Refuses training questions that the evaluation asks too, where they are not dropped."""
+        for where, settings in self._learning.items():
+            if settings.leaks == "refuse":
+                leaks.refuse(self.leaks, where, f"{where}.leaks")
+
+    @cached_property
+    def leaks(self) -> list[leaks.Leak]:
+        """Train questions that the selection or the report asks too, or nearly so; none where nothing learns."""
+        data = self.settings.dataset
+        train, *evaluation = (
+            {query.id: query.text for query in self.dataset.split(split)} for split in (data.train, data.select, data.report)
+        )
+        # a split that is trained and selected on is the choice of whoever wrote the file
+        asked = {i: text for questions in evaluation for i, text in questions.items() if i not in train}
+        return leaks.leaks(train, asked)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is left out of trainings and prompts."""
+        dropping = [where for where, settings in self._learning.items() if settings.leaks == "drop"]
+        if not dropping or not self.leaks:
+            return ()
+        n = len(leaks.dropped(self.leaks))
+        return (f"{n} train questions left out that the evaluation asks too, or nearly so: {', '.join(dropping)}",)
+
+    def _dropped(self, policy: leaks.Policy) -> tuple[str, ...]:
+        return leaks.dropped(self.leaks) if policy == "drop" else ()
 
     def _configuration(self, values: dict[str, Any]) -> Configuration:
         varying = [axis for axis, options in self.axes.items() if len(options) > 1] or ["retriever"]
@@ -311,13 +384,21 @@ class Planner:
         if axis == "reranker":
             return None if value == config.NONE else self._with_references(self.components.rerankers[value])
         if axis == "prompt":
-            return self.template(value).settings()
+            return self._resolved_template(self.template(value))
         if axis == "generator":
             generator = self.components.generators[value]
             named = generator.definition()
             lora = self._resolved_lora(generator) if generator.lora else None
             return {"settings": named["settings"], "weights": named["weights"], "lora": lora}
         return value
+
+    def _resolved_template(self, template: Template) -> Any:
+        """Its settings, and what its solved questions come from."""
+        if template.shots is None:
+            return template.settings()
+        base = self._baseline_values
+        retriever = self._resolved_retriever(template.shots.retriever or base["retriever"])
+        return [template.settings(), retriever, self._dropped(template.shots.leaks)]
 
     def _resolved_retriever(self, name: str) -> Any:
         retriever = self.components.retrievers[name]
@@ -341,7 +422,7 @@ class Planner:
             return []
         base = self._baseline_values
         retriever = self._resolved_retriever(training.negatives_from or base["retriever"])
-        return [[training.settings(), retriever, base["chunking"].settings()]]
+        return [[training.settings(), retriever, base["chunking"].settings(), *filter(None, [self._dropped(training.leaks)])]]
 
     def _resolved_lora(self, generator: Generator) -> Any:
         base, lora = self._baseline_values, generator.lora
@@ -349,10 +430,11 @@ class Planner:
         return [
             *several,
             lora.settings(),
-            self.template(lora.prompt or base["prompt"]).settings(),
+            self._resolved_template(self.template(lora.prompt or base["prompt"])),
             lora.passages or base["passages"],
             self._resolved_retriever(lora.distractors or base["retriever"]),
             (lora.chunking or base["chunking"]).settings(),
+            *filter(None, [self._dropped(lora.leaks)]),
         ]
 
     def _make(self, cls: type, *args: Any) -> Any:
@@ -387,10 +469,10 @@ class Planner:
         base, split = self._baseline_values, self.settings.dataset.train
         passages = self._passages(base["chunking"])
         ranking = self._ranking(component.train.negatives_from or base["retriever"], passages, split)
-        judgements = self.dataset.answers_digest(split)
-        return self._make(cls, ranking, passages, judgements, self.settings.seed, self.machine.arithmetic, component)
+        judgements, dropped = self.dataset.answers_digest(split), self._dropped(component.train.leaks)
+        return self._make(cls, ranking, passages, judgements, self.settings.seed, self.machine.arithmetic, dropped, component)
 
-    def _ranking(self, name: str, passages: Passages, split: str) -> RankingStage:
+    def _ranking(self, name: str, passages: Passages | TrainQuestions, split: str) -> RankingStage:
         retriever, depth = self.components.retrievers[name], self.settings.depth
         queries = self.dataset.queries_digest(split)
         if isinstance(retriever, Fusion):
@@ -427,8 +509,8 @@ class Planner:
 
     def _writer(self, expander: Expander) -> Generator:
         """The generator that an expander asks, as long as the expander wants."""
-        named = self.components.generators[expander.generator]
-        return named.model_copy(update={"lora": None, "max_new_tokens": expander.max_new_tokens})
+        named = self.components.generators[expander.generator].untuned()
+        return named.model_copy(update={"max_new_tokens": expander.max_new_tokens})
 
     def trained_reranker(self, reranker: Reranker) -> TrainedReranker | None:
         """The stage that trains a reranker, or None."""
@@ -439,15 +521,30 @@ class Planner:
     def _answers(self, configuration: Configuration, ranking: RankingStage, passages: Passages, seed: int) -> Answers:
         generator = self.components.generators[configuration["generator"]]
         template, arithmetic = self.template(configuration["prompt"]), self.machine.arithmetic
-        adapter = self.adapter(generator, seed)
-        return self._make(Answers, ranking, passages, template, configuration["passages"], generator, adapter, arithmetic)
+        adapter, shots = self.adapter(generator, seed), self._few_shot(template, passages, ranking.split)
+        return self._make(Answers, ranking, passages, template, configuration["passages"], generator, adapter, arithmetic, shots)
+
+    def _few_shot(self, template: Template, passages: Passages, split: str) -> FewShot | None:
+        """How the prompts of a split come by the solved questions their template shows, or None."""
+        shots, train = template.shots, self.settings.dataset.train
+        if shots is None:
+            return None
+        retriever = shots.retriever or self._baseline_values["retriever"]
+        ranking = self._ranking(retriever, passages, train)
+        judgements, dropped = self.dataset.answers_digest(train), self._dropped(shots.leaks)
+        solved = self._make(SolvedQuestions, ranking, passages, shots.passages, judgements, self.settings.seed, dropped)
+        nearest = None
+        if shots.choose == "nearest":
+            questions = self._make(TrainQuestions, train, self.dataset.queries_digest(train))
+            nearest = self._ranking(retriever, questions, split)
+        return FewShot(shots, solved, split, nearest)
 
 
 def _identity(value: Any) -> Any:
     """What makes two arguments of a stage equal: keys of stages, the text of everything else."""
     if isinstance(value, tuple):
         return tuple(map(_identity, value))
-    return value.key if isinstance(value, (Stage, Encoder)) else repr(value)
+    return value.key if isinstance(value, (Stage, Encoder, FewShot)) else repr(value)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from workbench.experiment.estimates import Estimator
 from workbench.experiment.examples import training_examples
 from workbench.experiment.folder import Run
 from workbench.experiment.plan import (
+    LATE,
     Configuration,
     Measured,
     PlannedStage,
@@ -32,12 +33,11 @@ from workbench.experiment.progress import Progress, for_terminal
 from workbench.experiment.results import Result, SeedResult
 from workbench.experiment.searcher import Searcher
 from workbench.experiment.session import Session
-from workbench.experiment.stages import Adapter, Answers, DenseIndex, Passages, Repeated, Reranked, ScoresStage, Stage, TextIndex
+from workbench.experiment.stages import Adapter, DenseIndex, Passages, Reranked, Stage, TextIndex
 from workbench.experiment.store import Store
 from workbench.experiment.writer import RunWriter, new_folder
 from workbench.models.lora import Example
 
-LATE = (Answers, ScoresStage, Repeated)  # stages that come after retrieval and fine-tuning
 FINALISTS = 4  # winner, its untuned twin, runner-up, baseline
 
 
@@ -86,8 +86,8 @@ class Experiment:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What loading the dataset dropped or missed."""
-        return self.session.dataset.notes
+        """What loading the dataset dropped or missed, and what trainings leave out."""
+        return self.session.dataset.notes + self.planner.notes
 
     @cached_property
     def selected_on(self) -> list[Measured]:
@@ -249,7 +249,7 @@ class Experiment:
         name = winner["generator"]
         if name is None or generators[name].lora is None:
             return []
-        bare = generators[name].model_copy(update={"lora": None})
+        bare = generators[name].untuned()
         twins = {n for n in self.planner.axes["generator"] if generators[n] == bare}
         others = [dict(c.values) | {"generator": name} for c in self.configurations]
         return [
@@ -317,7 +317,7 @@ class Experiment:
         passages = stage.passages if isinstance(stage, TextIndex) else stage.embeddings.passages
         return {
             "index": type(stage.retriever if isinstance(stage, TextIndex) else stage.index).__name__,
-            "chunking": passages.chunking.label,
+            "chunking": passages.label,
             "passages": len(self.session.read(passages)),
             "megabytes": round(sum(f["bytes"] for f in manifest["files"].values()) / 1e6, 2),
             "seconds": manifest["seconds"],

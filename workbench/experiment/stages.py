@@ -26,10 +26,11 @@ from workbench.data.dataset import Place, Query
 from workbench.evaluation import answers as answer_metrics
 from workbench.evaluation import rankings as ranking_metrics
 from workbench.experiment import examples
+from workbench.machine import peak_gb
 from workbench.models import lora
 from workbench.models.chat import Message
 from workbench.models.generator import Generation, Generator
-from workbench.models.prompts import Shown, Template
+from workbench.models.prompts import Shot, Shown, Template
 from workbench.models.training import Step, TrainingSettings
 from workbench.retrieval import embedding
 from workbench.retrieval.analyzer import Analyzer, Terms
@@ -47,6 +48,7 @@ from workbench.retrieval.retriever import TextRetriever
 
 if TYPE_CHECKING:
     from workbench.experiment.session import Session
+    from workbench.experiment.shots import FewShot
 
 
 class Stage:
@@ -90,6 +92,11 @@ class Passages(Stage):
     name: ClassVar = "passages"
     chunking: Chunking
     documents_digest: str
+
+    @property
+    def label(self) -> str:
+        """What was cut, for people."""
+        return self.chunking.label
 
     def settings(self) -> dict[str, Any]:
         return {"chunking": self.chunking.definition(), "documents": self.documents_digest}
@@ -139,13 +146,17 @@ class PassageTable:
 
 @dataclass(frozen=True, eq=False)
 class TrainedOnRankings(Stage):
-    """Base of trainings that tell the right passage from the best wrong ones of a ranking of the train split."""
+    """Base of trainings that tell the right passage from the best wrong ones of a ranking of the train split.
+
+    `dropped` are ids of train questions left out, since the evaluation asks them too.
+    """
 
     ranking: RankingStage
     passages: Passages
     answers_digest: str
     seed: int
     arithmetic: str
+    dropped: tuple[str, ...]
 
     @property
     def training(self) -> RankedTraining:
@@ -170,16 +181,21 @@ class TrainedOnRankings(Stage):
             "judgements": self.answers_digest,
             "seed": self.seed,
             "arithmetic": self.arithmetic,
-        }
+        } | left_out(self.dropped)
 
     def compute(self, folder: Path, session: Session) -> dict[str, Any]:
         chosen = examples.ranked_examples(self, session)
         with training_progress(session, f"training the {self.name}", self.training, len(chosen)) as progress:
             self.train(chosen, session.machine, self.seed, folder, session.store.work(self.key), progress)
-        return {"examples": len(chosen), "tokens": progress.tokens}
+        return {"examples": len(chosen), "tokens": progress.tokens} | left_out(self.dropped)
 
     def read(self, folder: Path, session: Session) -> Path:
         return folder
+
+
+def left_out(dropped: Sequence[str]) -> dict[str, Any]:
+    """What a training's definition and facts say of questions left out; nothing where none was, so that older keys stay."""
+    return {"dropped": list(dropped)} if dropped else {}
 
 
 @dataclass(frozen=True, eq=False)
@@ -582,7 +598,7 @@ def _pairs(queries: Sequence[str], texts: Sequence[Sequence[str]]) -> list[Pair]
 
 @dataclass(frozen=True, eq=False)
 class Adapter(Stage):
-    """Train split -> LoRA weights, with the prompt template they were trained in."""
+    """Train split -> LoRA weights, with the prompt template they were trained in and where they come from."""
 
     name: ClassVar = "adapter"
     generator: Generator
@@ -593,9 +609,11 @@ class Adapter(Stage):
     answers_digest: str
     seed: int
     arithmetic: str
+    dropped: tuple[str, ...]
+    few_shot: FewShot | None
 
     def inputs(self) -> tuple[Stage, ...]:
-        return (self.ranking, self.passages)
+        return (self.ranking, self.passages, *(self.few_shot.inputs() if self.few_shot else ()))
 
     def settings(self) -> dict[str, Any]:
         return {
@@ -606,16 +624,31 @@ class Adapter(Stage):
             "answers": self.answers_digest,
             "seed": self.seed,
             "arithmetic": self.arithmetic,
-        }
+        } | left_out(self.dropped)
 
     def compute(self, folder: Path, session: Session) -> dict[str, Any]:
         settings = self.generator.lora
         chosen = examples.training_examples(self, session)
         (folder / "prompt.json").write_text(json.dumps(self.template.model_dump(), indent=1, ensure_ascii=False))
-        with training_progress(session, "fine-tuning", settings, len(chosen)) as progress:
+        (folder / "origin.json").write_text(json.dumps(self._origin(chosen, session), indent=1))
+        apart = len(lora.held_back(settings, len(chosen), self.seed))
+        with training_progress(session, "fine-tuning", settings, len(chosen) - apart) as progress:
             work = session.store.work(self.key)
-            lora.train(settings, self.generator.model, chosen, session.machine, self.seed, folder, work, progress)
-        return {"examples": len(chosen), "tokens": progress.tokens}
+            read = lora.train(settings, self.generator.model, chosen, session.machine, self.seed, folder, work, progress)
+        facts = {"examples": len(chosen), "tokens": progress.tokens, "tokens_read": read, "peak_gb": round(peak_gb(), 2)}
+        return facts | ({"held_back": apart} if apart else {}) | left_out(self.dropped)
+
+    def _origin(self, chosen: Sequence[lora.Example], session: Session) -> dict[str, Any]:
+        """Digests of what the adapter was made from."""
+        return {
+            "base": self.generator.definition()["weights"],
+            "template": digest(self.template.definition()),
+            "documents": session.dataset.documents_digest,
+            "queries": session.dataset.queries_digest(self.ranking.split),
+            "judgements": self.answers_digest,
+            "examples": digest([[one.messages, one.answer] for one in chosen]),
+            "seed": self.seed,
+        }
 
     def read(self, folder: Path, session: Session) -> Path:
         return folder
@@ -678,9 +711,11 @@ class Answers(Stage):
     generator: Generator
     adapter: Adapter | None
     arithmetic: str
+    few_shot: FewShot | None
 
     def inputs(self) -> tuple[Stage, ...]:
-        return (self.ranking, self.passages, *([self.adapter] if self.adapter else []))
+        shots = self.few_shot.inputs() if self.few_shot else ()
+        return (self.ranking, self.passages, *([self.adapter] if self.adapter else []), *shots)
 
     def settings(self) -> dict[str, Any]:
         return {
@@ -700,13 +735,21 @@ class Answers(Stage):
         """The prompts of the split, in the order of its queries."""
         queries = session.dataset.split(self.ranking.split)
         rows = session.read(self.ranking).rows()
-        return [self.prompted(query.id, query.text, ids, session) for query, (ids, _) in zip(queries, rows, strict=True)]
+        shots = self.few_shot.of_split(session) if self.few_shot else [()] * len(queries)
+        return [
+            self.prompted(query.id, query.text, ids, session, solved)
+            for query, (ids, _), solved in zip(queries, rows, shots, strict=True)
+        ]
 
-    def prompted(self, query_id: str, question: str, ranked: np.ndarray, session: Session) -> Prompted:
-        """The prompt of one question on the best of its ranked passages."""
+    def prompted(
+        self, query_id: str, question: str, ranked: np.ndarray, session: Session, shots: Sequence[Shot] | None = None
+    ) -> Prompted:
+        """The prompt of one question on the best of its ranked passages; the solved questions it shows are found if not given."""
         passages = session.read(self.passages)
         numbers = tuple(int(n) for n in ranked[: self.shown])
-        return Prompted(query_id, numbers, self.template.fill(question, [passages.shown(n) for n in numbers]))
+        if shots is None:
+            shots = self.few_shot.of_question(question, session) if self.few_shot else ()
+        return Prompted(query_id, numbers, self.template.fill(question, [passages.shown(n) for n in numbers], shots))
 
     def compute(self, folder: Path, session: Session) -> dict[str, Any]:
         prompts = self.prompts(session)

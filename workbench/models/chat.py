@@ -58,11 +58,11 @@ def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_model(model: str, machine: Machine, adapter: Path | None = None) -> PreTrainedModel:
+def load_model(model: str, machine: Machine, adapter: Path | None = None, merge: bool = True) -> PreTrainedModel:
     """Weights in the machine's precision, on its device.
 
     An adapter is merged in float32 before rounding, W + (alpha / rank) B A (Hu et al. 2021, arXiv:2106.09685, section
-    4.1): one rounding instead of two, and no extra matrix products while generating.
+    4.1): one rounding instead of two, and no extra matrix products while generating. Unmerged it stays beside the weights.
 
     Raises:
         InputError: the weights cannot be read, or the adapter belongs to another model.
@@ -85,7 +85,8 @@ def load_model(model: str, machine: Machine, adapter: Path | None = None) -> Pre
 
         _check_base(model, adapter)
         with quiet_transformers():
-            loaded = PeftModel.from_pretrained(loaded, adapter).merge_and_unload().to(precision)
+            adapted = PeftModel.from_pretrained(loaded, adapter)
+            loaded = (adapted.merge_and_unload() if merge else adapted.get_base_model()).to(precision)
     return loaded.to(machine.device).eval()
 
 

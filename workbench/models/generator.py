@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from workbench import weights
 from workbench.component import Component
@@ -34,22 +34,35 @@ class Generator(Component):
     Attributes:
         model: weights source (see `workbench.weights`).
         lora: how to fine-tune it on the train split; None: the model as it is.
+        merge: whether the adapter is added to the weights, or kept beside them.
         max_new_tokens: longest answer in tokens.
     """
 
     libraries: ClassVar = ("torch", "transformers")
     references: ClassVar = ("model", "lora")
+    added: ClassVar = ("merge",)
 
     model: str
     lora: Lora | None = None
+    merge: bool = True
     max_new_tokens: int = Field(default=32, ge=1)
+
+    @model_validator(mode="after")
+    def _merging_needs_an_adapter(self) -> Generator:
+        if not self.merge and self.lora is None:
+            raise ValueError("merge: false means nothing without lora; give lora, or leave merge out")
+        return self
+
+    def untuned(self) -> Generator:
+        """The same model without its adapter."""
+        return self.model_copy(update={"lora": None, "merge": True})
 
     def definition(self) -> dict[str, Any]:
         """Adds the digest of the weights, which stands for their name and place."""
         return super().definition() | {"weights": weights.digest(self.model)}
 
     def load(self, machine: Machine, adapter: Path | None = None) -> LoadedGenerator:
-        """The model in memory, its adapter (a folder written by `models.lora.train`) merged into the weights."""
+        """The model in memory, with its adapter (a folder written by `models.lora.train`)."""
         return LoadedGenerator(self, machine, adapter)
 
 
@@ -77,7 +90,7 @@ class LoadedGenerator:
         self.settings = settings
         self.machine = machine
         self.tokenizer = load_tokenizer(settings.model)
-        self.model = load_model(settings.model, machine, adapter)
+        self.model = load_model(settings.model, machine, adapter, settings.merge)
         self.context = self.model.config.max_position_embeddings
         self.stepwise = attention.stepwise(self.model.config)
 
@@ -154,6 +167,15 @@ class LoadedGenerator:
                 chosen = logits.gather(1, torch.tensor(text, device=logits.device)[:, None])[:, 0]
                 found.append(float((chosen - logits.logsumexp(1)).mean()))
         return found
+
+    def first_logits(self, messages: Sequence[Message]) -> list[float]:
+        """Logits of every word as the first token of the answer to a conversation."""
+        import torch
+
+        ids, mask = left_padded([self.encode(messages)], len(self.encode(messages)), self.machine.device)
+        with torch.inference_mode():
+            self.model.set_attn_implementation("sdpa")
+            return self.model(input_ids=ids, attention_mask=mask, logits_to_keep=1).logits[0, -1].float().tolist()
 
     def _decode(self, prompt_tokens: int, ids: list[int]) -> Generation:
         finished = bool(ids) and ids[-1] == self.tokenizer.eos_token_id

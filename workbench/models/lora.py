@@ -1,31 +1,45 @@
 """LoRA fine-tuning of a generator (Hu et al. 2021, arXiv:2106.09685), with peft.
 
 The loss covers the answer's tokens alone, and logits are computed for them alone: rows are padded on the left, so
-that all answers of a batch end in its last columns. On one kind of machine a training gives the same tensors to the
-bit, whether it ran through or was resumed from a checkpoint.
+that all answers of a batch end in its last columns. The examples of a step go through the model in micro-batches of like
+length, and their gradients are added up, so that a step is the same whatever fits into memory. On one kind of machine a
+training gives the same tensors to the bit, whether it ran through or was resumed from a checkpoint.
 """
 
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from workbench.data.chunking import Chunking
+from workbench.errors import InputError, unknown
 from workbench.machine import Machine
 from workbench.models.chat import Message, base_name, encode_chat, left_padded, load_model, load_tokenizer
-from workbench.models.training import LOSSES, Step, Training, TrainingSettings, write_losses
+from workbench.models.training import (
+    HELD_BACK,
+    LOSSES,
+    Step,
+    Training,
+    TrainingSettings,
+    Watch,
+    write_held_back,
+    write_losses,
+)
 from workbench.quiet import quiet_transformers
 
 if TYPE_CHECKING:
     import torch
     from peft import PeftModel
+    from transformers import PreTrainedModel
 
+ALL_LINEAR = "all-linear"
 MICRO_TOKENS = 600  # padded tokens of one forward pass: no slower than 1,200, and 1 GB less
 EAGER_UP_TO = 512  # tokens: on a CPU eager attention is quicker backwards, but its memory grows with their square
 
@@ -36,21 +50,45 @@ class Lora(TrainingSettings):
     Attributes:
         rank: rank of the update.
         alpha: scale of the update is alpha / rank; default: twice the rank.
+        target_modules: layers that get an update: ``all-linear``, or names with spaces between, e.g. ``q_proj v_proj``.
         prompt: template the examples are written in; default: the baseline's.
         chunking: how documents are cut for the examples; default: the baseline's.
         passages: passages shown in an example; default: the baseline's.
         distractors: retriever whose best wrong passages are shown beside the right one; default: the baseline's.
+        without_gold: share of the examples with an answer that are shown without the passage that holds it, and ask for the
+            abstention: so a model learns not to answer from elsewhere.
+        held_back: share of the examples, chosen by the seed, that the loss is measured on instead of learned from.
+        evaluate_every: steps between two such measurements; the weights with the lowest loss are kept.
+        patience: measurements without a new lowest loss after which the training ends.
     """
 
     libraries: ClassVar = ("torch", "transformers", "peft")
-    references: ClassVar = ("prompt", "chunking", "passages", "distractors", "checkpoint_every")
+    references: ClassVar = (*TrainingSettings.references, "prompt", "chunking", "passages", "distractors")
+    added: ClassVar = (*TrainingSettings.added, "target_modules", "without_gold", "held_back", "evaluate_every", "patience")
 
     rank: int = Field(default=16, ge=1)
     alpha: int | None = Field(default=None, ge=1)
+    target_modules: str = ALL_LINEAR
     prompt: str | None = None
     chunking: Chunking | None = None
     passages: int | None = Field(default=None, ge=1)
     distractors: str | None = None
+    without_gold: float = Field(default=0.0, ge=0, lt=1)
+    held_back: float = Field(default=0.0, ge=0, lt=1)
+    evaluate_every: int = Field(default=20, ge=1)
+    patience: int = Field(default=3, ge=1)
+
+    @model_validator(mode="after")
+    def _nothing_is_ignored(self) -> Lora:
+        for name in ("evaluate_every", "patience"):
+            if not self.held_back and getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name} means nothing while held_back is 0; give held_back, e.g. 0.1")
+        return self
+
+    @property
+    def watch(self) -> Watch | None:
+        """When to look at what was held back."""
+        return Watch(self.evaluate_every, self.patience) if self.held_back else None
 
 
 @dataclass(frozen=True)
@@ -70,7 +108,7 @@ def train(
     folder: Path,
     work: Path,
     on_step: Callable[[Step, int], None],
-) -> None:
+) -> int:
     """Trains an adapter and writes it into an empty folder.
 
     Args:
@@ -79,14 +117,40 @@ def train(
         examples: training examples, at least one.
         machine: where to compute.
         seed: of the initial weights and of the order of examples.
-        folder: receives ``adapter_model.safetensors``, ``adapter_config.json`` and ``training.csv``.
+        folder: receives ``adapter_model.safetensors``, ``adapter_config.json``, ``training.csv``, and ``held_back.csv`` where
+            examples are held back.
         work: kept between calls; holds the last checkpoint, from which a training goes on.
         on_step: called after each step with it and the number of all steps; a KeyboardInterrupt from it leaves a checkpoint.
+
+    Returns:
+        Tokens that the steps of this call read, without padding.
+
+    Raises:
+        InputError: the model has no layer of a name in `target_modules`, or nothing is left to learn from.
     """
     training = _LoraTraining(settings, model, examples, machine, seed)
     training.run(work, on_step)
     save_adapter(training.model, model, folder)
     write_losses(training.steps, folder / LOSSES)
+    if training.watch:
+        write_held_back(training.held_back, folder / HELD_BACK)
+    return training.tokens
+
+
+def held_back(settings: Lora, n: int, seed: int) -> set[int]:
+    """Positions of the examples that are not learned from, of n; at least one where there is a share.
+
+    Raises:
+        InputError: none is left to learn from.
+    """
+    if not settings.held_back:
+        return set()
+    count = max(1, round(n * settings.held_back))
+    if count >= n:
+        raise InputError(
+            f"lora.held_back: received {settings.held_back}, which leaves none of {n} examples to learn from; lower it"
+        )
+    return set(random.Random(f"held back {seed}").sample(range(n), count))
 
 
 class _LoraTraining(Training):
@@ -96,34 +160,50 @@ class _LoraTraining(Training):
 
         tokenizer = load_tokenizer(model)
         self.machine = machine
-        self.rows = [_tokenized(tokenizer, example) for example in examples]
+        self.tokens = 0
+        apart = held_back(settings, len(examples), seed)
+        rows = [_tokenized(tokenizer, example) for example in examples]
+        self.rows = [row for i, row in enumerate(rows) if i not in apart]
+        self.held_rows = [row for i, row in enumerate(rows) if i in apart]
         torch.manual_seed(seed)
+        base = load_model(model, machine)
         config = LoraConfig(
             r=settings.rank,
             lora_alpha=settings.alpha or 2 * settings.rank,
-            target_modules="all-linear",
+            target_modules=_target_modules(settings, base),
             lora_dropout=0.0,
             task_type="CAUSAL_LM",
         )
-        base = load_model(model, machine)
         with quiet_transformers():
             self.model: PeftModel = get_peft_model(base, config).train()
-        super().__init__(settings, len(examples), seed, [p for p in self.model.parameters() if p.requires_grad])
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        super().__init__(settings, len(self.rows), seed, trained, settings.watch)
 
     def backward(self, examples: Sequence[int]) -> tuple[float, int]:
         rows = [self.rows[i] for i in examples]
         answer_tokens = sum(len(answer) for _, answer in rows)
         loss, tokens = 0.0, 0
         for micro in micro_batches(rows):
-            width = max(len(prompt) + len(answer) for prompt, answer in micro)
-            quick = self.machine.device == "cpu" and width <= EAGER_UP_TO
-            self.model.base_model.model.set_attn_implementation("eager" if quick else "sdpa")
-            with _mixed_precision(self.model, self.machine):
-                part = answer_loss(self.model, micro, self.machine.device) / answer_tokens
+            part = self._loss(micro) / answer_tokens
             part.backward()
             loss += part.item()
-            tokens += len(micro) * width
+            tokens += len(micro) * _width(micro)
+        self.tokens += sum(len(prompt) + len(answer) for prompt, answer in rows)
         return loss, tokens
+
+    def held_back_loss(self) -> float:
+        import torch
+
+        with torch.no_grad():
+            loss = sum(self._loss(micro).item() for micro in micro_batches(self.held_rows))
+        return loss / sum(len(answer) for _, answer in self.held_rows)
+
+    def _loss(self, rows: Sequence[Row]) -> torch.Tensor:
+        """`answer_loss` of one micro-batch, with the attention that is quicker for its length."""
+        quick = self.machine.device == "cpu" and _width(rows) <= EAGER_UP_TO
+        self.model.base_model.model.set_attn_implementation("eager" if quick else "sdpa")
+        with _mixed_precision(self.model, self.machine):
+            return answer_loss(self.model, rows, self.machine.device)
 
     def state(self) -> dict[str, torch.Tensor]:
         return {name: p for name, p in self.model.state_dict().items() if "lora_" in name}
@@ -146,6 +226,24 @@ def _mixed_precision(model: PeftModel, machine: Machine) -> Iterator[None]:
         yield
 
 
+def _target_modules(settings: Lora, base: PreTrainedModel) -> str | list[str]:
+    """What peft is told to adapt.
+
+    Raises:
+        InputError: a name that no linear layer has.
+    """
+    import torch
+
+    if settings.target_modules == ALL_LINEAR:
+        return ALL_LINEAR
+    linear = {name.rpartition(".")[2] for name, module in base.named_modules() if isinstance(module, torch.nn.Linear)}
+    wanted = settings.target_modules.split()
+    for name in wanted:
+        if name not in linear:
+            raise unknown("layer in lora.target_modules", name, [ALL_LINEAR, *linear])
+    return wanted
+
+
 def _tokenized(tokenizer: Any, example: Example) -> tuple[list[int], list[int]]:
     answer = tokenizer(example.answer, add_special_tokens=False)["input_ids"]
     return encode_chat(tokenizer, example.messages), [*answer, tokenizer.eos_token_id]
@@ -165,11 +263,15 @@ def micro_batches(rows: Sequence[Row]) -> Iterator[list[Row]]:
     yield batch
 
 
+def _width(rows: Sequence[Row]) -> int:
+    return max(len(prompt) + len(answer) for prompt, answer in rows)
+
+
 def answer_loss(model: Any, rows: Sequence[Row], device: str) -> torch.Tensor:
     """Sum of the cross-entropies of all answer tokens, in nats."""
     import torch
 
-    width = max(len(prompt) + len(answer) for prompt, answer in rows)
+    width = _width(rows)
     kept = max(len(answer) for _, answer in rows)
     ids, mask = left_padded([prompt + answer for prompt, answer in rows], width, device)
     positions = (mask.cumsum(1) - 1).clamp(min=0)

@@ -6,12 +6,13 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 from string import Formatter
-from typing import NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import yaml
-from pydantic import field_validator
+from pydantic import Field, field_validator
 
 from workbench.component import Component, build
+from workbench.data.leaks import Policy
 from workbench.errors import InputError, unknown
 from workbench.models.chat import Message
 
@@ -27,6 +28,42 @@ class Shown(NamedTuple):
     text: str
 
 
+class Shot(NamedTuple):
+    """A solved question that is shown before the one asked.
+
+    Attributes:
+        question: as asked.
+        passages: as shown with it.
+        answer: None: the passages do not hold it.
+        number: of the passage that holds the answer, from 1; None without one.
+    """
+
+    question: str
+    passages: tuple[Shown, ...]
+    answer: str | None
+    number: int | None
+
+
+class Shots(Component):
+    """Which solved questions of the train split a template shows (few-shot: Brown et al. 2020, arXiv:2005.14165).
+
+    Attributes:
+        count: how many.
+        choose: ``nearest`` to the question, nearest last; or ``fixed``: the same for all, drawn by the seed.
+        passages: shown with each.
+        retriever: finds the nearest questions, and the wrong passages; default: the baseline's.
+        leaks: ``refuse`` training questions that the evaluation asks too, or ``drop`` them.
+    """
+
+    references: ClassVar = ("retriever", "leaks")
+
+    count: int = Field(default=2, ge=1)
+    choose: Literal["nearest", "fixed"] = "nearest"
+    passages: int = Field(default=1, ge=1)
+    retriever: str | None = None
+    leaks: Policy = "refuse"
+
+
 class Template(Component):
     """A prompt template.
 
@@ -38,7 +75,11 @@ class Template(Component):
         fold: whether each run of white space in a passage is shown as one space: fewer tokens, but code loses its lines.
         abstention: what the generator is told to say when the passages do not hold the answer.
         citations: whether answers end with passage numbers in brackets, which metrics do not read.
+        order: ``best last`` puts the best passage next to the question; it keeps its number 1.
+        shots: solved questions shown before the one asked, as turns of the conversation; None: none.
     """
+
+    added: ClassVar = ("order", "shots")
 
     system: str = ""
     user: str
@@ -47,6 +88,8 @@ class Template(Component):
     fold: bool = True
     abstention: str
     citations: bool = False
+    order: Literal["best first", "best last"] = "best first"
+    shots: Shots | None = None
 
     @field_validator("user", "passage")
     @classmethod
@@ -70,14 +113,26 @@ class Template(Component):
             raise ValueError("the abstention phrase is empty; say what the generator answers when the passages do not help")
         return value
 
-    def fill(self, question: str, passages: Sequence[Shown]) -> list[Message]:
-        """The conversation that asks `question` on `passages`, in their order."""
-        shown = self.separator.join(
+    def settings(self) -> dict[str, Any]:
+        """As of any component; of the shots what defines them."""
+        return super().settings() | ({"shots": self.shots.settings()} if self.shots else {})
+
+    def fill(self, question: str, passages: Sequence[Shown], shots: Sequence[Shot] = ()) -> list[Message]:
+        """The conversation that asks `question` on `passages` (best first), after the solved questions in their order."""
+        turns = [{"role": "system", "content": self.system}] if self.system else []
+        for shot in shots:
+            turns.append({"role": "user", "content": self._asked(shot.question, shot.passages)})
+            turns.append({"role": "assistant", "content": self.target(shot.answer, shot.number)})
+        return [*turns, {"role": "user", "content": self._asked(question, passages)}]
+
+    def _asked(self, question: str, passages: Sequence[Shown]) -> str:
+        shown = [
             self.passage.format(number=number, title=passage.title, text=self._shown(passage.text))
             for number, passage in enumerate(passages, 1)
-        )
-        turns = [{"role": "system", "content": self.system}] if self.system else []
-        return [*turns, {"role": "user", "content": self.user.format(passages=shown, question=question)}]
+        ]
+        if self.order == "best last":
+            shown.reverse()
+        return self.user.format(passages=self.separator.join(shown), question=question)
 
     def _shown(self, text: str) -> str:
         return " ".join(text.split()) if self.fold else text

@@ -1,5 +1,8 @@
 """The loop every training here shares: steps with warm-up and decay, checkpoints to go on from, losses written down.
 
+Where examples are held back, the loss on them is measured every so many steps, the weights with the lowest are kept, and a
+training that no longer gets better ends.
+
 On one kind of machine a training gives the same tensors to the bit, whether it ran through or was resumed.
 """
 
@@ -18,12 +21,14 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import Field
 
 from workbench.component import Component
+from workbench.data.leaks import Policy
 
 if TYPE_CHECKING:
     import torch
 
 CHECKPOINT = "checkpoint.pt"
 LOSSES = "training.csv"
+HELD_BACK = "held_back.csv"
 
 
 class TrainingSettings(Component):
@@ -31,19 +36,24 @@ class TrainingSettings(Component):
 
     Attributes:
         epochs: passes over the training examples.
-        learning_rate: peak of AdamW's; it rises over the first tenth of the steps and falls to zero as a cosine.
+        learning_rate: peak of AdamW's; it rises over the first steps and falls to zero as a cosine.
+        warm_up: share of the steps over which it rises.
         batch_size: examples per optimiser step.
         examples: at most so many training examples; default: all.
         checkpoint_every: steps between checkpoints; not part of the key, since resuming changes nothing.
+        leaks: ``refuse`` training questions that the evaluation asks too, or ``drop`` them; which are dropped is in the key.
     """
 
-    references: ClassVar = ("checkpoint_every",)
+    references: ClassVar = ("checkpoint_every", "leaks")
+    added: ClassVar = ("warm_up",)
 
     epochs: int = Field(default=1, ge=1)
     learning_rate: float = Field(default=3e-4, gt=0)
+    warm_up: float = Field(default=0.1, ge=0, lt=1)
     batch_size: int = Field(default=8, ge=1)
     examples: int | None = Field(default=None, ge=1)
     checkpoint_every: int = Field(default=10, ge=1)
+    leaks: Policy = "refuse"
 
 
 @dataclass(frozen=True)
@@ -56,10 +66,42 @@ class Step:
     tokens: int
 
 
+@dataclass(frozen=True)
+class Evaluation:
+    """Mean loss on the examples held back, after a step (0: before the first)."""
+
+    step: int
+    loss: float
+
+
+@dataclass(frozen=True)
+class Watch:
+    """How often the loss on what was held back is measured, and after how many times without a new best a training ends."""
+
+    every: int
+    patience: int
+
+    def due(self, step: int, total: int) -> bool:
+        """Whether to measure after a step."""
+        return step % self.every == 0 or step == total
+
+    def over(self, found: Sequence[Evaluation]) -> bool:
+        """Whether the best lies so far back that the training ends."""
+        best = min(range(len(found)), key=lambda i: found[i].loss)
+        return len(found) - 1 - best >= self.patience
+
+
 class Training(ABC):
     """A training between two steps. A subclass knows the model and its loss."""
 
-    def __init__(self, settings: TrainingSettings, n: int, seed: int, parameters: Sequence[torch.nn.Parameter]) -> None:
+    def __init__(
+        self,
+        settings: TrainingSettings,
+        n: int,
+        seed: int,
+        parameters: Sequence[torch.nn.Parameter],
+        watch: Watch | None = None,
+    ) -> None:
         """Begins.
 
         Args:
@@ -67,17 +109,25 @@ class Training(ABC):
             n: number of examples, at least one.
             seed: of their order.
             parameters: what is trained.
+            watch: when to call `held_back_loss`; None: never, and the last weights are kept.
         """
         import torch
 
         self.settings = settings
+        self.watch = watch
         self.order = epochs_order(n, settings, seed)
         self.steps: list[Step] = []
+        self.held_back: list[Evaluation] = []
+        self.best: dict[str, torch.Tensor] | None = None  # the weights with the lowest loss on what was held back
         self.optimizer = torch.optim.AdamW(parameters, weight_decay=0.0)
 
     @abstractmethod
     def backward(self, examples: Sequence[int]) -> tuple[float, int]:
         """Adds the gradients of one step's examples; returns their mean loss and the padded tokens read."""
+
+    def held_back_loss(self) -> float:
+        """Mean loss on the examples held back; called where there is a `watch`."""
+        raise NotImplementedError
 
     @abstractmethod
     def state(self) -> dict[str, torch.Tensor]:
@@ -88,7 +138,7 @@ class Training(ABC):
         """Takes tensors that `state` gave."""
 
     def run(self, work: Path, on_step: Callable[[Step, int], None]) -> None:
-        """Trains to the end, from the last checkpoint if there is one.
+        """Trains to the end, from the last checkpoint if there is one; leaves the best weights where there is a `watch`.
 
         Args:
             work: kept between calls; holds the last checkpoint.
@@ -96,19 +146,35 @@ class Training(ABC):
         """
         self._resume(work / CHECKPOINT)
         total = len(self.order)
-        while len(self.steps) < total:
+        self._look()
+        while len(self.steps) < total and not (self.watch and self.watch.over(self.held_back)):
             done = self._step()
+            looked = self._look()
             try:
                 on_step(done, total)
             except KeyboardInterrupt:  # between two steps: nothing of the training is lost
                 self._checkpoint(work / CHECKPOINT)
                 raise
-            if done.step % self.settings.checkpoint_every == 0 and done.step < total:
+            if (looked or done.step % self.settings.checkpoint_every == 0) and done.step < total:
                 self._checkpoint(work / CHECKPOINT)
+        if self.best is not None:
+            self.restore(self.best)
+
+    def _look(self) -> bool:
+        """Measures the loss on what was held back where that is due after this step; whether it was."""
+        step = len(self.steps)
+        known = bool(self.held_back) and self.held_back[-1].step == step
+        if self.watch is None or known or not self.watch.due(step, len(self.order)):
+            return False
+        loss = self.held_back_loss()
+        if not self.held_back or loss < min(one.loss for one in self.held_back):
+            self.best = {name: tensor.detach().clone() for name, tensor in self.state().items()}
+        self.held_back.append(Evaluation(step, loss))
+        return True
 
     def _step(self) -> Step:
         done = len(self.steps)
-        rate = learning_rate(self.settings.learning_rate, done, len(self.order))
+        rate = learning_rate(self.settings.learning_rate, done, len(self.order), self.settings.warm_up)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         loss, tokens = self.backward(self.order[done])
@@ -122,8 +188,9 @@ class Training(ABC):
         import torch
 
         temporary = path.with_suffix(f".{os.getpid()}")
+        watched = {"held_back": [vars(one) for one in self.held_back], "best": self.best}
         steps = [vars(step) for step in self.steps]
-        torch.save({"model": self.state(), "optimizer": self.optimizer.state_dict(), "steps": steps}, temporary)
+        torch.save({"model": self.state(), "optimizer": self.optimizer.state_dict(), "steps": steps} | watched, temporary)
         temporary.rename(path)
 
     def _resume(self, path: Path) -> None:
@@ -139,6 +206,8 @@ class Training(ABC):
         self.restore(saved["model"])
         self.optimizer.load_state_dict(saved["optimizer"])
         self.steps = [Step(**step) for step in saved["steps"]]
+        self.held_back = [Evaluation(**one) for one in saved.get("held_back", [])]
+        self.best = saved.get("best")
 
 
 def epochs_order(n: int, settings: TrainingSettings, seed: int) -> list[list[int]]:
@@ -152,9 +221,9 @@ def epochs_order(n: int, settings: TrainingSettings, seed: int) -> list[list[int
     return steps
 
 
-def learning_rate(peak: float, step: int, total: int) -> float:
-    """Rate of a step (from 0): linear warm-up over the first tenth, then a cosine to zero (Loshchilov and Hutter 2017)."""
-    warmup = max(1, total // 10)
+def learning_rate(peak: float, step: int, total: int, warm_up: float = 0.1) -> float:
+    """Rate of a step (from 0): linear warm-up over a share of them, then a cosine to zero (Loshchilov and Hutter 2017)."""
+    warmup = max(1, int(total * warm_up))
     if step < warmup:
         return peak * (step + 1) / warmup
     return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
@@ -166,3 +235,11 @@ def write_losses(steps: Sequence[Step], path: Path) -> None:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["step", "loss", "learning_rate", "tokens"])
         writer.writerows([s.step, f"{s.loss:.6f}", f"{s.learning_rate:.8f}", s.tokens] for s in steps)
+
+
+def write_held_back(found: Sequence[Evaluation], path: Path) -> None:
+    """``step,loss`` of the examples held back."""
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["step", "loss"])
+        writer.writerows([one.step, f"{one.loss:.6f}"] for one in found)

@@ -27,7 +27,7 @@ class RankedTraining(TrainingSettings):
     """
 
     libraries: ClassVar = ("torch", "transformers")
-    references: ClassVar = ("checkpoint_every", "negatives_from")
+    references: ClassVar = (*TrainingSettings.references, "negatives_from")
 
     negatives: int = Field(default=7, ge=1)
     negatives_from: str | None = None

@@ -1,0 +1,142 @@
+"""Few-shot prompts: which solved train questions a prompt shows, found by ranking the train split's questions.
+
+A train question is ranked like a passage, by any retriever. So a question that nobody asked before gets its neighbours by
+the function that ranked them for the measured ones.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import pyarrow as pa
+
+from workbench.component import digest
+from workbench.data import tables
+from workbench.data.chunking import PASSAGES
+from workbench.experiment.examples import Solved, solved_questions
+from workbench.experiment.stages import Passages, PassageTable, RankingStage, Stage, left_out
+from workbench.models.prompts import Shot, Shots
+
+if TYPE_CHECKING:
+    from workbench.experiment.session import Session
+
+
+@dataclass(frozen=True, eq=False)
+class TrainQuestions(Stage):
+    """Questions of the train split, as passages: what retrievers find neighbours among."""
+
+    name: ClassVar = "questions"
+    split: str
+    queries_digest: str
+
+    @property
+    def label(self) -> str:
+        """What an index over them holds, for people."""
+        return f"questions of {self.split}"
+
+    def settings(self) -> dict[str, Any]:
+        return {"queries": self.queries_digest}
+
+    def compute(self, folder: Path, session: Session) -> dict[str, Any]:
+        queries = session.dataset.split(self.split)
+        rows = [{"doc_id": q.id, "start": 0, "end": len(q.text), "title": "", "text": q.text} for q in queries]
+        tables.write(folder / "questions.arrow", pa.Table.from_pylist(rows, PASSAGES))
+        return {"questions": len(rows)}
+
+    def read(self, folder: Path, session: Session) -> PassageTable:
+        return PassageTable(tables.read(folder / "questions.arrow"))
+
+
+@dataclass(frozen=True, eq=False)
+class SolvedQuestions(Stage):
+    """Train questions with passages and answer, in an order drawn by the seed."""
+
+    name: ClassVar = "shots"
+    ranking: RankingStage
+    passages: Passages
+    shown: int
+    answers_digest: str
+    seed: int
+    dropped: tuple[str, ...]
+
+    def inputs(self) -> tuple[Stage, ...]:
+        return (self.ranking, self.passages)
+
+    def settings(self) -> dict[str, Any]:
+        own = {"passages": self.shown, "judgements": self.answers_digest, "seed": self.seed}
+        return own | left_out(self.dropped)
+
+    def compute(self, folder: Path, session: Session) -> dict[str, Any]:
+        solved = solved_questions(self.ranking, self.passages, self.shown, self.seed, session, self.dropped)
+        random.Random(f"shots {self.seed}").shuffle(solved)
+        with (folder / "shots.jsonl").open("w", encoding="utf-8") as file:
+            file.writelines(json.dumps(one._asdict(), ensure_ascii=False) + "\n" for one in solved)
+        return {"questions": len(solved)} | left_out(self.dropped)
+
+    def read(self, folder: Path, session: Session) -> dict[str, Solved]:
+        with (folder / "shots.jsonl").open(encoding="utf-8") as lines:
+            solved = [Solved(**json.loads(line)) for line in lines]
+        return {one.query_id: one for one in solved}
+
+
+@dataclass(frozen=True, eq=False)
+class FewShot:
+    """How the prompts of a split come by their solved questions.
+
+    Attributes:
+        shots: which and how many.
+        solved: those there are.
+        split: whose questions are asked.
+        nearest: ranking of the train questions for each question of the split; None: the same are shown with all.
+    """
+
+    shots: Shots
+    solved: SolvedQuestions
+    split: str
+    nearest: RankingStage | None
+
+    @property
+    def key(self) -> str:
+        """Digest of all that decides what is shown."""
+        return digest([self.shots.settings(), *(stage.key for stage in self.inputs())])
+
+    def inputs(self) -> tuple[Stage, ...]:
+        """The stages read."""
+        return (self.solved, self.nearest) if self.nearest else (self.solved,)
+
+    def artifacts(self) -> dict[str, Stage]:
+        """What a configuration answers with, by name."""
+        return {"shots": self.solved} | ({"neighbours": self.nearest} if self.nearest else {})
+
+    def of_split(self, session: Session) -> list[list[Shot]]:
+        """What is shown with each question of the split, in order."""
+        queries = session.dataset.split(self.split)
+        rows = session.read(self.nearest).rows() if self.nearest else [((), ())] * len(queries)
+        return [self._chosen(query.id, near, session) for query, (near, _) in zip(queries, rows, strict=True)]
+
+    def of_question(self, question: str, session: Session) -> list[Shot]:
+        """What is shown with a question of no split."""
+        near = self.nearest.rank([question], session)[0][0] if self.nearest else ()
+        return self._chosen(None, near, session)
+
+    def _chosen(self, query_id: str | None, near: Iterable[int], session: Session) -> list[Shot]:
+        """The nearest solved questions but the one asked, filled up with the first of all; nearest last."""
+        solved, passages = session.read(self.solved), session.read(self.solved.passages)
+        train = session.dataset.split(self.solved.ranking.split)
+        chosen: list[str] = []
+        for i in chain((train[int(n)].id for n in near), solved):
+            if len(chosen) == self.shots.count:
+                break
+            if i in solved and i != query_id and i not in chosen:
+                chosen.append(i)
+        return [_shot(solved[i], passages) for i in reversed(chosen)]
+
+
+def _shot(solved: Solved, passages: PassageTable) -> Shot:
+    return Shot(solved.question, tuple(passages.shown(n) for n in solved.passages), solved.answer, solved.number)
