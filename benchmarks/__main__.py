@@ -11,7 +11,7 @@ from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-from benchmarks import comparisons, models, sweep
+from benchmarks import comparisons, models, sweep, training
 from benchmarks.harness import Measurement
 from workbench.machine import cpu_count, cpu_name, resolve
 
@@ -21,6 +21,7 @@ BENCHMARKS: dict[str, Callable[[], Measurement]] = {
     "generation": models.batched_generation,
     "encode-float32": lambda: models.encoding("float32", 1.15),
     "encode-bfloat16": lambda: models.encoding("bfloat16", 1.6),
+    "lora": training.lora_training,
     "comparisons-scipy": comparisons.against_scipy,
     "comparisons-metrics": comparisons.metrics,
     "comparisons-many": comparisons.many,

@@ -253,6 +253,22 @@ def test_a_long_training_gets_the_mean_of_its_last_tenth(ax):
     assert (smooth.get_xdata()[-1], smooth.get_ydata()[-1]) == (30, (28 + 29 + 30) / 3)
 
 
+def test_the_lowest_loss_on_what_was_held_back_is_marked(ax):
+    curve = [{"step": step, "loss": 3.0 - step / 4} for step in range(1, 7)]
+    plots.plot_training(ax, curve, [{"step": 0, "loss": 3.5}, {"step": 3, "loss": 2.25}, {"step": 6, "loss": 2.5}])
+    _, held, kept = ax.lines
+    assert list(held.get_xdata()) == [0, 3, 6] and list(held.get_ydata()) == [3.5, 2.25, 2.5]
+    assert (list(kept.get_xdata()), list(kept.get_ydata())) == ([3], [2.25])
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["each step", "held back", "kept: 2.25 after step 3"]
+
+
+def test_systems_are_rows_with_their_means_and_intervals(ax):
+    row = {"split": "dev", "metric": "f1", "mean": 0.2, "ci_low": 0.1, "ci_high": 0.3, "n": 30}
+    plots.plot_systems(ax, [{"system": name} | row for name in ("base", "adapter", "merged")])
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["base", "adapter", "merged"]
+    assert len(points(ax)) == 3 and "F1 on dev" in ax.get_xlabel() and "n = 30" in ax.get_xlabel()
+
+
 def test_configurations_with_equal_rankings_share_a_marker_named_by_what_makes_the_ranking(tmp_path, ax):
     run = make_run(tmp_path, score=lambda label, q: 0.5 if label.startswith("dense") else 0.02 * q)
     plots.plot_ranking_metrics(ax, run, "dev")

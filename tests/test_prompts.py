@@ -138,6 +138,15 @@ def test_a_served_few_shot_answer_is_the_measured_one(tmp_path: Path, toy_model:
     assert json.loads((again.folder / "plan.json").read_text())["totals"]["computed"] == 0
 
 
+def test_the_gallery_fills_in_every_template_on_one_question(tmp_path: Path, toy_model: str) -> None:
+    one = experiment(tmp_path, toy_model, {"shots": {"count": 1}})
+    gallery = dict(one.gallery())
+    assert set(gallery) == {*prompts.names(), str((tmp_path / "mine.yaml").resolve())}
+    question = one.session.dataset.split("dev")[0].text
+    assert all(question in turns[-1]["content"] and "[2]" in turns[-1]["content"] for turns in gallery.values())
+    assert [len(gallery[name]) for name in ("terse", "few-shot", str((tmp_path / "mine.yaml").resolve()))] == [2, 2, 3]
+
+
 def test_what_shots_come_from_is_in_the_keys(tmp_path: Path, toy_model: str) -> None:
     def keys(shots: dict[str, Any] | None, *overrides: str) -> tuple[str, str]:
         one = experiment(tmp_path, toy_model, {"shots": shots} if shots else {}, *overrides)

@@ -326,12 +326,13 @@ def plot_indexes(ax: Axes, rows: Sequence[Mapping[str, Any]]) -> Axes:
     return ax
 
 
-def plot_training(ax: Axes, curve: Sequence[Mapping[str, Any]]) -> Axes:
+def plot_training(ax: Axes, curve: Sequence[Mapping[str, Any]], held_back: Sequence[Mapping[str, Any]] = ()) -> Axes:
     """Loss of each step of a training, and the mean of the last tenth of the steps where there are twenty or more.
 
     Args:
         ax: where to draw.
         curve: rows with ``step`` and ``loss`` (nats per answer token; None leaves a gap), as `Experiment.training_curve` gives.
+        held_back: the same for the examples held back, as `Experiment.held_back_curve` gives; the lowest is marked.
     """
     steps, losses = [row["step"] for row in curve], [_number(row["loss"]) for row in curve]
     ax.set_title("Training of the adapter")
@@ -343,11 +344,33 @@ def plot_training(ax: Axes, curve: Sequence[Mapping[str, Any]]) -> Axes:
     if smooth:
         means = [sum(losses[i - window + 1 : i + 1]) / window for i in range(window - 1, len(losses))]
         ax.plot(steps[window - 1 :], means, color=COLOURS[0], label=f"mean of {window} steps")
+    if held_back:
+        best = min(held_back, key=lambda row: row["loss"])
+        looks_at, found = zip(*((row["step"], row["loss"]) for row in held_back), strict=True)
+        ax.plot(looks_at, found, color=COLOURS[5], marker="s", markersize=5, label="held back")
+        label = f"kept: {best['loss']:.2f} after step {best['step']}"
+        ax.plot(best["step"], best["loss"], "s", color=COLOURS[5], markerfacecolor="white", markersize=11, label=label)
+    if smooth or held_back:
         ax.legend(loc="upper right")
     ax.set_ylim(bottom=0)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_xlabel(f"optimizer step (n = {_count(len(steps), 'step')})")
     ax.set_ylabel("loss, nats per answer token\n(lower is better)")
+    return ax
+
+
+def plot_systems(ax: Axes, rows: Sequence[Mapping[str, Any]]) -> Axes:
+    """Mean of base, adapter and merged weights with 95 % intervals; rows as the ``scores`` of `Experiment.merging`."""
+    if not rows:
+        return _note(ax, "No configuration of this experiment answers with this adapter.")
+    for y, row in enumerate(rows):
+        _dot(ax, y, row["mean"], row["ci_low"], row["ci_high"], Look(COLOURS[y % len(COLOURS)], MARKERS[y % len(MARKERS)]))
+        _at_right(ax, y, f"{row['mean']:.3f}")
+    _rows(ax, [row["system"] for row in rows], "")
+    _at_right(ax, -1, "mean")
+    metric = rows[0]["metric"]
+    ax.set_title("The same prompts, three ways", pad=24)
+    ax.set_xlabel(f"mean {metric_name(metric)} on {rows[0]['split']} ({direction(metric)})\n{_n(rows)}, 95 % intervals")
     return ax
 
 

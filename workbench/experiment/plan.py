@@ -46,6 +46,7 @@ from workbench.experiment.stages import (
 from workbench.machine import Machine
 from workbench.models import prompts
 from workbench.models.generator import Generator
+from workbench.models.lora import Lora
 from workbench.models.prompts import Shots, Template
 from workbench.models.training import TrainingSettings
 from workbench.retrieval.dense import Dense
@@ -232,14 +233,16 @@ class Planner:
         repeated = self._make(Repeated, first.answers) if repeats else None
         several = tuple(trained) if len(trained) > 1 else ()
         merging = None
-        if first.answers.adapter and split == self.settings.dataset.select and self._shows_merging(configuration):
+        shows = split == self.settings.dataset.select and configuration.id in self._first_as_trained.values()
+        if first.answers.adapter and shows:
             merging = self._make(Merging, first.answers, judgements, self.answer_metrics)
         return Measured(configuration, ranking, first.answers, ranked, first.scores, repeated, merging, several)
 
-    def _shows_merging(self, configuration: Configuration) -> bool:
-        """Whether it is the first of its generator, those that ask as the adapter was trained before the others."""
-        of_generator = [c for c in self.configurations if c["generator"] == configuration["generator"]]
-        return configuration.id == min(of_generator, key=lambda c: (c.prompt_mismatch, c.id)).id
+    @cached_property
+    def _first_as_trained(self) -> dict[str, str]:
+        """Generator -> the configuration that shows what merging does: the first by id of those that ask as it was trained."""
+        ordered = sorted(self.configurations, key=lambda c: (c.prompt_mismatch, c.id))
+        return {c["generator"]: c.id for c in reversed(ordered)}
 
     def seeds(self, generator: Generator) -> range:
         """The seeds a generator is measured with: one where nothing is trained."""
@@ -311,22 +314,22 @@ class Planner:
         """What learns from the train split, or shows it in prompts, by its place in the file."""
         named = self.components
         found: dict[str, Any] = {
-            f"components.generators.{name}.lora": named.generators[name].lora for name in self.axes.get("generator", ())
+            f"components.generators.{name}.lora": named.generators[name].lora for name in self._used("generator")
         }
         found |= {
             f"components.rerankers.{name}.train": config.training_of(named.rerankers[name])
-            for name in self.axes["reranker"]
+            for name in self._used("reranker")
             if name != config.NONE
         }
         found |= {f"components.embedders.{name}.train": one.train for name, one in named.embedders.items()}
-        found |= {f"prompt template {name}: shots": self.template(name).shots for name in self._prompts}
+        trained_with = [one.prompt for one in found.values() if isinstance(one, Lora) and one.prompt]
+        asked_with = dict.fromkeys([*self._used("prompt"), *trained_with])
+        found |= {f"prompt template {name}: shots": self.template(name).shots for name in asked_with}
         return {where: settings for where, settings in found.items() if settings}
 
-    @property
-    def _prompts(self) -> list[str]:
-        """Templates that are asked or trained with."""
-        loras = [self.components.generators[name].lora for name in self.axes.get("generator", ())]
-        return [*self.axes.get("prompt", ()), *(lora.prompt for lora in loras if lora and lora.prompt)]
+    def _used(self, axis: str) -> list[Any]:
+        """Values of an axis, and the baseline's; none where the experiment lacks the axis."""
+        return list(dict.fromkeys([*self.axes[axis], self._baseline_values[axis]])) if axis in self.axes else []
 
     def _check_leaks(self) -> None:
         """Refuses training questions that the evaluation asks too, where they are not dropped."""

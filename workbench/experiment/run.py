@@ -206,7 +206,8 @@ class Experiment:
             a logit of the first answer token, and their ``spread`` (standard deviation of the logits) to read it by. Empty
             where no configuration of the experiment shows it.
         """
-        stage = next((one.merging for one in self.selected_on if one.merging and one.merging.answers.adapter == adapter), None)
+        shown = [one.merging for one in self.selected_on if one.merging]
+        stage = next((one for one in shown if one.answers.adapter.key == adapter.key), None)
         if stage is None:
             return {}
         found, split = self.session.read(stage), self.settings.dataset.select
@@ -229,8 +230,10 @@ class Experiment:
     def gallery(self, shown: int = 2) -> list[tuple[str, list[Message]]]:
         """Every template of the package and of the experiment, filled in on one question: name and conversation.
 
-        A template with solved questions shows them only where the experiment asks with it.
+        A template with solved questions shows them only where the experiment asks with it. Empty without a generator.
         """
+        if not self.planner.generating:
+            return []
         split = self.settings.dataset.select
         ranking = self.planner.measured(self.planner.baseline, split).ranking
         query = ranking.queries(self.session)[0]

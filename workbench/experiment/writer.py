@@ -203,7 +203,7 @@ class RunWriter:
                 "queries": {s: dataset.queries_digest(s) for s in dataset.splits},
                 "judgements": {s: dataset.answers_digest(s) for s in dataset.splits},
                 "sizes": {"documents": dataset.documents.num_rows} | dataset.splits,
-                "notes": list(dataset.notes),
+                "notes": list(self.experiment.notes),
             },
             "machine": {
                 "arithmetic": machine.arithmetic,
