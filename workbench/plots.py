@@ -352,7 +352,8 @@ def plot_training(ax: Axes, curve: Sequence[Mapping[str, Any]], held_back: Seque
         ax.plot(best["step"], best["loss"], "s", color=COLOURS[5], markerfacecolor="white", markersize=11, label=label)
     if smooth or held_back:
         ax.legend(loc="upper right")
-    ax.set_ylim(bottom=0)
+    drawn = [value for value in (*losses, *(row["loss"] for row in held_back)) if not isnan(value)]
+    ax.set_ylim(0, 1.06 * max(drawn, default=1.0))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_xlabel(f"optimizer step (n = {_count(len(steps), 'step')})")
     ax.set_ylabel("loss, nats per answer token\n(lower is better)")
