@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
@@ -176,14 +176,30 @@ class Dataset:
             keep += sorted(ids, key=lambda i: hashlib.sha256(i.encode()).digest())[:per_split]
         mask = pc.is_in(self.queries["id"], pa.array(keep))
         judged = pc.is_in(self.judgements["query_id"], pa.array(keep))
-        return Dataset(
-            self.name,
-            self.documents,
-            self.queries.filter(mask),
-            self.judgements.filter(judged),
-            self.notes,
-            self.documents_digest,
-        )
+        return replace(self, queries=self.queries.filter(mask), judgements=self.judgements.filter(judged))
+
+    def held_out(self, share: float, source: str, target: str) -> Dataset:
+        """The same dataset with about a share of one split's queries in another, which has none so far.
+
+        Whole groups move, chosen by a hash of their names, so that no query has a near relative in the other split.
+
+        Raises:
+            InputError: there is no split `source`, `target` has queries, or all would end up on one side.
+        """
+        if target in self.splits:
+            raise InputError(
+                f"dataset {self.name}: the split {target!r} exists, so nothing is held out for it; leave hold_out away"
+            )
+        groups = sorted({query.group for query in self.split(source)}, key=lambda g: hashlib.sha256(g.encode()).digest())
+        moved = set(groups[: round(share * len(groups))])
+        if not 0 < len(moved) < len(groups):
+            raise InputError(
+                f"dataset {self.name}: holding out {share:g} of {len(groups)} groups of {source!r} leaves one side empty"
+            )
+        rows = self.queries.to_pylist()
+        splits = [target if row["split"] == source and row["group"] in moved else row["split"] for row in rows]
+        queries = self.queries.set_column(1, QUERIES.field("split"), pa.array(splits, pa.string()))
+        return replace(self, queries=queries)
 
     def save(self, folder: Path) -> None:
         """Writes the tables and what is known of them into an empty folder."""

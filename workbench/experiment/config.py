@@ -60,6 +60,7 @@ class DatasetSettings(Settings):
         train: split that LoRA learns from.
         select: split that the configuration is chosen on.
         report: split that figures are reported from.
+        hold_out: share of the train split that becomes the split `select`, where the dataset has none.
         limit: at most so many queries of each split.
     """
 
@@ -70,6 +71,7 @@ class DatasetSettings(Settings):
     train: str = "train"
     select: str = "dev"
     report: str = "test"
+    hold_out: float | None = Field(default=None, gt=0, lt=1)
     limit: int | None = Field(default=None, ge=1)
 
     @model_validator(mode="after")
@@ -95,6 +97,8 @@ class DatasetSettings(Settings):
             dataset = sources.text_folder(self.folder, self.questions)
         else:
             dataset = sources.pydocs()
+        if self.hold_out:
+            dataset = dataset.held_out(self.hold_out, self.train, self.select)
         return dataset.limited(self.limit) if self.limit else dataset
 
 
