@@ -188,7 +188,7 @@ class Dataset:
         """
         if target in self.splits:
             raise InputError(
-                f"dataset {self.name}: the split {target!r} exists, so nothing is held out for it; leave hold_out away"
+                f"dataset {self.name}: the split {target!r} exists, so none is held out; leave hold_out away"
             )
         groups = sorted({query.group for query in self.split(source)}, key=lambda g: hashlib.sha256(g.encode()).digest())
         moved = set(groups[: round(share * len(groups))])
