@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from workbench import Run
-from workbench.experiment.conclusions import conclusions
+from workbench.experiment.conclusions import conclusions, difference
 
 DOCS = Path(__file__).parent
 METRICS = ("f1", "em", "contains", "grounded", "abstained", "ndcg@10", "recall@10", "mrr@10")
@@ -63,7 +63,7 @@ def benchmarks() -> None:
 def compact(run: Run) -> str:
     """Means on the report split with their intervals and the differences from the baseline, the best first."""
     _, metric = run.select
-    split, base = run.report_split, run.baseline
+    split, base = run.report_split, run.manifest["baseline"]
     rows = {(r["configuration"], r["metric"]): r for r in run.leaderboard if r["split"] == split}
     others = [m for m in METRICS if m != metric and (base, m) in rows]
     lines = [f"| {split} | {metric} | against {run.labels[base]} | Holm p | " + " | ".join(others) + " |"]
@@ -77,7 +77,18 @@ def compact(run: Run) -> str:
         else:
             cells += ["", ""]
         lines.append("| " + " | ".join([*cells, *(f"{rows[c, m]['mean']:.3f}" for m in others)]) + " |")
-    return "\n".join(lines)
+    return f"{chosen(run)}\n\n" + "\n".join(lines)
+
+
+def chosen(run: Run) -> str:
+    """The configuration chosen on the selection split against the baseline and against plain dense retrieval."""
+    select, metric = run.select
+    against = []
+    for label in (run.labels[run.manifest["baseline"]], "dense/none"):
+        other = next(c for c, name in run.labels.items() if name == label)
+        if row := run.comparison(run.best, other, run.report_split, metric):
+            against.append(f"{label} {difference(row, metric)}")
+    return f"Chosen on {select}: **{run.labels[run.best]}**. On {run.report_split} against {'; against '.join(against)}."
 
 
 def main(folder: str) -> None:

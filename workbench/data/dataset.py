@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -165,15 +165,16 @@ class Dataset:
             }
         )
 
-    def limited(self, per_split: int) -> Dataset:
-        """The same documents with at most `per_split` queries of each split.
+    def limited(self, per_split: int | Mapping[str, int]) -> Dataset:
+        """The same documents with at most `per_split` queries of each split; with a mapping, of the splits it names.
 
         Which ones is decided by a hash of their ids, hence the same for every order and every split.
         """
         keep: list[str] = []
         for split in self.splits:
             ids = [query.id for query in self.split(split)]
-            keep += sorted(ids, key=lambda i: hashlib.sha256(i.encode()).digest())[:per_split]
+            most = per_split if isinstance(per_split, int) else per_split.get(split)
+            keep += sorted(ids, key=lambda i: hashlib.sha256(i.encode()).digest())[:most]
         mask = pc.is_in(self.queries["id"], pa.array(keep))
         judged = pc.is_in(self.judgements["query_id"], pa.array(keep))
         return replace(self, queries=self.queries.filter(mask), judgements=self.judgements.filter(judged))

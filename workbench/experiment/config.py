@@ -9,7 +9,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from workbench.component import Component, build, explain, load_class
 from workbench.data import sources
@@ -61,7 +70,7 @@ class DatasetSettings(Settings):
         select: split that the configuration is chosen on.
         report: split that figures are reported from.
         hold_out: share of the train split that becomes the split `select`, where the dataset has none.
-        limit: at most so many queries of each split.
+        limit: at most so many queries of each split, or of each split named, e.g. ``{dev: 150, test: 500}``.
     """
 
     name: str | None = None
@@ -72,7 +81,7 @@ class DatasetSettings(Settings):
     select: str = "dev"
     report: str = "test"
     hold_out: float | None = Field(default=None, gt=0, lt=1)
-    limit: int | None = Field(default=None, ge=1)
+    limit: PositiveInt | dict[str, PositiveInt] | None = None
 
     @model_validator(mode="after")
     def _one_source(self) -> DatasetSettings:
@@ -99,6 +108,8 @@ class DatasetSettings(Settings):
             dataset = sources.pydocs()
         if self.hold_out:
             dataset = dataset.held_out(self.hold_out, self.train, self.select)
+        if isinstance(self.limit, dict) and (strange := sorted(self.limit.keys() - dataset.splits.keys())):
+            raise _at("dataset.limit", unknown(f"split of {dataset.name}", strange[0], dataset.splits))
         return dataset.limited(self.limit) if self.limit else dataset
 
 
