@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from math import isinf
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,10 @@ from workbench.errors import InputError
 from workbench.experiment.folder import Run
 from workbench.experiment.progress import Progress
 from workbench.experiment.run import Experiment
-from workbench.experiment.stages import Answer, Answers, RankingStage
+from workbench.experiment.stages import NO_PASSAGES, Answer, Answers, ClosedAnswers, RankingStage, SelectiveAnswers
+from workbench.retrieval.ranking import Ranked
+
+SHOWN = 5  # passages of a reply where no answer decides it
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,8 @@ class Reply:
         reply: what the generator wrote.
         status: ``ok``, or why there is no answer.
         sources: the passages shown, best first.
-        provenance: run, configuration, keys of index, ranking and adapter, digest of the prompt.
+        provenance: run, configuration, keys of index, ranking, threshold and adapter, why passages were shown or not, digest
+            of the prompt.
         seconds: time for ``retrieval``, ``generation`` and in ``total``.
         tokens: of the ``prompt`` and of the ``answer``.
     """
@@ -115,8 +120,8 @@ class Pipeline:
             )
 
     @property
-    def ranking(self) -> RankingStage:
-        """The stage that ranks, reranking included."""
+    def ranking(self) -> RankingStage | None:
+        """The stage that ranks, reranking included; None where passages are never shown."""
         return self.measured.ranking
 
     @property
@@ -137,15 +142,10 @@ class Pipeline:
         if not question.strip():
             raise InputError("the question is empty; ask something")
         started = time.perf_counter()
-        ids, scores = self.ranking.rank([question], self.session)[0]
+        row = self.ranked([question])[0]
         ranked = time.perf_counter()
-        passages = self.session.read(self.measured.artifacts()["passages"])
-        shown = self.answers.shown if self.answers else 5
-        sources = tuple(
-            Source(rank, passages.place(int(n)), float(score), *passages.shown(int(n)))
-            for rank, (n, score) in enumerate(zip(ids[:shown], scores[:shown], strict=True), 1)
-        )
-        answer = self._answer(question, ids) if self.answers else None
+        answer = self._answer(question, row) if self.answers else None
+        sources = self._sources(row, len(answer.passages) if answer else SHOWN)
         done = time.perf_counter()
         return Reply(
             question,
@@ -153,13 +153,36 @@ class Pipeline:
             answer.reply if answer else "",
             answer.status if answer else "ok",
             sources,
-            self.provenance() | ({"prompt": answer.prompt} if answer else {}),
+            self.provenance() | self._gated(row) | ({"prompt": answer.prompt} if answer else {}),
             {"retrieval": ranked - started, "generation": done - ranked, "total": done - started},
             {"prompt": answer.prompt_tokens, "answer": answer.new_tokens} if answer else {},
         )
 
-    def _answer(self, question: str, ids: Any) -> Answer:
-        prompt = self.answers.prompted("", question, ids, self.session)
+    def ranked(self, questions: Sequence[str]) -> list[Ranked]:
+        """Passages and scores of questions; none where passages are never shown."""
+        return self.ranking.rank(questions, self.session) if self.ranking else [NO_PASSAGES] * len(questions)
+
+    def _sources(self, row: Ranked, shown: int) -> tuple[Source, ...]:
+        if not shown:
+            return ()
+        passages = self.session.read(self.measured.artifacts()["passages"])
+        best = zip(row[0][:shown].tolist(), row[1][:shown].tolist(), strict=True)
+        return tuple(Source(rank, passages.place(n), score, *passages.shown(n)) for rank, (n, score) in enumerate(best, 1))
+
+    def _gated(self, row: Ranked) -> dict[str, Any]:
+        """Why passages were shown or not; nothing where they always are."""
+        if isinstance(self.answers, ClosedAnswers):
+            return {"retrieval": {"when": "never", "shown": False}}
+        if not isinstance(self.answers, SelectiveAnswers):
+            return {}
+        threshold = self.answers.threshold
+        # JSON knows no infinity: null is no ranking to be sure of, and a threshold that all rankings pass
+        sureness, value = (None if isinf(x) else x for x in (threshold.gate.sureness(row[1]), threshold.value(self.session)))
+        shown = threshold.shows(row, self.session)
+        return {"retrieval": {"when": threshold.gate.when, "sureness": sureness, "threshold": value, "shown": shown}}
+
+    def _answer(self, question: str, row: Ranked) -> Answer:
+        prompt = self.answers.prompted("", question, row, self.session)
         batch = next(iter(self.session.generator(self.answers).generate([prompt.messages])))
         return self.answers.answer(prompt, batch[0][1])
 

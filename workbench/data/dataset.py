@@ -51,6 +51,17 @@ class Query(NamedTuple):
     group: str
 
 
+class Sample(NamedTuple):
+    """Some questions of a split, wherever a split can be named: the first `n` in an order that `seed` decides.
+
+    A larger sample holds the smaller one; one as large as the split is the split.
+    """
+
+    split: str
+    n: int
+    seed: int
+
+
 class Place(NamedTuple):
     """Where a piece of evidence stands: characters `start` to `end` of a document's text."""
 
@@ -110,31 +121,34 @@ class Dataset:
         counts = {row["values"]: row["counts"] for row in pc.value_counts(self.queries["split"]).to_pylist()}
         return {split: counts[split] for split in sorted(counts, key=lambda s: (SPLITS.index(s) if s in SPLITS else 9, s))}
 
-    def split(self, name: str) -> list[Query]:
-        """Queries of a split, sorted by id.
+    def split(self, name: str | Sample) -> list[Query]:
+        """Queries of a split, or of a sample of one, sorted by id.
 
         Raises:
             InputError: the dataset has no such split.
         """
         return self._remembered(("split", name), lambda: self._read_split(name))
 
-    def _read_split(self, name: str) -> list[Query]:
+    def _read_split(self, name: str | Sample) -> list[Query]:
+        if isinstance(name, Sample):
+            drawn = sorted(self.split(name.split), key=lambda query: _order(f"{name.seed} {query.id}"))
+            return sorted(drawn[: name.n], key=lambda query: query.id)
         if name not in self.splits:
             raise unknown(f"split of {self.name}", name, self.splits)
         rows = self.queries.filter(pc.equal(self.queries["split"], name)).to_pylist()
         return [_query(row) for row in rows]
 
     @cached_property
-    def _memory(self) -> dict[tuple[str, str], Any]:
+    def _memory(self) -> dict[tuple[str, str | Sample], Any]:
         return {}
 
-    def _remembered(self, key: tuple[str, str], compute: Callable[[], T]) -> T:
+    def _remembered(self, key: tuple[str, str | Sample], compute: Callable[[], T]) -> T:
         """A value computed once; a dataset does not change, and plans ask for its splits hundreds of times."""
         if key not in self._memory:
             self._memory[key] = compute()
         return self._memory[key]
 
-    def judged(self, split: str) -> Judgements:
+    def judged(self, split: str | Sample) -> Judgements:
         """Judgements on the queries of a split."""
         ids = pa.array([query.id for query in self.split(split)])
         rows = self.judgements.filter(pc.is_in(self.judgements["query_id"], ids)).to_pylist()
@@ -147,15 +161,15 @@ class Dataset:
                 grades[row["query_id"]][row["doc_id"]] = row["relevance"]
         return Judgements(self.kind, {q: [e[i] for i in sorted(e)] for q, e in spans.items()}, dict(grades))
 
-    def queries_digest(self, split: str) -> str:
+    def queries_digest(self, split: str | Sample) -> str:
         """Digest of ids and texts of a split's queries: what retrieval and generation see of them."""
         return self._remembered(("queries", split), lambda: digest([[query.id, query.text] for query in self.split(split)]))
 
-    def answers_digest(self, split: str) -> str:
+    def answers_digest(self, split: str | Sample) -> str:
         """Digest of answers and judgements of a split: what scoring and training see beside the queries."""
         return self._remembered(("answers", split), lambda: self._answers_digest(split))
 
-    def _answers_digest(self, split: str) -> str:
+    def _answers_digest(self, split: str | Sample) -> str:
         judged = self.judged(split)
         return digest(
             {
@@ -173,7 +187,7 @@ class Dataset:
         keep: list[str] = []
         for split in self.splits:
             ids = [query.id for query in self.split(split)]
-            keep += sorted(ids, key=lambda i: hashlib.sha256(i.encode()).digest())[:per_split]
+            keep += sorted(ids, key=_order)[:per_split]
         mask = pc.is_in(self.queries["id"], pa.array(keep))
         judged = pc.is_in(self.judgements["query_id"], pa.array(keep))
         return Dataset(
@@ -205,6 +219,11 @@ class Dataset:
             tuple(meta["notes"]),
             meta["documents_digest"],
         )
+
+
+def _order(text: str) -> bytes:
+    """A place in an order that depends on nothing but the text."""
+    return hashlib.sha256(text.encode()).digest()
 
 
 def _query(row: dict) -> Query:

@@ -22,6 +22,7 @@ from workbench.models.generator import Generator
 from workbench.retrieval import rerankers
 from workbench.retrieval.embedding import Embedder
 from workbench.retrieval.expansion import Expander
+from workbench.retrieval.gate import Gate
 from workbench.retrieval.learning import RankedTraining
 from workbench.retrieval.rerankers.base import Reranker
 from workbench.retrieval.rerankers.cross_encoder import CrossEncoder
@@ -36,11 +37,12 @@ EXPANDERS = {
     "multi_query": "workbench.retrieval.expansion:MultiQuery",
     "hyde": "workbench.retrieval.expansion:HyDE",
 }
-AXES = ("chunking", "expansion", "retriever", "reranker", "passages", "prompt", "generator")
-GENERATION_AXES = ("passages", "prompt", "generator")
+AXES = ("chunking", "expansion", "retriever", "reranker", "retrieval", "passages", "prompt", "generator")
+GENERATION_AXES = ("retrieval", "passages", "prompt", "generator")
 NONE = "none"  # the reranker, and the expansion, that does nothing
+ALWAYS, NEVER = "always", "never"  # of showing passages to the generator
 DEFAULTS: dict[str, Any] = {"chunking": {"words": 80, "overlap": 10}, "passages": 2, "prompt": "terse"}
-DEFAULTS |= {"expansion": NONE, "reranker": NONE}
+DEFAULTS |= {"expansion": NONE, "reranker": NONE, "retrieval": ALWAYS}
 
 
 class Settings(BaseModel):
@@ -405,7 +407,7 @@ def _default(axis: str, components: Components) -> Any:
 
 
 def axis_value(axis: str, value: Any, components: Components) -> Any:
-    """One value of an axis, checked: a `Chunking`, a number, or a name."""
+    """One value of an axis, checked: a `Chunking`, a `Gate`, a number, or a name."""
     return _axis_value(axis, value, components, f"baseline.{axis}")
 
 
@@ -416,6 +418,8 @@ def _axis_value(axis: str, value: Any, components: Components, where: str) -> An
         if not isinstance(value, dict):
             raise InputError(f"{where}: received {value!r}; allowed: whole, or {{words: 80, overlap: 10}}")
         return build(Chunking, value, where)
+    if axis == "retrieval":
+        return _retrieval(value, where)
     if axis == "passages":
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise InputError(f"{where}: received {value!r}; allowed: a whole number from 1")
@@ -436,6 +440,14 @@ def _axis_value(axis: str, value: Any, components: Components, where: str) -> An
     return value
 
 
+def _retrieval(value: Any, where: str) -> str | Gate:
+    if value in (ALWAYS, NEVER):
+        return value
+    if not isinstance(value, dict):
+        raise InputError(f"{where}: received {value!r}; allowed: {ALWAYS}, {NEVER}, or {{when: top_score}}, {{when: margin}}")
+    return build(Gate, value, where)
+
+
 def check_metrics(settings: ExperimentSettings, axes: dict[str, list[Any]]) -> str:
     """The metric that selects, after refusing contradictory ones.
 
@@ -451,6 +463,12 @@ def check_metrics(settings: ExperimentSettings, axes: dict[str, list[Any]]) -> s
         )
     if select_by not in names:
         raise _at("metrics.select_by", unknown("metric", select_by, [n for n in names if n not in answers.NOT_FOR_SELECTION]))
+    retrieval = [*axes.get("retrieval", ()), settings.baseline.get("retrieval", ALWAYS)]
+    if any(value != ALWAYS for value in retrieval) and select_by not in answers.NAMES:
+        raise InputError(
+            f"metrics.select_by: {select_by!r} measures rankings, whether their passages are shown or not, but axes.retrieval "
+            f"decides on showing them; allowed: f1, em, contains"
+        )
     if len(axes["chunking"]) > 1:
         for name in settings.metrics.rankings:
             if not rankings.parse(name).in_words:

@@ -12,16 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from workbench.data.chunking import WORD
+from workbench.data.dataset import Sample
 from workbench.experiment.plan import PlannedStage, closure
 from workbench.experiment.session import Session, Timing
 from workbench.experiment.stages import (
     Adapter,
     Answers,
+    ClosedAnswers,
     DenseRanking,
     Embeddings,
     ExpandedRanking,
     Repeated,
     Reranked,
+    SelectiveAnswers,
     Stage,
     TrainedOnRankings,
 )
@@ -87,11 +90,10 @@ class Estimator:
             tokens = int(examples * (1 + settings.negatives) * (QUESTION_TOKENS + words * TOKENS_PER_WORD))
             return self._cost(stage.name, tokens, tokens)
         if isinstance(stage, Answers):
-            prompts = self._queries(stage.ranking.split)
-            tokens = int(prompts * (self._prompt_tokens(stage.passages, stage.shown) + stage.generator.max_new_tokens / 2))
+            tokens = int(self._queries(stage.split) * (self._asked_tokens(stage) + stage.generator.max_new_tokens / 2))
             return self._cost("generation", tokens, tokens)
         if isinstance(stage, Repeated):
-            tokens = int(stage.PROMPTS * self._prompt_tokens(stage.answers.passages, stage.answers.shown))
+            tokens = int(stage.PROMPTS * self._asked_tokens(stage.answers))
             return self._cost("generation", tokens, tokens)
         return Cost(stage.name, self._queries_or_passages(stage), 0, 0.05)
 
@@ -148,8 +150,15 @@ class Estimator:
     def _prompt_tokens(self, passages: Any, shown: int) -> float:
         return TEMPLATE_TOKENS + shown * self.passages(passages)[1] * TOKENS_PER_WORD
 
-    def _queries(self, split: str) -> int:
-        return self.session.dataset.splits[split]
+    def _asked_tokens(self, answers: Answers) -> float:
+        """Of one prompt; of those that may show passages or not, as if they did."""
+        if isinstance(answers, ClosedAnswers):
+            return TEMPLATE_TOKENS
+        shown = answers.open.shown if isinstance(answers, SelectiveAnswers) else answers.shown
+        return self._prompt_tokens(answers.passages, shown)
+
+    def _queries(self, split: str | Sample) -> int:
+        return len(self.session.dataset.split(split))
 
     def _queries_or_passages(self, stage: Stage) -> int:
         split = getattr(stage, "split", None)
