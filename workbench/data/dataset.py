@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 
 from workbench.component import digest
 from workbench.data import tables
+from workbench.data.conversation import History, Turn
 from workbench.errors import InputError, unknown
 
 T = TypeVar("T")
@@ -34,6 +35,7 @@ QUERIES = pa.schema(
         ("text", pa.string()),
         ("answers", pa.list_(pa.string())),  # null: the dataset has no answers; empty: it cannot be answered
         ("group", pa.string()),  # queries of one group are not independent of each other
+        ("history", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))),  # null: asked by itself
     ]
 )
 SPANS = pa.schema(
@@ -43,12 +45,13 @@ QRELS = pa.schema([("query_id", pa.string()), ("doc_id", pa.string()), ("relevan
 
 
 class Query(NamedTuple):
-    """One question. `answers` is None where the dataset has none, empty where it cannot be answered."""
+    """One question. `answers` is None where the dataset has none, empty where it cannot be answered; `history` came before it."""
 
     id: str
     text: str
     answers: tuple[str, ...] | None
     group: str
+    history: History = ()
 
 
 class Sample(NamedTuple):
@@ -165,6 +168,10 @@ class Dataset:
         """Digest of ids and texts of a split's queries: what retrieval and generation see of them."""
         return self._remembered(("queries", split), lambda: digest([[query.id, query.text] for query in self.split(split)]))
 
+    def histories_digest(self, split: str | Sample) -> str:
+        """Digest of what was said before a split's queries: what rewriting sees beside them."""
+        return self._remembered(("histories", split), lambda: digest([[query.id, query.history] for query in self.split(split)]))
+
     def answers_digest(self, split: str | Sample) -> str:
         """Digest of answers and judgements of a split: what scoring and training see beside the queries."""
         return self._remembered(("answers", split), lambda: self._answers_digest(split))
@@ -227,7 +234,8 @@ def _order(text: str) -> bytes:
 
 
 def _query(row: dict) -> Query:
-    return Query(row["id"], row["text"], None if row["answers"] is None else tuple(row["answers"]), row["group"])
+    answers = None if row["answers"] is None else tuple(row["answers"])
+    return Query(row["id"], row["text"], answers, row["group"], tuple(Turn(**turn) for turn in row.get("history") or ()))
 
 
 def assemble(

@@ -27,6 +27,7 @@ from workbench.retrieval.learning import RankedTraining
 from workbench.retrieval.rerankers.base import Reranker
 from workbench.retrieval.rerankers.cross_encoder import CrossEncoder
 from workbench.retrieval.retriever import Retriever
+from workbench.retrieval.rewriting import Rewriter
 
 RETRIEVERS = {
     "bm25": "workbench.retrieval.bm25:BM25",
@@ -37,12 +38,13 @@ EXPANDERS = {
     "multi_query": "workbench.retrieval.expansion:MultiQuery",
     "hyde": "workbench.retrieval.expansion:HyDE",
 }
-AXES = ("chunking", "expansion", "retriever", "reranker", "retrieval", "passages", "prompt", "generator")
+REWRITERS = {"standalone": "workbench.retrieval.rewriting:Standalone"}
+AXES = ("chunking", "rewriting", "expansion", "retriever", "reranker", "retrieval", "passages", "prompt", "generator")
 GENERATION_AXES = ("retrieval", "passages", "prompt", "generator")
-NONE = "none"  # the reranker, and the expansion, that does nothing
+NONE = "none"  # the reranker, the expansion and the rewriting that does nothing
 ALWAYS, NEVER = "always", "never"  # of showing passages to the generator
 DEFAULTS: dict[str, Any] = {"chunking": {"words": 80, "overlap": 10}, "passages": 2, "prompt": "terse"}
-DEFAULTS |= {"expansion": NONE, "reranker": NONE, "retrieval": ALWAYS}
+DEFAULTS |= {"rewriting": NONE, "expansion": NONE, "reranker": NONE, "retrieval": ALWAYS}
 
 
 class Settings(BaseModel):
@@ -105,11 +107,12 @@ class ComponentSettings(Settings):
 
     embedders: dict[str, dict[str, Any]] = {}
     retrievers: dict[str, dict[str, Any]] = {}
+    rewriters: dict[str, dict[str, Any]] = {}
     expanders: dict[str, dict[str, Any]] = {}
     rerankers: dict[str, dict[str, Any]] = {}
     generators: dict[str, dict[str, Any]] = {}
 
-    @field_validator("rerankers", "expanders")
+    @field_validator("rewriters", "expanders", "rerankers")
     @classmethod
     def _none_is_taken(cls, value: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
         if NONE in value:
@@ -225,6 +228,9 @@ class Components:
             n: _build_kind(Retriever, v, f"{where}.retrievers.{n}", folder, _retriever_class)
             for n, v in settings.retrievers.items()
         }
+        self.rewriters: dict[str, Rewriter] = {
+            n: _build_kind(Rewriter, v, f"{where}.rewriters.{n}", folder, _rewriter_class) for n, v in settings.rewriters.items()
+        }
         self.expanders: dict[str, Expander] = {
             n: _build_kind(Expander, v, f"{where}.expanders.{n}", folder, _expander_class) for n, v in settings.expanders.items()
         }
@@ -240,7 +246,12 @@ class Components:
         return {field: those[getattr(component, field)] for field, those in named.items() if field in component.references}
 
     def _check_references(self) -> None:
-        families = (("retrievers", self.retrievers), ("expanders", self.expanders), ("rerankers", self.rerankers))
+        families = (
+            ("rewriters", self.rewriters),
+            ("retrievers", self.retrievers),
+            ("expanders", self.expanders),
+            ("rerankers", self.rerankers),
+        )
         for family, named in families:
             for name, component in named.items():
                 for field, those in (("embedder", self.embedders), ("generator", self.generators)):
@@ -297,6 +308,12 @@ def _retriever_class(kind: str) -> type[Retriever]:
     if kind not in RETRIEVERS:
         raise unknown("kind of retriever", kind, [*RETRIEVERS, "./file.py:Class", "package.module:Class"])
     return load_class(RETRIEVERS[kind], Retriever)
+
+
+def _rewriter_class(kind: str) -> type[Rewriter]:
+    if kind not in REWRITERS:
+        raise unknown("kind of rewriter", kind, [*REWRITERS, "./file.py:Class", "package.module:Class"])
+    return load_class(REWRITERS[kind], Rewriter)
 
 
 def _expander_class(kind: str) -> type[Expander]:
@@ -427,12 +444,13 @@ def _axis_value(axis: str, value: Any, components: Components, where: str) -> An
     if axis == "prompt":
         return str(value)
     named = {
+        "rewriting": components.rewriters,
         "expansion": components.expanders,
         "retriever": components.retrievers,
         "reranker": components.rerankers,
         "generator": components.generators,
     }[axis]
-    optional = axis in ("expansion", "reranker")
+    optional = axis in ("rewriting", "expansion", "reranker")
     if optional and value in (NONE, None):
         return NONE
     if value not in named:

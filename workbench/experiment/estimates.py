@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from workbench.data.chunking import WORD
-from workbench.data.dataset import Sample
+from workbench.data.dataset import Query, Sample
 from workbench.experiment.plan import PlannedStage, closure
 from workbench.experiment.session import Session, Timing
 from workbench.experiment.stages import (
@@ -22,6 +22,7 @@ from workbench.experiment.stages import (
     DenseRanking,
     Embeddings,
     ExpandedRanking,
+    Questions,
     Repeated,
     Reranked,
     SelectiveAnswers,
@@ -71,6 +72,10 @@ class Estimator:
         """An upper bound: items that other stages or runs share are counted for each stage."""
         if isinstance(stage, Embeddings):
             return self._cost("embedding", self.passages(stage.passages)[0], 0)
+        if isinstance(stage, Questions):
+            leaning = [sum(len(turn.content.split()) for turn in q.history) for q in self._asked(stage.split) if q.history]
+            tokens = int(sum(leaning) * TOKENS_PER_WORD + len(leaning) * (TEMPLATE_TOKENS + stage.rewriter.max_new_tokens))
+            return self._cost("generation", tokens, tokens)
         if isinstance(stage, ExpandedRanking):
             tokens = self._queries(stage.split) * (2 * QUESTION_TOKENS + stage.expander.max_new_tokens)
             return self._cost("generation", tokens, tokens)
@@ -157,8 +162,11 @@ class Estimator:
         shown = answers.open.shown if isinstance(answers, SelectiveAnswers) else answers.shown
         return self._prompt_tokens(answers.passages, shown)
 
+    def _asked(self, split: str | Sample) -> list[Query]:
+        return self.session.dataset.split(split)
+
     def _queries(self, split: str | Sample) -> int:
-        return len(self.session.dataset.split(split))
+        return len(self._asked(split))
 
     def _queries_or_passages(self, stage: Stage) -> int:
         split = getattr(stage, "split", None)

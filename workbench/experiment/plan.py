@@ -30,6 +30,7 @@ from workbench.experiment.stages import (
     FusedRanking,
     OpenAnswers,
     Passages,
+    Questions,
     RankingScores,
     RankingStage,
     Repeated,
@@ -54,8 +55,10 @@ from workbench.retrieval.fusion import Fusion
 from workbench.retrieval.gate import Gate
 from workbench.retrieval.rerankers.base import PairScorer, Reranker
 from workbench.retrieval.rerankers.cross_encoder import CrossEncoder
+from workbench.retrieval.rewriting import Rewriter
 
-UNNAMED = (("expansion", config.NONE), ("retrieval", config.ALWAYS))  # axes that came later, and what went without saying
+# axes that came later, and what went without saying
+UNNAMED = (("rewriting", config.NONE), ("expansion", config.NONE), ("retrieval", config.ALWAYS))
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,7 @@ class Measured:
         answers: what it answers, and would answer when served; None where passages are only ranked.
         ranking_scores: metrics of the ranking, where the split is judged.
         answer_scores: metrics of `answers`.
+        questions: rewrites them; None where they are as asked.
         repeated: some of the answers once more, for the configuration that does this for its generator.
         trained: with every seed, `answers` first; empty where one seed is all, or nothing is trained.
     """
@@ -118,6 +122,7 @@ class Measured:
     answer_scores: AnswerScores | None = None
     repeated: Repeated | None = None
     trained: tuple[Trained, ...] = ()
+    questions: Questions | None = None
 
     def stages(self) -> list[Stage]:
         """All stages of the configuration, each after those it reads."""
@@ -139,6 +144,8 @@ class Measured:
                 found[f"index {type(getattr(stage, 'retriever', None) or stage.index).__name__}"] = stage
         if self.ranking:
             found["ranking"] = self.ranking
+        if self.questions:
+            found["questions"] = self.questions
         if self.answers:
             if isinstance(self.answers, SelectiveAnswers):
                 found["threshold"] = self.answers.threshold
@@ -220,13 +227,13 @@ class Planner:
     def measured(self, configuration: Configuration, split: str) -> Measured:
         """Stages that measure a configuration on a split."""
         ranking = None if configuration["retrieval"] == config.NEVER else self.ranking(configuration, split)
-        judgements = self.dataset.answers_digest(split)
+        questions, judgements = self.questions(configuration, split), self.dataset.answers_digest(split)
         ranked = None
         if ranking and self.settings.metrics.rankings and len(self.dataset.judgements):
             passages = self._passages(configuration["chunking"])
             ranked = self._make(RankingScores, ranking, passages, judgements, self.settings.metrics.rankings)
         if not self.generating:
-            return Measured(configuration, split, ranking, ranking_scores=ranked)
+            return Measured(configuration, split, ranking, ranking_scores=ranked, questions=questions)
         trained = []
         for seed in self.seeds(self.components.generators[configuration["generator"]]):
             answers = self._answers(configuration, split, seed)
@@ -235,7 +242,7 @@ class Planner:
         repeats = split == self.settings.dataset.select and configuration.id in self._first_of_generator.values()
         repeated = self._make(Repeated, first.answers) if repeats else None
         several = tuple(trained) if len(trained) > 1 else ()
-        return Measured(configuration, split, ranking, first.answers, ranked, first.scores, repeated, several)
+        return Measured(configuration, split, ranking, first.answers, ranked, first.scores, repeated, several, questions)
 
     def seeds(self, generator: Generator) -> range:
         """The seeds a generator is measured with: one where nothing is trained."""
@@ -330,9 +337,9 @@ class Planner:
             return value.settings()
         if axis == "retriever":
             return self._resolved_retriever(value)
-        if axis == "expansion":
-            expander = self.components.expanders[value]
-            return [expander.settings(), self._writer(expander).definition()["weights"]]
+        if axis in ("rewriting", "expansion"):
+            writing = (self.components.rewriters if axis == "rewriting" else self.components.expanders)[value]
+            return [writing.settings(), self._writer(writing).definition()["weights"]]
         if axis == "reranker":
             return None if value == config.NONE else self._with_references(self.components.rerankers[value])
         if axis == "retrieval":
@@ -417,25 +424,26 @@ class Planner:
         judgements = self.dataset.answers_digest(split)
         return self._make(cls, ranking, passages, judgements, self.settings.seed, self.machine.arithmetic, component)
 
-    def _ranking(self, name: str, passages: Passages, split: str | Sample) -> RankingStage:
+    def _ranking(self, name: str, passages: Passages, split: str | Sample, questions: Questions | None = None) -> RankingStage:
         retriever, depth = self.components.retrievers[name], self.settings.depth
         queries = self.dataset.queries_digest(split)
         if isinstance(retriever, Fusion):
-            parts = tuple(self._ranking(part, passages, split) for part in retriever.of)
+            parts = tuple(self._ranking(part, passages, split, questions) for part in retriever.of)
             return self._make(FusedRanking, retriever, parts, split, depth)
         if isinstance(retriever, Dense):
             encoder = self._encoder(retriever.embedder)
             embeddings = self._embeddings(encoder, passages)
             index = self._make(DenseIndex, retriever.index, embeddings)
-            return self._make(DenseRanking, retriever, encoder, embeddings, index, split, queries, depth)
+            return self._make(DenseRanking, retriever, encoder, embeddings, index, split, queries, depth, questions)
         terms = self._make(AnalyzedPassages, retriever.analyzer, passages) if retriever.analyzer else None
         index = self._make(TextIndex, retriever, passages, terms)
-        return self._make(TextRanking, index, split, queries, depth)
+        return self._make(TextRanking, index, split, queries, depth, questions)
 
     def ranking(self, configuration: Configuration, split: str | Sample) -> RankingStage:
         """The stage that ranks passages for a configuration, reranking included."""
         passages = self._passages(configuration["chunking"])
-        ranking = self._expanded(configuration, self._ranking(configuration["retriever"], passages, split))
+        questions = self.questions(configuration, split)
+        ranking = self._expanded(configuration, self._ranking(configuration["retriever"], passages, split, questions))
         if configuration["reranker"] == config.NONE:
             return ranking
         reranker = self.components.rerankers[configuration["reranker"]]
@@ -453,10 +461,18 @@ class Planner:
         queries, arithmetic = self.dataset.queries_digest(ranking.split), self.machine.arithmetic
         return self._make(ExpandedRanking, expander, self._writer(expander), ranking, queries, arithmetic)
 
-    def _writer(self, expander: Expander) -> Generator:
-        """The generator that an expander asks, as long as the expander wants."""
-        named = self.components.generators[expander.generator]
-        return named.model_copy(update={"lora": None, "max_new_tokens": expander.max_new_tokens})
+    def questions(self, configuration: Configuration, split: str | Sample) -> Questions | None:
+        """The stage that rewrites questions, or None."""
+        if configuration["rewriting"] == config.NONE:
+            return None
+        rewriter = self.components.rewriters[configuration["rewriting"]]
+        queries, histories = self.dataset.queries_digest(split), self.dataset.histories_digest(split)
+        return self._make(Questions, rewriter, self._writer(rewriter), split, queries, histories, self.machine.arithmetic)
+
+    def _writer(self, asking: Expander | Rewriter) -> Generator:
+        """The generator that an expander or a rewriter asks, as long as it wants."""
+        named = self.components.generators[asking.generator]
+        return named.model_copy(update={"lora": None, "max_new_tokens": asking.max_new_tokens})
 
     def trained_reranker(self, reranker: Reranker) -> TrainedReranker | None:
         """The stage that trains a reranker, or None."""
@@ -483,7 +499,8 @@ class Planner:
     def _closed(self, configuration: Configuration, split: str | Sample, seed: int) -> ClosedAnswers:
         generator, template = self._asked(configuration)
         queries, adapter = self.dataset.queries_digest(split), self.adapter(generator, seed)
-        return self._make(ClosedAnswers, split, queries, template, generator, adapter, self.machine.arithmetic)
+        questions, arithmetic = self.questions(configuration, split), self.machine.arithmetic
+        return self._make(ClosedAnswers, split, queries, template, generator, adapter, arithmetic, questions)
 
     def _asked(self, configuration: Configuration) -> tuple[Generator, Template]:
         return self.components.generators[configuration["generator"]], self.template(configuration["prompt"])

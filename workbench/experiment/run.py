@@ -153,7 +153,7 @@ class Experiment:
         self.ensure(scored.values())
         split = self.settings.dataset.select
         rows = [Result(key, split, *score) for key, stage in scored.items() for score in self.session.read(stage)]
-        axes = [axis for axis in ("chunking", "expansion", "retriever", "reranker") if axis in self.planner.axes]
+        axes = [axis for axis in ("chunking", "rewriting", "expansion", "retriever", "reranker") if axis in self.planner.axes]
         named = {key: {axis: one.configuration.columns()[axis] for axis in axes} for key, one in first.items()}
         board = results.leaderboard(results.matrices(rows, self.groups))
         return [

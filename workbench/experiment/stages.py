@@ -23,6 +23,7 @@ import pyarrow as pa
 from workbench.component import Component, canonical, digest
 from workbench.data import tables
 from workbench.data.chunking import WORD, Chunking, full_text
+from workbench.data.conversation import History
 from workbench.data.dataset import Place, Query, Sample
 from workbench.evaluation import answers as answer_metrics
 from workbench.evaluation import rankings as ranking_metrics
@@ -46,6 +47,7 @@ from workbench.retrieval.rerankers import cross_encoder
 from workbench.retrieval.rerankers.base import Pair, PairScorer, Reranker
 from workbench.retrieval.rerankers.cross_encoder import CrossEncoder
 from workbench.retrieval.retriever import TextRetriever
+from workbench.retrieval.rewriting import Rewriter
 
 if TYPE_CHECKING:
     from workbench.experiment.session import Session
@@ -353,6 +355,72 @@ class TextIndex(Stage):
         return self.retriever.open(folder, session.machine)
 
 
+class Rewriting(NamedTuple):
+    """A question as it is searched and answered."""
+
+    question: str
+    status: str  # as asked; rewritten; or: as asked, and why
+
+
+@dataclass(frozen=True, eq=False)
+class Questions(Stage):
+    """Questions of a split and what was said before them -> questions that stand alone."""
+
+    name: ClassVar = "questions"
+    rewriter: Rewriter
+    generator: Generator
+    split: str | Sample
+    queries_digest: str
+    histories_digest: str
+    arithmetic: str
+
+    # as of `Answers`, so that a session generates for either
+    adapter: ClassVar = None
+
+    def settings(self) -> dict[str, Any]:
+        return {
+            "rewriter": self.rewriter.definition(),
+            "generator": self.generator.definition(),
+            "queries": self.queries_digest,
+            "histories": self.histories_digest,
+            "arithmetic": self.arithmetic,
+        }
+
+    @cached_property
+    def namespace(self) -> str:
+        """What questions rewritten from equal conversations share."""
+        return digest(["answer", self.generator.definition(), None, self.arithmetic])
+
+    def rewritten(self, asked: Sequence[tuple[History, str]], session: Session) -> list[Rewriting]:
+        """Questions that stand alone; `compute` and the pipeline both come through here.
+
+        A question nothing was said before is taken as it is, unasked; so is one that the generator gives no question for.
+        """
+        leaning = [canonical(self.rewriter.messages(history, question)) for history, question in asked if history]
+        found = iter(session.generated(self, leaning))
+        return [self._read(question, next(found)) if history else Rewriting(question, "as asked") for history, question in asked]
+
+    def _read(self, question: str, reply: Generation) -> Rewriting:
+        text = self.rewriter.read(reply.text)
+        if text:
+            return Rewriting(text, "rewritten")
+        return Rewriting(question, f"as asked: {'the rewriting was empty' if reply.status == 'ok' else reply.status}")
+
+    def compute(self, folder: Path, session: Session) -> dict[str, Any]:
+        queries = session.dataset.split(self.split)
+        found = self.rewritten([(query.history, query.text) for query in queries], session)
+        with (folder / "questions.jsonl").open("w", encoding="utf-8") as file:
+            for query, one in zip(queries, found, strict=True):
+                file.write(json.dumps({"query_id": query.id} | one._asdict(), ensure_ascii=False) + "\n")
+        return {"questions": len(queries), "rewritten": sum(one.status == "rewritten" for one in found)}
+
+    def read(self, folder: Path, session: Session) -> list[Query]:
+        """The queries of the split, with the texts that stand alone."""
+        with (folder / "questions.jsonl").open(encoding="utf-8") as lines:
+            texts = [json.loads(line)["question"] for line in lines]
+        return [query._replace(text=text) for query, text in zip(session.dataset.split(self.split), texts, strict=True)]
+
+
 class RankingStage(Stage):
     """Base of stages whose artifact is a `Ranking` of a split."""
 
@@ -360,8 +428,8 @@ class RankingStage(Stage):
     depth: int
 
     def queries(self, session: Session) -> list[Query]:
-        """The queries ranked for."""
-        return session.dataset.split(self.split)
+        """The queries ranked for, rewritten where they are."""
+        raise NotImplementedError
 
     def read(self, folder: Path, session: Session) -> Ranking:
         return Ranking.load(folder)
@@ -377,6 +445,11 @@ class RankingStage(Stage):
         return {"queries": len(queries)}
 
 
+def asked(stage: TextRanking | DenseRanking | ClosedAnswers, session: Session) -> list[Query]:
+    """The queries of a stage's split: rewritten where it says so, else as they are."""
+    return session.read(stage.questions) if stage.questions else session.dataset.split(stage.split)
+
+
 @dataclass(frozen=True, eq=False)
 class TextRanking(RankingStage):
     """Queries -> ranking by a retriever that reads texts."""
@@ -386,12 +459,16 @@ class TextRanking(RankingStage):
     split: str | Sample
     queries_digest: str
     depth: int
+    questions: Questions | None = None
 
     def inputs(self) -> tuple[Stage, ...]:
-        return (self.index,)
+        return (self.index, *([self.questions] if self.questions else []))
 
     def settings(self) -> dict[str, Any]:
         return {"queries": self.queries_digest, "depth": self.depth}
+
+    def queries(self, session: Session) -> list[Query]:
+        return asked(self, session)
 
     def rank(self, queries: Sequence[str], session: Session) -> list[tuple[np.ndarray, np.ndarray]]:
         return session.read(self.index).search(queries, self.depth)
@@ -409,12 +486,16 @@ class DenseRanking(RankingStage):
     split: str | Sample
     queries_digest: str
     depth: int
+    questions: Questions | None = None
 
     def inputs(self) -> tuple[Stage, ...]:
-        return (self.embeddings, self.index)
+        return (self.embeddings, self.index, *([self.questions] if self.questions else []))
 
     def settings(self) -> dict[str, Any]:
         return {"retriever": self.retriever.definition(), "queries": self.queries_digest, "depth": self.depth}
+
+    def queries(self, session: Session) -> list[Query]:
+        return asked(self, session)
 
     def rank(self, queries: Sequence[str], session: Session) -> list[tuple[np.ndarray, np.ndarray]]:
         vectors = session.embedded(self.encoder, self.encoder.queries(queries))
@@ -436,6 +517,9 @@ class FusedRanking(RankingStage):
 
     def settings(self) -> dict[str, Any]:
         return {"retriever": self.retriever.definition(), "depth": self.depth}
+
+    def queries(self, session: Session) -> list[Query]:
+        return self.parts[0].queries(session)
 
     def compute(self, folder: Path, session: Session) -> dict[str, Any]:
         parts = [session.read(part) for part in self.parts]
@@ -484,6 +568,9 @@ class ExpandedRanking(RankingStage):
             "arithmetic": self.arithmetic,
         }
 
+    def queries(self, session: Session) -> list[Query]:
+        return self.ranking.queries(session)
+
     @cached_property
     def namespace(self) -> str:
         """What texts written for equal questions share."""
@@ -524,6 +611,9 @@ class Reranked(RankingStage):
     def settings(self) -> dict[str, Any]:
         named = {field: one.definition() for field, one in self.references}
         return {"reranker": self.reranker.definition(), "references": named, "arithmetic": self.arithmetic}
+
+    def queries(self, session: Session) -> list[Query]:
+        return self.ranking.queries(session)
 
     def compute(self, folder: Path, session: Session) -> dict[str, Any]:
         ranking = session.read(self.ranking)
@@ -703,9 +793,13 @@ class Answers(Stage):
 
     def prompts(self, session: Session) -> list[Prompted]:
         """The prompts of the split, in the order of its queries."""
-        queries = session.dataset.split(self.split)
+        queries = self.queries(session)
         rows = session.read(self.ranking).rows() if self.ranking else [NO_PASSAGES] * len(queries)
         return [self.prompted(query.id, query.text, row, session) for query, row in zip(queries, rows, strict=True)]
+
+    def queries(self, session: Session) -> list[Query]:
+        """The queries of the split, rewritten where they are."""
+        return self.ranking.queries(session)
 
     def prompted(self, query_id: str, question: str, ranked: Ranked, session: Session) -> Prompted:
         """The prompt of one question on its ranked passages."""
@@ -789,9 +883,10 @@ class ClosedAnswers(Answers):
     generator: Generator
     adapter: Adapter | None
     arithmetic: str
+    questions: Questions | None = None
 
     def inputs(self) -> tuple[Stage, ...]:
-        return (self.adapter,) if self.adapter else ()
+        return tuple(stage for stage in (self.questions, self.adapter) if stage)
 
     def settings(self) -> dict[str, Any]:
         # all that reading an answer takes of the template with passages
@@ -803,6 +898,9 @@ class ClosedAnswers(Answers):
             "generator": self.generator.definition(),
             "arithmetic": self.arithmetic,
         }
+
+    def queries(self, session: Session) -> list[Query]:
+        return asked(self, session)
 
     def prompted(self, query_id: str, question: str, ranked: Ranked, session: Session) -> Prompted:
         return Prompted(query_id, (), self.template.fill_closed(question), closed=True)

@@ -259,7 +259,7 @@ def resolved(experiment: Experiment) -> dict[str, Any]:
     """The experiment's file with every default filled in."""
     values = experiment.settings.model_dump(mode="json", exclude_none=True)
     components = experiment.planner.components
-    for family in ("embedders", "retrievers", "expanders", "rerankers", "generators"):
+    for family in ("embedders", "retrievers", "rewriters", "expanders", "rerankers", "generators"):
         given = values["components"][family]
         for name, component in getattr(components, family).items():
             kind = {"kind": given[name]["kind"]} if "kind" in given[name] else {}
