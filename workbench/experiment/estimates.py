@@ -77,7 +77,7 @@ class Estimator:
             tokens = int(sum(leaning) * TOKENS_PER_WORD + len(leaning) * (TEMPLATE_TOKENS + stage.rewriter.max_new_tokens))
             return self._cost("generation", tokens, tokens)
         if isinstance(stage, ExpandedRanking):
-            tokens = self._queries(stage.split) * (2 * QUESTION_TOKENS + stage.expander.max_new_tokens)
+            tokens = self._queries(stage.split) * (TEMPLATE_TOKENS + QUESTION_TOKENS + stage.expander.max_new_tokens)
             return self._cost("generation", tokens, tokens)
         if isinstance(stage, DenseRanking):
             return self._cost("embedding", self._queries(stage.split), 0)
