@@ -31,10 +31,12 @@ from workbench.models.generator import Generator
 from workbench.retrieval import rerankers
 from workbench.retrieval.embedding import Embedder
 from workbench.retrieval.expansion import Expander
+from workbench.retrieval.gate import Gate
 from workbench.retrieval.learning import RankedTraining
 from workbench.retrieval.rerankers.base import Reranker
 from workbench.retrieval.rerankers.cross_encoder import CrossEncoder
 from workbench.retrieval.retriever import Retriever
+from workbench.retrieval.rewriting import Rewriter
 
 RETRIEVERS = {
     "bm25": "workbench.retrieval.bm25:BM25",
@@ -45,11 +47,13 @@ EXPANDERS = {
     "multi_query": "workbench.retrieval.expansion:MultiQuery",
     "hyde": "workbench.retrieval.expansion:HyDE",
 }
-AXES = ("chunking", "expansion", "retriever", "reranker", "passages", "prompt", "generator")
-GENERATION_AXES = ("passages", "prompt", "generator")
-NONE = "none"  # the reranker, and the expansion, that does nothing
+REWRITERS = {"standalone": "workbench.retrieval.rewriting:Standalone"}
+AXES = ("chunking", "rewriting", "expansion", "retriever", "reranker", "retrieval", "passages", "prompt", "generator")
+GENERATION_AXES = ("retrieval", "passages", "prompt", "generator")
+NONE = "none"  # the reranker, the expansion and the rewriting that does nothing
+ALWAYS, NEVER = "always", "never"  # of showing passages to the generator
 DEFAULTS: dict[str, Any] = {"chunking": {"words": 80, "overlap": 10}, "passages": 2, "prompt": "terse"}
-DEFAULTS |= {"expansion": NONE, "reranker": NONE}
+DEFAULTS |= {"rewriting": NONE, "expansion": NONE, "reranker": NONE, "retrieval": ALWAYS}
 
 
 class Settings(BaseModel):
@@ -118,11 +122,12 @@ class ComponentSettings(Settings):
 
     embedders: dict[str, dict[str, Any]] = {}
     retrievers: dict[str, dict[str, Any]] = {}
+    rewriters: dict[str, dict[str, Any]] = {}
     expanders: dict[str, dict[str, Any]] = {}
     rerankers: dict[str, dict[str, Any]] = {}
     generators: dict[str, dict[str, Any]] = {}
 
-    @field_validator("rerankers", "expanders")
+    @field_validator("rewriters", "expanders", "rerankers")
     @classmethod
     def _none_is_taken(cls, value: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
         if NONE in value:
@@ -238,6 +243,9 @@ class Components:
             n: _build_kind(Retriever, v, f"{where}.retrievers.{n}", folder, _retriever_class)
             for n, v in settings.retrievers.items()
         }
+        self.rewriters: dict[str, Rewriter] = {
+            n: _build_kind(Rewriter, v, f"{where}.rewriters.{n}", folder, _rewriter_class) for n, v in settings.rewriters.items()
+        }
         self.expanders: dict[str, Expander] = {
             n: _build_kind(Expander, v, f"{where}.expanders.{n}", folder, _expander_class) for n, v in settings.expanders.items()
         }
@@ -253,7 +261,12 @@ class Components:
         return {field: those[getattr(component, field)] for field, those in named.items() if field in component.references}
 
     def _check_references(self) -> None:
-        families = (("retrievers", self.retrievers), ("expanders", self.expanders), ("rerankers", self.rerankers))
+        families = (
+            ("rewriters", self.rewriters),
+            ("retrievers", self.retrievers),
+            ("expanders", self.expanders),
+            ("rerankers", self.rerankers),
+        )
         for family, named in families:
             for name, component in named.items():
                 for field, those in (("embedder", self.embedders), ("generator", self.generators)):
@@ -310,6 +323,12 @@ def _retriever_class(kind: str) -> type[Retriever]:
     if kind not in RETRIEVERS:
         raise unknown("kind of retriever", kind, [*RETRIEVERS, "./file.py:Class", "package.module:Class"])
     return load_class(RETRIEVERS[kind], Retriever)
+
+
+def _rewriter_class(kind: str) -> type[Rewriter]:
+    if kind not in REWRITERS:
+        raise unknown("kind of rewriter", kind, [*REWRITERS, "./file.py:Class", "package.module:Class"])
+    return load_class(REWRITERS[kind], Rewriter)
 
 
 def _expander_class(kind: str) -> type[Expander]:
@@ -420,7 +439,7 @@ def _default(axis: str, components: Components) -> Any:
 
 
 def axis_value(axis: str, value: Any, components: Components) -> Any:
-    """One value of an axis, checked: a `Chunking`, a number, or a name."""
+    """One value of an axis, checked: a `Chunking`, a `Gate`, a number, or a name."""
     return _axis_value(axis, value, components, f"baseline.{axis}")
 
 
@@ -431,6 +450,8 @@ def _axis_value(axis: str, value: Any, components: Components, where: str) -> An
         if not isinstance(value, dict):
             raise InputError(f"{where}: received {value!r}; allowed: whole, or {{words: 80, overlap: 10}}")
         return build(Chunking, value, where)
+    if axis == "retrieval":
+        return _retrieval(value, where)
     if axis == "passages":
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise InputError(f"{where}: received {value!r}; allowed: a whole number from 1")
@@ -438,17 +459,26 @@ def _axis_value(axis: str, value: Any, components: Components, where: str) -> An
     if axis == "prompt":
         return str(value)
     named = {
+        "rewriting": components.rewriters,
         "expansion": components.expanders,
         "retriever": components.retrievers,
         "reranker": components.rerankers,
         "generator": components.generators,
     }[axis]
-    optional = axis in ("expansion", "reranker")
+    optional = axis in ("rewriting", "expansion", "reranker")
     if optional and value in (NONE, None):
         return NONE
     if value not in named:
         raise _at(where, unknown(axis, value, [*named, NONE] if optional else named))
     return value
+
+
+def _retrieval(value: Any, where: str) -> str | Gate:
+    if value in (ALWAYS, NEVER):
+        return value
+    if not isinstance(value, dict):
+        raise InputError(f"{where}: received {value!r}; allowed: {ALWAYS}, {NEVER}, or {{when: top_score}}, {{when: margin}}")
+    return build(Gate, value, where)
 
 
 def check_metrics(settings: ExperimentSettings, axes: dict[str, list[Any]]) -> str:
@@ -466,6 +496,12 @@ def check_metrics(settings: ExperimentSettings, axes: dict[str, list[Any]]) -> s
         )
     if select_by not in names:
         raise _at("metrics.select_by", unknown("metric", select_by, [n for n in names if n not in answers.NOT_FOR_SELECTION]))
+    retrieval = [*axes.get("retrieval", ()), settings.baseline.get("retrieval", ALWAYS)]
+    if any(value != ALWAYS for value in retrieval) and select_by not in answers.NAMES:
+        raise InputError(
+            f"metrics.select_by: {select_by!r} measures rankings, whether their passages are shown or not, but axes.retrieval "
+            f"decides on showing them; allowed: f1, em, contains"
+        )
     if len(axes["chunking"]) > 1:
         for name in settings.metrics.rankings:
             if not rankings.parse(name).in_words:
