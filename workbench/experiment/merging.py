@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from workbench.experiment.stages import Answers, Prompted, Stage
+from workbench.experiment.stages import OpenAnswers, Prompted, Stage
 
 if TYPE_CHECKING:
     from workbench.experiment.session import Session
@@ -29,7 +29,7 @@ class Merging(Stage):
     LOGITS: ClassVar = 8  # prompts whose logits are held against each other
 
     name: ClassVar = "merging"
-    answers: Answers
+    answers: OpenAnswers
     answers_digest: str
     metrics: tuple[str, ...]
 
@@ -39,7 +39,7 @@ class Merging(Stage):
     def settings(self) -> dict[str, Any]:
         return {"prompts": self.PROMPTS, "logits": self.LOGITS, "accepted": self.answers_digest, "metrics": self.metrics}
 
-    def systems(self) -> dict[str, Answers]:
+    def systems(self) -> dict[str, OpenAnswers]:
         """The three ways to answer."""
         tuned = self.answers.generator
         unmerged, merged = (tuned.model_copy(update={"merge": merge}) for merge in (False, True))
@@ -49,7 +49,7 @@ class Merging(Stage):
 
     def compute(self, folder: Path, session: Session) -> dict[str, Any]:
         prompts = self.answers.prompts(session)[: self.PROMPTS]
-        accepted = {query.id: query.answers for query in session.dataset.split(self.answers.ranking.split)}
+        accepted = {query.id: query.answers for query in session.dataset.split(self.answers.split)}
         rows: list[dict[str, Any]] = [{"query_id": prompt.query_id} for prompt in prompts]
         tokens = 0
         for name, answers in self.systems().items():

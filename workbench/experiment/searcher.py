@@ -78,6 +78,7 @@ class Searcher:
             )
         stages = dict.fromkeys(stage for one in self.by_id.values() for stage in one.stages())
         self.experiment.prepare(stage for stage in stages if not isinstance(stage, LATE))
+        self.experiment.learn(stages)
         groups = [query.group for query in self.session.dataset.split(self.split)]
         steps = search.race(list(self.by_id), groups, self._scores, self.experiment.settings.seed)
         last = max(step.step for step in steps)

@@ -17,13 +17,13 @@ from workbench.component import canonical, digest
 from workbench.data.dataset import Dataset
 from workbench.experiment.items import Counts, input_key
 from workbench.experiment.progress import Progress
-from workbench.experiment.stages import Answers, Encoder, ExpandedRanking, Reranked, Stage
+from workbench.experiment.stages import Answers, Encoder, ExpandedRanking, Questions, Reranked, Stage
 from workbench.experiment.store import Store
 from workbench.machine import Machine
 from workbench.models.generator import Generation, LoadedGenerator
 from workbench.retrieval.rerankers.base import Pair
 
-LOADED_GENERATORS = 2  # models kept in memory
+LOADED_GENERATORS = 3  # models kept in memory: one request may rewrite, expand and answer
 ITEM_KINDS = ("embeddings", "pairs", "answers")
 
 
@@ -149,7 +149,7 @@ class Session:
         """Items by kind: distinct ones this session asked for, those it found, those it computed."""
         return {kind: _counts(asked) for kind, asked in self._asked.items()}
 
-    def generated(self, stage: Answers | ExpandedRanking, prompts: Sequence[str]) -> list[Generation]:
+    def generated(self, stage: Answers | ExpandedRanking | Questions, prompts: Sequence[str]) -> list[Generation]:
         """Answers to conversations in canonical JSON; each distinct one is generated once and stored."""
 
         def compute(missing: list[str]) -> Iterator[list[tuple[int, Generation]]]:
@@ -165,7 +165,7 @@ class Session:
             lambda blob: Generation(**json.loads(blob)),
         )
 
-    def generator(self, stage: Answers | ExpandedRanking) -> LoadedGenerator:
+    def generator(self, stage: Answers | ExpandedRanking | Questions) -> LoadedGenerator:
         """The model that answers for a stage, its adapter merged; the last ones used stay in memory."""
         if stage.namespace not in self._generators:
             adapter = self.ensure(stage.adapter) if stage.adapter else None

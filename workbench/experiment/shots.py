@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -19,6 +19,7 @@ import pyarrow as pa
 from workbench.component import digest
 from workbench.data import tables
 from workbench.data.chunking import PASSAGES
+from workbench.data.dataset import Sample
 from workbench.experiment.examples import Solved, solved_questions
 from workbench.experiment.stages import Passages, PassageTable, RankingStage, Stage, left_out
 from workbench.models.prompts import Shot, Shots
@@ -98,7 +99,7 @@ class FewShot:
 
     shots: Shots
     solved: SolvedQuestions
-    split: str
+    split: str | Sample
     nearest: RankingStage | None
 
     @property
@@ -116,16 +117,22 @@ class FewShot:
 
     def of_split(self, session: Session) -> list[list[Shot]]:
         """What is shown with each question of the split, in order."""
-        queries = session.dataset.split(self.split)
-        rows = session.read(self.nearest).rows() if self.nearest else [((), ())] * len(queries)
-        return [self._chosen(query.id, near, session) for query, (near, _) in zip(queries, rows, strict=True)]
+        return [self.of_question(query.id, query.text, session) for query in session.dataset.split(self.split)]
 
-    def of_question(self, question: str, session: Session) -> list[Shot]:
-        """What is shown with a question of no split."""
-        near = self.nearest.rank([question], session)[0][0] if self.nearest else ()
-        return self._chosen(None, near, session)
+    def of_question(self, query_id: str, question: str, session: Session) -> list[Shot]:
+        """What is shown with a question: of the split, by its id, or any other."""
+        return self._chosen(query_id, self._near(query_id, question, session), session)
 
-    def _chosen(self, query_id: str | None, near: Iterable[int], session: Session) -> list[Shot]:
+    def _near(self, query_id: str, question: str, session: Session) -> Sequence[int]:
+        """Numbers of the nearest train questions, nearest first; by one function whether they were ranked before or not."""
+        if self.nearest is None:
+            return ()
+        ranking = session.read(self.nearest)
+        if query_id in ranking.query_ids:
+            return ranking.row(ranking.query_ids.index(query_id))[0]
+        return self.nearest.rank([question], session)[0][0]
+
+    def _chosen(self, query_id: str, near: Iterable[int], session: Session) -> list[Shot]:
         """The nearest solved questions but the one asked, filled up with the first of all; nearest last."""
         solved, passages = session.read(self.solved), session.read(self.solved.passages)
         train = session.dataset.split(self.solved.ranking.split)

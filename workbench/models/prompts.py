@@ -64,6 +64,30 @@ class Shots(Component):
     leaks: Policy = "refuse"
 
 
+class ClosedBook(Component):
+    """How a question is asked without any passage.
+
+    Attributes:
+        system: the system turn; empty: none.
+        user: the user's turn, with the variable ``{question}``.
+        abstention: what the generator is told to say when it does not know the answer.
+    """
+
+    system: str = "Answer the question with a few words. If you do not know the answer, say: I do not know."
+    user: str = "Question: {question}\nAnswer with a few words."
+    abstention: str = "I do not know"
+
+    @field_validator("user")
+    @classmethod
+    def _variables_are_known(cls, value: str) -> str:
+        return checked_variables(value, {"question"}, {"question"})
+
+    @field_validator("abstention")
+    @classmethod
+    def _abstention_is_said(cls, value: str) -> str:
+        return checked_abstention(value)
+
+
 class Template(Component):
     """A prompt template.
 
@@ -77,8 +101,10 @@ class Template(Component):
         citations: whether answers end with passage numbers in brackets, which metrics do not read.
         order: ``best last`` puts the best passage next to the question; it keeps its number 1.
         shots: solved questions shown before the one asked, as turns of the conversation; None: none.
+        closed: how the question is asked where no passages are to be shown. No part of what prompts with passages are.
     """
 
+    references: ClassVar = ("closed",)
     added: ClassVar = ("order", "shots")
 
     system: str = ""
@@ -90,28 +116,18 @@ class Template(Component):
     citations: bool = False
     order: Literal["best first", "best last"] = "best first"
     shots: Shots | None = None
+    closed: ClosedBook = ClosedBook()
 
     @field_validator("user", "passage")
     @classmethod
     def _variables_are_known(cls, value: str, info: object) -> str:
-        allowed = VARIABLES[info.field_name]
-        try:
-            used = {name for _, name, _, _ in Formatter().parse(value) if name is not None}
-        except ValueError as error:
-            raise ValueError(f"{error}; a brace that is no variable is written twice: {{{{ }}}}") from error
-        if strange := used - allowed:
-            raise ValueError(f"unknown variable {{{'}, {'.join(sorted(strange))}}}; allowed: {{{'}, {'.join(sorted(allowed))}}}")
         needed = {"question", "passages"} if info.field_name == "user" else {"text"}
-        if missing := needed - used:
-            raise ValueError(f"the variable {{{'}, {'.join(sorted(missing))}}} is missing")
-        return value
+        return checked_variables(value, VARIABLES[info.field_name], needed)
 
     @field_validator("abstention")
     @classmethod
     def _abstention_is_said(cls, value: str) -> str:
-        if not value.strip():
-            raise ValueError("the abstention phrase is empty; say what the generator answers when the passages do not help")
-        return value
+        return checked_abstention(value)
 
     def settings(self) -> dict[str, Any]:
         """As of any component; of the shots what defines them."""
@@ -119,11 +135,12 @@ class Template(Component):
 
     def fill(self, question: str, passages: Sequence[Shown], shots: Sequence[Shot] = ()) -> list[Message]:
         """The conversation that asks `question` on `passages` (best first), after the solved questions in their order."""
-        turns = [{"role": "system", "content": self.system}] if self.system else []
+        *system, asked = _turns(self.system, self._asked(question, passages))
+        solved = []
         for shot in shots:
-            turns.append({"role": "user", "content": self._asked(shot.question, shot.passages)})
-            turns.append({"role": "assistant", "content": self.target(shot.answer, shot.number)})
-        return [*turns, {"role": "user", "content": self._asked(question, passages)}]
+            solved.append({"role": "user", "content": self._asked(shot.question, shot.passages)})
+            solved.append({"role": "assistant", "content": self.target(shot.answer, shot.number)})
+        return [*system, *solved, asked]
 
     def _asked(self, question: str, passages: Sequence[Shown]) -> str:
         shown = [
@@ -133,6 +150,10 @@ class Template(Component):
         if self.order == "best last":
             shown.reverse()
         return self.user.format(passages=self.separator.join(shown), question=question)
+
+    def fill_closed(self, question: str) -> list[Message]:
+        """The conversation that asks `question` without passages."""
+        return _turns(self.closed.system, self.closed.user.format(question=question))
 
     def _shown(self, text: str) -> str:
         return " ".join(text.split()) if self.fold else text
@@ -147,6 +168,43 @@ class Template(Component):
         """The answer in a reply: without citations; empty where the reply abstains."""
         text = CITATION.sub("", reply).strip() if self.citations else reply.strip()
         return "" if _plain(self.abstention) in _plain(text) else text
+
+    def read_closed(self, reply: str) -> str:
+        """The answer in a reply to `fill_closed`; one that abstains as if there had been passages abstains too."""
+        return "" if _plain(self.closed.abstention) in _plain(reply) else self.read(reply)
+
+
+def checked_variables(text: str, allowed: set[str], needed: set[str]) -> str:
+    """A text whose variables are those allowed, with all those needed.
+
+    Raises:
+        ValueError: one is unknown or missing, or a brace is open.
+    """
+    try:
+        used = {name for _, name, _, _ in Formatter().parse(text) if name is not None}
+    except ValueError as error:
+        raise ValueError(f"{error}; a brace that is no variable is written twice: {{{{ }}}}") from error
+    if strange := used - allowed:
+        raise ValueError(f"unknown variable {{{'}, {'.join(sorted(strange))}}}; allowed: {{{'}, {'.join(sorted(allowed))}}}")
+    if missing := needed - used:
+        raise ValueError(f"the variable {{{'}, {'.join(sorted(missing))}}} is missing")
+    return text
+
+
+def checked_abstention(text: str) -> str:
+    """A phrase that is not empty.
+
+    Raises:
+        ValueError: it is.
+    """
+    if not text.strip():
+        raise ValueError("the abstention phrase is empty; say what the generator answers when it has no answer")
+    return text
+
+
+def _turns(system: str, user: str) -> list[Message]:
+    turns = [{"role": "system", "content": system}] if system else []
+    return [*turns, {"role": "user", "content": user}]
 
 
 def _plain(text: str) -> str:
