@@ -285,19 +285,23 @@ class DenseIndex(Stage):
     name: ClassVar = "index"
     index: Index
     embeddings: Embeddings
+    arithmetic: str | None = None
 
     def inputs(self) -> tuple[Stage, ...]:
         return (self.embeddings,)
 
     def settings(self) -> dict[str, Any]:
-        return {"index": self.index.definition()}
+        return {"index": self.index.definition()} | ({"arithmetic": self.arithmetic} if self.arithmetic else {})
 
     def compute(self, folder: Path, session: Session) -> dict[str, Any]:
         vectors = session.read(self.embeddings)
-        return {"vectors": len(vectors)} | self.index.build(vectors, folder)
+        facts = self.index.build(vectors, folder, session.backend)
+        if "fallback" in facts:
+            session.fell_back(facts["fallback"])
+        return {"vectors": len(vectors)} | facts
 
     def read(self, folder: Path, session: Session) -> OpenIndex:
-        return self.index.open(folder)
+        return self.index.open(folder, session.backend, session.fell_back)
 
 
 @dataclass(frozen=True, eq=False)
