@@ -27,8 +27,8 @@ SETTINGS = {
     "ivf": {"kind": "ivf", "nprobe": 64},
     "ivfpq": {"kind": "ivfpq", "nprobe": 64, "refine": 16, "parts": 4},
     "fastscan": {"kind": "fastscan", "nprobe": 64, "refine": 16},
-    "hnsw": {"kind": "hnsw"},
-    "cagra": {"kind": "cagra", "degree": 32, "intermediate": 64},
+    "hnsw": {"kind": "hnsw", "m": 16, "ef_construction": 40},
+    "cagra": {"kind": "cagra", "degree": 16, "intermediate": 32},
     "auto": {"kind": "auto"},
 }
 
