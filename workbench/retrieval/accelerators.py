@@ -39,8 +39,8 @@ class Accelerator(ABC):
 class FaissGpu(Accelerator):
     """A FAISS index on the first GPU.
 
-    An approximate one is always asked `ROWS` queries at once, the last few repeated: the GPU picks its way of multiplying by
-    the number of rows, and a query's candidates must not depend on how many others come with it.
+    An approximate one is always asked `ROWS` queries at once, filled up with the first ones again: the GPU picks its way of
+    multiplying by the number of rows, and a query's candidates must not depend on how many others come with it.
     """
 
     ROWS: ClassVar = 256

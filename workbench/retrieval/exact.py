@@ -1,8 +1,7 @@
-"""Exact search on the processor: one matrix product, then the best of each row.
+"""Exact search on the processor: one product of matrices, then the best of each row.
 
-NumPy's product of a batch is several times as fast as that of FAISS' flat index (its wheels bring a slower BLAS), and most of
-what is left is looking at every score. That is done once, in the processor's vector unit: the k best scores stand in the k
-groups with the highest maxima, so only these groups are looked into.
+Beside the product, looking at every score costs most. That is done once, in the processor's vector unit: the k best scores stand
+in the k groups with the highest maxima, so only these groups are looked into.
 """
 
 from __future__ import annotations
