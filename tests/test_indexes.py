@@ -282,6 +282,28 @@ def test_cagra_without_a_gpu_is_an_hnsw_graph_and_says_so(tmp_path: Path, vector
         CagraIndex(intermediate=32)
 
 
+def test_a_cagra_graph_is_searched_without_a_gpu_too(
+    copied: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, vectors: np.ndarray, queries: np.ndarray
+) -> None:
+    """The graph is of the class that a GPU hands back, filled by the processor."""
+
+    def graph(rows: np.ndarray, degree: int, intermediate: int) -> faiss.Index:
+        made = faiss.IndexHNSWCagra(rows.shape[1], degree // 2, faiss.METRIC_L2)
+        made.add(rows)
+        return made
+
+    monkeypatch.setattr(accelerators, "cagra", graph)
+    monkeypatch.setattr(accelerators, "cagra_parameters", lambda kept: faiss.SearchParametersHNSW(efSearch=kept))
+    made, some = CagraIndex(degree=16, intermediate=32), vectors[:1200]
+    assert made.build(some, tmp_path, GPU) == {"built": "faiss-gpu"}
+    for backend in (backends.CPU, GPU):
+        opened = made.open(tmp_path, backend)
+        assert isinstance(opened.index, faiss.IndexHNSWCagra) and bool(opened.accelerator) == (backend == GPU)
+        found = Dense(embedder="e", index=made).rank(opened, some, queries, DEPTH)
+        same = [len(set(ids.tolist()) & set(by_scores(some, q, DEPTH))) for q, (ids, _) in zip(queries, found, strict=True)]
+        assert np.mean(same) / DEPTH >= 0.95
+
+
 def test_the_backend_is_the_machines_matter_and_has_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     here, gpu = resolve(device="cpu"), replace(resolve(device="cpu"), device="cuda", kind="sm_90")
     assert backends.choose(here) == Backend("faiss-cpu", "models compute on the processor")
