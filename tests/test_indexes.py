@@ -151,10 +151,11 @@ from pydantic import TypeAdapter
 from workbench.retrieval.faiss_index import AnyIndex
 def owned(): return int(re.search(r"RssAnon:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024
 made, queries = TypeAdapter(AnyIndex).validate_python(sys.argv[1]), numpy.load(sys.argv[3])
-made.open(Path(sys.argv[2])).candidates(queries[:1], 1)  # loads FAISS and NumPy's threads
+vectors = numpy.load(sys.argv[4], mmap_mode="r")
+made.open(Path(sys.argv[2])).candidates(queries[:1], 1, vectors)  # loads FAISS and NumPy's threads
 before = owned()
 opened = made.open(Path(sys.argv[2]))
-opened.candidates(queries[:1], 10)
+opened.candidates(queries[:1], 10, vectors)
 print(owned() - before)
 """
 
@@ -162,10 +163,11 @@ print(owned() - before)
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="memory of a process is read from Linux")
 @pytest.mark.parametrize("kind", ["flat", "ivf", "hnsw"])
 def test_an_opened_index_is_mapped_rather_than_read(
-    folders: dict[str, Path], tmp_path: Path, kind: str, queries: np.ndarray
+    folders: dict[str, Path], tmp_path: Path, kind: str, vectors: np.ndarray, queries: np.ndarray
 ) -> None:
     np.save(tmp_path / "queries.npy", queries)
-    command = [sys.executable, "-c", MEMORY, kind, str(folders[kind]), str(tmp_path / "queries.npy")]
+    np.save(tmp_path / "vectors.npy", vectors)
+    command = [sys.executable, "-c", MEMORY, kind, folders[kind], tmp_path / "queries.npy", tmp_path / "vectors.npy"]
     owned = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     assert owned < (folders[kind] / FILE).stat().st_size / 2
 

@@ -88,8 +88,8 @@ def _row(experiment: Experiment, ranking: DenseRanking) -> dict[str, Any]:
         "backend": session.backend.name if index.accelerator else "faiss-cpu",
         "build_seconds": manifest["seconds"],
         "bytes_per_vector": sum(file["bytes"] for file in manifest["files"].values()) / max(len(vectors), 1),
-        "queries_per_second": len(queries) / _median_seconds(lambda: index.candidates(queries, 10)),
-        "seconds_for_one": _median_seconds(lambda: index.candidates(queries[:1], 10)),
+        "queries_per_second": len(queries) / _median_seconds(lambda: index.candidates(queries, 10, vectors)),
+        "seconds_for_one": _median_seconds(lambda: index.candidates(queries[:1], 10, vectors)),
         "reason": manifest["facts"].get("reason", ""),
         "key": stage.key[:12],
     }

@@ -44,7 +44,7 @@ class Dense(Retriever):
         if not len(index) or not len(queries):
             return [(np.empty(0, np.int32), np.empty(0, np.float32)) for _ in queries]
         wanted = depth + OVERFETCH
-        found = index.candidates(queries, wanted)
+        found = index.candidates(queries, wanted, vectors)
         ranked: list[Ranked] = []
         for start in range(0, len(queries), TOGETHER):
             part, ids = queries[start : start + TOGETHER], found[start : start + TOGETHER]
@@ -76,5 +76,5 @@ def _deep_enough(index: OpenIndex, vectors: np.ndarray, query: np.ndarray, row: 
     """The best of a query; of an exact index from more candidates while the last may tie with some it left out."""
     ids, scores = row
     while index.exact and depth < len(ids) < len(index) and scores[depth - 1] - scores[-1] <= ROUNDING:
-        ((ids, scores),) = _rescored(vectors, query[None], index.candidates(query[None], 2 * len(ids)))
+        ((ids, scores),) = _rescored(vectors, query[None], index.candidates(query[None], 2 * len(ids), vectors))
     return ids[:depth], scores[:depth]

@@ -404,17 +404,21 @@ class OpenIndex:
             raise InputError(f"ids to remove: received {given[0]} to {given[-1]}; allowed: 0 to {end - 1}")
         self.removed = np.union1d(self.removed, given)
 
-    def candidates(self, queries: np.ndarray, k: int) -> np.ndarray:
-        """Ids of the k (times `lookups`) nearest vectors of float32 (n, d) queries: int64 (n, at most size); -1 for none."""
+    def candidates(self, queries: np.ndarray, k: int, vectors: np.ndarray | None = None) -> np.ndarray:
+        """Ids of the k (times `lookups`) nearest vectors of float32 (n, d) queries: int64 (n, at most size); -1 for none.
+
+        An exact index multiplies `vectors`, those it was built of, where they are given: its own copy begins at an odd byte of
+        its file, and NumPy would copy all of it for each product.
+        """
         queries = np.ascontiguousarray(queries, np.float32)
         wanted = min(k * self.lookups + len(self.removed), self.index.ntotal)
-        found = self._found(queries, wanted)
+        found = self._found(queries, wanted, vectors)
         if len(self.added):
             of_added = exact.nearest(self.added, queries, min(k + len(self.removed), len(self.added)))
             found = np.concatenate([found, of_added + self.index.ntotal], axis=1)
         return np.where(np.isin(found, self.removed), -1, found) if len(self.removed) else found
 
-    def _found(self, queries: np.ndarray, wanted: int) -> np.ndarray:
+    def _found(self, queries: np.ndarray, wanted: int, vectors: np.ndarray | None) -> np.ndarray:
         if self.accelerator and wanted <= self.accelerator.most:
             try:
                 return self.accelerator.candidates(queries, wanted)
@@ -422,7 +426,7 @@ class OpenIndex:
                 self.accelerator = None
                 self.say(_fallback("search goes on", error))
         if self.exact:
-            return exact.nearest(held(self.index), queries, wanted)
+            return exact.nearest(held(self.index) if vectors is None else vectors[: self.index.ntotal], queries, wanted)
         parts = [self.index.search(queries[i : i + TOGETHER], wanted)[1] for i in range(0, len(queries), TOGETHER)]
         return np.concatenate(parts)
 
