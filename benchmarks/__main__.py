@@ -11,7 +11,7 @@ from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-from benchmarks import comparisons, models, retrieval, sweep
+from benchmarks import comparisons, ingest, models, retrieval, sweep
 from benchmarks.harness import Measurement
 from workbench.machine import cpu_count, cpu_name, resolve
 
@@ -36,6 +36,7 @@ BENCHMARKS: dict[str, Callable[[], Measurement]] = {
     "grid": sweep.grid,
     "changed-prompt": sweep.changed_prompt,
     "warm": sweep.warm,
+    "reingest": ingest.reingest,
 }
 
 

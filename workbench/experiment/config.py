@@ -190,10 +190,11 @@ class MachineSettings(Settings):
     device: str = "auto"
     batch_size: int | str = "auto"
     precision: str = "auto"
+    index: str = "auto"
 
     def resolve(self) -> Machine:
         """The machine these settings mean here."""
-        return resolve(self.device, self.precision, self.batch_size)
+        return resolve(self.device, self.precision, self.batch_size, self.index)
 
 
 class ExperimentSettings(Settings):

@@ -48,6 +48,7 @@ from workbench.machine import Machine
 from workbench.models import prompts
 from workbench.models.generator import Generator
 from workbench.models.prompts import Template
+from workbench.retrieval.backends import arithmetic
 from workbench.retrieval.dense import Dense
 from workbench.retrieval.embedding import Embedder
 from workbench.retrieval.expansion import Expander
@@ -433,7 +434,7 @@ class Planner:
         if isinstance(retriever, Dense):
             encoder = self._encoder(retriever.embedder)
             embeddings = self._embeddings(encoder, passages)
-            index = self._make(DenseIndex, retriever.index, embeddings)
+            index = self._make(DenseIndex, retriever.index, embeddings, arithmetic(self.machine, retriever.index.exact))
             return self._make(DenseRanking, retriever, encoder, embeddings, index, split, queries, depth, questions)
         terms = self._make(AnalyzedPassages, retriever.analyzer, passages) if retriever.analyzer else None
         index = self._make(TextIndex, retriever, passages, terms)

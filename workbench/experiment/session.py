@@ -7,6 +7,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +22,8 @@ from workbench.experiment.stages import Answers, Encoder, ExpandedRanking, Quest
 from workbench.experiment.store import Store
 from workbench.machine import Machine
 from workbench.models.generator import Generation, LoadedGenerator
+from workbench.retrieval import backends
+from workbench.retrieval.backends import Backend
 from workbench.retrieval.rerankers.base import Pair
 
 LOADED_GENERATORS = 3  # models kept in memory: one request may rewrite, expand and answer
@@ -46,6 +49,7 @@ class Session:
         progress: where progress is reported.
         computed: keys of the stages computed by this session, with their facts.
         timings: seconds and tokens of what this session computed, in order.
+        fallbacks: what the processor did because a GPU could not, and why.
     """
 
     def __init__(self, store: Store, dataset: Dataset, machine: Machine, progress: Progress | None = None) -> None:
@@ -55,9 +59,21 @@ class Session:
         self.progress = progress or Progress()
         self.computed: dict[str, dict[str, Any]] = {}
         self.timings: list[Timing] = []
+        self.fallbacks: list[str] = []
         self._asked: dict[str, dict[bytes, bool]] = {kind: {} for kind in ITEM_KINDS}
         self._read: dict[str, Any] = {}
         self._generators: OrderedDict[str, LoadedGenerator] = OrderedDict()
+
+    @cached_property
+    def backend(self) -> Backend:
+        """What searches vectors."""
+        return backends.choose(self.machine)
+
+    def fell_back(self, text: str) -> None:
+        """Says, once, and notes that the processor did what a GPU could not."""
+        if text not in self.fallbacks:
+            self.fallbacks.append(text)
+            self.progress.say(text)
 
     def has(self, stage: Stage) -> bool:
         """Whether a stage's artifact is in the store and whole."""

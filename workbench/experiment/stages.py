@@ -128,9 +128,10 @@ class PassageTable:
         """What embedders, BM25 and rerankers read of a passage."""
         return full_text(*self.shown(number))
 
-    def full_texts(self) -> list[str]:
-        """`full_text` of all passages, in order."""
-        return [full_text(t, x) for t, x in zip(self.table["title"].to_pylist(), self.table["text"].to_pylist(), strict=True)]
+    def full_texts(self, start: int = 0, end: int | None = None) -> list[str]:
+        """`full_text` of all passages, or of those from `start` to before `end`, in order."""
+        part = self.table.slice(start, None if end is None else end - start)
+        return [full_text(t, x) for t, x in zip(part["title"].to_pylist(), part["text"].to_pylist(), strict=True)]
 
     def seen(self, number: int) -> ranking_metrics.Seen:
         """A passage as ranking metrics see it."""
@@ -261,6 +262,8 @@ class Encoder:
 class Embeddings(Stage):
     """Passages -> vectors, float32 (n, d), unit length."""
 
+    TOGETHER: ClassVar = 65_536  # passages in memory at once
+
     name: ClassVar = "embeddings"
     encoder: Encoder
     passages: Passages
@@ -273,10 +276,20 @@ class Embeddings(Stage):
         return {"embedder": self.encoder.embedder.definition(), "arithmetic": self.arithmetic}
 
     def compute(self, folder: Path, session: Session) -> dict[str, Any]:
-        texts = session.read(self.passages).full_texts()
-        vectors = session.embedded(self.encoder, self.encoder.passages(texts))
-        np.save(folder / "vectors.npy", vectors)
-        return {"passages": len(texts)}
+        passages = session.read(self.passages)
+        file: np.ndarray | None = None
+        for start in range(0, len(passages), self.TOGETHER):
+            texts = passages.full_texts(start, start + self.TOGETHER)
+            vectors = session.embedded(self.encoder, self.encoder.passages(texts))
+            if file is None:
+                shape = (len(passages), vectors.shape[1])
+                file = np.lib.format.open_memmap(folder / "vectors.npy", "w+", np.float32, shape)
+            file[start : start + len(texts)] = vectors
+        if file is None:
+            np.save(folder / "vectors.npy", np.empty((0, 0), np.float32))
+        else:
+            file.flush()
+        return {"passages": len(passages)}
 
     def read(self, folder: Path, session: Session) -> np.ndarray:
         return np.load(folder / "vectors.npy", mmap_mode="r")
@@ -289,19 +302,23 @@ class DenseIndex(Stage):
     name: ClassVar = "index"
     index: Index
     embeddings: Embeddings
+    arithmetic: str | None = None
 
     def inputs(self) -> tuple[Stage, ...]:
         return (self.embeddings,)
 
     def settings(self) -> dict[str, Any]:
-        return {"index": self.index.definition()}
+        return {"index": self.index.definition()} | ({"arithmetic": self.arithmetic} if self.arithmetic else {})
 
     def compute(self, folder: Path, session: Session) -> dict[str, Any]:
         vectors = session.read(self.embeddings)
-        return {"vectors": len(vectors)} | self.index.build(vectors, folder)
+        facts = self.index.build(vectors, folder, session.backend)
+        if "fallback" in facts:
+            session.fell_back(facts["fallback"])
+        return {"vectors": len(vectors)} | facts
 
     def read(self, folder: Path, session: Session) -> OpenIndex:
-        return self.index.open(folder)
+        return self.index.open(folder, session.backend, session.fell_back)
 
 
 @dataclass(frozen=True, eq=False)

@@ -220,6 +220,8 @@ class RunWriter:
             "machine": {
                 "arithmetic": machine.arithmetic,
                 "reason": machine.reason,
+                "vectors": {"searched by": self.session.backend.name, "reason": self.session.backend.reason},
+                "fallbacks": self.session.fallbacks,
                 "processor": cpu_name(),
                 "python": platform.python_version(),
                 "system": platform.system(),
