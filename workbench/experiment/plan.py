@@ -282,7 +282,7 @@ class Planner:
         named = self.components
         trained = [named.generators[name].lora for name in self.axes.get("generator", ())]
         trained += [config.training_of(named.rerankers[name]) for name in self.axes["reranker"] if name != config.NONE]
-        return any(trained) or any(one.train for one in named.embedders.values())
+        return any(trained) or any(config.training_of(one) for one in named.embedders.values())
 
     def _configuration(self, values: dict[str, Any]) -> Configuration:
         varying = [axis for axis, options in self.axes.items() if len(options) > 1] or ["retriever"]
@@ -366,7 +366,7 @@ class Planner:
         return self._make(Passages, chunking, self.dataset.documents_digest)
 
     def _embeddings(self, encoder: Encoder, passages: Passages) -> Embeddings:
-        return self._make(Embeddings, encoder, passages, self.machine.arithmetic)
+        return self._make(Embeddings, encoder, passages, encoder.embedder.arithmetic(self.machine))
 
     def _encoder(self, name: str) -> Encoder:
         """An embedder, and the stage that trains it where it is trained."""
@@ -376,7 +376,7 @@ class Planner:
                 f"trained; name another one as negatives_from, e.g. a bm25"
             )
         embedder = self.components.embedders[name]
-        if embedder.train is None:
+        if config.training_of(embedder) is None:
             return Encoder(embedder, None)
         self._training.append(name)
         trained = self._trained_on_rankings(TrainedEmbedder, embedder)

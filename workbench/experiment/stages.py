@@ -11,7 +11,7 @@ import csv
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
@@ -31,9 +31,10 @@ from workbench.models.chat import Message
 from workbench.models.generator import Generation, Generator
 from workbench.models.prompts import Shown, Template
 from workbench.models.training import Step, TrainingSettings
-from workbench.retrieval import embedding
 from workbench.retrieval.analyzer import Analyzer, Terms
 from workbench.retrieval.dense import Dense
+from workbench.retrieval.embedders import training
+from workbench.retrieval.embedders.base import AnyEmbedder
 from workbench.retrieval.embedding import Embedder
 from workbench.retrieval.expansion import Expander, searched
 from workbench.retrieval.faiss_index import Index, OpenIndex
@@ -157,7 +158,7 @@ class TrainedOnRankings(Stage):
         raise NotImplementedError
 
     def train(self, *given: Any) -> None:
-        """Trains; takes what `embedding.train` takes after its first argument."""
+        """Trains; takes what `embedders.training.train` takes after its first argument."""
         raise NotImplementedError
 
     def inputs(self) -> tuple[Stage, ...]:
@@ -194,10 +195,11 @@ class TrainedEmbedder(TrainedOnRankings):
         return self.embedder.train
 
     def trained(self) -> dict[str, Any]:
-        return self.embedder.definition()
+        # what the trained weights compute in later is no part of their training
+        return self.embedder.model_copy(update={"precision": None}).definition()
 
     def train(self, *given: Any) -> None:
-        embedding.train(self.embedder, *given)
+        training.train(self.embedder, *given)
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,7 +224,7 @@ class TrainedReranker(TrainedOnRankings):
 class Encoder:
     """An embedder, with the stage that trains it where it is trained here."""
 
-    embedder: Embedder
+    embedder: AnyEmbedder
     trained: TrainedEmbedder | None
 
     @property
@@ -238,7 +240,7 @@ class Encoder:
         """The training."""
         return (self.trained,) if self.trained else ()
 
-    def component(self, session: Session) -> Embedder:
+    def component(self, session: Session) -> AnyEmbedder:
         """The embedder to compute with: trained, its weights are those of the training."""
         if self.trained is None:
             return self.embedder
@@ -246,11 +248,11 @@ class Encoder:
 
     def queries(self, texts: Sequence[str]) -> list[str]:
         """Queries as the model reads them."""
-        return [self.embedder.query_prefix + text for text in texts]
+        return [self.embedder.query(text) for text in texts]
 
     def passages(self, texts: Sequence[str]) -> list[str]:
         """Passages as the model reads them."""
-        return [self.embedder.passage_prefix + text for text in texts]
+        return [self.embedder.passage(text) for text in texts]
 
 
 @dataclass(frozen=True, eq=False)
@@ -269,10 +271,11 @@ class Embeddings(Stage):
         return {"embedder": self.encoder.embedder.definition(), "arithmetic": self.arithmetic}
 
     def compute(self, folder: Path, session: Session) -> dict[str, Any]:
-        texts = session.read(self.passages).full_texts()
-        vectors = session.embedded(self.encoder, self.encoder.passages(texts))
-        np.save(folder / "vectors.npy", vectors)
-        return {"passages": len(texts)}
+        texts = self.encoder.passages(session.read(self.passages).full_texts())
+        loaded = self.encoder.component(session).load(session.machine)
+        with loaded.reading(texts) as truncation:
+            np.save(folder / "vectors.npy", session.embedded(self.encoder, texts))
+        return {"passages": len(texts), "truncation": truncation and asdict(truncation)}
 
     def read(self, folder: Path, session: Session) -> np.ndarray:
         return np.load(folder / "vectors.npy", mmap_mode="r")

@@ -22,7 +22,7 @@ from workbench.experiment.plan import Measured, plan
 from workbench.experiment.results import Result
 from workbench.experiment.search import Step
 from workbench.experiment.session import Timing
-from workbench.experiment.stages import PassageTable
+from workbench.experiment.stages import Embeddings, PassageTable
 from workbench.machine import cpu_name
 
 if TYPE_CHECKING:
@@ -196,6 +196,7 @@ class RunWriter:
             "seed": self.settings.seed,
             "seeds": self.settings.seeds,
             "failures": failures(rows),
+            "truncation": self._truncation(measured),
             "repeated": {one.configuration["generator"]: self.session.read(one.repeated) for one in measured if one.repeated},
             "dataset": {
                 "name": dataset.name,
@@ -220,6 +221,17 @@ class RunWriter:
             },
         }
 
+    def _truncation(self, measured: Sequence[Measured]) -> list[dict[str, Any]]:
+        """What each embedder did not read of the passages it embedded; null where its server does not say."""
+        names = {one: name for name, one in sorted(self.experiment.planner.components.embedders.items(), reverse=True)}
+        found = []
+        for stage in {s.key: s for one in measured for s in one.stages() if isinstance(s, Embeddings)}.values():
+            facts = self.session.store.manifest(stage.name, stage.key)["facts"]
+            if "truncation" in facts:  # artifacts of older versions do not say
+                head = {"embedder": names[stage.encoder.embedder], "chunking": stage.passages.chunking.label}
+                found.append(head | facts)
+        return sorted(found, key=lambda row: (row["embedder"], row["chunking"]))
+
 
 def failures(rows: Iterable[Result]) -> dict[str, int]:
     """How many answers have no score, by what went wrong; they stay in every mean as the worst value."""
@@ -235,7 +247,8 @@ def resolved(experiment: Experiment) -> dict[str, Any]:
         given = values["components"][family]
         for name, component in getattr(components, family).items():
             kind = {"kind": given[name]["kind"]} if "kind" in given[name] else {}
-            given[name] = component.model_dump(mode="json", exclude_none=True) | kind
+            decided = {key: value for key, value in component.settings().items() if value is not None}
+            given[name] = component.model_dump(mode="json", exclude_none=True) | decided | kind
     values["axes"] = {
         axis: [c.model_dump() if hasattr(c, "model_dump") and c.words else "whole" if hasattr(c, "words") else c for c in options]
         for axis, options in experiment.planner.axes.items()
