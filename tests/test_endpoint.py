@@ -61,6 +61,13 @@ class Server:
         self.url = f"http://127.0.0.1:{self.http.server_address[1]}/v1"
         threading.Thread(target=self.http.serve_forever, args=(0.01,), daemon=True).start()
 
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.http.shutdown()
+        self.http.server_close()
+
 
 def well(body: dict[str, Any]) -> tuple[int, dict[str, str], Any]:
     dimensions = body.get("dimensions", DIMENSIONS)
@@ -79,10 +86,8 @@ def answers(status: int, answer: Any = None, **headers: str) -> Any:
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    found = Server()
-    yield found
-    found.http.shutdown()
-    found.http.server_close()
+    with Server() as found:
+        yield found
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from workbench.component import Component, build, explain, load_class
+from workbench.component import Component, build, digest, explain, load_class
 from workbench.data import sources
 from workbench.data.chunking import Chunking
 from workbench.data.dataset import Dataset
@@ -267,7 +267,7 @@ class Components:
         seen: dict[str, tuple[str, str]] = {}
         for name, one in self.embedders.items():
             if isinstance(one, EndpointEmbedder):
-                other, endpoint = seen.setdefault(one.definition()["weights"], (name, one.endpoint))
+                other, endpoint = seen.setdefault(digest(one.definition()), (name, one.endpoint))
                 if endpoint != one.endpoint:
                     raise InputError(
                         f"components.embedders.{name}: {one.model!r} is served at {one.endpoint} and, as {other}, at {endpoint}; "

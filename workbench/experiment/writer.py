@@ -247,8 +247,10 @@ def resolved(experiment: Experiment) -> dict[str, Any]:
         given = values["components"][family]
         for name, component in getattr(components, family).items():
             kind = {"kind": given[name]["kind"]} if "kind" in given[name] else {}
-            decided = {key: value for key, value in component.settings().items() if value is not None}
-            given[name] = component.model_dump(mode="json", exclude_none=True) | decided | kind
+            shown = component.model_dump(mode="json", exclude_none=True)
+            # what a component decided by itself, such as the prompts that a model names
+            decided = {k: v for k, v in component.settings().items() if v is not None and k not in shown}
+            given[name] = shown | decided | kind
     values["axes"] = {
         axis: [c.model_dump() if hasattr(c, "model_dump") and c.words else "whole" if hasattr(c, "words") else c for c in options]
         for axis, options in experiment.planner.axes.items()

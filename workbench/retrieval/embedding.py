@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Annotated, Any, ClassVar, Literal
@@ -13,7 +12,7 @@ from pydantic import BeforeValidator
 from workbench import weights
 from workbench.errors import InputError
 from workbench.machine import Machine
-from workbench.retrieval.embedders import local
+from workbench.retrieval.embedders import int8, local
 from workbench.retrieval.embedders.base import AnyEmbedder
 from workbench.retrieval.embedders.static import LoadedStatic
 from workbench.retrieval.embedders.training import EmbedderTraining
@@ -31,7 +30,7 @@ class Embedder(AnyEmbedder):
         train: how to fine-tune it on the train split; None: the model as it is.
         query_prefix: put before queries; default: the prompt that the model itself names for queries, if any.
         passage_prefix: put before passages; default: the prompt that the model itself names for documents, if any.
-        precision: what it computes in, where that is not the machine's precision.
+        precision: what it computes in, where that is not the machine's precision; see `embedders.int8` for integers.
     """
 
     libraries: ClassVar = ("torch", "transformers", "sentence-transformers")
@@ -50,12 +49,24 @@ class Embedder(AnyEmbedder):
         return {k: v for k, v in super().settings().items() if k not in precision} | prefixes
 
     def definition(self) -> dict[str, Any]:
-        """Adds the digest of the weights, which stands for their name and place."""
-        return super().definition() | {"weights": weights.digest(self.model)}
+        """Adds the digest of the weights, which stands for their name and place, and how they become integers."""
+        rounding = {"int8": int8.definition()} if self.precision == "int8" else {}
+        return super().definition() | {"weights": weights.digest(self.model)} | rounding
 
     def load(self, machine: Machine) -> LoadedTransformer | LoadedStatic:
-        """The model in memory."""
-        return _load(self.model, self._on(machine))
+        """The model in memory.
+
+        Raises:
+            InputError: its files cannot be read, it is of an unknown kind, or it leaves its prompt out of its vectors' mean,
+                which is not done here.
+        """
+        loaded = _load(self.model, self._on(machine))
+        if any(map(self._prefix, PROMPTS)) and any(not getattr(part, "include_prompt", True) for part in loaded.model):
+            raise InputError(
+                f"embedder {self.model!r} leaves the tokens of its prompt out of the mean, which is not supported; "
+                f"set query_prefix and passage_prefix to '' to use it without prompts"
+            )
+        return loaded
 
     def arithmetic(self, machine: Machine) -> str:
         return self._on(machine).arithmetic
@@ -72,8 +83,8 @@ class Embedder(AnyEmbedder):
 
     def _on(self, machine: Machine) -> Machine:
         """The machine, computing in this embedder's precision."""
-        if self.precision == "int8" and machine.device != "cpu":
-            raise InputError(f"embedder {self.model!r}: precision int8 is for processors; on {machine.device} leave it out")
+        if self.precision == "int8":
+            return int8.on(machine)
         return replace(machine, precision=self.precision or machine.precision)
 
 
@@ -82,7 +93,8 @@ def _load(model: str, machine: Machine) -> LoadedTransformer | LoadedStatic:
     return local.read(model, machine)
 
 
-def _prompt(model: str, names: Sequence[str]) -> str:
+@lru_cache
+def _prompt(model: str, names: tuple[str, ...]) -> str:
     """The first of these prompts that a model names in its folder; empty where it names none.
 
     The built-in models name none, so their prefixes are known before they are on disk.

@@ -84,14 +84,13 @@ class LoadedEndpoint(LoadedEmbedder):
         """
         size = self.settings.batch_size
         starts = range(0, len(texts), size)
-        with ThreadPoolExecutor(self.settings.parallel) as pool:
+        pool = ThreadPoolExecutor(self.settings.parallel)
+        try:
             asked = [pool.submit(self._vectors, texts[start : start + size]) for start in starts]
-            try:
-                for start, vectors in zip(starts, asked, strict=True):
-                    yield list(enumerate(self._checked(vectors.result()), start))
-            finally:
-                for one in asked:
-                    one.cancel()
+            for start, vectors in zip(starts, asked, strict=True):
+                yield list(enumerate(self._checked(vectors.result()), start))
+        finally:  # whoever gives up does not wait for requests under way
+            pool.shutdown(wait=False, cancel_futures=True)
 
     def encode_tokens(self, texts: Sequence[str]) -> Iterator[list[tuple[int, np.ndarray]]]:
         raise InputError(f"{self._name} gives one vector for a text, none for its tokens; use an embedder with weights here")

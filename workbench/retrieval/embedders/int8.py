@@ -12,6 +12,7 @@ import os
 import shutil
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +21,8 @@ from filelock import FileLock
 
 from workbench import weights
 from workbench.component import library_version
-from workbench.errors import MissingExtraError
-from workbench.machine import cpu_count
+from workbench.errors import InputError, MissingExtraError
+from workbench.machine import Machine, cpu_count, cpu_flags
 from workbench.quiet import quiet_transformers
 from workbench.retrieval.embedders.transformer import LoadedTransformer
 
@@ -32,6 +33,28 @@ if TYPE_CHECKING:
 
 CONVERSION = 1  # raised when `_converted` gives other numbers for the same weights
 GROUP = 64  # numbers of a token that share a scale
+PRODUCTS = {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"}  # flags of processors that multiply integers
+
+
+def definition() -> dict[str, Any]:
+    """What decides the integers beside the weights; part of keys."""
+    return {"conversion": CONVERSION, "group": GROUP, "openvino": library_version("openvino")}
+
+
+def on(machine: Machine) -> Machine:
+    """The machine, computing in int8.
+
+    Raises:
+        InputError: it computes on a GPU.
+        MissingExtraError: OpenVINO is not installed.
+    """
+    if machine.device != "cpu":
+        raise InputError(f"precision int8 is for processors; on {machine.device} leave it out, or set machine.device to cpu")
+    if library_version("openvino") == "absent":
+        raise MissingExtraError("openvino", "int8", "an embedder with precision: int8")
+    # where the processor multiplies no integers, activations are not rounded either
+    products = "_int8" if cpu_flags() & PRODUCTS else ""
+    return replace(machine, kind=machine.kind + products, precision="int8")
 
 
 class LoadedInt8(LoadedTransformer):
@@ -44,9 +67,6 @@ class LoadedInt8(LoadedTransformer):
             model: in float32.
             device: ``cpu``.
             source: its weights source, under whose digest the conversion is kept.
-
-        Raises:
-            MissingExtraError: OpenVINO is not installed.
         """
         super().__init__(model, device)
         openvino = _openvino()
@@ -72,10 +92,8 @@ def _openvino() -> Any:
     """The package, kept from reporting its use to its maker."""
     # it then takes the stand-in that it has for an absent reporter
     sys.modules.setdefault("openvino_telemetry", None)
-    try:
-        import openvino
-    except ImportError as error:
-        raise MissingExtraError("openvino", "int8", "an embedder with precision: int8") from error
+    import openvino
+
     return openvino
 
 
