@@ -44,9 +44,10 @@ class Embedder(AnyEmbedder):
 
     def settings(self) -> dict[str, Any]:
         """Prefixes as they are used; a precision that is the machine's is left out."""
-        precision = {} if self.precision else {"precision"}
-        prefixes = {field: self._prefix(field) for field in PROMPTS}
-        return {k: v for k, v in super().settings().items() if k not in precision} | prefixes
+        found = super().settings() | {field: self._prefix(field) for field in PROMPTS}
+        if self.precision is None:
+            del found["precision"]
+        return found
 
     def definition(self) -> dict[str, Any]:
         """Adds the digest of the weights, which stands for their name and place, and how they become integers."""
