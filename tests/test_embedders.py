@@ -271,15 +271,18 @@ def test_int8_without_its_package_names_the_extra(monkeypatch: pytest.MonkeyPatc
 
 
 QUESTIONS = {
-    "dev": ["Who guards the gate?", "What does the cat eat?"],
-    "test": ["When does the train leave?", "Where is the key?"],
+    "What does the cat eat?": "dev",
+    "Who guards the gate?": "dev",
+    "Where is the key?": "test",
+    "When does the train leave?": "test",
 }
 DOCUMENTS = {
-    "gate.txt": "The old porter guards the gate from dusk to dawn.",
-    "cat.txt": "Every morning the cat eats a bowl of sardines.",
-    "train.txt": "The train leaves at a quarter past each hour. " + "It is late again. " * 100,
-    "key.txt": "The key hangs on a nail behind the stove.",
+    "cat.txt": "Cat\nEvery morning the cat eats a bowl of sardines.",
+    "gate.txt": "Gate\nThe old porter guards the gate from dusk to dawn.",
+    "key.txt": "Key\nThe key hangs on a nail behind the stove.",
+    "train.txt": "Train\nThe train leaves at a quarter past each hour. " + " ".join(["It is late again."] * 100),
 }
+READ = [f"{text.splitlines()[0]} {text}" for text in DOCUMENTS.values()]  # a file's first line is its title too
 
 
 def experiment(folder: Path, static: Embedder, url: str) -> Experiment:
@@ -289,9 +292,8 @@ def experiment(folder: Path, static: Embedder, url: str) -> Experiment:
     for name, text in DOCUMENTS.items():
         (documents / name).write_text(text)
     rows = [
-        {"id": f"{split}{i}", "split": split, "question": question, "answers": ["x"], "evidence": DOCUMENTS[name].split(".")[0]}
-        for (split, questions), names in zip(QUESTIONS.items(), (["gate.txt", "cat.txt"], ["train.txt", "key.txt"]), strict=True)
-        for i, (question, name) in enumerate(zip(questions, names, strict=True))
+        {"id": name, "split": split, "question": question, "answers": ["x"], "evidence": text.splitlines()[1].split(".")[0]}
+        for (name, text), (question, split) in zip(DOCUMENTS.items(), QUESTIONS.items(), strict=True)
     ]
     (folder / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     embedders = {
@@ -314,7 +316,6 @@ def experiment(folder: Path, static: Embedder, url: str) -> Experiment:
     return Experiment.load(folder / "embedders.yaml", folder / "runs", (), Progress())
 
 
-DOCUMENTS_READ = [f"{name.removesuffix('.txt')} {text}" for name, text in sorted(DOCUMENTS.items())]
 SAME = ("results.csv", "leaderboard.csv", "configurations.csv", "comparisons.csv")
 
 
@@ -326,7 +327,7 @@ def test_embedders_of_every_kind_in_one_experiment(
     with Server() as first:
         cold = experiment(tmp_path, static["st"], first.url).compare()
     sent = [text for request in first.requests for text in request["input"]]
-    assert sorted(sent) == sorted([*DOCUMENTS_READ, *(f"query: {q}" for both in QUESTIONS.values() for q in both)])
+    assert sorted(sent) == sorted([*READ, *(f"query: {question}" for question in QUESTIONS)])
 
     with Server() as moved:
         warm = experiment(tmp_path, static["st"], moved.url).compare()
@@ -338,7 +339,7 @@ def test_embedders_of_every_kind_in_one_experiment(
         assert conclusions(run) == conclusions(cold)
 
     said = [line for line in conclusions(cold) if "reads" in line]
-    longest = len(Embedder(model=MINILM).load(EXACT).model.tokenizer(DOCUMENTS_READ[3], truncation=False)["input_ids"])
+    longest = len(Embedder(model=MINILM).load(EXACT).model.tokenizer(READ[3], truncation=False)["input_ids"])
     assert said == [
         f"minilm (chunking whole) reads 256 tokens of a text: 1 of 4 passages are longer, and {longest - 256:,} of their tokens "
         f"were left out (the longest has {longest:,})",
