@@ -21,6 +21,7 @@ BENCHMARKS: dict[str, Callable[[], Measurement]] = {
     "generation": models.batched_generation,
     "encode-float32": lambda: models.encoding("float32", 1.15),
     "encode-bfloat16": lambda: models.encoding("bfloat16", 1.6),
+    "encode-int8": lambda: models.encoding("int8", 2.5),
     "ingest-vectors": retrieval.ingest_vectors,
     "ingest-float32": lambda: retrieval.ingest("float32", 1.1),
     "ingest-bfloat16": lambda: retrieval.ingest("bfloat16", 2.0),

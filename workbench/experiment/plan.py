@@ -306,7 +306,7 @@ class Planner:
         named = self.components
         trained = [named.generators[name].lora for name in self.axes.get("generator", ())]
         trained += [config.training_of(named.rerankers[name]) for name in self.axes["reranker"] if name != config.NONE]
-        return any(trained) or any(one.train for one in named.embedders.values()) or bool(self._gates)
+        return any(trained) or any(config.training_of(one) for one in named.embedders.values()) or bool(self._gates)
 
     @property
     def _gates(self) -> list[Gate]:
@@ -401,7 +401,7 @@ class Planner:
         return self._make(Passages, chunking, self.dataset.documents_digest)
 
     def _embeddings(self, encoder: Encoder, passages: Passages) -> Embeddings:
-        return self._make(Embeddings, encoder, passages, self.machine.arithmetic)
+        return self._make(Embeddings, encoder, passages, encoder.embedder.arithmetic(self.machine))
 
     def _encoder(self, name: str) -> Encoder:
         """An embedder, and the stage that trains it where it is trained."""
@@ -411,7 +411,7 @@ class Planner:
                 f"trained; name another one as negatives_from, e.g. a bm25"
             )
         embedder = self.components.embedders[name]
-        if embedder.train is None:
+        if config.training_of(embedder) is None:
             return Encoder(embedder, None)
         self._training.append(name)
         trained = self._trained_on_rankings(TrainedEmbedder, embedder)

@@ -16,6 +16,7 @@ from filelock import FileLock
 
 from workbench.component import canonical, digest
 from workbench.data.dataset import Dataset
+from workbench.errors import InputError
 from workbench.experiment.items import Counts, input_key
 from workbench.experiment.progress import Progress
 from workbench.experiment.stages import Answers, Encoder, ExpandedRanking, Questions, Reranked, Stage
@@ -109,7 +110,7 @@ class Session:
 
     def embedded(self, encoder: Encoder, texts: Sequence[str]) -> np.ndarray:
         """Vectors of texts, float32 (len(texts), d); each distinct text is embedded once and stored."""
-        namespace = digest(["embedding", encoder.definition(), self.machine.arithmetic])
+        namespace = digest(["embedding", encoder.definition(), encoder.embedder.arithmetic(self.machine)])
         vectors = self._items(
             "embeddings",
             "embedding",
@@ -119,6 +120,11 @@ class Session:
             lambda vector: vector.astype("<f4").tobytes(),
             lambda blob: np.frombuffer(blob, "<f4"),
         )
+        if len({len(vector) for vector in vectors}) > 1:  # what a server answers may change between two runs
+            raise InputError(
+                f"vectors stored for embedder {encoder.embedder!r} and those it gives now have different dimensions; "
+                f"raise its revision"
+            )
         return np.stack(vectors) if vectors else np.empty((0, 0), np.float32)
 
     def scored(self, stage: Reranked, pairs: Sequence[Pair]) -> list[float]:

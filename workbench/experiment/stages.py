@@ -11,7 +11,7 @@ import csv
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from math import fsum, inf
 from pathlib import Path
@@ -33,9 +33,11 @@ from workbench.models.chat import Message
 from workbench.models.generator import Generation, Generator
 from workbench.models.prompts import Shown, Template
 from workbench.models.training import Step, TrainingSettings
-from workbench.retrieval import embedding, gate
+from workbench.retrieval import gate
 from workbench.retrieval.analyzer import Analyzer, Terms
 from workbench.retrieval.dense import Dense
+from workbench.retrieval.embedders import training
+from workbench.retrieval.embedders.base import AnyEmbedder, Truncation
 from workbench.retrieval.embedding import Embedder
 from workbench.retrieval.expansion import Expander, searched
 from workbench.retrieval.faiss_index import Index, OpenIndex
@@ -162,7 +164,7 @@ class TrainedOnRankings(Stage):
         raise NotImplementedError
 
     def train(self, *given: Any) -> None:
-        """Trains; takes what `embedding.train` takes after its first argument."""
+        """Trains; takes what `embedders.training.train` takes after its first argument."""
         raise NotImplementedError
 
     def inputs(self) -> tuple[Stage, ...]:
@@ -199,10 +201,11 @@ class TrainedEmbedder(TrainedOnRankings):
         return self.embedder.train
 
     def trained(self) -> dict[str, Any]:
-        return self.embedder.definition()
+        # what the trained weights compute in later is no part of their training
+        return self.embedder.model_copy(update={"precision": None}).definition()
 
     def train(self, *given: Any) -> None:
-        embedding.train(self.embedder, *given)
+        training.train(self.embedder, *given)
 
 
 @dataclass(frozen=True, eq=False)
@@ -227,7 +230,7 @@ class TrainedReranker(TrainedOnRankings):
 class Encoder:
     """An embedder, with the stage that trains it where it is trained here."""
 
-    embedder: Embedder
+    embedder: AnyEmbedder
     trained: TrainedEmbedder | None
 
     @property
@@ -243,7 +246,7 @@ class Encoder:
         """The training."""
         return (self.trained,) if self.trained else ()
 
-    def component(self, session: Session) -> Embedder:
+    def component(self, session: Session) -> AnyEmbedder:
         """The embedder to compute with: trained, its weights are those of the training."""
         if self.trained is None:
             return self.embedder
@@ -251,11 +254,11 @@ class Encoder:
 
     def queries(self, texts: Sequence[str]) -> list[str]:
         """Queries as the model reads them."""
-        return [self.embedder.query_prefix + text for text in texts]
+        return [self.embedder.query(text) for text in texts]
 
     def passages(self, texts: Sequence[str]) -> list[str]:
         """Passages as the model reads them."""
-        return [self.embedder.passage_prefix + text for text in texts]
+        return [self.embedder.passage(text) for text in texts]
 
 
 @dataclass(frozen=True, eq=False)
@@ -277,10 +280,14 @@ class Embeddings(Stage):
 
     def compute(self, folder: Path, session: Session) -> dict[str, Any]:
         passages = session.read(self.passages)
+        loaded = self.encoder.component(session).load(session.machine)
         file: np.ndarray | None = None
+        cut: list[Truncation | None] = []
         for start in range(0, len(passages), self.TOGETHER):
-            texts = passages.full_texts(start, start + self.TOGETHER)
-            vectors = session.embedded(self.encoder, self.encoder.passages(texts))
+            texts = self.encoder.passages(passages.full_texts(start, start + self.TOGETHER))
+            with loaded.reading(texts) as truncation:
+                cut.append(truncation)
+                vectors = session.embedded(self.encoder, texts)
             if file is None:
                 shape = (len(passages), vectors.shape[1])
                 file = np.lib.format.open_memmap(folder / "vectors.npy", "w+", np.float32, shape)
@@ -289,7 +296,7 @@ class Embeddings(Stage):
             np.save(folder / "vectors.npy", np.empty((0, 0), np.float32))
         else:
             file.flush()
-        return {"passages": len(passages)}
+        return {"passages": len(passages), "truncation": None if None in cut else asdict(Truncation.total(cut))}
 
     def read(self, folder: Path, session: Session) -> np.ndarray:
         return np.load(folder / "vectors.npy", mmap_mode="r")
