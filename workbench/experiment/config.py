@@ -20,7 +20,7 @@ from pydantic import (
     model_validator,
 )
 
-from workbench.component import Component, build, explain, load_class
+from workbench.component import Component, build, digest, explain, load_class
 from workbench.data import sources
 from workbench.data.chunking import Chunking
 from workbench.data.dataset import Dataset
@@ -30,12 +30,15 @@ from workbench.experiment.spelled import spelled_out
 from workbench.machine import Machine, resolve
 from workbench.models.generator import Generator
 from workbench.retrieval import rerankers
+from workbench.retrieval.embedders.base import AnyEmbedder
+from workbench.retrieval.embedders.endpoint import EndpointEmbedder
 from workbench.retrieval.embedding import Embedder
 from workbench.retrieval.expansion import Expander
 from workbench.retrieval.gate import Gate
 from workbench.retrieval.learning import RankedTraining
 from workbench.retrieval.rerankers.base import Reranker
 from workbench.retrieval.rerankers.cross_encoder import CrossEncoder
+from workbench.retrieval.rerankers.maxsim import MaxSim
 from workbench.retrieval.retriever import Retriever
 from workbench.retrieval.rewriting import Rewriter
 
@@ -191,10 +194,11 @@ class MachineSettings(Settings):
     device: str = "auto"
     batch_size: int | str = "auto"
     precision: str = "auto"
+    index: str = "auto"
 
     def resolve(self) -> Machine:
         """The machine these settings mean here."""
-        return resolve(self.device, self.precision, self.batch_size)
+        return resolve(self.device, self.precision, self.batch_size, self.index)
 
 
 class ExperimentSettings(Settings):
@@ -239,7 +243,7 @@ class Components:
 
     def __init__(self, settings: ComponentSettings, folder: Path) -> None:
         where = "components"
-        self.embedders = {n: build(Embedder, v, f"{where}.embedders.{n}") for n, v in settings.embedders.items()}
+        self.embedders = {n: _embedder(v, f"{where}.embedders.{n}") for n, v in settings.embedders.items()}
         self.retrievers: dict[str, Retriever] = {
             n: _build_kind(Retriever, v, f"{where}.retrievers.{n}", folder, _retriever_class)
             for n, v in settings.retrievers.items()
@@ -255,6 +259,7 @@ class Components:
         }
         self.generators = {n: build(Generator, v, f"{where}.generators.{n}") for n, v in settings.generators.items()}
         self._check_references()
+        self._check_servers()
 
     def references(self, component: Component) -> dict[str, Component]:
         """The components that a component's fields name, by field."""
@@ -287,6 +292,25 @@ class Components:
             if distractors and distractors not in self.retrievers:
                 raise _at(f"components.generators.{name}.lora.distractors", unknown("retriever", distractors, self.retrievers))
 
+    def _check_servers(self) -> None:
+        """Two servers' vectors under one definition would be taken for the same."""
+        seen: dict[str, tuple[str, str]] = {}
+        for name, one in self.embedders.items():
+            if isinstance(one, EndpointEmbedder):
+                other, endpoint = seen.setdefault(digest(one.definition()), (name, one.endpoint))
+                if endpoint != one.endpoint:
+                    raise InputError(
+                        f"components.embedders.{name}: {one.model!r} is served at {one.endpoint} and, as {other}, at {endpoint}; "
+                        f"give each a revision, since nothing else tells their vectors apart"
+                    )
+        for name, reranker in self.rerankers.items():
+            named = self.embedders[reranker.embedder] if isinstance(reranker, MaxSim) else None
+            if isinstance(named, EndpointEmbedder):
+                raise InputError(
+                    f"components.rerankers.{name}.embedder: a server gives one vector for a text, and {reranker.kind} compares "
+                    f"tokens; name an embedder with weights"
+                )
+
     def _check_fusion(self, name: str, retriever: Retriever, above: tuple[str, ...]) -> None:
         for part in getattr(retriever, "of", ()):
             where = f"components.retrievers.{name}.of"
@@ -295,6 +319,11 @@ class Components:
             if part in (*above, name):
                 raise InputError(f"{where}: {part!r} is fused with itself")
             self._check_fusion(part, self.retrievers[part], (*above, name))
+
+
+def _embedder(values: dict[str, Any], where: str) -> AnyEmbedder:
+    """Weights here, or a server's."""
+    return build(EndpointEmbedder if "endpoint" in values else Embedder, values, where)
 
 
 def training_of(component: Component) -> RankedTraining | None:

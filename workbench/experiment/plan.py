@@ -54,6 +54,7 @@ from workbench.models.generator import Generator
 from workbench.models.lora import Lora
 from workbench.models.prompts import Shots, Template
 from workbench.models.training import TrainingSettings
+from workbench.retrieval.backends import arithmetic
 from workbench.retrieval.dense import Dense
 from workbench.retrieval.embedding import Embedder
 from workbench.retrieval.expansion import Expander
@@ -348,7 +349,7 @@ class Planner:
             for name in self._used("reranker")
             if name != config.NONE
         }
-        found |= {f"components.embedders.{name}.train": one.train for name, one in named.embedders.items()}
+        found |= {f"components.embedders.{name}.train": config.training_of(one) for name, one in named.embedders.items()}
         trained_with = [one.prompt for one in found.values() if isinstance(one, Lora) and one.prompt]
         asked_with = dict.fromkeys([*self._used("prompt"), *trained_with])
         found |= {f"prompt template {name}: shots": self.template(name).shots for name in asked_with}
@@ -489,7 +490,7 @@ class Planner:
         return self._make(Passages, chunking, self.dataset.documents_digest)
 
     def _embeddings(self, encoder: Encoder, passages: Passages) -> Embeddings:
-        return self._make(Embeddings, encoder, passages, self.machine.arithmetic)
+        return self._make(Embeddings, encoder, passages, encoder.embedder.arithmetic(self.machine))
 
     def _encoder(self, name: str) -> Encoder:
         """An embedder, and the stage that trains it where it is trained."""
@@ -499,7 +500,7 @@ class Planner:
                 f"trained; name another one as negatives_from, e.g. a bm25"
             )
         embedder = self.components.embedders[name]
-        if embedder.train is None:
+        if config.training_of(embedder) is None:
             return Encoder(embedder, None)
         self._training.append(name)
         trained = self._trained_on_rankings(TrainedEmbedder, embedder)
@@ -524,7 +525,7 @@ class Planner:
         if isinstance(retriever, Dense):
             encoder = self._encoder(retriever.embedder)
             embeddings = self._embeddings(encoder, passages)
-            index = self._make(DenseIndex, retriever.index, embeddings)
+            index = self._make(DenseIndex, retriever.index, embeddings, arithmetic(self.machine, retriever.index.exact))
             return self._make(DenseRanking, retriever, encoder, embeddings, index, split, queries, depth, questions)
         terms = self._make(AnalyzedPassages, retriever.analyzer, passages) if retriever.analyzer else None
         index = self._make(TextIndex, retriever, passages, terms)

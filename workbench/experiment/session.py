@@ -7,6 +7,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,12 +16,15 @@ from filelock import FileLock
 
 from workbench.component import canonical, digest
 from workbench.data.dataset import Dataset
+from workbench.errors import InputError
 from workbench.experiment.items import Counts, input_key
 from workbench.experiment.progress import Progress
 from workbench.experiment.stages import Answers, Encoder, ExpandedRanking, Questions, Reranked, Stage
 from workbench.experiment.store import Store
 from workbench.machine import Machine
 from workbench.models.generator import Generation, LoadedGenerator
+from workbench.retrieval import backends
+from workbench.retrieval.backends import Backend
 from workbench.retrieval.rerankers.base import Pair
 
 LOADED_GENERATORS = 3  # models kept in memory: one request may rewrite, expand and answer
@@ -46,6 +50,7 @@ class Session:
         progress: where progress is reported.
         computed: keys of the stages computed by this session, with their facts.
         timings: seconds and tokens of what this session computed, in order.
+        fallbacks: what the processor did because a GPU could not, and why.
     """
 
     def __init__(self, store: Store, dataset: Dataset, machine: Machine, progress: Progress | None = None) -> None:
@@ -55,9 +60,21 @@ class Session:
         self.progress = progress or Progress()
         self.computed: dict[str, dict[str, Any]] = {}
         self.timings: list[Timing] = []
+        self.fallbacks: list[str] = []
         self._asked: dict[str, dict[bytes, bool]] = {kind: {} for kind in ITEM_KINDS}
         self._read: dict[str, Any] = {}
         self._generators: OrderedDict[str, LoadedGenerator] = OrderedDict()
+
+    @cached_property
+    def backend(self) -> Backend:
+        """What searches vectors."""
+        return backends.choose(self.machine)
+
+    def fell_back(self, text: str) -> None:
+        """Says, once, and notes that the processor did what a GPU could not."""
+        if text not in self.fallbacks:
+            self.fallbacks.append(text)
+            self.progress.say(text)
 
     def has(self, stage: Stage) -> bool:
         """Whether a stage's artifact is in the store and whole."""
@@ -93,7 +110,7 @@ class Session:
 
     def embedded(self, encoder: Encoder, texts: Sequence[str]) -> np.ndarray:
         """Vectors of texts, float32 (len(texts), d); each distinct text is embedded once and stored."""
-        namespace = digest(["embedding", encoder.definition(), self.machine.arithmetic])
+        namespace = digest(["embedding", encoder.definition(), encoder.embedder.arithmetic(self.machine)])
         vectors = self._items(
             "embeddings",
             "embedding",
@@ -103,6 +120,11 @@ class Session:
             lambda vector: vector.astype("<f4").tobytes(),
             lambda blob: np.frombuffer(blob, "<f4"),
         )
+        if len({len(vector) for vector in vectors}) > 1:  # what a server answers may change between two runs
+            raise InputError(
+                f"vectors stored for embedder {encoder.embedder!r} and those it gives now have different dimensions; "
+                f"raise its revision"
+            )
         return np.stack(vectors) if vectors else np.empty((0, 0), np.float32)
 
     def scored(self, stage: Reranked, pairs: Sequence[Pair]) -> list[float]:

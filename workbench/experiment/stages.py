@@ -11,7 +11,7 @@ import csv
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from math import fsum, inf
 from pathlib import Path
@@ -34,9 +34,11 @@ from workbench.models.chat import Message
 from workbench.models.generator import Generation, Generator
 from workbench.models.prompts import Shown, Template
 from workbench.models.training import Step, TrainingSettings
-from workbench.retrieval import embedding, gate
+from workbench.retrieval import gate
 from workbench.retrieval.analyzer import Analyzer, Terms
 from workbench.retrieval.dense import Dense
+from workbench.retrieval.embedders import training
+from workbench.retrieval.embedders.base import AnyEmbedder, Truncation
 from workbench.retrieval.embedding import Embedder
 from workbench.retrieval.expansion import Expander, searched
 from workbench.retrieval.faiss_index import Index, OpenIndex
@@ -135,9 +137,10 @@ class PassageTable:
         """What embedders, BM25 and rerankers read of a passage."""
         return full_text(*self.shown(number))
 
-    def full_texts(self) -> list[str]:
-        """`full_text` of all passages, in order."""
-        return [full_text(t, x) for t, x in zip(self.table["title"].to_pylist(), self.table["text"].to_pylist(), strict=True)]
+    def full_texts(self, start: int = 0, end: int | None = None) -> list[str]:
+        """`full_text` of all passages, or of those from `start` to before `end`, in order."""
+        part = self.table.slice(start, None if end is None else end - start)
+        return [full_text(t, x) for t, x in zip(part["title"].to_pylist(), part["text"].to_pylist(), strict=True)]
 
     def seen(self, number: int) -> ranking_metrics.Seen:
         """A passage as ranking metrics see it."""
@@ -172,7 +175,7 @@ class TrainedOnRankings(Stage):
         raise NotImplementedError
 
     def train(self, *given: Any) -> None:
-        """Trains; takes what `embedding.train` takes after its first argument."""
+        """Trains; takes what `embedders.training.train` takes after its first argument."""
         raise NotImplementedError
 
     def inputs(self) -> tuple[Stage, ...]:
@@ -214,10 +217,11 @@ class TrainedEmbedder(TrainedOnRankings):
         return self.embedder.train
 
     def trained(self) -> dict[str, Any]:
-        return self.embedder.definition()
+        # what the trained weights compute in later is no part of their training
+        return self.embedder.model_copy(update={"precision": None}).definition()
 
     def train(self, *given: Any) -> None:
-        embedding.train(self.embedder, *given)
+        training.train(self.embedder, *given)
 
 
 @dataclass(frozen=True, eq=False)
@@ -242,7 +246,7 @@ class TrainedReranker(TrainedOnRankings):
 class Encoder:
     """An embedder, with the stage that trains it where it is trained here."""
 
-    embedder: Embedder
+    embedder: AnyEmbedder
     trained: TrainedEmbedder | None
 
     @property
@@ -258,7 +262,7 @@ class Encoder:
         """The training."""
         return (self.trained,) if self.trained else ()
 
-    def component(self, session: Session) -> Embedder:
+    def component(self, session: Session) -> AnyEmbedder:
         """The embedder to compute with: trained, its weights are those of the training."""
         if self.trained is None:
             return self.embedder
@@ -266,16 +270,18 @@ class Encoder:
 
     def queries(self, texts: Sequence[str]) -> list[str]:
         """Queries as the model reads them."""
-        return [self.embedder.query_prefix + text for text in texts]
+        return [self.embedder.query(text) for text in texts]
 
     def passages(self, texts: Sequence[str]) -> list[str]:
         """Passages as the model reads them."""
-        return [self.embedder.passage_prefix + text for text in texts]
+        return [self.embedder.passage(text) for text in texts]
 
 
 @dataclass(frozen=True, eq=False)
 class Embeddings(Stage):
     """Passages -> vectors, float32 (n, d), unit length."""
+
+    TOGETHER: ClassVar = 65_536  # passages in memory at once
 
     name: ClassVar = "embeddings"
     encoder: Encoder
@@ -289,10 +295,24 @@ class Embeddings(Stage):
         return {"embedder": self.encoder.embedder.definition(), "arithmetic": self.arithmetic}
 
     def compute(self, folder: Path, session: Session) -> dict[str, Any]:
-        texts = session.read(self.passages).full_texts()
-        vectors = session.embedded(self.encoder, self.encoder.passages(texts))
-        np.save(folder / "vectors.npy", vectors)
-        return {"passages": len(texts)}
+        passages = session.read(self.passages)
+        loaded = self.encoder.component(session).load(session.machine)
+        file: np.ndarray | None = None
+        cut: list[Truncation | None] = []
+        for start in range(0, len(passages), self.TOGETHER):
+            texts = self.encoder.passages(passages.full_texts(start, start + self.TOGETHER))
+            with loaded.reading(texts) as truncation:
+                cut.append(truncation)
+                vectors = session.embedded(self.encoder, texts)
+            if file is None:
+                shape = (len(passages), vectors.shape[1])
+                file = np.lib.format.open_memmap(folder / "vectors.npy", "w+", np.float32, shape)
+            file[start : start + len(texts)] = vectors
+        if file is None:
+            np.save(folder / "vectors.npy", np.empty((0, 0), np.float32))
+        else:
+            file.flush()
+        return {"passages": len(passages), "truncation": None if None in cut else asdict(Truncation.total(cut))}
 
     def read(self, folder: Path, session: Session) -> np.ndarray:
         return np.load(folder / "vectors.npy", mmap_mode="r")
@@ -305,19 +325,23 @@ class DenseIndex(Stage):
     name: ClassVar = "index"
     index: Index
     embeddings: Embeddings
+    arithmetic: str | None = None
 
     def inputs(self) -> tuple[Stage, ...]:
         return (self.embeddings,)
 
     def settings(self) -> dict[str, Any]:
-        return {"index": self.index.definition()}
+        return {"index": self.index.definition()} | ({"arithmetic": self.arithmetic} if self.arithmetic else {})
 
     def compute(self, folder: Path, session: Session) -> dict[str, Any]:
         vectors = session.read(self.embeddings)
-        return {"vectors": len(vectors)} | self.index.build(vectors, folder)
+        facts = self.index.build(vectors, folder, session.backend)
+        if "fallback" in facts:
+            session.fell_back(facts["fallback"])
+        return {"vectors": len(vectors)} | facts
 
     def read(self, folder: Path, session: Session) -> OpenIndex:
-        return self.index.open(folder)
+        return self.index.open(folder, session.backend, session.fell_back)
 
 
 @dataclass(frozen=True, eq=False)

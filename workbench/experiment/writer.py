@@ -23,7 +23,7 @@ from workbench.experiment.plan import Measured, plan
 from workbench.experiment.results import Result
 from workbench.experiment.search import Step
 from workbench.experiment.session import Timing
-from workbench.experiment.stages import Answers, ClosedAnswers, PassageTable, SelectiveAnswers
+from workbench.experiment.stages import Answers, ClosedAnswers, Embeddings, PassageTable, SelectiveAnswers
 from workbench.machine import cpu_name
 
 if TYPE_CHECKING:
@@ -208,6 +208,7 @@ class RunWriter:
             "seed": self.settings.seed,
             "seeds": self.settings.seeds,
             "failures": failures(rows),
+            "truncation": self._truncation(measured),
             "repeated": {one.configuration["generator"]: self.session.read(one.repeated) for one in measured if one.repeated},
             "dataset": {
                 "name": dataset.name,
@@ -220,6 +221,8 @@ class RunWriter:
             "machine": {
                 "arithmetic": machine.arithmetic,
                 "reason": machine.reason,
+                "vectors": {"searched by": self.session.backend.name, "reason": self.session.backend.reason},
+                "fallbacks": self.session.fallbacks,
                 "processor": cpu_name(),
                 "python": platform.python_version(),
                 "system": platform.system(),
@@ -231,6 +234,17 @@ class RunWriter:
                 if path.is_file() and not path.name.startswith(".")
             },
         }
+
+    def _truncation(self, measured: Sequence[Measured]) -> list[dict[str, Any]]:
+        """What each embedder did not read of the passages it embedded; null where its server does not say."""
+        names = {one: name for name, one in sorted(self.experiment.planner.components.embedders.items(), reverse=True)}
+        found = []
+        for stage in {s.key: s for one in measured for s in one.stages() if isinstance(s, Embeddings)}.values():
+            facts = self.session.store.manifest(stage.name, stage.key)["facts"]
+            if "truncation" in facts:  # artifacts of older versions do not say
+                head = {"embedder": names[stage.encoder.embedder], "chunking": stage.passages.chunking.label}
+                found.append(head | facts)
+        return sorted(found, key=lambda row: (row["embedder"], row["chunking"]))
 
 
 def _answering(measured: Sequence[Measured]) -> Iterator[tuple[dict[str, Any], Answers]]:
@@ -263,7 +277,10 @@ def resolved(experiment: Experiment) -> dict[str, Any]:
         given = values["components"][family]
         for name, component in getattr(components, family).items():
             kind = {"kind": given[name]["kind"]} if "kind" in given[name] else {}
-            given[name] = component.model_dump(mode="json", exclude_none=True) | kind
+            shown = component.model_dump(mode="json", exclude_none=True)
+            # what a component decided by itself, such as the prompts that a model names
+            decided = {k: v for k, v in component.settings().items() if v is not None and k not in shown}
+            given[name] = shown | decided | kind
     values["axes"] = {axis: [_written(value) for value in options] for axis, options in experiment.planner.axes.items()}
     values["metrics"]["select_by"] = experiment.planner.select_by
     return values
