@@ -10,7 +10,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from workbench.component import file_digest
 from workbench.retrieval.dense import Dense
-from workbench.retrieval.faiss_index import FILE, AnyIndex, AutoIndex, FlatIndex, Index
+from workbench.retrieval.faiss_index import FILE, AutoIndex, FlatIndex, Index
+from workbench.retrieval.indexes import AnyIndex
 
 N, D, DEPTH = 10_500, 64, 10  # enough to learn 8-bit codes from
 SETTINGS = {

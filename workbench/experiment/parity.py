@@ -14,6 +14,7 @@ from workbench.experiment import results
 from workbench.experiment.stages import DenseIndex, DenseRanking
 from workbench.retrieval.dense import Dense
 from workbench.retrieval.faiss_index import FlatIndex, OpenIndex
+from workbench.retrieval.stores.base import OpenStore
 
 if TYPE_CHECKING:
     from workbench.experiment.run import Experiment
@@ -93,7 +94,9 @@ def _row(experiment: Experiment, ranking: DenseRanking) -> dict[str, Any]:
     }
 
 
-def recall(dense: Dense, index: OpenIndex, reference: OpenIndex, vectors: np.ndarray, queries: np.ndarray, k: int) -> float:
+def recall(
+    dense: Dense, index: OpenIndex | OpenStore, reference: OpenIndex, vectors: np.ndarray, queries: np.ndarray, k: int
+) -> float:
     """Share of the k best passages by exact search that are among the k best by an index; of fewer, where there are fewer."""
     found, wanted = dense.rank(index, vectors, queries, k), dense.rank(reference, vectors, queries, k)
     shares = [len(np.intersect1d(a, b)) / max(len(b), 1) for (a, _), (b, _) in zip(found, wanted, strict=True)]

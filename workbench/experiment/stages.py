@@ -36,14 +36,16 @@ from workbench.retrieval.analyzer import Analyzer, Terms
 from workbench.retrieval.dense import Dense
 from workbench.retrieval.embedding import Embedder
 from workbench.retrieval.expansion import Expander, searched
-from workbench.retrieval.faiss_index import Index, OpenIndex
+from workbench.retrieval.faiss_index import OpenIndex
 from workbench.retrieval.fusion import Fusion
+from workbench.retrieval.indexes import AnyIndex
 from workbench.retrieval.learning import RankedTraining
 from workbench.retrieval.ranking import Ranking
 from workbench.retrieval.rerankers import cross_encoder
 from workbench.retrieval.rerankers.base import Pair, PairScorer, Reranker
 from workbench.retrieval.rerankers.cross_encoder import CrossEncoder
 from workbench.retrieval.retriever import TextRetriever
+from workbench.retrieval.stores.base import OpenStore
 
 if TYPE_CHECKING:
     from workbench.experiment.session import Session
@@ -280,10 +282,10 @@ class Embeddings(Stage):
 
 @dataclass(frozen=True, eq=False)
 class DenseIndex(Stage):
-    """Vectors -> FAISS index."""
+    """Vectors -> FAISS index, or vector store."""
 
     name: ClassVar = "index"
-    index: Index
+    index: AnyIndex
     embeddings: Embeddings
 
     def inputs(self) -> tuple[Stage, ...]:
@@ -296,7 +298,7 @@ class DenseIndex(Stage):
         vectors = session.read(self.embeddings)
         return {"vectors": len(vectors)} | self.index.build(vectors, folder)
 
-    def read(self, folder: Path, session: Session) -> OpenIndex:
+    def read(self, folder: Path, session: Session) -> OpenIndex | OpenStore:
         return self.index.open(folder)
 
 

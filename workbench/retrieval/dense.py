@@ -6,9 +6,11 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from workbench.retrieval.faiss_index import AnyIndex, FlatIndex, OpenIndex
+from workbench.retrieval.faiss_index import FlatIndex, OpenIndex
+from workbench.retrieval.indexes import AnyIndex
 from workbench.retrieval.ranking import Ranked, best
 from workbench.retrieval.retriever import Retriever
+from workbench.retrieval.stores.base import OpenStore
 
 OVERFETCH = 32  # candidates beyond the depth, so that rounding in the index cannot lose one of the best
 ROUNDING = 1e-6  # of a float32 product of unit vectors
@@ -19,7 +21,7 @@ class Dense(Retriever):
 
     Attributes:
         embedder: name of the embedder in the configuration.
-        index: kind of FAISS index, or its settings: ``flat``, ``{kind: hnsw, ef_search: 64}``.
+        index: kind of FAISS index or vector store, or its settings: ``flat``, ``{kind: hnsw, ef_search: 64}``.
     """
 
     references: ClassVar = ("embedder", "index")
@@ -28,7 +30,7 @@ class Dense(Retriever):
     embedder: str
     index: AnyIndex = FlatIndex()
 
-    def rank(self, index: OpenIndex, vectors: np.ndarray, queries: np.ndarray, depth: int) -> list[Ranked]:
+    def rank(self, index: OpenIndex | OpenStore, vectors: np.ndarray, queries: np.ndarray, depth: int) -> list[Ranked]:
         """The best passages of each query.
 
         The index proposes; scores are computed again in float64 and rounded to float32, so that one query alone, a
@@ -46,7 +48,7 @@ class Dense(Retriever):
         return [_rescored(index, vectors, query, ids[ids >= 0], depth) for query, ids in zip(queries, found, strict=True)]
 
 
-def _rescored(index: OpenIndex, vectors: np.ndarray, query: np.ndarray, ids: np.ndarray, depth: int) -> Ranked:
+def _rescored(index: OpenIndex | OpenStore, vectors: np.ndarray, query: np.ndarray, ids: np.ndarray, depth: int) -> Ranked:
     """The best of the candidates; of an exact index more of them while the last may tie with some it left out."""
     products = vectors[ids].astype(np.float64) * query.astype(np.float64)
     passages, scores = best(ids, products.sum(axis=1), len(ids))

@@ -14,10 +14,10 @@ from contextlib import contextmanager
 from math import ceil, sqrt
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from workbench.component import Component
 from workbench.errors import MissingExtraError
@@ -231,13 +231,6 @@ class AutoIndex(Index):
         if n <= self.EXACT_UP_TO:
             return FlatIndex(), f"{n:,} vectors are few enough to compare all"
         return IVFFlatIndex(nprobe=32), f"{n:,} vectors are too many to compare all, and their {size:.1f} GB fit: cells"
-
-
-AnyIndex = Annotated[
-    FlatIndex | IVFFlatIndex | IVFPQIndex | FastScanIndex | HNSWIndex | AutoIndex,
-    Field(discriminator="kind"),
-    BeforeValidator(lambda value: {"kind": value} if isinstance(value, str) else value),
-]
 
 
 class OpenIndex:
