@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from workbench.component import digest
 from workbench.data.dataset import Place
 from workbench.errors import InputError
@@ -16,6 +18,7 @@ from workbench.experiment.folder import Run
 from workbench.experiment.progress import Progress
 from workbench.experiment.run import Experiment
 from workbench.experiment.stages import Answer, Answers, RankingStage
+from workbench.retrieval.ranking import Ranked
 
 
 @dataclass(frozen=True)
@@ -134,17 +137,10 @@ class Pipeline:
         Raises:
             InputError: an empty question.
         """
-        if not question.strip():
-            raise InputError("the question is empty; ask something")
         started = time.perf_counter()
-        ids, scores = self.ranking.rank([question], self.session)[0]
+        ids, scores = self._ranked(question)
         ranked = time.perf_counter()
-        passages = self.session.read(self.measured.artifacts()["passages"])
-        shown = self.answers.shown if self.answers else 5
-        sources = tuple(
-            Source(rank, passages.place(int(n)), float(score), *passages.shown(int(n)))
-            for rank, (n, score) in enumerate(zip(ids[:shown], scores[:shown], strict=True), 1)
-        )
+        sources = self._sources(ids[: self.shown], scores[: self.shown])
         answer = self._answer(question, ids) if self.answers else None
         done = time.perf_counter()
         return Reply(
@@ -158,7 +154,33 @@ class Pipeline:
             {"prompt": answer.prompt_tokens, "answer": answer.new_tokens} if answer else {},
         )
 
-    def _answer(self, question: str, ids: Any) -> Answer:
+    @property
+    def shown(self) -> int:
+        """Passages shown to the generator; without one, to whoever asks."""
+        return self.answers.shown if self.answers else 5
+
+    def search(self, question: str, k: int) -> tuple[Source, ...]:
+        """The k best passages for a question, without an answer; fewer where the ranking ends before.
+
+        Raises:
+            InputError: an empty question.
+        """
+        ids, scores = self._ranked(question)
+        return self._sources(ids[:k], scores[:k])
+
+    def _ranked(self, question: str) -> Ranked:
+        if not question.strip():
+            raise InputError("the question is empty; ask something")
+        return self.ranking.rank([question], self.session)[0]
+
+    def _sources(self, ids: np.ndarray, scores: np.ndarray) -> tuple[Source, ...]:
+        passages = self.session.read(self.measured.artifacts()["passages"])
+        return tuple(
+            Source(rank, passages.place(int(n)), float(score), *passages.shown(int(n)))
+            for rank, (n, score) in enumerate(zip(ids, scores, strict=True), 1)
+        )
+
+    def _answer(self, question: str, ids: np.ndarray) -> Answer:
         prompt = self.answers.prompted("", question, ids, self.session)
         batch = next(iter(self.session.generator(self.answers).generate([prompt.messages])))
         return self.answers.answer(prompt, batch[0][1])
