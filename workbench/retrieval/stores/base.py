@@ -32,6 +32,11 @@ class VectorStore(Component, ABC):
     def open(self, folder: Path) -> OpenStore:
         """Opens what `build` wrote, and leaves it as it is."""
 
+    @property
+    def exact(self) -> bool:
+        """Whether every vector is compared."""
+        return False
+
 
 class OpenStore(ABC):
     """A store that answers.

@@ -48,6 +48,10 @@ class QdrantIndex(VectorStore):
     url: str | None = Field(default=None, pattern=r"^https?://")
     prefix: str = Field(default="workbench", pattern=r"^[A-Za-z0-9._-]+$")
 
+    @property
+    def exact(self) -> bool:
+        return True
+
     def build(self, vectors: np.ndarray, folder: Path) -> dict[str, Any]:
         np.save(folder / VECTORS, np.ascontiguousarray(vectors, np.float32))
         (folder / DIGEST).write_text(file_digest(folder / VECTORS))
