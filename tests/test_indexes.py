@@ -19,7 +19,8 @@ from workbench.machine import resolve
 from workbench.retrieval import accelerators, backends, exact
 from workbench.retrieval.backends import Backend
 from workbench.retrieval.dense import Dense
-from workbench.retrieval.faiss_index import FILE, AnyIndex, AutoIndex, CagraIndex, FastScanIndex, FlatIndex, Index
+from workbench.retrieval.faiss_index import FILE, AutoIndex, CagraIndex, FastScanIndex, FlatIndex, Index
+from workbench.retrieval.indexes import AnyIndex
 
 N, D, DEPTH = 10_500, 64, 10  # enough to learn 8-bit codes from
 SETTINGS = {
