@@ -149,7 +149,7 @@ MEMORY = """
 import re, sys, numpy
 from pathlib import Path
 from pydantic import TypeAdapter
-from workbench.retrieval.faiss_index import AnyIndex
+from workbench.retrieval.indexes import AnyIndex
 def owned(): return int(re.search(r"RssAnon:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024
 made, queries = TypeAdapter(AnyIndex).validate_python(sys.argv[1]), numpy.load(sys.argv[3])
 vectors = numpy.load(sys.argv[4], mmap_mode="r")
