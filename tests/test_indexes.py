@@ -19,7 +19,8 @@ from workbench.machine import resolve
 from workbench.retrieval import accelerators, backends, exact
 from workbench.retrieval.backends import Backend
 from workbench.retrieval.dense import Dense
-from workbench.retrieval.faiss_index import FILE, AnyIndex, AutoIndex, CagraIndex, FastScanIndex, FlatIndex, Index
+from workbench.retrieval.faiss_index import FILE, AutoIndex, CagraIndex, FastScanIndex, FlatIndex, Index
+from workbench.retrieval.indexes import AnyIndex
 
 N, D, DEPTH = 10_500, 64, 10  # enough to learn 8-bit codes from
 SETTINGS = {
@@ -148,7 +149,7 @@ MEMORY = """
 import re, sys, numpy
 from pathlib import Path
 from pydantic import TypeAdapter
-from workbench.retrieval.faiss_index import AnyIndex
+from workbench.retrieval.indexes import AnyIndex
 def owned(): return int(re.search(r"RssAnon:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024
 made, queries = TypeAdapter(AnyIndex).validate_python(sys.argv[1]), numpy.load(sys.argv[3])
 vectors = numpy.load(sys.argv[4], mmap_mode="r")

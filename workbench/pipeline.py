@@ -146,8 +146,7 @@ class Pipeline:
         Raises:
             InputError: an empty question; a history that is none; or one for a configuration that does not rewrite questions.
         """
-        if not question.strip():
-            raise InputError("the question is empty; ask something")
+        _refuse_empty(question)
         turns = read_history(history, "history")
         rewriter = self.measured.questions
         if turns and not rewriter:
@@ -183,6 +182,21 @@ class Pipeline:
     def ranked(self, questions: Sequence[str]) -> list[Ranked]:
         """Passages and scores of questions; none where passages are never shown."""
         return self.ranking.rank(questions, self.session) if self.ranking else [NO_PASSAGES] * len(questions)
+
+    @property
+    def shown(self) -> int:
+        """Passages shown to the generator, at most; without one, to whoever asks."""
+        answers = self.answers.open if isinstance(self.answers, SelectiveAnswers) else self.answers
+        return getattr(answers, "shown", SHOWN)
+
+    def search(self, question: str, k: int) -> tuple[Source, ...]:
+        """The k best passages for a question, without an answer; fewer where the ranking ends before.
+
+        Raises:
+            InputError: an empty question.
+        """
+        _refuse_empty(question)
+        return self._sources(self.ranked([question])[0], k)
 
     def _sources(self, row: Ranked, shown: int) -> tuple[Source, ...]:
         if not shown:
@@ -288,3 +302,8 @@ def _check_dataset(experiment: Experiment, run: Run) -> None:
             f"run {run.folder}: the documents of {run.manifest['dataset']['name']} have changed since "
             f"({digest([then])[:8]} -> {digest([now])[:8]}); run the experiment again"
         )
+
+
+def _refuse_empty(question: str) -> None:
+    if not question.strip():
+        raise InputError("the question is empty; ask something")

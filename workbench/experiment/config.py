@@ -416,7 +416,7 @@ def _absolute(value: Any, folder: Path, key: str = "") -> Any:
         return value
     if key in ("beir", "folder", "questions") or (key == "prompt" and value.endswith(".yaml")):
         return str((folder / value).resolve())
-    if (key == "kind" and ".py:" in value) or (key == "model" and value.startswith(".")):
+    if (key == "kind" and ".py:" in value) or (key in ("model", "name") and value.startswith(".")):
         return str((folder / value).resolve())
     return value
 

@@ -41,9 +41,10 @@ from workbench.retrieval.embedders import training
 from workbench.retrieval.embedders.base import AnyEmbedder, Truncation
 from workbench.retrieval.embedding import Embedder
 from workbench.retrieval.expansion import Expander, searched
-from workbench.retrieval.faiss_index import Index, OpenIndex
+from workbench.retrieval.faiss_index import OpenIndex
 from workbench.retrieval.fusion import Fusion
 from workbench.retrieval.gate import Gate, Point
+from workbench.retrieval.indexes import AnyIndex
 from workbench.retrieval.learning import RankedTraining
 from workbench.retrieval.ranking import Ranked, Ranking
 from workbench.retrieval.rerankers import cross_encoder
@@ -51,6 +52,7 @@ from workbench.retrieval.rerankers.base import Pair, PairScorer, Reranker
 from workbench.retrieval.rerankers.cross_encoder import CrossEncoder
 from workbench.retrieval.retriever import TextRetriever
 from workbench.retrieval.rewriting import Rewriter
+from workbench.retrieval.stores.base import OpenStore
 
 if TYPE_CHECKING:
     from workbench.experiment.session import Session
@@ -320,10 +322,10 @@ class Embeddings(Stage):
 
 @dataclass(frozen=True, eq=False)
 class DenseIndex(Stage):
-    """Vectors -> FAISS index."""
+    """Vectors -> FAISS index, or vector store."""
 
     name: ClassVar = "index"
-    index: Index
+    index: AnyIndex
     embeddings: Embeddings
     arithmetic: str | None = None
 
@@ -340,7 +342,7 @@ class DenseIndex(Stage):
             session.fell_back(facts["fallback"])
         return {"vectors": len(vectors)} | facts
 
-    def read(self, folder: Path, session: Session) -> OpenIndex:
+    def read(self, folder: Path, session: Session) -> OpenIndex | OpenStore:
         return self.index.open(folder, session.backend, session.fell_back)
 
 

@@ -6,9 +6,11 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from workbench.retrieval.faiss_index import AnyIndex, FlatIndex, OpenIndex
+from workbench.retrieval.faiss_index import FlatIndex, OpenIndex
+from workbench.retrieval.indexes import AnyIndex
 from workbench.retrieval.ranking import Ranked
 from workbench.retrieval.retriever import Retriever
+from workbench.retrieval.stores.base import OpenStore
 
 OVERFETCH = 32  # candidates beyond the depth, so that rounding in the index cannot lose one of the best
 ROUNDING = 1e-6  # of a float32 product of unit vectors
@@ -20,7 +22,7 @@ class Dense(Retriever):
 
     Attributes:
         embedder: name of the embedder in the configuration.
-        index: kind of FAISS index, or its settings: ``flat``, ``{kind: hnsw, ef_search: 64}``.
+        index: kind of FAISS index or vector store, or its settings: ``flat``, ``{kind: hnsw, ef_search: 64}``.
     """
 
     references: ClassVar = ("embedder", "index")
@@ -29,7 +31,7 @@ class Dense(Retriever):
     embedder: str
     index: AnyIndex = FlatIndex()
 
-    def rank(self, index: OpenIndex, vectors: np.ndarray, queries: np.ndarray, depth: int) -> list[Ranked]:
+    def rank(self, index: OpenIndex | OpenStore, vectors: np.ndarray, queries: np.ndarray, depth: int) -> list[Ranked]:
         """The best passages of each query.
 
         The index proposes; scores are computed again in float64 and rounded to float32, so that one query alone, a

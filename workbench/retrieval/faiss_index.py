@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from math import ceil, sqrt
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from workbench.component import Component
 from workbench.errors import InputError
@@ -315,13 +315,18 @@ class CagraIndex(Index):
 
 
 class AutoIndex(Index):
-    """Picks a kind from the number of vectors, hence alike on all machines."""
+    """Picks a kind from the number of vectors, their dimensions and the memory they may take.
+
+    Attributes:
+        memory_gb: what the index may take; a setting rather than what a machine has, so that all machines pick alike.
+    """
 
     EXACT_UP_TO: ClassVar = 20_000  # vectors that exact search compares in a few milliseconds
     SHARE: ClassVar = 12  # of the cells one in so many is searched: recall@10 0.96 on 45,000 sentences
 
     version: ClassVar = 2
     kind: Literal["auto"] = "auto"
+    memory_gb: float = Field(default=4.0, gt=0)
 
     def make(self, vectors: np.ndarray) -> _faiss.Index:
         return self.choice(*vectors.shape)[0].make(vectors)
@@ -338,18 +343,16 @@ class AutoIndex(Index):
 
     def choice(self, n: int, d: int) -> tuple[Index, str]:
         """The index for n vectors of d dimensions, and why."""
-        if n <= self.EXACT_UP_TO:
+        whole = n * d * 4 / 1e9
+        if n <= self.EXACT_UP_TO and whole <= self.memory_gb:
             return FlatIndex(), f"{n:,} vectors are few enough to compare all"
+        parts = FastScanIndex().pieces(d)
+        while n * parts / 2e9 > self.memory_gb and parts % 2 == 0:  # a part takes half a byte
+            parts //= 2
         cells = FastScanIndex().cells(n)
-        chosen = FastScanIndex(nprobe=ceil(cells / self.SHARE), refine=2)
-        return chosen, f"{n:,} vectors are too many to compare all: 4-bit codes, {chosen.nprobe} of {cells:,} cells searched"
-
-
-AnyIndex = Annotated[
-    FlatIndex | IVFFlatIndex | IVFPQIndex | FastScanIndex | HNSWIndex | CagraIndex | AutoIndex,
-    Field(discriminator="kind"),
-    BeforeValidator(lambda value: {"kind": value} if isinstance(value, str) else value),
-]
+        chosen = FastScanIndex(nprobe=ceil(cells / self.SHARE), refine=2, parts=parts)
+        why = f"are too many to compare all, and take {whole:.2g} GB" if n > self.EXACT_UP_TO else f"take {whole:.2g} GB"
+        return chosen, f"{n:,} vectors {why}: {parts} 4-bit codes each, {chosen.nprobe} of {cells:,} cells searched"
 
 
 class OpenIndex:
