@@ -12,13 +12,17 @@ from pathlib import Path
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from benchmarks import comparisons, models, sweep
-from benchmarks.harness import Measurement
+from benchmarks.harness import Goal, Measurement, peak_bytes
 from workbench.machine import cpu_count, cpu_name, resolve
 
 RESULTS = Path(__file__).parent / "results"
 
 BENCHMARKS: dict[str, Callable[[], Measurement]] = {
-    "generation": models.batched_generation,
+    "generation": lambda: models.batched_generation(22, 4.0),
+    "generation-long": lambda: models.batched_generation(420, 1.7),
+    "generation-long-bfloat16": lambda: models.batched_generation(420, 3.0, "bfloat16"),
+    "likelihood-speed": lambda: models.likelihood(Goal(">=", 1.15)),
+    "likelihood-memory": lambda: models.likelihood(Goal("<=", 1 / 8), peak_bytes),
     "encode-float32": lambda: models.encoding("float32", 1.15),
     "encode-bfloat16": lambda: models.encoding("bfloat16", 1.6),
     "comparisons-scipy": comparisons.against_scipy,
@@ -40,7 +44,7 @@ def main(names: list[str]) -> int:
     native = resolve(device="cpu").precision == "bfloat16"
     sys.stdout.write(f"{'benchmark':64} {'goal':>8} {'ratio':>7}  {'95 % interval':17} verdict\n")
     for name in names or BENCHMARKS:
-        if name == "encode-bfloat16" and not native:
+        if name.endswith("bfloat16") and not native:
             sys.stdout.write(f"{name}: not measured, this processor has no bfloat16 products\n")
             continue
         found = BENCHMARKS[name]()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from workbench.errors import InputError
 from workbench.experiment.folder import Run
 from workbench.experiment.progress import Progress
 from workbench.experiment.run import Experiment
-from workbench.experiment.stages import Answer, Answers, RankingStage
+from workbench.experiment.stages import Answers, RankingStage
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,12 @@ class Reply:
         question: as asked.
         answer: as the template reads it; empty: the generator abstained. None: the experiment only ranks passages.
         reply: what the generator wrote.
-        status: ``ok``, or why there is no answer.
+        status: ``ok``, ``writing`` before the answer is whole, or why there is none.
         sources: the passages shown, best first.
         provenance: run, configuration, keys of index, ranking and adapter, digest of the prompt.
         seconds: time for ``retrieval``, ``generation`` and in ``total``.
         tokens: of the ``prompt`` and of the ``answer``.
+        cut: passages that did not fit into the generator's context; they are not among the sources.
     """
 
     question: str
@@ -52,6 +53,7 @@ class Reply:
     provenance: dict[str, Any]
     seconds: dict[str, float]
     tokens: dict[str, int]
+    cut: int = 0
 
     def as_json(self) -> dict[str, Any]:
         """The reply as plain values; places as ``doc_id``, ``start``, ``end``."""
@@ -134,34 +136,51 @@ class Pipeline:
         Raises:
             InputError: an empty question.
         """
+        *_, reply = self.stream(question)
+        return reply
+
+    def stream(self, question: str) -> Iterator[Reply]:
+        """Answers one question while the answer is written.
+
+        Yields:
+            Replies whose texts grow by whole words, with the status ``writing``; the last is the one that `ask` returns.
+
+        Raises:
+            InputError: an empty question.
+        """
         if not question.strip():
             raise InputError("the question is empty; ask something")
         started = time.perf_counter()
         ids, scores = self.ranking.rank([question], self.session)[0]
-        ranked = time.perf_counter()
-        passages = self.session.read(self.measured.artifacts()["passages"])
-        shown = self.answers.shown if self.answers else 5
-        sources = tuple(
-            Source(rank, passages.place(int(n)), float(score), *passages.shown(int(n)))
-            for rank, (n, score) in enumerate(zip(ids[:shown], scores[:shown], strict=True), 1)
-        )
-        answer = self._answer(question, ids) if self.answers else None
-        done = time.perf_counter()
-        return Reply(
-            question,
-            answer.answer if answer else None,
-            answer.reply if answer else "",
-            answer.status if answer else "ok",
-            sources,
-            self.provenance() | ({"prompt": answer.prompt} if answer else {}),
-            {"retrieval": ranked - started, "generation": done - ranked, "total": done - started},
-            {"prompt": answer.prompt_tokens, "answer": answer.new_tokens} if answer else {},
-        )
-
-    def _answer(self, question: str, ids: Any) -> Answer:
+        retrieval = time.perf_counter() - started
+        provenance = self.provenance()
+        if self.answers is None:
+            seconds = {"retrieval": retrieval, "generation": 0.0, "total": retrieval}
+            yield Reply(question, None, "", "ok", self._sources(ids[:5], scores[:5]), provenance, seconds, {})
+            return
         prompt = self.answers.prompted("", question, ids, self.session)
-        batch = next(iter(self.session.generator(self.answers).generate([prompt.messages])))
-        return self.answers.answer(prompt, batch[0][1])
+        sources = self._sources(prompt.passages, scores[: len(prompt.passages)])
+        for generation in self.session.generator(self.answers).written(prompt.messages):
+            answer = self.answers.answer(prompt, generation)
+            total = time.perf_counter() - started
+            yield Reply(
+                question,
+                answer.answer,
+                answer.reply,
+                answer.status,
+                sources,
+                provenance | {"prompt": answer.prompt},
+                {"retrieval": retrieval, "generation": total - retrieval, "total": total},
+                {"prompt": answer.prompt_tokens, "answer": answer.new_tokens},
+                answer.cut,
+            )
+
+    def _sources(self, ids: Sequence[int], scores: Sequence[float]) -> tuple[Source, ...]:
+        passages = self.session.read(self.measured.artifacts()["passages"])
+        return tuple(
+            Source(rank, passages.place(int(n)), float(score), *passages.shown(int(n)))
+            for rank, (n, score) in enumerate(zip(ids, scores, strict=True), 1)
+        )
 
     def provenance(self) -> dict[str, Any]:
         """Where answers come from: run, configuration, and the keys of the artifacts used."""

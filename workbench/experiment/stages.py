@@ -646,6 +646,7 @@ class Prompted(NamedTuple):
     query_id: str
     passages: tuple[int, ...]
     messages: list[Message]
+    cut: int  # passages left out, the last of the ranking, so that the conversation fits into the generator's context
 
     @property
     def text(self) -> str:
@@ -664,6 +665,7 @@ class Answer(NamedTuple):
     status: str  # ok, or why there is no answer
     prompt_tokens: int
     new_tokens: int
+    cut: int  # passages that did not fit into the generator's context
 
 
 @dataclass(frozen=True, eq=False)
@@ -671,6 +673,7 @@ class Answers(Stage):
     """Ranking -> prompts -> answers of a split."""
 
     name: ClassVar = "answers"
+    version: ClassVar = 2
     ranking: RankingStage
     passages: Passages
     template: Template
@@ -703,10 +706,12 @@ class Answers(Stage):
         return [self.prompted(query.id, query.text, ids, session) for query, (ids, _) in zip(queries, rows, strict=True)]
 
     def prompted(self, query_id: str, question: str, ranked: np.ndarray, session: Session) -> Prompted:
-        """The prompt of one question on the best of its ranked passages."""
+        """The prompt of one question on the best of its ranked passages, as many as fit into the generator's context."""
         passages = session.read(self.passages)
         numbers = tuple(int(n) for n in ranked[: self.shown])
-        return Prompted(query_id, numbers, self.template.fill(question, [passages.shown(n) for n in numbers]))
+        shown = [passages.shown(n) for n in numbers]
+        messages, n = self.template.fill_within(question, shown, self.generator.fits)
+        return Prompted(query_id, numbers[:n], messages, len(numbers) - n)
 
     def compute(self, folder: Path, session: Session) -> dict[str, Any]:
         prompts = self.prompts(session)
@@ -727,6 +732,7 @@ class Answers(Stage):
             generation.status,
             generation.prompt_tokens,
             generation.new_tokens,
+            prompt.cut,
         )
 
     def score(self, metric: str, row: Answer, accepted: Sequence[str], session: Session) -> float | None:

@@ -17,8 +17,15 @@ EAGER, GROUPED = "eager", "workbench_grouped"
 PLAIN = ("llama", "mistral", "qwen2", "qwen3", "smollm3")  # model types with no more than softmax(q k^T * scale + mask) v
 
 
+def reading(model: Any) -> str:
+    """Name of the attention to read prompts with: the quick one, unless the model has a term that it leaves out."""
+    # a soft cap on attention weights (Gemma 2) exists in eager attention alone
+    capped = getattr(model.config.get_text_config(), "attn_logit_softcapping", None) is not None
+    return "sdpa" if model._supports_sdpa and not capped else EAGER
+
+
 def stepwise(config: Any) -> str:
-    """Name of the attention to generate with, registered with transformers."""
+    """Name of the attention for the one-token steps, registered with transformers."""
     shared = getattr(config, "num_key_value_heads", None) != getattr(config, "num_attention_heads", None)
     if not shared or config.model_type not in PLAIN:
         return EAGER
