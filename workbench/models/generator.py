@@ -142,7 +142,8 @@ class LoadedGenerator:
         """
         shown = ""
         for generation in self.written(messages):
-            yield generation.text[len(shown) :]
+            if piece := generation.text[len(shown) :]:
+                yield piece
             shown = generation.text
 
     def written(self, messages: Sequence[Message]) -> Iterator[Generation]:
@@ -202,8 +203,7 @@ class LoadedGenerator:
         filled = [tokens for tokens, _ in rows] + [rows[0][0]] * (MIN_ROWS - len(rows))
         ids, mask = left_padded(filled, bucket(len(filled[0])), self.machine.device)
         positions = (mask.cumsum(1) - 1).clamp(min=0)
-        with torch.inference_mode():
-            self.model.set_attn_implementation(attention.reading(self.model))
+        with torch.inference_mode(), attention.reading(self.model):
             hidden = self.model.base_model(
                 input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False
             ).last_hidden_state
