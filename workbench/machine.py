@@ -18,6 +18,7 @@ from workbench.errors import InputError
 
 PRECISIONS = ("bfloat16", "float32")
 DEVICES = ("cpu", "cuda")
+INDEXES = ("faiss-cpu", "faiss-gpu", "torch")  # what can search vectors; see `workbench.retrieval.backends`
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Machine:
         precision: ``bfloat16`` or ``float32``; the arithmetic of models (scores and metrics are always float64).
         batch_size: rows per forward pass of the generator; never part of a key.
         reason: why the precision and device were chosen, for people.
+        index: what searches vectors: ``auto`` or one of `INDEXES`.
     """
 
     device: str
@@ -37,6 +39,7 @@ class Machine:
     precision: str
     batch_size: int = 16
     reason: str = ""
+    index: str = "auto"
 
     @property
     def arithmetic(self) -> str:
@@ -44,13 +47,14 @@ class Machine:
         return f"{self.device}/{self.kind}/{self.precision}"
 
 
-def resolve(device: str = "auto", precision: str = "auto", batch_size: int | str = "auto") -> Machine:
+def resolve(device: str = "auto", precision: str = "auto", batch_size: int | str = "auto", index: str = "auto") -> Machine:
     """The machine to compute on.
 
     Args:
         device: ``auto`` (CUDA when a GPU and a CUDA build of torch are there), ``cpu`` or ``cuda``.
         precision: ``auto`` (bfloat16 where the hardware multiplies in it), ``bfloat16`` or ``float32``.
         batch_size: ``auto`` or the rows per forward pass of the generator, at least 4 (see `models.generator`).
+        index: ``auto`` or what searches vectors, one of `INDEXES`; whether it can is found when vectors are searched.
 
     Raises:
         InputError: a value outside these, or ``cuda`` on a machine without it.
@@ -61,6 +65,8 @@ def resolve(device: str = "auto", precision: str = "auto", batch_size: int | str
         raise InputError(f"machine.precision: received {precision!r}; allowed: auto, bfloat16, float32")
     if batch_size != "auto" and not (isinstance(batch_size, int) and batch_size >= 4):
         raise InputError(f"machine.batch_size: received {batch_size!r}; allowed: auto or a whole number from 4")
+    if index not in ("auto", *INDEXES):
+        raise InputError(f"machine.index: received {index!r}; allowed: auto, {', '.join(INDEXES)}")
     gpu = cuda_device() if device != "cpu" else None
     if device == "cuda" and gpu is None:
         raise InputError("machine.device: cuda was asked for, but no CUDA GPU with a CUDA build of torch was found; use auto")
@@ -75,7 +81,8 @@ def resolve(device: str = "auto", precision: str = "auto", batch_size: int | str
     if precision == "auto":
         precision = "bfloat16" if native else "float32"
         reason += f"; {precision}, because the hardware {'has' if native else 'lacks'} bfloat16 products"
-    return Machine(device, kind, precision, (32 if gpu else 16) if batch_size == "auto" else batch_size, reason)
+    rows = (32 if gpu else 16) if batch_size == "auto" else batch_size
+    return Machine(device, kind, precision, rows, reason, index)
 
 
 @cache

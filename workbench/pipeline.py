@@ -6,16 +6,22 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
+from math import isinf
 from pathlib import Path
 from typing import Any
 
 from workbench.component import digest
-from workbench.data.dataset import Place
+from workbench.data.conversation import read_history
+from workbench.data.dataset import Place, Query
 from workbench.errors import InputError
 from workbench.experiment.folder import Run
 from workbench.experiment.progress import Progress
 from workbench.experiment.run import Experiment
-from workbench.experiment.stages import Answers, RankingStage
+from workbench.experiment.stages import NO_PASSAGES, Answer, Answers, ClosedAnswers, RankingStage, Rewriting, SelectiveAnswers
+from workbench.retrieval.ranking import Ranked
+
+SHOWN = 5  # passages of a reply where no answer decides it
 
 
 @dataclass(frozen=True)
@@ -34,13 +40,14 @@ class Reply:
     """An answer with all that says where it came from.
 
     Attributes:
-        question: as asked.
+        question: as asked; the provenance says how it was rewritten.
         answer: as the template reads it; empty: the generator abstained. None: the experiment only ranks passages.
         reply: what the generator wrote.
         status: ``ok``, ``writing`` before the answer is whole, or why there is none.
         sources: the passages shown, best first.
-        provenance: run, configuration, keys of index, ranking and adapter, digest of the prompt.
-        seconds: time for ``retrieval``, ``generation`` and in ``total``.
+        provenance: run, configuration, keys of index, ranking, threshold and adapter, why passages were shown or not, digest
+            of the prompt.
+        seconds: time for ``retrieval``, ``generation`` and in ``total``; for ``rewriting`` where questions are.
         tokens: of the ``prompt`` and of the ``answer``.
         cut: passages that did not fit into the generator's context; they are not among the sources.
     """
@@ -117,8 +124,8 @@ class Pipeline:
             )
 
     @property
-    def ranking(self) -> RankingStage:
-        """The stage that ranks, reranking included."""
+    def ranking(self) -> RankingStage | None:
+        """The stage that ranks, reranking included; None where passages are never shown."""
         return self.measured.ranking
 
     @property
@@ -130,57 +137,111 @@ class Pipeline:
         """Opens indexes and models, so that the first question does not wait for them."""
         self.ask("What is this?")
 
-    def ask(self, question: str) -> Reply:
+    def ask(self, question: str, history: Sequence[Any] = ()) -> Reply:
         """Answers one question.
 
+        Args:
+            question: the question.
+            history: what was said before it, oldest first, as `workbench.data.conversation.read_history` reads it. None: the
+                question is used as it is.
+
         Raises:
-            InputError: an empty question.
+            InputError: an empty question; a history that is none; or one for a configuration that does not rewrite questions.
         """
-        *_, reply = self.stream(question)
+        *_, reply = self.stream(question, history)
         return reply
 
-    def stream(self, question: str) -> Iterator[Reply]:
-        """Answers one question while the answer is written.
+    def stream(self, question: str, history: Sequence[Any] = ()) -> Iterator[Reply]:
+        """Answers one question while the answer is written; takes and raises what `ask` does.
 
         Yields:
             Replies whose texts grow by whole words, with the status ``writing``; the last is the one that `ask` returns.
+        """
+        _refuse_empty(question)
+        turns = read_history(history, "history")
+        rewriter = self.measured.questions
+        if turns and not rewriter:
+            raise InputError(
+                f"{self.configuration.label} does not rewrite questions, so the history of {len(turns)} turns would be ignored; "
+                f"ask without it, or measure a configuration with the axis rewriting (see components.rewriters)"
+            )
+        started = time.perf_counter()
+        rewriting = rewriter.rewritten([(turns, question)], self.session)[0] if rewriter else Rewriting(question, "as asked")
+        understood = time.perf_counter()
+        row = self.ranked([rewriting.question])[0]
+        ranked = time.perf_counter()
+        said = {"rewriting": rewriting._asdict() | {"measured_on": self._measured_on}} if rewriter else {}
+        provenance = self.provenance() | said | self._gated(row)
+        sources: tuple[Source, ...] | None = None
+        for answer in self._answers(rewriting.question, row) if self.answers else [None]:
+            if sources is None:
+                sources = self._sources(row, len(answer.passages) if answer else SHOWN)
+            done = time.perf_counter()
+            yield Reply(
+                question,
+                answer.answer if answer else None,
+                answer.reply if answer else "",
+                answer.status if answer else "ok",
+                sources,
+                provenance | ({"prompt": answer.prompt} if answer else {}),
+                {
+                    "rewriting": understood - started,
+                    "retrieval": ranked - understood,
+                    "generation": done - ranked,
+                    "total": done - started,
+                },
+                {"prompt": answer.prompt_tokens, "answer": answer.new_tokens} if answer else {},
+                answer.cut if answer else 0,
+            )
+
+    def ranked(self, questions: Sequence[str]) -> list[Ranked]:
+        """Passages and scores of questions; none where passages are never shown."""
+        return self.ranking.rank(questions, self.session) if self.ranking else [NO_PASSAGES] * len(questions)
+
+    @property
+    def shown(self) -> int:
+        """Passages shown to the generator, at most; without one, to whoever asks."""
+        answers = self.answers.open if isinstance(self.answers, SelectiveAnswers) else self.answers
+        return getattr(answers, "shown", SHOWN)
+
+    def search(self, question: str, k: int) -> tuple[Source, ...]:
+        """The k best passages for a question, without an answer; fewer where the ranking ends before.
 
         Raises:
             InputError: an empty question.
         """
-        if not question.strip():
-            raise InputError("the question is empty; ask something")
-        started = time.perf_counter()
-        ids, scores = self.ranking.rank([question], self.session)[0]
-        retrieval = time.perf_counter() - started
-        provenance = self.provenance()
-        if self.answers is None:
-            seconds = {"retrieval": retrieval, "generation": 0.0, "total": retrieval}
-            yield Reply(question, None, "", "ok", self._sources(ids[:5], scores[:5]), provenance, seconds, {})
-            return
-        prompt = self.answers.prompted("", question, ids, self.session)
-        sources = self._sources(prompt.passages, scores[: len(prompt.passages)])
-        for generation in self.session.generator(self.answers).written(prompt.messages):
-            answer = self.answers.answer(prompt, generation)
-            total = time.perf_counter() - started
-            yield Reply(
-                question,
-                answer.answer,
-                answer.reply,
-                answer.status,
-                sources,
-                provenance | {"prompt": answer.prompt},
-                {"retrieval": retrieval, "generation": total - retrieval, "total": total},
-                {"prompt": answer.prompt_tokens, "answer": answer.new_tokens},
-                answer.cut,
-            )
+        _refuse_empty(question)
+        return self._sources(self.ranked([question])[0], k)
 
-    def _sources(self, ids: Sequence[int], scores: Sequence[float]) -> tuple[Source, ...]:
+    def _sources(self, row: Ranked, shown: int) -> tuple[Source, ...]:
+        if not shown:
+            return ()
         passages = self.session.read(self.measured.artifacts()["passages"])
-        return tuple(
-            Source(rank, passages.place(int(n)), float(score), *passages.shown(int(n)))
-            for rank, (n, score) in enumerate(zip(ids, scores, strict=True), 1)
-        )
+        best = zip(row[0][:shown].tolist(), row[1][:shown].tolist(), strict=True)
+        return tuple(Source(rank, passages.place(n), score, *passages.shown(n)) for rank, (n, score) in enumerate(best, 1))
+
+    @cached_property
+    def _measured_on(self) -> int:
+        """Questions of the report split that have a history, so that their rewriting was measured."""
+        return sum(bool(query.history) for query in self.session.dataset.split(self.run.report_split))
+
+    def _gated(self, row: Ranked) -> dict[str, Any]:
+        """Why passages were shown or not; nothing where they always are."""
+        if isinstance(self.answers, ClosedAnswers):
+            return {"retrieval": {"when": "never", "shown": False}}
+        if not isinstance(self.answers, SelectiveAnswers):
+            return {}
+        threshold = self.answers.threshold
+        # JSON knows no infinity: null is no ranking to be sure of, and a threshold that all rankings pass
+        sureness, value = (None if isinf(x) else x for x in (threshold.gate.sureness(row[1]), threshold.value(self.session)))
+        shown = threshold.shows(row, self.session)
+        return {"retrieval": {"when": threshold.gate.when, "sureness": sureness, "threshold": value, "shown": shown}}
+
+    def _answers(self, question: str, row: Ranked) -> Iterator[Answer]:
+        """Beginnings of the answer, then the answer."""
+        prompt = self.answers.prompted("", question, row, self.session)
+        for generation in self.session.generator(self.answers).written(prompt.messages):
+            yield self.answers.answer(prompt, generation)
 
     def provenance(self) -> dict[str, Any]:
         """Where answers come from: run, configuration, and the keys of the artifacts used."""
@@ -203,8 +264,8 @@ class Pipeline:
         Raises:
             InputError: the run has no answer of this configuration to that query.
         """
-        recorded, question = self._recorded(query_id)
-        reply = self.ask(question)
+        recorded, query = self._recorded(query_id)
+        reply = self.ask(query.text, query.history if self.measured.questions else ())
         now = {
             "passages": [s.place._asdict() for s in reply.sources],
             "prompt": reply.provenance.get("prompt"),
@@ -215,14 +276,14 @@ class Pipeline:
         differing = [field for field in now if now[field] != recorded[field]]
         return {
             "query_id": query_id,
-            "question": question,
+            "question": query.text,
             "same": not differing,
             "differing": differing,
             "recorded": {field: recorded[field] for field in now},
             "replayed": now,
         }
 
-    def _recorded(self, query_id: str) -> tuple[dict[str, Any], str]:
+    def _recorded(self, query_id: str) -> tuple[dict[str, Any], Query]:
         answers = _read_answers(self.run.folder / "answers.jsonl")
         rows = [row for row in answers if row["configuration"] == self.configuration.id]
         row = next((row for row in rows if row["query_id"] == query_id), None)
@@ -231,7 +292,7 @@ class Pipeline:
             those = _few([r["query_id"] for r in rows])
             raise InputError(f"run {self.run.folder} holds no answer of {who} to query {query_id!r}; it has those to {those}")
         query = next(q for q in self.session.dataset.split(row["split"]) if q.id == query_id)
-        return row, query.text
+        return row, query
 
 
 def _read_answers(path: Path) -> list[dict[str, Any]]:
@@ -257,3 +318,8 @@ def _check_dataset(experiment: Experiment, run: Run) -> None:
             f"run {run.folder}: the documents of {run.manifest['dataset']['name']} have changed since "
             f"({digest([then])[:8]} -> {digest([now])[:8]}); run the experiment again"
         )
+
+
+def _refuse_empty(question: str) -> None:
+    if not question.strip():
+        raise InputError("the question is empty; ask something")

@@ -42,7 +42,7 @@ WIN, LOSS, LINE = COLOURS[0], COLOURS[1], "#555555"
 METRICS = {"f1": "F1", "em": "exact match", "contains": "answer contained", "grounded": "groundedness", "abstained": "abstention"}
 MEASURES = {"ndcg": "nDCG", "mrr": "MRR", "map": "MAP"}
 DIRECTIONLESS = {"abstained"}  # neither more nor less of it is better in itself
-RANKING_AXES = ("chunking", "expansion", "retriever", "reranker")
+RANKING_AXES = ("chunking", "rewriting", "expansion", "retriever", "reranker")
 
 
 class Look(NamedTuple):

@@ -10,8 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 
 from workbench.component import digest
 from workbench.data import tables
+from workbench.data.conversation import History, Turn
 from workbench.errors import InputError, unknown
 
 T = TypeVar("T")
@@ -34,6 +35,7 @@ QUERIES = pa.schema(
         ("text", pa.string()),
         ("answers", pa.list_(pa.string())),  # null: the dataset has no answers; empty: it cannot be answered
         ("group", pa.string()),  # queries of one group are not independent of each other
+        ("history", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))),  # null: asked by itself
     ]
 )
 SPANS = pa.schema(
@@ -43,12 +45,24 @@ QRELS = pa.schema([("query_id", pa.string()), ("doc_id", pa.string()), ("relevan
 
 
 class Query(NamedTuple):
-    """One question. `answers` is None where the dataset has none, empty where it cannot be answered."""
+    """One question. `answers` is None where the dataset has none, empty where it cannot be answered; `history` came before it."""
 
     id: str
     text: str
     answers: tuple[str, ...] | None
     group: str
+    history: History = ()
+
+
+class Sample(NamedTuple):
+    """Some questions of a split, wherever a split can be named: the first `n` in an order that `seed` decides.
+
+    A larger sample holds the smaller one; one as large as the split is the split.
+    """
+
+    split: str
+    n: int
+    seed: int
 
 
 class Place(NamedTuple):
@@ -110,31 +124,34 @@ class Dataset:
         counts = {row["values"]: row["counts"] for row in pc.value_counts(self.queries["split"]).to_pylist()}
         return {split: counts[split] for split in sorted(counts, key=lambda s: (SPLITS.index(s) if s in SPLITS else 9, s))}
 
-    def split(self, name: str) -> list[Query]:
-        """Queries of a split, sorted by id.
+    def split(self, name: str | Sample) -> list[Query]:
+        """Queries of a split, or of a sample of one, sorted by id.
 
         Raises:
             InputError: the dataset has no such split.
         """
         return self._remembered(("split", name), lambda: self._read_split(name))
 
-    def _read_split(self, name: str) -> list[Query]:
+    def _read_split(self, name: str | Sample) -> list[Query]:
+        if isinstance(name, Sample):
+            drawn = sorted(self.split(name.split), key=lambda query: _order(f"{name.seed} {query.id}"))
+            return sorted(drawn[: name.n], key=lambda query: query.id)
         if name not in self.splits:
             raise unknown(f"split of {self.name}", name, self.splits)
         rows = self.queries.filter(pc.equal(self.queries["split"], name)).to_pylist()
         return [_query(row) for row in rows]
 
     @cached_property
-    def _memory(self) -> dict[tuple[str, str], Any]:
+    def _memory(self) -> dict[tuple[str, str | Sample], Any]:
         return {}
 
-    def _remembered(self, key: tuple[str, str], compute: Callable[[], T]) -> T:
+    def _remembered(self, key: tuple[str, str | Sample], compute: Callable[[], T]) -> T:
         """A value computed once; a dataset does not change, and plans ask for its splits hundreds of times."""
         if key not in self._memory:
             self._memory[key] = compute()
         return self._memory[key]
 
-    def judged(self, split: str) -> Judgements:
+    def judged(self, split: str | Sample) -> Judgements:
         """Judgements on the queries of a split."""
         ids = pa.array([query.id for query in self.split(split)])
         rows = self.judgements.filter(pc.is_in(self.judgements["query_id"], ids)).to_pylist()
@@ -147,15 +164,19 @@ class Dataset:
                 grades[row["query_id"]][row["doc_id"]] = row["relevance"]
         return Judgements(self.kind, {q: [e[i] for i in sorted(e)] for q, e in spans.items()}, dict(grades))
 
-    def queries_digest(self, split: str) -> str:
+    def queries_digest(self, split: str | Sample) -> str:
         """Digest of ids and texts of a split's queries: what retrieval and generation see of them."""
         return self._remembered(("queries", split), lambda: digest([[query.id, query.text] for query in self.split(split)]))
 
-    def answers_digest(self, split: str) -> str:
+    def histories_digest(self, split: str | Sample) -> str:
+        """Digest of what was said before a split's queries: what rewriting sees beside them."""
+        return self._remembered(("histories", split), lambda: digest([[query.id, query.history] for query in self.split(split)]))
+
+    def answers_digest(self, split: str | Sample) -> str:
         """Digest of answers and judgements of a split: what scoring and training see beside the queries."""
         return self._remembered(("answers", split), lambda: self._answers_digest(split))
 
-    def _answers_digest(self, split: str) -> str:
+    def _answers_digest(self, split: str | Sample) -> str:
         judged = self.judged(split)
         return digest(
             {
@@ -165,25 +186,40 @@ class Dataset:
             }
         )
 
-    def limited(self, per_split: int) -> Dataset:
-        """The same documents with at most `per_split` queries of each split.
+    def limited(self, per_split: int | Mapping[str, int]) -> Dataset:
+        """The same documents with at most `per_split` queries of each split; with a mapping, of the splits it names.
 
         Which ones is decided by a hash of their ids, hence the same for every order and every split.
         """
         keep: list[str] = []
         for split in self.splits:
             ids = [query.id for query in self.split(split)]
-            keep += sorted(ids, key=lambda i: hashlib.sha256(i.encode()).digest())[:per_split]
+            most = per_split if isinstance(per_split, int) else per_split.get(split)
+            keep += sorted(ids, key=_order)[:most]
         mask = pc.is_in(self.queries["id"], pa.array(keep))
         judged = pc.is_in(self.judgements["query_id"], pa.array(keep))
-        return Dataset(
-            self.name,
-            self.documents,
-            self.queries.filter(mask),
-            self.judgements.filter(judged),
-            self.notes,
-            self.documents_digest,
-        )
+        return replace(self, queries=self.queries.filter(mask), judgements=self.judgements.filter(judged))
+
+    def held_out(self, share: float, source: str, target: str) -> Dataset:
+        """The same dataset with about a share of one split's queries in another, which has none so far.
+
+        Whole groups move, chosen by a hash of their names, so that no query has a near relative in the other split.
+
+        Raises:
+            InputError: there is no split `source`, `target` has queries, or all would end up on one side.
+        """
+        if target in self.splits:
+            raise InputError(f"dataset {self.name}: the split {target!r} exists, so none is held out; leave hold_out away")
+        groups = sorted({query.group for query in self.split(source)}, key=_order)
+        moved = set(groups[: round(share * len(groups))])
+        if not 0 < len(moved) < len(groups):
+            raise InputError(
+                f"dataset {self.name}: holding out {share:g} of {len(groups)} groups of {source!r} leaves one side empty"
+            )
+        rows = self.queries.to_pylist()
+        splits = [target if row["split"] == source and row["group"] in moved else row["split"] for row in rows]
+        queries = self.queries.set_column(1, QUERIES.field("split"), pa.array(splits, pa.string()))
+        return replace(self, queries=queries)
 
     def save(self, folder: Path) -> None:
         """Writes the tables and what is known of them into an empty folder."""
@@ -207,8 +243,14 @@ class Dataset:
         )
 
 
+def _order(text: str) -> bytes:
+    """A place in an order that depends on nothing but the text."""
+    return hashlib.sha256(text.encode()).digest()
+
+
 def _query(row: dict) -> Query:
-    return Query(row["id"], row["text"], None if row["answers"] is None else tuple(row["answers"]), row["group"])
+    answers = None if row["answers"] is None else tuple(row["answers"])
+    return Query(row["id"], row["text"], answers, row["group"], tuple(Turn(**turn) for turn in row.get("history") or ()))
 
 
 def assemble(

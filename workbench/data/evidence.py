@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from workbench.component import digest
+from workbench.data.conversation import read_history
 from workbench.data.dataset import SPLITS, Dataset, Place, assemble
 from workbench.errors import InputError, unknown
 
@@ -19,7 +20,8 @@ def read_questions(path: Path) -> list[dict]:
     """Questions from a JSON-lines file.
 
     A line is ``{"id", "split", "question", "answers", "evidence"}``: `answers` a list of accepted answers, empty if
-    the documents do not answer it; `evidence` a sentence (or a list of sentences) copied from a document, null if none.
+    the documents do not answer it; `evidence` a sentence (or a list of sentences) copied from a document, null if none. It may
+    have ``history``, what was said before (see `workbench.data.conversation`).
 
     Raises:
         InputError: unreadable line, missing or unknown key, or unknown split, each with the line's number.
@@ -44,12 +46,14 @@ def _question(line: str, where: str) -> dict:
         if key not in row:
             raise InputError(f"{where}: the key {key!r} is missing; needed: {', '.join(QUESTION_KEYS)}")
     for key in row:
-        if key not in QUESTION_KEYS:
-            raise InputError(f"{where}: {unknown('key', key, QUESTION_KEYS)}")
+        if key not in (*QUESTION_KEYS, "history"):
+            raise InputError(f"{where}: {unknown('key', key, [*QUESTION_KEYS, 'history'])}")
     if row["split"] not in SPLITS:
         raise InputError(f"{where}: {unknown('split', row['split'], SPLITS)}")
     evidence = row["evidence"]
     row["evidence"] = [] if evidence is None else [evidence] if isinstance(evidence, str) else list(evidence)
+    if "history" in row:
+        row["history"] = [turn._asdict() for turn in read_history(row["history"], f"{where}: history")]
     return row
 
 
@@ -94,9 +98,8 @@ def with_evidence(name: str, documents: list[dict], questions: list[dict], notes
         if found:
             first = found[0][0]
             group = digest(paragraph(texts[first.doc_id], first.start))[:12]
-        queries.append(
-            {"id": row["id"], "split": row["split"], "text": row["question"], "answers": row["answers"], "group": group}
-        )
+        taken = {key: row.get(key) for key in ("id", "split", "answers", "history")}
+        queries.append(taken | {"text": row["question"], "group": group})
         for number, where in enumerate(found):
             judgements += [{"query_id": row["id"], "evidence": number, **place._asdict()} for place in where]
     if missing:

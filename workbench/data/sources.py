@@ -14,13 +14,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from workbench.component import digest, file_digest
+from workbench.data.conversation import read_history
 from workbench.data.dataset import Dataset, assemble
 from workbench.data.evidence import read_questions, with_evidence
 from workbench.errors import InputError
 from workbench.weights import home
 
 # raised when reading the same source gives another dataset
-PREPARATION = 1
+PREPARATION = 2
 
 PYDOCS_QUESTIONS = Path(__file__).parent / "pydocs" / "questions.jsonl"
 CONTAINED = 0.9  # a topic is dropped when a larger one holds more than this share of it
@@ -79,8 +80,9 @@ def _shingles(text: str) -> set[tuple[str, ...]]:
 def beir(folder: Path) -> Dataset:
     """A folder in BEIR layout: ``corpus.jsonl``, ``queries.jsonl`` (each also gzipped) and ``qrels/SPLIT.tsv``.
 
-    Queries may carry ``answers`` (list of strings) and ``group``; without a group, queries that share their first
-    relevant document form one. Queries in no qrels file belong to no split and are left out, with a note.
+    Queries may carry ``answers`` (list of strings), ``history`` (see `workbench.data.conversation`) and ``group``; without a
+    group, queries that share their first relevant document form one. Queries in no qrels file belong to no split and are left
+    out, with a note.
 
     Raises:
         InputError: a file is missing or unreadable, the corpus is empty, or a qrel names an unknown id.
@@ -138,6 +140,7 @@ def _beir_query(row: dict, splits: dict[str, str], first: dict[str, str]) -> dic
         "text": row["text"],
         "answers": row.get("answers"),
         "group": str(row.get("group") or first[query_id]),
+        "history": [turn._asdict() for turn in read_history(row.get("history"), f"query {query_id!r}: history")],
     }
 
 

@@ -38,7 +38,14 @@ def conclusions(run: Run) -> list[str]:
             f"  {row['axis']}: {row['a']} against {row['b']}: {difference(row, metric, _price_of_axis(run, row))}"
             for row in effects
         ]
-    return [*lines, *_interplay(run, metric), *_greedy(run, split, metric), *_noise_floor(run), *_adapters(run)]
+    return [
+        *lines,
+        *_interplay(run, metric),
+        *_greedy(run, split, metric),
+        *_noise_floor(run),
+        *_adapters(run),
+        *_truncation(run),
+    ]
 
 
 def _noise_floor(run: Run) -> list[str]:
@@ -79,6 +86,21 @@ def _by_seed(run: Run) -> list[str]:
     if means is None:
         return []
     return [f"{metric} of {run.labels[run.best]} on {split} by seed: {', '.join(f'{mean:.3f}' for mean in means)}"]
+
+
+def _truncation(run: Run) -> list[str]:
+    """What embedders did not read of the passages."""
+    lines = []
+    for row in run.manifest.get("truncation", []):  # runs of older versions do not say
+        who, cut = f"{row['embedder']} (chunking {row['chunking']})", row["truncation"]
+        if cut is None:
+            lines.append(f"whether {who} reads passages whole is not known: its server does not say")
+        elif cut["texts"]:
+            lines.append(
+                f"{who} reads {cut['reads']} tokens of a text: {cut['texts']:,} of {row['passages']:,} passages are longer, and "
+                f"{cut['tokens']:,} of their tokens were left out (the longest has {cut['longest']:,})"
+            )
+    return lines
 
 
 def _saved(run: Run) -> list[str]:

@@ -9,9 +9,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
-from workbench.component import Component, build, explain, load_class
+from workbench.component import Component, build, digest, explain, load_class
 from workbench.data import sources
 from workbench.data.chunking import Chunking
 from workbench.data.dataset import Dataset
@@ -20,12 +29,17 @@ from workbench.evaluation import answers, rankings
 from workbench.machine import Machine, resolve
 from workbench.models.generator import Generator
 from workbench.retrieval import rerankers
+from workbench.retrieval.embedders.base import AnyEmbedder
+from workbench.retrieval.embedders.endpoint import EndpointEmbedder
 from workbench.retrieval.embedding import Embedder
 from workbench.retrieval.expansion import Expander
+from workbench.retrieval.gate import Gate
 from workbench.retrieval.learning import RankedTraining
 from workbench.retrieval.rerankers.base import Reranker
 from workbench.retrieval.rerankers.cross_encoder import CrossEncoder
+from workbench.retrieval.rerankers.maxsim import MaxSim
 from workbench.retrieval.retriever import Retriever
+from workbench.retrieval.rewriting import Rewriter
 
 RETRIEVERS = {
     "bm25": "workbench.retrieval.bm25:BM25",
@@ -36,11 +50,13 @@ EXPANDERS = {
     "multi_query": "workbench.retrieval.expansion:MultiQuery",
     "hyde": "workbench.retrieval.expansion:HyDE",
 }
-AXES = ("chunking", "expansion", "retriever", "reranker", "passages", "prompt", "generator")
-GENERATION_AXES = ("passages", "prompt", "generator")
-NONE = "none"  # the reranker, and the expansion, that does nothing
+REWRITERS = {"standalone": "workbench.retrieval.rewriting:Standalone"}
+AXES = ("chunking", "rewriting", "expansion", "retriever", "reranker", "retrieval", "passages", "prompt", "generator")
+GENERATION_AXES = ("retrieval", "passages", "prompt", "generator")
+NONE = "none"  # the reranker, the expansion and the rewriting that does nothing
+ALWAYS, NEVER = "always", "never"  # of showing passages to the generator
 DEFAULTS: dict[str, Any] = {"chunking": {"words": 80, "overlap": 10}, "passages": 2, "prompt": "terse"}
-DEFAULTS |= {"expansion": NONE, "reranker": NONE}
+DEFAULTS |= {"rewriting": NONE, "expansion": NONE, "reranker": NONE, "retrieval": ALWAYS}
 
 
 class Settings(BaseModel):
@@ -60,7 +76,8 @@ class DatasetSettings(Settings):
         train: split that LoRA learns from.
         select: split that the configuration is chosen on.
         report: split that figures are reported from.
-        limit: at most so many queries of each split.
+        hold_out: share of the train split that becomes the split `select`, where the dataset has none.
+        limit: at most so many queries of each split, or of each split named, e.g. ``{dev: 150, test: 500}``.
     """
 
     name: str | None = None
@@ -70,7 +87,8 @@ class DatasetSettings(Settings):
     train: str = "train"
     select: str = "dev"
     report: str = "test"
-    limit: int | None = Field(default=None, ge=1)
+    hold_out: float | None = Field(default=None, gt=0, lt=1)
+    limit: PositiveInt | dict[str, PositiveInt] | None = None
 
     @model_validator(mode="after")
     def _one_source(self) -> DatasetSettings:
@@ -95,6 +113,10 @@ class DatasetSettings(Settings):
             dataset = sources.text_folder(self.folder, self.questions)
         else:
             dataset = sources.pydocs()
+        if self.hold_out:
+            dataset = dataset.held_out(self.hold_out, self.train, self.select)
+        if isinstance(self.limit, dict) and (strange := sorted(self.limit.keys() - dataset.splits.keys())):
+            raise _at("dataset.limit", unknown(f"split of {dataset.name}", strange[0], dataset.splits))
         return dataset.limited(self.limit) if self.limit else dataset
 
 
@@ -103,11 +125,12 @@ class ComponentSettings(Settings):
 
     embedders: dict[str, dict[str, Any]] = {}
     retrievers: dict[str, dict[str, Any]] = {}
+    rewriters: dict[str, dict[str, Any]] = {}
     expanders: dict[str, dict[str, Any]] = {}
     rerankers: dict[str, dict[str, Any]] = {}
     generators: dict[str, dict[str, Any]] = {}
 
-    @field_validator("rerankers", "expanders")
+    @field_validator("rewriters", "expanders", "rerankers")
     @classmethod
     def _none_is_taken(cls, value: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
         if NONE in value:
@@ -170,10 +193,11 @@ class MachineSettings(Settings):
     device: str = "auto"
     batch_size: int | str = "auto"
     precision: str = "auto"
+    index: str = "auto"
 
     def resolve(self) -> Machine:
         """The machine these settings mean here."""
-        return resolve(self.device, self.precision, self.batch_size)
+        return resolve(self.device, self.precision, self.batch_size, self.index)
 
 
 class ExperimentSettings(Settings):
@@ -218,10 +242,13 @@ class Components:
 
     def __init__(self, settings: ComponentSettings, folder: Path) -> None:
         where = "components"
-        self.embedders = {n: build(Embedder, v, f"{where}.embedders.{n}") for n, v in settings.embedders.items()}
+        self.embedders = {n: _embedder(v, f"{where}.embedders.{n}") for n, v in settings.embedders.items()}
         self.retrievers: dict[str, Retriever] = {
             n: _build_kind(Retriever, v, f"{where}.retrievers.{n}", folder, _retriever_class)
             for n, v in settings.retrievers.items()
+        }
+        self.rewriters: dict[str, Rewriter] = {
+            n: _build_kind(Rewriter, v, f"{where}.rewriters.{n}", folder, _rewriter_class) for n, v in settings.rewriters.items()
         }
         self.expanders: dict[str, Expander] = {
             n: _build_kind(Expander, v, f"{where}.expanders.{n}", folder, _expander_class) for n, v in settings.expanders.items()
@@ -231,6 +258,7 @@ class Components:
         }
         self.generators = {n: build(Generator, v, f"{where}.generators.{n}") for n, v in settings.generators.items()}
         self._check_references()
+        self._check_servers()
 
     def references(self, component: Component) -> dict[str, Component]:
         """The components that a component's fields name, by field."""
@@ -238,7 +266,12 @@ class Components:
         return {field: those[getattr(component, field)] for field, those in named.items() if field in component.references}
 
     def _check_references(self) -> None:
-        families = (("retrievers", self.retrievers), ("expanders", self.expanders), ("rerankers", self.rerankers))
+        families = (
+            ("rewriters", self.rewriters),
+            ("retrievers", self.retrievers),
+            ("expanders", self.expanders),
+            ("rerankers", self.rerankers),
+        )
         for family, named in families:
             for name, component in named.items():
                 for field, those in (("embedder", self.embedders), ("generator", self.generators)):
@@ -258,6 +291,25 @@ class Components:
             if distractors and distractors not in self.retrievers:
                 raise _at(f"components.generators.{name}.lora.distractors", unknown("retriever", distractors, self.retrievers))
 
+    def _check_servers(self) -> None:
+        """Two servers' vectors under one definition would be taken for the same."""
+        seen: dict[str, tuple[str, str]] = {}
+        for name, one in self.embedders.items():
+            if isinstance(one, EndpointEmbedder):
+                other, endpoint = seen.setdefault(digest(one.definition()), (name, one.endpoint))
+                if endpoint != one.endpoint:
+                    raise InputError(
+                        f"components.embedders.{name}: {one.model!r} is served at {one.endpoint} and, as {other}, at {endpoint}; "
+                        f"give each a revision, since nothing else tells their vectors apart"
+                    )
+        for name, reranker in self.rerankers.items():
+            named = self.embedders[reranker.embedder] if isinstance(reranker, MaxSim) else None
+            if isinstance(named, EndpointEmbedder):
+                raise InputError(
+                    f"components.rerankers.{name}.embedder: a server gives one vector for a text, and {reranker.kind} compares "
+                    f"tokens; name an embedder with weights"
+                )
+
     def _check_fusion(self, name: str, retriever: Retriever, above: tuple[str, ...]) -> None:
         for part in getattr(retriever, "of", ()):
             where = f"components.retrievers.{name}.of"
@@ -266,6 +318,11 @@ class Components:
             if part in (*above, name):
                 raise InputError(f"{where}: {part!r} is fused with itself")
             self._check_fusion(part, self.retrievers[part], (*above, name))
+
+
+def _embedder(values: dict[str, Any], where: str) -> AnyEmbedder:
+    """Weights here, or a server's."""
+    return build(EndpointEmbedder if "endpoint" in values else Embedder, values, where)
 
 
 def training_of(component: Component) -> RankedTraining | None:
@@ -295,6 +352,12 @@ def _retriever_class(kind: str) -> type[Retriever]:
     if kind not in RETRIEVERS:
         raise unknown("kind of retriever", kind, [*RETRIEVERS, "./file.py:Class", "package.module:Class"])
     return load_class(RETRIEVERS[kind], Retriever)
+
+
+def _rewriter_class(kind: str) -> type[Rewriter]:
+    if kind not in REWRITERS:
+        raise unknown("kind of rewriter", kind, [*REWRITERS, "./file.py:Class", "package.module:Class"])
+    return load_class(REWRITERS[kind], Rewriter)
 
 
 def _expander_class(kind: str) -> type[Expander]:
@@ -352,7 +415,7 @@ def _absolute(value: Any, folder: Path, key: str = "") -> Any:
         return value
     if key in ("beir", "folder", "questions") or (key == "prompt" and value.endswith(".yaml")):
         return str((folder / value).resolve())
-    if (key == "kind" and ".py:" in value) or (key == "model" and value.startswith(".")):
+    if (key == "kind" and ".py:" in value) or (key in ("model", "name") and value.startswith(".")):
         return str((folder / value).resolve())
     return value
 
@@ -405,7 +468,7 @@ def _default(axis: str, components: Components) -> Any:
 
 
 def axis_value(axis: str, value: Any, components: Components) -> Any:
-    """One value of an axis, checked: a `Chunking`, a number, or a name."""
+    """One value of an axis, checked: a `Chunking`, a `Gate`, a number, or a name."""
     return _axis_value(axis, value, components, f"baseline.{axis}")
 
 
@@ -416,6 +479,8 @@ def _axis_value(axis: str, value: Any, components: Components, where: str) -> An
         if not isinstance(value, dict):
             raise InputError(f"{where}: received {value!r}; allowed: whole, or {{words: 80, overlap: 10}}")
         return build(Chunking, value, where)
+    if axis == "retrieval":
+        return _retrieval(value, where)
     if axis == "passages":
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise InputError(f"{where}: received {value!r}; allowed: a whole number from 1")
@@ -423,17 +488,26 @@ def _axis_value(axis: str, value: Any, components: Components, where: str) -> An
     if axis == "prompt":
         return str(value)
     named = {
+        "rewriting": components.rewriters,
         "expansion": components.expanders,
         "retriever": components.retrievers,
         "reranker": components.rerankers,
         "generator": components.generators,
     }[axis]
-    optional = axis in ("expansion", "reranker")
+    optional = axis in ("rewriting", "expansion", "reranker")
     if optional and value in (NONE, None):
         return NONE
     if value not in named:
         raise _at(where, unknown(axis, value, [*named, NONE] if optional else named))
     return value
+
+
+def _retrieval(value: Any, where: str) -> str | Gate:
+    if value in (ALWAYS, NEVER):
+        return value
+    if not isinstance(value, dict):
+        raise InputError(f"{where}: received {value!r}; allowed: {ALWAYS}, {NEVER}, or {{when: top_score}}, {{when: margin}}")
+    return build(Gate, value, where)
 
 
 def check_metrics(settings: ExperimentSettings, axes: dict[str, list[Any]]) -> str:
@@ -451,6 +525,12 @@ def check_metrics(settings: ExperimentSettings, axes: dict[str, list[Any]]) -> s
         )
     if select_by not in names:
         raise _at("metrics.select_by", unknown("metric", select_by, [n for n in names if n not in answers.NOT_FOR_SELECTION]))
+    retrieval = [*axes.get("retrieval", ()), settings.baseline.get("retrieval", ALWAYS)]
+    if any(value != ALWAYS for value in retrieval) and select_by not in answers.NAMES:
+        raise InputError(
+            f"metrics.select_by: {select_by!r} measures rankings, whether their passages are shown or not, but axes.retrieval "
+            f"decides on showing them; allowed: f1, em, contains"
+        )
     if len(axes["chunking"]) > 1:
         for name in settings.metrics.rankings:
             if not rankings.parse(name).in_words:

@@ -12,16 +12,20 @@ from pathlib import Path
 from typing import Any
 
 from workbench.data.chunking import WORD
+from workbench.data.dataset import Query, Sample
 from workbench.experiment.plan import PlannedStage, closure
 from workbench.experiment.session import Session, Timing
 from workbench.experiment.stages import (
     Adapter,
     Answers,
+    ClosedAnswers,
     DenseRanking,
     Embeddings,
     ExpandedRanking,
+    Questions,
     Repeated,
     Reranked,
+    SelectiveAnswers,
     Stage,
     TrainedOnRankings,
 )
@@ -68,8 +72,12 @@ class Estimator:
         """An upper bound: items that other stages or runs share are counted for each stage."""
         if isinstance(stage, Embeddings):
             return self._cost("embedding", self.passages(stage.passages)[0], 0)
+        if isinstance(stage, Questions):
+            leaning = [sum(len(turn.content.split()) for turn in q.history) for q in self._asked(stage.split) if q.history]
+            tokens = int(sum(leaning) * TOKENS_PER_WORD + len(leaning) * (TEMPLATE_TOKENS + stage.rewriter.max_new_tokens))
+            return self._cost("generation", tokens, tokens)
         if isinstance(stage, ExpandedRanking):
-            tokens = self._queries(stage.split) * (2 * QUESTION_TOKENS + stage.expander.max_new_tokens)
+            tokens = self._queries(stage.split) * (TEMPLATE_TOKENS + QUESTION_TOKENS + stage.expander.max_new_tokens)
             return self._cost("generation", tokens, tokens)
         if isinstance(stage, DenseRanking):
             return self._cost("embedding", self._queries(stage.split), 0)
@@ -87,11 +95,10 @@ class Estimator:
             tokens = int(examples * (1 + settings.negatives) * (QUESTION_TOKENS + words * TOKENS_PER_WORD))
             return self._cost(stage.name, tokens, tokens)
         if isinstance(stage, Answers):
-            prompts = self._queries(stage.ranking.split)
-            tokens = int(prompts * (self._prompt_tokens(stage.passages, stage.shown) + stage.generator.max_new_tokens / 2))
+            tokens = int(self._queries(stage.split) * (self._asked_tokens(stage) + stage.generator.max_new_tokens / 2))
             return self._cost("generation", tokens, tokens)
         if isinstance(stage, Repeated):
-            tokens = int(stage.PROMPTS * self._prompt_tokens(stage.answers.passages, stage.answers.shown))
+            tokens = int(stage.PROMPTS * self._asked_tokens(stage.answers))
             return self._cost("generation", tokens, tokens)
         return Cost(stage.name, self._queries_or_passages(stage), 0, 0.05)
 
@@ -148,8 +155,18 @@ class Estimator:
     def _prompt_tokens(self, passages: Any, shown: int) -> float:
         return TEMPLATE_TOKENS + shown * self.passages(passages)[1] * TOKENS_PER_WORD
 
-    def _queries(self, split: str) -> int:
-        return self.session.dataset.splits[split]
+    def _asked_tokens(self, answers: Answers) -> float:
+        """Of one prompt; of those that may show passages or not, as if they did."""
+        if isinstance(answers, ClosedAnswers):
+            return TEMPLATE_TOKENS
+        shown = answers.open.shown if isinstance(answers, SelectiveAnswers) else answers.shown
+        return self._prompt_tokens(answers.passages, shown)
+
+    def _asked(self, split: str | Sample) -> list[Query]:
+        return self.session.dataset.split(split)
+
+    def _queries(self, split: str | Sample) -> int:
+        return len(self._asked(split))
 
     def _queries_or_passages(self, stage: Stage) -> int:
         split = getattr(stage, "split", None)

@@ -125,6 +125,12 @@ class Run:
         return results.read_table(self.folder / "search.csv")
 
     @cached_property
+    def shown(self) -> list[dict[str, Any]]:
+        """Rows of retrieval.csv: how many questions were answered without passages; none in a run older than that file."""
+        path = self.folder / "retrieval.csv"
+        return results.read_table(path) if path.is_file() else []
+
+    @cached_property
     def axes(self) -> list[str]:
         """Axes of the experiment, in the order of its file."""
         return [name for name in self.configurations[0] if name not in (*CONFIGURATIONS, "prompt_mismatch", "keys")]

@@ -14,9 +14,11 @@ from workbench.experiment import results
 from workbench.experiment.stages import DenseIndex, DenseRanking
 from workbench.retrieval.dense import Dense
 from workbench.retrieval.faiss_index import FlatIndex, OpenIndex
+from workbench.retrieval.stores.base import OpenStore
 
 if TYPE_CHECKING:
     from workbench.experiment.run import Experiment
+    from workbench.experiment.session import Session
 
 FILE = "indexes.csv"
 COLUMNS = (
@@ -27,6 +29,7 @@ COLUMNS = (
     "queries",
     "recall@10",
     "recall@100",
+    "backend",
     "build_seconds",
     "bytes_per_vector",
     "queries_per_second",
@@ -84,16 +87,26 @@ def _row(experiment: Experiment, ranking: DenseRanking) -> dict[str, Any]:
         "queries": len(queries),
         "recall@10": recall(ranking.retriever, index, reference, vectors, queries, 10),
         "recall@100": recall(ranking.retriever, index, reference, vectors, queries, 100),
+        "backend": _backend(index, session),
         "build_seconds": manifest["seconds"],
         "bytes_per_vector": sum(file["bytes"] for file in manifest["files"].values()) / max(len(vectors), 1),
-        "queries_per_second": len(queries) / _median_seconds(lambda: index.candidates(queries, 10)),
-        "seconds_for_one": _median_seconds(lambda: index.candidates(queries[:1], 10)),
+        "queries_per_second": len(queries) / _median_seconds(lambda: index.candidates(queries, 10, vectors)),
+        "seconds_for_one": _median_seconds(lambda: index.candidates(queries[:1], 10, vectors)),
         "reason": manifest["facts"].get("reason", ""),
         "key": stage.key[:12],
     }
 
 
-def recall(dense: Dense, index: OpenIndex, reference: OpenIndex, vectors: np.ndarray, queries: np.ndarray, k: int) -> float:
+def _backend(index: OpenIndex | OpenStore, session: Session) -> str:
+    """What searched: FAISS or torch, or a store by itself."""
+    if isinstance(index, OpenStore):
+        return type(index).__name__.removeprefix("Open").lower()
+    return session.backend.name if index.accelerator else "faiss-cpu"
+
+
+def recall(
+    dense: Dense, index: OpenIndex | OpenStore, reference: OpenIndex, vectors: np.ndarray, queries: np.ndarray, k: int
+) -> float:
     """Share of the k best passages by exact search that are among the k best by an index; of fewer, where there are fewer."""
     found, wanted = dense.rank(index, vectors, queries, k), dense.rank(reference, vectors, queries, k)
     shares = [len(np.intersect1d(a, b)) / max(len(b), 1) for (a, _), (b, _) in zip(found, wanted, strict=True)]

@@ -12,7 +12,7 @@ from typing import Any
 
 from workbench.component import digest
 from workbench.data.chunking import Chunking
-from workbench.data.dataset import Dataset
+from workbench.data.dataset import Dataset, Sample
 from workbench.errors import InputError
 from workbench.evaluation import answers as answer_metrics
 from workbench.experiment import config
@@ -21,20 +21,25 @@ from workbench.experiment.stages import (
     AnalyzedPassages,
     Answers,
     AnswerScores,
+    ClosedAnswers,
     DenseIndex,
     DenseRanking,
     Embeddings,
     Encoder,
     ExpandedRanking,
     FusedRanking,
+    OpenAnswers,
     Passages,
+    Questions,
     RankingScores,
     RankingStage,
     Repeated,
     Reranked,
+    SelectiveAnswers,
     Stage,
     TextIndex,
     TextRanking,
+    Threshold,
     TrainedEmbedder,
     TrainedOnRankings,
     TrainedReranker,
@@ -43,12 +48,18 @@ from workbench.machine import Machine
 from workbench.models import prompts
 from workbench.models.generator import Generator
 from workbench.models.prompts import Template
+from workbench.retrieval.backends import arithmetic
 from workbench.retrieval.dense import Dense
 from workbench.retrieval.embedding import Embedder
 from workbench.retrieval.expansion import Expander
 from workbench.retrieval.fusion import Fusion
+from workbench.retrieval.gate import Gate
 from workbench.retrieval.rerankers.base import PairScorer, Reranker
 from workbench.retrieval.rerankers.cross_encoder import CrossEncoder
+from workbench.retrieval.rewriting import Rewriter
+
+# axes that came later, and what went without saying
+UNNAMED = (("rewriting", config.NONE), ("expansion", config.NONE), ("retrieval", config.ALWAYS))
 
 
 @dataclass(frozen=True)
@@ -57,7 +68,7 @@ class Configuration:
 
     Attributes:
         id: digest of its resolved settings, 12 hexadecimal characters, the same in every run.
-        values: axis -> value as in the YAML (`Chunking` for chunking).
+        values: axis -> value as in the YAML (`Chunking` for chunking, `Gate` for retrieval that is selective).
         label: the values of the axes that vary, for people.
         prompt_mismatch: whether its adapter was trained with another prompt, or with another number of passages.
     """
@@ -72,7 +83,11 @@ class Configuration:
 
     def columns(self) -> dict[str, str]:
         """Axis -> value as text."""
-        return {axis: value.label if isinstance(value, Chunking) else str(value) for axis, value in self.values}
+        return _columns(dict(self.values))
+
+
+def _columns(values: dict[str, Any]) -> dict[str, str]:
+    return {axis: value.label if isinstance(value, (Chunking, Gate)) else str(value) for axis, value in values.items()}
 
 
 @dataclass(frozen=True)
@@ -90,21 +105,25 @@ class Measured:
 
     Attributes:
         configuration: which.
-        ranking: its ranking, reranked.
+        split: the split.
+        ranking: its ranking, reranked; None where passages are never shown.
         answers: what it answers, and would answer when served; None where passages are only ranked.
         ranking_scores: metrics of the ranking, where the split is judged.
         answer_scores: metrics of `answers`.
+        questions: rewrites them; None where they are as asked.
         repeated: some of the answers once more, for the configuration that does this for its generator.
         trained: with every seed, `answers` first; empty where one seed is all, or nothing is trained.
     """
 
     configuration: Configuration
-    ranking: RankingStage
+    split: str
+    ranking: RankingStage | None
     answers: Answers | None = None
     ranking_scores: RankingScores | None = None
     answer_scores: AnswerScores | None = None
     repeated: Repeated | None = None
     trained: tuple[Trained, ...] = ()
+    questions: Questions | None = None
 
     def stages(self) -> list[Stage]:
         """All stages of the configuration, each after those it reads."""
@@ -119,13 +138,18 @@ class Measured:
     def artifacts(self) -> dict[str, Stage]:
         """The artifacts the configuration answers with, by name: what its keys in a run are, and its provenance."""
         found: dict[str, Stage] = {}
-        for stage in _answering(self.ranking):
+        for stage in _answering(self.ranking) if self.ranking else ():
             if stage.name in ("passages", "embeddings", "embedder", "reranker"):
                 found[stage.name] = stage
             elif stage.name == "index":
                 found[f"index {type(getattr(stage, 'retriever', None) or stage.index).__name__}"] = stage
-        found["ranking"] = self.ranking
+        if self.ranking:
+            found["ranking"] = self.ranking
+        if self.questions:
+            found["questions"] = self.questions
         if self.answers:
+            if isinstance(self.answers, SelectiveAnswers):
+                found["threshold"] = self.answers.threshold
             found["answers"] = self.answers
             if self.answers.adapter:
                 found["adapter"] = self.answers.adapter
@@ -203,23 +227,23 @@ class Planner:
 
     def measured(self, configuration: Configuration, split: str) -> Measured:
         """Stages that measure a configuration on a split."""
-        passages = self._passages(configuration["chunking"])
-        ranking = self._reranked(configuration, split)
-        judgements = self.dataset.answers_digest(split)
+        ranking = None if configuration["retrieval"] == config.NEVER else self.ranking(configuration, split)
+        questions, judgements = self.questions(configuration, split), self.dataset.answers_digest(split)
         ranked = None
-        if self.settings.metrics.rankings and len(self.dataset.judgements):
+        if ranking and self.settings.metrics.rankings and len(self.dataset.judgements):
+            passages = self._passages(configuration["chunking"])
             ranked = self._make(RankingScores, ranking, passages, judgements, self.settings.metrics.rankings)
         if not self.generating:
-            return Measured(configuration, ranking, ranking_scores=ranked)
+            return Measured(configuration, split, ranking, ranking_scores=ranked, questions=questions)
         trained = []
         for seed in self.seeds(self.components.generators[configuration["generator"]]):
-            answers = self._answers(configuration, ranking, passages, seed)
+            answers = self._answers(configuration, split, seed)
             trained.append(Trained(seed, answers, self._make(AnswerScores, answers, judgements, self.answer_metrics)))
         first = trained[0]
         repeats = split == self.settings.dataset.select and configuration.id in self._first_of_generator.values()
         repeated = self._make(Repeated, first.answers) if repeats else None
         several = tuple(trained) if len(trained) > 1 else ()
-        return Measured(configuration, ranking, first.answers, ranked, first.scores, repeated, several)
+        return Measured(configuration, split, ranking, first.answers, ranked, first.scores, repeated, several, questions)
 
     def seeds(self, generator: Generator) -> range:
         """The seeds a generator is measured with: one where nothing is trained."""
@@ -270,7 +294,7 @@ class Planner:
                     f"allowed: {', '.join(self.dataset.splits)}"
                 )
         if self.generating and any(m in answer_metrics.AGAINST_ACCEPTED for m in self.answer_metrics):
-            for split in (data.select, data.report):
+            for split in (data.select, data.report, *([data.train] if self._gates else [])):
                 if any(query.answers is None for query in self.dataset.split(split)):
                     raise InputError(
                         f"dataset {self.dataset.name}: the split {split!r} has no accepted answers to score a generator with; "
@@ -282,18 +306,27 @@ class Planner:
         named = self.components
         trained = [named.generators[name].lora for name in self.axes.get("generator", ())]
         trained += [config.training_of(named.rerankers[name]) for name in self.axes["reranker"] if name != config.NONE]
-        return any(trained) or any(one.train for one in named.embedders.values())
+        return any(trained) or any(config.training_of(one) for one in named.embedders.values()) or bool(self._gates)
+
+    @property
+    def _gates(self) -> list[Gate]:
+        """What learns a threshold from the train split."""
+        values = [*self.axes.get("retrieval", ()), self._baseline_values.get("retrieval")]
+        return [value for value in values if isinstance(value, Gate)]
 
     def _configuration(self, values: dict[str, Any]) -> Configuration:
         varying = [axis for axis, options in self.axes.items() if len(options) > 1] or ["retriever"]
-        # no expansion is no part of what a configuration is: those of older files keep their ids
-        given = {axis: value for axis, value in values.items() if (axis, value) != ("expansion", config.NONE)}
+        # what an axis does by default is no part of what a configuration is: those of older files keep their ids
+        given = {axis: value for axis, value in values.items() if (axis, value) not in UNNAMED}
         resolved = {axis: self._resolved(axis, value) for axis, value in given.items()}
+        if "retrieval" in given:
+            resolved["closed"] = self.template(values["prompt"]).closed.settings()
         mismatch = False
         if self.generating:
             trained = self.training_prompt(self.components.generators[values["generator"]])
-            mismatch = trained is not None and trained != (values["prompt"], values["passages"])
-        columns = {axis: value.label if isinstance(value, Chunking) else str(value) for axis, value in values.items()}
+            asked = (values["prompt"], values["passages"])
+            mismatch = trained is not None and (trained != asked or values["retrieval"] == config.NEVER)
+        columns = _columns(values)
         label = "/".join(columns[axis] for axis in varying)
         return Configuration(
             digest([resolved, self.settings.depth, self.settings.seed])[:12], tuple(values.items()), label, mismatch
@@ -305,11 +338,13 @@ class Planner:
             return value.settings()
         if axis == "retriever":
             return self._resolved_retriever(value)
-        if axis == "expansion":
-            expander = self.components.expanders[value]
-            return [expander.settings(), self._writer(expander).definition()["weights"]]
+        if axis in ("rewriting", "expansion"):
+            writing = (self.components.rewriters if axis == "rewriting" else self.components.expanders)[value]
+            return [writing.settings(), self._writer(writing).definition()["weights"]]
         if axis == "reranker":
             return None if value == config.NONE else self._with_references(self.components.rerankers[value])
+        if axis == "retrieval":
+            return [value.settings(), self.select_by] if isinstance(value, Gate) else value
         if axis == "prompt":
             return self.template(value).settings()
         if axis == "generator":
@@ -366,7 +401,7 @@ class Planner:
         return self._make(Passages, chunking, self.dataset.documents_digest)
 
     def _embeddings(self, encoder: Encoder, passages: Passages) -> Embeddings:
-        return self._make(Embeddings, encoder, passages, self.machine.arithmetic)
+        return self._make(Embeddings, encoder, passages, encoder.embedder.arithmetic(self.machine))
 
     def _encoder(self, name: str) -> Encoder:
         """An embedder, and the stage that trains it where it is trained."""
@@ -376,7 +411,7 @@ class Planner:
                 f"trained; name another one as negatives_from, e.g. a bm25"
             )
         embedder = self.components.embedders[name]
-        if embedder.train is None:
+        if config.training_of(embedder) is None:
             return Encoder(embedder, None)
         self._training.append(name)
         trained = self._trained_on_rankings(TrainedEmbedder, embedder)
@@ -390,24 +425,26 @@ class Planner:
         judgements = self.dataset.answers_digest(split)
         return self._make(cls, ranking, passages, judgements, self.settings.seed, self.machine.arithmetic, component)
 
-    def _ranking(self, name: str, passages: Passages, split: str) -> RankingStage:
+    def _ranking(self, name: str, passages: Passages, split: str | Sample, questions: Questions | None = None) -> RankingStage:
         retriever, depth = self.components.retrievers[name], self.settings.depth
         queries = self.dataset.queries_digest(split)
         if isinstance(retriever, Fusion):
-            parts = tuple(self._ranking(part, passages, split) for part in retriever.of)
+            parts = tuple(self._ranking(part, passages, split, questions) for part in retriever.of)
             return self._make(FusedRanking, retriever, parts, split, depth)
         if isinstance(retriever, Dense):
             encoder = self._encoder(retriever.embedder)
             embeddings = self._embeddings(encoder, passages)
-            index = self._make(DenseIndex, retriever.index, embeddings)
-            return self._make(DenseRanking, retriever, encoder, embeddings, index, split, queries, depth)
+            index = self._make(DenseIndex, retriever.index, embeddings, arithmetic(self.machine, retriever.index.exact))
+            return self._make(DenseRanking, retriever, encoder, embeddings, index, split, queries, depth, questions)
         terms = self._make(AnalyzedPassages, retriever.analyzer, passages) if retriever.analyzer else None
         index = self._make(TextIndex, retriever, passages, terms)
-        return self._make(TextRanking, index, split, queries, depth)
+        return self._make(TextRanking, index, split, queries, depth, questions)
 
-    def _reranked(self, configuration: Configuration, split: str) -> RankingStage:
+    def ranking(self, configuration: Configuration, split: str | Sample) -> RankingStage:
+        """The stage that ranks passages for a configuration, reranking included."""
         passages = self._passages(configuration["chunking"])
-        ranking = self._expanded(configuration, self._ranking(configuration["retriever"], passages, split))
+        questions = self.questions(configuration, split)
+        ranking = self._expanded(configuration, self._ranking(configuration["retriever"], passages, split, questions))
         if configuration["reranker"] == config.NONE:
             return ranking
         reranker = self.components.rerankers[configuration["reranker"]]
@@ -425,10 +462,18 @@ class Planner:
         queries, arithmetic = self.dataset.queries_digest(ranking.split), self.machine.arithmetic
         return self._make(ExpandedRanking, expander, self._writer(expander), ranking, queries, arithmetic)
 
-    def _writer(self, expander: Expander) -> Generator:
-        """The generator that an expander asks, as long as the expander wants."""
-        named = self.components.generators[expander.generator]
-        return named.model_copy(update={"lora": None, "max_new_tokens": expander.max_new_tokens})
+    def questions(self, configuration: Configuration, split: str | Sample) -> Questions | None:
+        """The stage that rewrites questions, or None."""
+        if configuration["rewriting"] == config.NONE:
+            return None
+        rewriter = self.components.rewriters[configuration["rewriting"]]
+        queries, histories = self.dataset.queries_digest(split), self.dataset.histories_digest(split)
+        return self._make(Questions, rewriter, self._writer(rewriter), split, queries, histories, self.machine.arithmetic)
+
+    def _writer(self, asking: Expander | Rewriter) -> Generator:
+        """The generator that an expander or a rewriter asks, as long as it wants."""
+        named = self.components.generators[asking.generator]
+        return named.model_copy(update={"lora": None, "max_new_tokens": asking.max_new_tokens})
 
     def trained_reranker(self, reranker: Reranker) -> TrainedReranker | None:
         """The stage that trains a reranker, or None."""
@@ -436,11 +481,35 @@ class Planner:
             return None
         return self._trained_on_rankings(TrainedReranker, reranker)
 
-    def _answers(self, configuration: Configuration, ranking: RankingStage, passages: Passages, seed: int) -> Answers:
-        generator = self.components.generators[configuration["generator"]]
-        template, arithmetic = self.template(configuration["prompt"]), self.machine.arithmetic
-        adapter = self.adapter(generator, seed)
-        return self._make(Answers, ranking, passages, template, configuration["passages"], generator, adapter, arithmetic)
+    def _answers(self, configuration: Configuration, split: str, seed: int) -> Answers:
+        retrieval = configuration["retrieval"]
+        if retrieval == config.NEVER:
+            return self._closed(configuration, split, seed)
+        shown = self._open(configuration, split, seed)
+        if retrieval == config.ALWAYS:
+            return shown
+        learned = self._threshold(configuration, retrieval, seed)
+        return self._make(SelectiveAnswers, shown, self._closed(configuration, split, seed), learned)
+
+    def _open(self, configuration: Configuration, split: str | Sample, seed: int) -> OpenAnswers:
+        ranking, passages = self.ranking(configuration, split), self._passages(configuration["chunking"])
+        generator, template = self._asked(configuration)
+        adapter, arithmetic = self.adapter(generator, seed), self.machine.arithmetic
+        return self._make(OpenAnswers, ranking, passages, template, configuration["passages"], generator, adapter, arithmetic)
+
+    def _closed(self, configuration: Configuration, split: str | Sample, seed: int) -> ClosedAnswers:
+        generator, template = self._asked(configuration)
+        queries, adapter = self.dataset.queries_digest(split), self.adapter(generator, seed)
+        questions, arithmetic = self.questions(configuration, split), self.machine.arithmetic
+        return self._make(ClosedAnswers, split, queries, template, generator, adapter, arithmetic, questions)
+
+    def _asked(self, configuration: Configuration) -> tuple[Generator, Template]:
+        return self.components.generators[configuration["generator"]], self.template(configuration["prompt"])
+
+    def _threshold(self, configuration: Configuration, gate: Gate, seed: int) -> Threshold:
+        sample = Sample(self.settings.dataset.train, gate.questions, self.settings.seed)
+        parts = self._open(configuration, sample, seed), self._closed(configuration, sample, seed)
+        return self._make(Threshold, gate, *parts, self.select_by, self.dataset.answers_digest(sample))
 
 
 def _identity(value: Any) -> Any:

@@ -21,6 +21,7 @@ LEADERBOARD = ("configuration", "split", "metric", "mean", "n", "failed", "ci_lo
 TESTED = ("n", "difference", "ci_low", "ci_high", "p", "p_holm", "smallest_detectable")
 COMPARISONS = ("a", "b", "split", "metric", *TESTED)
 SEEDS = ("configuration", "split", "seed", "query_id", "metric", "value", "status")
+SHOWN = ("configuration", "split", "seed", "questions", "without_passages", "retrieval", "threshold", "key")
 QUERIES = ("split", "query_id", "group", "question")
 EFFECTS = ("axis", "a", "b", "split", "metric", "n", "cells", *TESTED[1:])
 FINALISTS = ("configuration", "baseline", "split", "metric", *TESTED, "n_needed")

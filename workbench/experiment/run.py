@@ -32,12 +32,23 @@ from workbench.experiment.progress import Progress, for_terminal
 from workbench.experiment.results import Result, SeedResult
 from workbench.experiment.searcher import Searcher
 from workbench.experiment.session import Session
-from workbench.experiment.stages import Adapter, Answers, DenseIndex, Passages, Repeated, Reranked, ScoresStage, Stage, TextIndex
+from workbench.experiment.stages import (
+    Adapter,
+    Answers,
+    DenseIndex,
+    Passages,
+    Repeated,
+    Reranked,
+    ScoresStage,
+    Stage,
+    TextIndex,
+    Threshold,
+)
 from workbench.experiment.store import Store
 from workbench.experiment.writer import RunWriter, new_folder
 from workbench.models.lora import Example
 
-LATE = (Answers, ScoresStage, Repeated)  # stages that come after retrieval and fine-tuning
+LATE = (Answers, Threshold, ScoresStage, Repeated)  # stages that come after retrieval and fine-tuning
 FINALISTS = 4  # winner, its untuned twin, runner-up, baseline
 
 
@@ -137,12 +148,12 @@ class Experiment:
 
     def rankings(self) -> list[dict[str, Any]]:
         """Quality of every distinct ranking on the selection split: one row for each and metric, with intervals."""
-        first = {one.ranking.key: one for one in reversed(self.selected_on)}
-        scored = {key: one.ranking_scores for key, one in first.items() if one.ranking_scores}
+        first = {one.ranking.key: one for one in reversed(self.selected_on) if one.ranking_scores}
+        scored = {key: one.ranking_scores for key, one in first.items()}
         self.ensure(scored.values())
         split = self.settings.dataset.select
         rows = [Result(key, split, *score) for key, stage in scored.items() for score in self.session.read(stage)]
-        axes = [axis for axis in ("chunking", "expansion", "retriever", "reranker") if axis in self.planner.axes]
+        axes = [axis for axis in ("chunking", "rewriting", "expansion", "retriever", "reranker") if axis in self.planner.axes]
         named = {key: {axis: one.configuration.columns()[axis] for axis in axes} for key, one in first.items()}
         board = results.leaderboard(results.matrices(rows, self.groups))
         return [
@@ -188,7 +199,7 @@ class Experiment:
         split = data.train if data.train in splits else data.select
         judged = self.session.dataset.judged(split).judged
         query = next((q for q in self.session.dataset.split(split) if q.id in judged), self.session.dataset.split(split)[0])
-        ranking = self.planner.measured(self.planner.baseline, split).ranking
+        ranking = self.planner.ranking(self.planner.baseline, split)
         passages = self.session.read(next(s for s in closure(ranking) if isinstance(s, Passages)))
         ids, scores = ranking.rank([query.text], self.session)[0]
         return query.text, [
@@ -279,10 +290,21 @@ class Experiment:
         """Computes what configurations need: first all that comes before answers, then one queue for each generator."""
         missing = [s for s in self.need(measured) if not self.session.has(s)]
         self.prepare(s for s in missing if not isinstance(s, LATE))
-        for group in answer_groups(missing):
+        self.learn(missing)
+        self.answer(missing)
+        self.ensure(missing)
+
+    def learn(self, stages: Iterable[Stage]) -> None:
+        """Learns the thresholds among stages, from answers to train questions that go through one queue for each generator."""
+        thresholds = [s for s in stages if isinstance(s, Threshold) and not self.session.has(s)]
+        self.answer(dict.fromkeys(part for one in thresholds for part in (one.open, one.closed)))
+        self.ensure(thresholds)
+
+    def answer(self, stages: Iterable[Stage]) -> None:
+        """Computes the answers among stages, in one queue for each generator."""
+        for group in answer_groups([s for s in stages if not self.session.has(s)]):
             self.session.generate_together(group)
             self.ensure(group)
-        self.ensure(missing)
 
     def prepare(self, stages: Iterable[Stage]) -> None:
         """Computes what comes before answers: first what needs no reranking, then the pairs of all stages with one scorer."""
@@ -297,7 +319,7 @@ class Experiment:
         for one in measured:
             stages = (one.ranking_scores, None if one.trained else one.answer_scores)
             for score in (score for stage in stages if stage for score in self.session.read(stage)):
-                yield Result(one.configuration.id, one.ranking.split, *score)
+                yield Result(one.configuration.id, one.split, *score)
             for rows in zip(*(self._seed_results(one, trained) for trained in one.trained), strict=True):
                 yield results.over_seeds(rows)
 
@@ -309,7 +331,7 @@ class Experiment:
 
     def _seed_results(self, one: Measured, trained: Trained) -> Iterator[SeedResult]:
         for score in self.session.read(trained.scores):
-            yield SeedResult(one.configuration.id, one.ranking.split, trained.seed, *score)
+            yield SeedResult(one.configuration.id, one.split, trained.seed, *score)
 
     def _index_facts(self, stage: TextIndex | DenseIndex) -> dict[str, Any]:
         folder = self.session.ensure(stage)

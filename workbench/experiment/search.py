@@ -11,7 +11,7 @@ import numpy as np
 
 from workbench.evaluation import statistics
 
-MODELS_FIRST = ("generator", "retriever", "reranker", "expansion", "passages", "prompt", "chunking")
+MODELS_FIRST = ("generator", "retriever", "reranker", "rewriting", "expansion", "retrieval", "passages", "prompt", "chunking")
 ALPHA = 0.05  # chance that a race drops the truly best configuration, over all its looks
 LOOKS = 4  # a race looks at an eighth of the queries, a quarter, half, all
 

@@ -12,7 +12,7 @@ from workbench.evaluation import answers as answer_metrics
 from workbench.experiment import results, search
 from workbench.experiment.plan import Measured, answer_groups
 from workbench.experiment.search import MODELS_FIRST, Step
-from workbench.experiment.stages import Answers, Repeated, ScoresStage
+from workbench.experiment.stages import Answers, Repeated, ScoresStage, Threshold
 
 if TYPE_CHECKING:
     from workbench.experiment.run import Experiment
@@ -78,7 +78,8 @@ class Searcher:
                 f"search.strategy: 'racing' saves answers, but metrics.select_by is {self.metric!r}, which needs none; use 'grid'"
             )
         stages = dict.fromkeys(stage for one in self.by_id.values() for stage in one.stages())
-        self.experiment.prepare(stage for stage in stages if not isinstance(stage, (Answers, ScoresStage, Repeated)))
+        self.experiment.prepare(stage for stage in stages if not isinstance(stage, (Answers, Threshold, ScoresStage, Repeated)))
+        self.experiment.learn(stages)
         groups = [query.group for query in self.session.dataset.split(self.split)]
         steps = search.race(list(self.by_id), groups, self._scores, self.experiment.settings.seed)
         last = max(step.step for step in steps)

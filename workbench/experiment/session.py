@@ -7,6 +7,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,15 +16,18 @@ from filelock import FileLock
 
 from workbench.component import canonical, digest
 from workbench.data.dataset import Dataset
+from workbench.errors import InputError
 from workbench.experiment.items import Counts, input_key
 from workbench.experiment.progress import Progress
-from workbench.experiment.stages import Answers, Encoder, ExpandedRanking, Reranked, Stage
+from workbench.experiment.stages import Answers, Encoder, ExpandedRanking, Questions, Reranked, Stage
 from workbench.experiment.store import Store
 from workbench.machine import Machine
 from workbench.models.generator import Generation, LoadedGenerator
+from workbench.retrieval import backends
+from workbench.retrieval.backends import Backend
 from workbench.retrieval.rerankers.base import Pair
 
-LOADED_GENERATORS = 2  # models kept in memory
+LOADED_GENERATORS = 3  # models kept in memory: one request may rewrite, expand and answer
 ITEM_KINDS = ("embeddings", "pairs", "answers")
 
 
@@ -48,6 +52,7 @@ class Session:
         computed: keys of the stages computed by this session, with their facts.
         timings: seconds and tokens of what this session computed, in order.
         notes: what was special about generating answers: batches halved for lack of memory, prompts without a chat template.
+        fallbacks: what the processor did because a GPU could not, and why.
     """
 
     def __init__(self, store: Store, dataset: Dataset, machine: Machine, progress: Progress | None = None) -> None:
@@ -58,9 +63,21 @@ class Session:
         self.computed: dict[str, dict[str, Any]] = {}
         self.timings: list[Timing] = []
         self.notes: list[str] = []
+        self.fallbacks: list[str] = []
         self._asked: dict[str, dict[bytes, bool]] = {kind: {} for kind in ITEM_KINDS}
         self._read: dict[str, Any] = {}
         self._generators: OrderedDict[str, LoadedGenerator] = OrderedDict()
+
+    @cached_property
+    def backend(self) -> Backend:
+        """What searches vectors."""
+        return backends.choose(self.machine)
+
+    def fell_back(self, text: str) -> None:
+        """Says, once, and notes that the processor did what a GPU could not."""
+        if text not in self.fallbacks:
+            self.fallbacks.append(text)
+            self.progress.say(text)
 
     def has(self, stage: Stage) -> bool:
         """Whether a stage's artifact is in the store and whole."""
@@ -96,7 +113,7 @@ class Session:
 
     def embedded(self, encoder: Encoder, texts: Sequence[str]) -> np.ndarray:
         """Vectors of texts, float32 (len(texts), d); each distinct text is embedded once and stored."""
-        namespace = digest(["embedding", encoder.definition(), self.machine.arithmetic])
+        namespace = digest(["embedding", encoder.definition(), encoder.embedder.arithmetic(self.machine)])
         vectors = self._items(
             "embeddings",
             "embedding",
@@ -106,6 +123,11 @@ class Session:
             lambda vector: vector.astype("<f4").tobytes(),
             lambda blob: np.frombuffer(blob, "<f4"),
         )
+        if len({len(vector) for vector in vectors}) > 1:  # what a server answers may change between two runs
+            raise InputError(
+                f"vectors stored for embedder {encoder.embedder!r} and those it gives now have different dimensions; "
+                f"raise its revision"
+            )
         return np.stack(vectors) if vectors else np.empty((0, 0), np.float32)
 
     def scored(self, stage: Reranked, pairs: Sequence[Pair]) -> list[float]:
@@ -153,7 +175,7 @@ class Session:
         """Items by kind: distinct ones this session asked for, those it found, those it computed."""
         return {kind: _counts(asked) for kind, asked in self._asked.items()}
 
-    def generated(self, stage: Answers | ExpandedRanking, prompts: Sequence[str]) -> list[Generation]:
+    def generated(self, stage: Answers | ExpandedRanking | Questions, prompts: Sequence[str]) -> list[Generation]:
         """Answers to conversations in canonical JSON; each distinct one is generated once and stored."""
 
         def compute(missing: list[str]) -> Iterator[list[tuple[int, Generation]]]:
@@ -178,7 +200,7 @@ class Session:
                 self.notes.append(note)
                 self.progress.say(note)
 
-    def generator(self, stage: Answers | ExpandedRanking) -> LoadedGenerator:
+    def generator(self, stage: Answers | ExpandedRanking | Questions) -> LoadedGenerator:
         """The model that answers for a stage, its adapter merged; the last ones used stay in memory."""
         if stage.namespace not in self._generators:
             adapter = self.ensure(stage.adapter) if stage.adapter else None

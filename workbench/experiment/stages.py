@@ -11,8 +11,9 @@ import csv
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
+from math import fsum, inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -22,7 +23,8 @@ import pyarrow as pa
 from workbench.component import Component, canonical, digest
 from workbench.data import tables
 from workbench.data.chunking import WORD, Chunking, full_text
-from workbench.data.dataset import Place, Query
+from workbench.data.conversation import History
+from workbench.data.dataset import Place, Query, Sample
 from workbench.evaluation import answers as answer_metrics
 from workbench.evaluation import rankings as ranking_metrics
 from workbench.experiment import examples
@@ -31,19 +33,25 @@ from workbench.models.chat import Message
 from workbench.models.generator import Generation, Generator
 from workbench.models.prompts import Shown, Template
 from workbench.models.training import Step, TrainingSettings
-from workbench.retrieval import embedding
+from workbench.retrieval import gate
 from workbench.retrieval.analyzer import Analyzer, Terms
 from workbench.retrieval.dense import Dense
+from workbench.retrieval.embedders import training
+from workbench.retrieval.embedders.base import AnyEmbedder, Truncation
 from workbench.retrieval.embedding import Embedder
 from workbench.retrieval.expansion import Expander, searched
-from workbench.retrieval.faiss_index import Index, OpenIndex
+from workbench.retrieval.faiss_index import OpenIndex
 from workbench.retrieval.fusion import Fusion
+from workbench.retrieval.gate import Gate, Point
+from workbench.retrieval.indexes import AnyIndex
 from workbench.retrieval.learning import RankedTraining
-from workbench.retrieval.ranking import Ranking
+from workbench.retrieval.ranking import Ranked, Ranking
 from workbench.retrieval.rerankers import cross_encoder
 from workbench.retrieval.rerankers.base import Pair, PairScorer, Reranker
 from workbench.retrieval.rerankers.cross_encoder import CrossEncoder
 from workbench.retrieval.retriever import TextRetriever
+from workbench.retrieval.rewriting import Rewriter
+from workbench.retrieval.stores.base import OpenStore
 
 if TYPE_CHECKING:
     from workbench.experiment.session import Session
@@ -124,9 +132,10 @@ class PassageTable:
         """What embedders, BM25 and rerankers read of a passage."""
         return full_text(*self.shown(number))
 
-    def full_texts(self) -> list[str]:
-        """`full_text` of all passages, in order."""
-        return [full_text(t, x) for t, x in zip(self.table["title"].to_pylist(), self.table["text"].to_pylist(), strict=True)]
+    def full_texts(self, start: int = 0, end: int | None = None) -> list[str]:
+        """`full_text` of all passages, or of those from `start` to before `end`, in order."""
+        part = self.table.slice(start, None if end is None else end - start)
+        return [full_text(t, x) for t, x in zip(part["title"].to_pylist(), part["text"].to_pylist(), strict=True)]
 
     def seen(self, number: int) -> ranking_metrics.Seen:
         """A passage as ranking metrics see it."""
@@ -157,7 +166,7 @@ class TrainedOnRankings(Stage):
         raise NotImplementedError
 
     def train(self, *given: Any) -> None:
-        """Trains; takes what `embedding.train` takes after its first argument."""
+        """Trains; takes what `embedders.training.train` takes after its first argument."""
         raise NotImplementedError
 
     def inputs(self) -> tuple[Stage, ...]:
@@ -194,10 +203,11 @@ class TrainedEmbedder(TrainedOnRankings):
         return self.embedder.train
 
     def trained(self) -> dict[str, Any]:
-        return self.embedder.definition()
+        # what the trained weights compute in later is no part of their training
+        return self.embedder.model_copy(update={"precision": None}).definition()
 
     def train(self, *given: Any) -> None:
-        embedding.train(self.embedder, *given)
+        training.train(self.embedder, *given)
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,7 +232,7 @@ class TrainedReranker(TrainedOnRankings):
 class Encoder:
     """An embedder, with the stage that trains it where it is trained here."""
 
-    embedder: Embedder
+    embedder: AnyEmbedder
     trained: TrainedEmbedder | None
 
     @property
@@ -238,7 +248,7 @@ class Encoder:
         """The training."""
         return (self.trained,) if self.trained else ()
 
-    def component(self, session: Session) -> Embedder:
+    def component(self, session: Session) -> AnyEmbedder:
         """The embedder to compute with: trained, its weights are those of the training."""
         if self.trained is None:
             return self.embedder
@@ -246,16 +256,18 @@ class Encoder:
 
     def queries(self, texts: Sequence[str]) -> list[str]:
         """Queries as the model reads them."""
-        return [self.embedder.query_prefix + text for text in texts]
+        return [self.embedder.query(text) for text in texts]
 
     def passages(self, texts: Sequence[str]) -> list[str]:
         """Passages as the model reads them."""
-        return [self.embedder.passage_prefix + text for text in texts]
+        return [self.embedder.passage(text) for text in texts]
 
 
 @dataclass(frozen=True, eq=False)
 class Embeddings(Stage):
     """Passages -> vectors, float32 (n, d), unit length."""
+
+    TOGETHER: ClassVar = 65_536  # passages in memory at once
 
     name: ClassVar = "embeddings"
     encoder: Encoder
@@ -269,10 +281,24 @@ class Embeddings(Stage):
         return {"embedder": self.encoder.embedder.definition(), "arithmetic": self.arithmetic}
 
     def compute(self, folder: Path, session: Session) -> dict[str, Any]:
-        texts = session.read(self.passages).full_texts()
-        vectors = session.embedded(self.encoder, self.encoder.passages(texts))
-        np.save(folder / "vectors.npy", vectors)
-        return {"passages": len(texts)}
+        passages = session.read(self.passages)
+        loaded = self.encoder.component(session).load(session.machine)
+        file: np.ndarray | None = None
+        cut: list[Truncation | None] = []
+        for start in range(0, len(passages), self.TOGETHER):
+            texts = self.encoder.passages(passages.full_texts(start, start + self.TOGETHER))
+            with loaded.reading(texts) as truncation:
+                cut.append(truncation)
+                vectors = session.embedded(self.encoder, texts)
+            if file is None:
+                shape = (len(passages), vectors.shape[1])
+                file = np.lib.format.open_memmap(folder / "vectors.npy", "w+", np.float32, shape)
+            file[start : start + len(texts)] = vectors
+        if file is None:
+            np.save(folder / "vectors.npy", np.empty((0, 0), np.float32))
+        else:
+            file.flush()
+        return {"passages": len(passages), "truncation": None if None in cut else asdict(Truncation.total(cut))}
 
     def read(self, folder: Path, session: Session) -> np.ndarray:
         return np.load(folder / "vectors.npy", mmap_mode="r")
@@ -280,24 +306,28 @@ class Embeddings(Stage):
 
 @dataclass(frozen=True, eq=False)
 class DenseIndex(Stage):
-    """Vectors -> FAISS index."""
+    """Vectors -> FAISS index, or vector store."""
 
     name: ClassVar = "index"
-    index: Index
+    index: AnyIndex
     embeddings: Embeddings
+    arithmetic: str | None = None
 
     def inputs(self) -> tuple[Stage, ...]:
         return (self.embeddings,)
 
     def settings(self) -> dict[str, Any]:
-        return {"index": self.index.definition()}
+        return {"index": self.index.definition()} | ({"arithmetic": self.arithmetic} if self.arithmetic else {})
 
     def compute(self, folder: Path, session: Session) -> dict[str, Any]:
         vectors = session.read(self.embeddings)
-        return {"vectors": len(vectors)} | self.index.build(vectors, folder)
+        facts = self.index.build(vectors, folder, session.backend)
+        if "fallback" in facts:
+            session.fell_back(facts["fallback"])
+        return {"vectors": len(vectors)} | facts
 
-    def read(self, folder: Path, session: Session) -> OpenIndex:
-        return self.index.open(folder)
+    def read(self, folder: Path, session: Session) -> OpenIndex | OpenStore:
+        return self.index.open(folder, session.backend, session.fell_back)
 
 
 @dataclass(frozen=True, eq=False)
@@ -351,15 +381,81 @@ class TextIndex(Stage):
         return self.retriever.open(folder, session.machine)
 
 
+class Rewriting(NamedTuple):
+    """A question as it is searched and answered."""
+
+    question: str
+    status: str  # as asked; rewritten; or: as asked, and why
+
+
+@dataclass(frozen=True, eq=False)
+class Questions(Stage):
+    """Questions of a split and what was said before them -> questions that stand alone."""
+
+    name: ClassVar = "questions"
+    rewriter: Rewriter
+    generator: Generator
+    split: str | Sample
+    queries_digest: str
+    histories_digest: str
+    arithmetic: str
+
+    # as of `Answers`, so that a session generates for either
+    adapter: ClassVar = None
+
+    def settings(self) -> dict[str, Any]:
+        return {
+            "rewriter": self.rewriter.definition(),
+            "generator": self.generator.definition(),
+            "queries": self.queries_digest,
+            "histories": self.histories_digest,
+            "arithmetic": self.arithmetic,
+        }
+
+    @cached_property
+    def namespace(self) -> str:
+        """What questions rewritten from equal conversations share."""
+        return digest(["answer", self.generator.definition(), None, self.arithmetic])
+
+    def rewritten(self, asked: Sequence[tuple[History, str]], session: Session) -> list[Rewriting]:
+        """Questions that stand alone; `compute` and the pipeline both come through here.
+
+        A question nothing was said before is taken as it is, unasked; so is one that the generator gives no question for.
+        """
+        leaning = [canonical(self.rewriter.messages(history, question)) for history, question in asked if history]
+        found = iter(session.generated(self, leaning))
+        return [self._read(question, next(found)) if history else Rewriting(question, "as asked") for history, question in asked]
+
+    def _read(self, question: str, reply: Generation) -> Rewriting:
+        text = self.rewriter.read(reply.text)
+        if text:
+            return Rewriting(text, "rewritten")
+        return Rewriting(question, f"as asked: {'the rewriting was empty' if reply.status == 'ok' else reply.status}")
+
+    def compute(self, folder: Path, session: Session) -> dict[str, Any]:
+        queries = session.dataset.split(self.split)
+        found = self.rewritten([(query.history, query.text) for query in queries], session)
+        with (folder / "questions.jsonl").open("w", encoding="utf-8") as file:
+            for query, one in zip(queries, found, strict=True):
+                file.write(json.dumps({"query_id": query.id} | one._asdict(), ensure_ascii=False) + "\n")
+        return {"questions": len(queries), "rewritten": sum(one.status == "rewritten" for one in found)}
+
+    def read(self, folder: Path, session: Session) -> list[Query]:
+        """The queries of the split, with the texts that stand alone."""
+        with (folder / "questions.jsonl").open(encoding="utf-8") as lines:
+            texts = [json.loads(line)["question"] for line in lines]
+        return [query._replace(text=text) for query, text in zip(session.dataset.split(self.split), texts, strict=True)]
+
+
 class RankingStage(Stage):
     """Base of stages whose artifact is a `Ranking` of a split."""
 
-    split: str
+    split: str | Sample
     depth: int
 
     def queries(self, session: Session) -> list[Query]:
-        """The queries ranked for."""
-        return session.dataset.split(self.split)
+        """The queries ranked for, rewritten where they are."""
+        raise NotImplementedError
 
     def read(self, folder: Path, session: Session) -> Ranking:
         return Ranking.load(folder)
@@ -375,21 +471,30 @@ class RankingStage(Stage):
         return {"queries": len(queries)}
 
 
+def asked(stage: TextRanking | DenseRanking | ClosedAnswers, session: Session) -> list[Query]:
+    """The queries of a stage's split: rewritten where it says so, else as they are."""
+    return session.read(stage.questions) if stage.questions else session.dataset.split(stage.split)
+
+
 @dataclass(frozen=True, eq=False)
 class TextRanking(RankingStage):
     """Queries -> ranking by a retriever that reads texts."""
 
     name: ClassVar = "ranking"
     index: TextIndex
-    split: str
+    split: str | Sample
     queries_digest: str
     depth: int
+    questions: Questions | None = None
 
     def inputs(self) -> tuple[Stage, ...]:
-        return (self.index,)
+        return (self.index, *([self.questions] if self.questions else []))
 
     def settings(self) -> dict[str, Any]:
         return {"queries": self.queries_digest, "depth": self.depth}
+
+    def queries(self, session: Session) -> list[Query]:
+        return asked(self, session)
 
     def rank(self, queries: Sequence[str], session: Session) -> list[tuple[np.ndarray, np.ndarray]]:
         return session.read(self.index).search(queries, self.depth)
@@ -404,15 +509,19 @@ class DenseRanking(RankingStage):
     encoder: Encoder
     embeddings: Embeddings
     index: DenseIndex
-    split: str
+    split: str | Sample
     queries_digest: str
     depth: int
+    questions: Questions | None = None
 
     def inputs(self) -> tuple[Stage, ...]:
-        return (self.embeddings, self.index)
+        return (self.embeddings, self.index, *([self.questions] if self.questions else []))
 
     def settings(self) -> dict[str, Any]:
         return {"retriever": self.retriever.definition(), "queries": self.queries_digest, "depth": self.depth}
+
+    def queries(self, session: Session) -> list[Query]:
+        return asked(self, session)
 
     def rank(self, queries: Sequence[str], session: Session) -> list[tuple[np.ndarray, np.ndarray]]:
         vectors = session.embedded(self.encoder, self.encoder.queries(queries))
@@ -426,7 +535,7 @@ class FusedRanking(RankingStage):
     name: ClassVar = "ranking"
     retriever: Fusion
     parts: tuple[RankingStage, ...]
-    split: str
+    split: str | Sample
     depth: int
 
     def inputs(self) -> tuple[Stage, ...]:
@@ -434,6 +543,9 @@ class FusedRanking(RankingStage):
 
     def settings(self) -> dict[str, Any]:
         return {"retriever": self.retriever.definition(), "depth": self.depth}
+
+    def queries(self, session: Session) -> list[Query]:
+        return self.parts[0].queries(session)
 
     def compute(self, folder: Path, session: Session) -> dict[str, Any]:
         parts = [session.read(part) for part in self.parts]
@@ -463,7 +575,7 @@ class ExpandedRanking(RankingStage):
     adapter: ClassVar = None
 
     @property
-    def split(self) -> str:
+    def split(self) -> str | Sample:
         return self.ranking.split
 
     @property
@@ -481,6 +593,9 @@ class ExpandedRanking(RankingStage):
             "queries": self.queries_digest,
             "arithmetic": self.arithmetic,
         }
+
+    def queries(self, session: Session) -> list[Query]:
+        return self.ranking.queries(session)
 
     @cached_property
     def namespace(self) -> str:
@@ -507,7 +622,7 @@ class Reranked(RankingStage):
     arithmetic: str
 
     @property
-    def split(self) -> str:
+    def split(self) -> str | Sample:
         return self.ranking.split
 
     @property
@@ -522,6 +637,9 @@ class Reranked(RankingStage):
     def settings(self) -> dict[str, Any]:
         named = {field: one.definition() for field, one in self.references}
         return {"reranker": self.reranker.definition(), "references": named, "arithmetic": self.arithmetic}
+
+    def queries(self, session: Session) -> list[Query]:
+        return self.ranking.queries(session)
 
     def compute(self, folder: Path, session: Session) -> dict[str, Any]:
         ranking = session.read(self.ranking)
@@ -611,7 +729,7 @@ class Adapter(Stage):
     def compute(self, folder: Path, session: Session) -> dict[str, Any]:
         settings = self.generator.lora
         chosen = examples.training_examples(self, session)
-        (folder / "prompt.json").write_text(json.dumps(self.template.model_dump(), indent=1, ensure_ascii=False))
+        (folder / "prompt.json").write_text(json.dumps(self.template.settings(), indent=1, ensure_ascii=False))
         with training_progress(session, "fine-tuning", settings, len(chosen)) as progress:
             work = session.store.work(self.key)
             lora.train(settings, self.generator.model, chosen, session.machine, self.seed, folder, work, progress)
@@ -646,12 +764,16 @@ class Prompted(NamedTuple):
     query_id: str
     passages: tuple[int, ...]
     messages: list[Message]
-    cut: int  # passages left out, the last of the ranking, so that the conversation fits into the generator's context
+    closed: bool = False  # asked without passages on purpose
+    cut: int = 0  # passages left out, the last of the ranking, so that the conversation fits into the generator's context
 
     @property
     def text(self) -> str:
         """The conversation as canonical JSON: what the answer depends on, hence what it is stored by."""
         return canonical(self.messages)
+
+
+NO_PASSAGES: Ranked = (np.empty(0, np.int32), np.empty(0, np.float32))
 
 
 class Answer(NamedTuple):
@@ -668,12 +790,87 @@ class Answer(NamedTuple):
     cut: int  # passages that did not fit into the generator's context
 
 
-@dataclass(frozen=True, eq=False)
 class Answers(Stage):
-    """Ranking -> prompts -> answers of a split."""
+    """Base of stages whose artifact is a generator's answers to the questions of a split.
+
+    Attributes:
+        split: whose questions.
+        ranking: what passages are shown from; None: none are shown.
+        passages: those of the ranking.
+        template: how questions are asked, and answers read.
+        generator: what answers.
+        adapter: trains the weights merged into it, or None.
+        arithmetic: kind of arithmetic.
+    """
 
     name: ClassVar = "answers"
     version: ClassVar = 2
+
+    split: str | Sample
+    ranking: RankingStage | None
+    passages: Passages | None
+    template: Template
+    generator: Generator
+    adapter: Adapter | None
+    arithmetic: str
+
+    @cached_property
+    def namespace(self) -> str:
+        """What answers to equal prompts share: generator, adapter, decoding, arithmetic."""
+        adapter = self.adapter.key if self.adapter else None
+        return digest(["answer", self.generator.definition(), adapter, self.arithmetic])
+
+    def prompts(self, session: Session) -> list[Prompted]:
+        """The prompts of the split, in the order of its queries."""
+        queries = self.queries(session)
+        rows = session.read(self.ranking).rows() if self.ranking else [NO_PASSAGES] * len(queries)
+        return [self.prompted(query.id, query.text, row, session) for query, row in zip(queries, rows, strict=True)]
+
+    def queries(self, session: Session) -> list[Query]:
+        """The queries of the split, rewritten where they are."""
+        return self.ranking.queries(session)
+
+    def prompted(self, query_id: str, question: str, ranked: Ranked, session: Session) -> Prompted:
+        """The prompt of one question on its ranked passages."""
+        raise NotImplementedError
+
+    def compute(self, folder: Path, session: Session) -> dict[str, Any]:
+        prompts = self.prompts(session)
+        generations = session.generated(self, [prompt.text for prompt in prompts])
+        rows = [self.answer(prompt, generation) for prompt, generation in zip(prompts, generations, strict=True)]
+        with (folder / "answers.jsonl").open("w", encoding="utf-8") as file:
+            file.writelines(json.dumps(row._asdict(), ensure_ascii=False) + "\n" for row in rows)
+        return {"prompts": len(prompts), "tokens": sum(row.prompt_tokens + row.new_tokens for row in rows)}
+
+    def answer(self, prompt: Prompted, generation: Generation) -> Answer:
+        """What is kept of a generation."""
+        read = self.template.read_closed if prompt.closed else self.template.read
+        return Answer(
+            prompt.query_id,
+            digest(prompt.messages),
+            generation.text,
+            read(generation.text),
+            list(prompt.passages),
+            generation.status,
+            generation.prompt_tokens,
+            generation.new_tokens,
+            prompt.cut,
+        )
+
+    def score(self, metric: str, row: Answer, accepted: Sequence[str], session: Session) -> float | None:
+        """One metric of one answer; None where there is none."""
+        shown = [session.read(self.passages).full_text(n) for n in row.passages]
+        return answer_metrics.score(metric, row.answer, accepted, shown) if row.status == "ok" else None
+
+    def read(self, folder: Path, session: Session) -> list[Answer]:
+        with (folder / "answers.jsonl").open(encoding="utf-8") as lines:
+            return [Answer(**json.loads(line)) for line in lines]
+
+
+@dataclass(frozen=True, eq=False)
+class OpenAnswers(Answers):
+    """Ranking -> prompts with its best passages -> answers."""
+
     ranking: RankingStage
     passages: Passages
     template: Template
@@ -681,6 +878,10 @@ class Answers(Stage):
     generator: Generator
     adapter: Adapter | None
     arithmetic: str
+
+    @property
+    def split(self) -> str | Sample:
+        return self.ranking.split
 
     def inputs(self) -> tuple[Stage, ...]:
         return (self.ranking, self.passages, *([self.adapter] if self.adapter else []))
@@ -693,57 +894,129 @@ class Answers(Stage):
             "arithmetic": self.arithmetic,
         }
 
-    @cached_property
-    def namespace(self) -> str:
-        """What answers to equal prompts share: generator, adapter, decoding, arithmetic."""
-        adapter = self.adapter.key if self.adapter else None
-        return digest(["answer", self.generator.definition(), adapter, self.arithmetic])
-
-    def prompts(self, session: Session) -> list[Prompted]:
-        """The prompts of the split, in the order of its queries."""
-        queries = session.dataset.split(self.ranking.split)
-        rows = session.read(self.ranking).rows()
-        return [self.prompted(query.id, query.text, ids, session) for query, (ids, _) in zip(queries, rows, strict=True)]
-
-    def prompted(self, query_id: str, question: str, ranked: np.ndarray, session: Session) -> Prompted:
-        """The prompt of one question on the best of its ranked passages, as many as fit into the generator's context."""
+    def prompted(self, query_id: str, question: str, ranked: Ranked, session: Session) -> Prompted:
         passages = session.read(self.passages)
-        numbers = tuple(int(n) for n in ranked[: self.shown])
+        numbers = tuple(int(n) for n in ranked[0][: self.shown])
         shown = [passages.shown(n) for n in numbers]
         messages, n = self.template.fill_within(question, shown, self.generator.fits)
-        return Prompted(query_id, numbers[:n], messages, len(numbers) - n)
+        return Prompted(query_id, numbers[:n], messages, cut=len(numbers) - n)
+
+
+@dataclass(frozen=True, eq=False)
+class ClosedAnswers(Answers):
+    """Questions -> answers without any passage: what the generator knows by itself."""
+
+    ranking: ClassVar = None
+    passages: ClassVar = None
+
+    split: str | Sample
+    queries_digest: str
+    template: Template
+    generator: Generator
+    adapter: Adapter | None
+    arithmetic: str
+    questions: Questions | None = None
+
+    def inputs(self) -> tuple[Stage, ...]:
+        return tuple(stage for stage in (self.questions, self.adapter) if stage)
+
+    def settings(self) -> dict[str, Any]:
+        # all that reading an answer takes of the template with passages
+        reads = {"version": Template.version, "abstention": self.template.abstention, "citations": self.template.citations}
+        return {
+            "queries": self.queries_digest,
+            "template": self.template.closed.definition(),
+            "reads": reads,
+            "generator": self.generator.definition(),
+            "arithmetic": self.arithmetic,
+        }
+
+    def queries(self, session: Session) -> list[Query]:
+        return asked(self, session)
+
+    def prompted(self, query_id: str, question: str, ranked: Ranked, session: Session) -> Prompted:
+        return Prompted(query_id, (), self.template.fill_closed(question), closed=True)
+
+
+@dataclass(frozen=True, eq=False)
+class SelectiveAnswers(Answers):
+    """Ranking -> prompts with passages where the ranking is sure enough, else without -> answers."""
+
+    open: OpenAnswers
+    closed: ClosedAnswers
+    threshold: Threshold
+
+    # as its two parts, which differ in none of them
+    split = property(lambda self: self.open.split)
+    ranking = property(lambda self: self.open.ranking)
+    passages = property(lambda self: self.open.passages)
+    template = property(lambda self: self.open.template)
+    generator = property(lambda self: self.open.generator)
+    adapter = property(lambda self: self.open.adapter)
+    arithmetic = property(lambda self: self.open.arithmetic)
+
+    def inputs(self) -> tuple[Stage, ...]:
+        return (*self.open.inputs(), self.threshold)
+
+    def settings(self) -> dict[str, Any]:
+        return {"open": self.open.settings(), "closed": self.closed.settings()}
+
+    def prompted(self, query_id: str, question: str, ranked: Ranked, session: Session) -> Prompted:
+        part = self.open if self.threshold.shows(ranked, session) else self.closed
+        return part.prompted(query_id, question, ranked, session)
+
+
+@dataclass(frozen=True, eq=False)
+class Threshold(Stage):
+    """Answers to train questions with passages and without -> how sure a ranking must be for its passages to be shown.
+
+    The threshold with the highest mean score is taken, of equal ones that with the fewest questions without passages. An adapter
+    trained here has seen some of these questions and their answers, which may flatter either way of asking.
+    """
+
+    name: ClassVar = "threshold"
+    gate: Gate
+    open: OpenAnswers
+    closed: ClosedAnswers
+    metric: str
+    answers_digest: str
+
+    def inputs(self) -> tuple[Stage, ...]:
+        return (self.open.ranking, self.open, self.closed)
+
+    def settings(self) -> dict[str, Any]:
+        return {"gate": self.gate.definition(), "metric": self.metric, "accepted": self.answers_digest}
 
     def compute(self, folder: Path, session: Session) -> dict[str, Any]:
-        prompts = self.prompts(session)
-        generations = session.generated(self, [prompt.text for prompt in prompts])
-        rows = [self.answer(prompt, generation) for prompt, generation in zip(prompts, generations, strict=True)]
-        with (folder / "answers.jsonl").open("w", encoding="utf-8") as file:
-            file.writelines(json.dumps(row._asdict(), ensure_ascii=False) + "\n" for row in rows)
-        return {"prompts": len(prompts), "tokens": sum(row.prompt_tokens + row.new_tokens for row in rows)}
+        sureness = [self.gate.sureness(scores) for _, scores in session.read(self.open.ranking).rows()]
+        shown, hidden = self._scores(self.open, session), self._scores(self.closed, session)
+        points = gate.curve(sureness, shown, hidden)
+        values = {"when": self.gate.when, "metric": self.metric, "questions": len(sureness)}
+        values |= _point(gate.best(points)) | {"always": fsum(shown) / len(shown), "never": fsum(hidden) / len(hidden)}
+        (folder / "threshold.json").write_text(json.dumps(values | {"curve": [_point(one) for one in points]}, indent=1))
+        return {"questions": len(sureness)}
 
-    def answer(self, prompt: Prompted, generation: Generation) -> Answer:
-        """What is kept of a generation."""
-        return Answer(
-            prompt.query_id,
-            digest(prompt.messages),
-            generation.text,
-            self.template.read(generation.text),
-            list(prompt.passages),
-            generation.status,
-            generation.prompt_tokens,
-            generation.new_tokens,
-            prompt.cut,
-        )
+    def read(self, folder: Path, session: Session) -> dict[str, Any]:
+        return json.loads((folder / "threshold.json").read_text())
 
-    def score(self, metric: str, row: Answer, accepted: Sequence[str], session: Session) -> float | None:
-        """One metric of one answer; None where there is none."""
-        passages = session.read(self.passages)
-        shown = [passages.full_text(n) for n in row.passages]
-        return answer_metrics.score(metric, row.answer, accepted, shown) if row.status == "ok" else None
+    def value(self, session: Session) -> float:
+        """The threshold; minus infinity where passages are shown to every question that has any."""
+        found = session.read(self)["threshold"]
+        return -inf if found is None else found
 
-    def read(self, folder: Path, session: Session) -> list[Answer]:
-        with (folder / "answers.jsonl").open(encoding="utf-8") as lines:
-            return [Answer(**json.loads(line)) for line in lines]
+    def shows(self, ranked: Ranked, session: Session) -> bool:
+        """Whether the passages of a ranking are shown."""
+        return self.gate.sureness(ranked[1]) > self.value(session)
+
+    def _scores(self, answers: Answers, session: Session) -> list[float]:
+        accepted = {query.id: query.answers for query in session.dataset.split(answers.split)}
+        found = [answers.score(self.metric, row, accepted[row.query_id], session) for row in session.read(answers)]
+        return [0.0 if value is None else value for value in found]  # a failure is the worst value
+
+
+def _point(point: Point) -> dict[str, Any]:
+    """A point as JSON, which knows no infinity."""
+    return point._asdict() | {"threshold": None if point.threshold == -inf else point.threshold}
 
 
 @dataclass(frozen=True, eq=False)
@@ -857,7 +1130,7 @@ class AnswerScores(ScoresStage):
         return {"accepted": self.answers_digest, "metrics": self.metrics}
 
     def scores(self, session: Session) -> Iterator[Score]:
-        queries = {query.id: query for query in session.dataset.split(self.answers.ranking.split)}
+        queries = {query.id: query for query in session.dataset.split(self.answers.split)}
         for row in session.read(self.answers):
             for metric in self.metrics:
                 value = self.answers.score(metric, row, queries[row.query_id].answers, session)

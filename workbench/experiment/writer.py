@@ -6,7 +6,7 @@ import json
 import os
 import platform
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from workbench.component import canonical, digest, file_digest, library_version
+from workbench.component import Component, canonical, digest, file_digest, library_version
+from workbench.data.chunking import Chunking
 from workbench.errors import StageFailedError
 from workbench.experiment import config, results
 from workbench.experiment.folder import CONFIGURATIONS, MANIFEST
@@ -22,7 +23,7 @@ from workbench.experiment.plan import Measured, plan
 from workbench.experiment.results import Result
 from workbench.experiment.search import Step
 from workbench.experiment.session import Timing
-from workbench.experiment.stages import PassageTable
+from workbench.experiment.stages import Answers, ClosedAnswers, Embeddings, PassageTable, SelectiveAnswers
 from workbench.machine import cpu_name
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ class RunWriter:
             "search.csv": lambda: (SEARCH, [vars(step) for step in self.steps]),
             "selection.csv": lambda: (results.SELECTION, [self._selection(scores, rows)]),
             "queries.csv": lambda: (results.QUERIES, self._queries()),
+            "retrieval.csv": lambda: (results.SHOWN, self._shown(measured)),
             "answers.jsonl": lambda: "".join(line + "\n" for line in self._answers(measured)),
             "plan.json": lambda: json.dumps(self._plan(measured), indent=1),
             "timings.csv": lambda: (TIMINGS, self._timings(measured)),
@@ -134,18 +136,28 @@ class RunWriter:
 
     def _answers(self, measured: Sequence[Measured]) -> list[str]:
         lines = []
-        for one in sorted(measured, key=lambda m: (m.configuration.id, m.ranking.split)):
-            if one.answers is None:
-                continue
-            passages: PassageTable = self.session.read(one.answers.passages)
-            for answers in one.all_answers():
-                # the seed of the adapter; nothing else in an answer is random
-                seed = answers.adapter.seed if answers.adapter else None
-                head = {"configuration": one.configuration.id, "split": one.ranking.split, "seed": seed}
-                for row in sorted(self.session.read(answers), key=lambda r: r.query_id):
-                    shown = [passages.place(n)._asdict() for n in row.passages]
-                    lines.append(json.dumps(head | row._asdict() | {"passages": shown}, ensure_ascii=False))
+        for head, answers in _answering(measured):
+            passages: PassageTable | None = self.session.read(answers.passages) if answers.passages else None
+            for row in sorted(self.session.read(answers), key=lambda r: r.query_id):
+                shown = [passages.place(n)._asdict() for n in row.passages]
+                lines.append(json.dumps(head | row._asdict() | {"passages": shown}, ensure_ascii=False))
         return lines
+
+    def _shown(self, measured: Sequence[Measured]) -> list[dict[str, Any]]:
+        """How many questions were answered without passages, and the threshold that decided it."""
+        rows = []
+        for head, answers in _answering(measured):
+            found = self.session.read(answers)
+            without = sum(not row.passages for row in found)
+            counted = head | {"questions": len(found), "without_passages": without}
+            if isinstance(answers, SelectiveAnswers):
+                learned = answers.threshold
+                counted |= {"retrieval": learned.gate.label, "threshold": learned.value(self.session), "key": learned.key}
+            else:
+                never = isinstance(answers, ClosedAnswers)
+                counted |= {"retrieval": config.NEVER if never else config.ALWAYS, "threshold": None, "key": ""}
+            rows.append(counted)
+        return rows
 
     def _plan(self, measured: Sequence[Measured]) -> dict[str, Any]:
         """What was planned and what was computed; the two must agree."""
@@ -211,6 +223,7 @@ class RunWriter:
             "failures": failures(rows),
             "cut": self._cut(measured),
             "notes": list(self.session.notes),
+            "truncation": self._truncation(measured),
             "repeated": {one.configuration["generator"]: self.session.read(one.repeated) for one in measured if one.repeated},
             "dataset": {
                 "name": dataset.name,
@@ -223,6 +236,8 @@ class RunWriter:
             "machine": {
                 "arithmetic": machine.arithmetic,
                 "reason": machine.reason,
+                "vectors": {"searched by": self.session.backend.name, "reason": self.session.backend.reason},
+                "fallbacks": self.session.fallbacks,
                 "processor": cpu_name(),
                 "python": platform.python_version(),
                 "system": platform.system(),
@@ -235,6 +250,26 @@ class RunWriter:
             },
         }
 
+    def _truncation(self, measured: Sequence[Measured]) -> list[dict[str, Any]]:
+        """What each embedder did not read of the passages it embedded; null where its server does not say."""
+        names = {one: name for name, one in sorted(self.experiment.planner.components.embedders.items(), reverse=True)}
+        found = []
+        for stage in {s.key: s for one in measured for s in one.stages() if isinstance(s, Embeddings)}.values():
+            facts = self.session.store.manifest(stage.name, stage.key)["facts"]
+            if "truncation" in facts:  # artifacts of older versions do not say
+                head = {"embedder": names[stage.encoder.embedder], "chunking": stage.passages.chunking.label}
+                found.append(head | facts)
+        return sorted(found, key=lambda row: (row["embedder"], row["chunking"]))
+
+
+def _answering(measured: Sequence[Measured]) -> Iterator[tuple[dict[str, Any], Answers]]:
+    """Answers with each seed, sorted, and what says whose they are."""
+    for one in sorted(measured, key=lambda m: (m.configuration.id, m.split)):
+        for answers in one.all_answers() if one.answers else ():
+            # the seed of the adapter; nothing else in an answer is random
+            seed = answers.adapter.seed if answers.adapter else None
+            yield {"configuration": one.configuration.id, "split": one.split, "seed": seed}, answers
+
 
 def failures(rows: Iterable[Result]) -> dict[str, int]:
     """How many answers have no score, by what went wrong; they stay in every mean as the worst value."""
@@ -242,18 +277,25 @@ def failures(rows: Iterable[Result]) -> dict[str, int]:
     return dict(sorted(Counter(status for *_, status in failed).items()))
 
 
+def _written(value: Any) -> Any:
+    """A value of an axis as it stands in a file."""
+    if isinstance(value, Chunking) and value.words is None:
+        return "whole"
+    return value.model_dump() if isinstance(value, Component) else value
+
+
 def resolved(experiment: Experiment) -> dict[str, Any]:
     """The experiment's file with every default filled in."""
     values = experiment.settings.model_dump(mode="json", exclude_none=True)
     components = experiment.planner.components
-    for family in ("embedders", "retrievers", "expanders", "rerankers", "generators"):
+    for family in ("embedders", "retrievers", "rewriters", "expanders", "rerankers", "generators"):
         given = values["components"][family]
         for name, component in getattr(components, family).items():
             kind = {"kind": given[name]["kind"]} if "kind" in given[name] else {}
-            given[name] = component.model_dump(mode="json", exclude_none=True) | kind
-    values["axes"] = {
-        axis: [c.model_dump() if hasattr(c, "model_dump") and c.words else "whole" if hasattr(c, "words") else c for c in options]
-        for axis, options in experiment.planner.axes.items()
-    }
+            shown = component.model_dump(mode="json", exclude_none=True)
+            # what a component decided by itself, such as the prompts that a model names
+            decided = {k: v for k, v in component.settings().items() if v is not None and k not in shown}
+            given[name] = shown | decided | kind
+    values["axes"] = {axis: [_written(value) for value in options] for axis, options in experiment.planner.axes.items()}
     values["metrics"]["select_by"] = experiment.planner.select_by
     return values

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from string import Formatter
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import yaml
 from pydantic import field_validator
@@ -27,6 +27,30 @@ class Shown(NamedTuple):
     text: str
 
 
+class ClosedBook(Component):
+    """How a question is asked without any passage.
+
+    Attributes:
+        system: the system turn; empty: none.
+        user: the user's turn, with the variable ``{question}``.
+        abstention: what the generator is told to say when it does not know the answer.
+    """
+
+    system: str = "Answer the question with a few words. If you do not know the answer, say: I do not know."
+    user: str = "Question: {question}\nAnswer with a few words."
+    abstention: str = "I do not know"
+
+    @field_validator("user")
+    @classmethod
+    def _variables_are_known(cls, value: str) -> str:
+        return checked_variables(value, {"question"}, {"question"})
+
+    @field_validator("abstention")
+    @classmethod
+    def _abstention_is_said(cls, value: str) -> str:
+        return checked_abstention(value)
+
+
 class Template(Component):
     """A prompt template.
 
@@ -38,7 +62,10 @@ class Template(Component):
         fold: whether each run of white space in a passage is shown as one space: fewer tokens, but code loses its lines.
         abstention: what the generator is told to say when the passages do not hold the answer.
         citations: whether answers end with passage numbers in brackets, which metrics do not read.
+        closed: how the question is asked where no passages are to be shown. No part of what prompts with passages are.
     """
+
+    references: ClassVar = ("closed",)
 
     system: str = ""
     user: str
@@ -47,28 +74,18 @@ class Template(Component):
     fold: bool = True
     abstention: str
     citations: bool = False
+    closed: ClosedBook = ClosedBook()
 
     @field_validator("user", "passage")
     @classmethod
     def _variables_are_known(cls, value: str, info: object) -> str:
-        allowed = VARIABLES[info.field_name]
-        try:
-            used = {name for _, name, _, _ in Formatter().parse(value) if name is not None}
-        except ValueError as error:
-            raise ValueError(f"{error}; a brace that is no variable is written twice: {{{{ }}}}") from error
-        if strange := used - allowed:
-            raise ValueError(f"unknown variable {{{'}, {'.join(sorted(strange))}}}; allowed: {{{'}, {'.join(sorted(allowed))}}}")
         needed = {"question", "passages"} if info.field_name == "user" else {"text"}
-        if missing := needed - used:
-            raise ValueError(f"the variable {{{'}, {'.join(sorted(missing))}}} is missing")
-        return value
+        return checked_variables(value, VARIABLES[info.field_name], needed)
 
     @field_validator("abstention")
     @classmethod
     def _abstention_is_said(cls, value: str) -> str:
-        if not value.strip():
-            raise ValueError("the abstention phrase is empty; say what the generator answers when the passages do not help")
-        return value
+        return checked_abstention(value)
 
     def fill(self, question: str, passages: Sequence[Shown]) -> list[Message]:
         """The conversation that asks `question` on `passages`, in their order."""
@@ -76,8 +93,11 @@ class Template(Component):
             self.passage.format(number=number, title=passage.title, text=self._shown(passage.text))
             for number, passage in enumerate(passages, 1)
         )
-        turns = [{"role": "system", "content": self.system}] if self.system else []
-        return [*turns, {"role": "user", "content": self.user.format(passages=shown, question=question)}]
+        return _turns(self.system, self.user.format(passages=shown, question=question))
+
+    def fill_closed(self, question: str) -> list[Message]:
+        """The conversation that asks `question` without passages."""
+        return _turns(self.closed.system, self.closed.user.format(question=question))
 
     def fill_within(
         self, question: str, passages: Sequence[Shown], fits: Callable[[Sequence[Message]], bool]
@@ -106,6 +126,43 @@ class Template(Component):
         """The answer in a reply: without citations; empty where the reply abstains."""
         text = CITATION.sub("", reply).strip() if self.citations else reply.strip()
         return "" if _plain(self.abstention) in _plain(text) else text
+
+    def read_closed(self, reply: str) -> str:
+        """The answer in a reply to `fill_closed`; one that abstains as if there had been passages abstains too."""
+        return "" if _plain(self.closed.abstention) in _plain(reply) else self.read(reply)
+
+
+def checked_variables(text: str, allowed: set[str], needed: set[str]) -> str:
+    """A text whose variables are those allowed, with all those needed.
+
+    Raises:
+        ValueError: one is unknown or missing, or a brace is open.
+    """
+    try:
+        used = {name for _, name, _, _ in Formatter().parse(text) if name is not None}
+    except ValueError as error:
+        raise ValueError(f"{error}; a brace that is no variable is written twice: {{{{ }}}}") from error
+    if strange := used - allowed:
+        raise ValueError(f"unknown variable {{{'}, {'.join(sorted(strange))}}}; allowed: {{{'}, {'.join(sorted(allowed))}}}")
+    if missing := needed - used:
+        raise ValueError(f"the variable {{{'}, {'.join(sorted(missing))}}} is missing")
+    return text
+
+
+def checked_abstention(text: str) -> str:
+    """A phrase that is not empty.
+
+    Raises:
+        ValueError: it is.
+    """
+    if not text.strip():
+        raise ValueError("the abstention phrase is empty; say what the generator answers when it has no answer")
+    return text
+
+
+def _turns(system: str, user: str) -> list[Message]:
+    turns = [{"role": "system", "content": system}] if system else []
+    return [*turns, {"role": "user", "content": user}]
 
 
 def _plain(text: str) -> str:

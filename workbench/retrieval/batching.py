@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 if TYPE_CHECKING:
     import torch
 
@@ -34,7 +36,7 @@ def padded(rows: Sequence[Sequence[int]], wide: int, value: int) -> torch.Tensor
     """Rows of numbers, padded on the right, int64 (len(rows), wide)."""
     import torch
 
-    found = torch.full((len(rows), wide), value, dtype=torch.long)
+    found = np.full((len(rows), wide), value, np.int64)
     for i, row in enumerate(rows):
-        found[i, : len(row)] = torch.tensor(row)
-    return found
+        found[i, : len(row)] = row
+    return torch.from_numpy(found)

@@ -15,7 +15,8 @@ from pydantic import Field
 from workbench.component import Component
 from workbench.models.chat import Message
 
-NUMBERED = re.compile(r"^\s*(?:\d+\s*[.):]|[-*•])\s*")
+# of a list; the white space keeps 3.12, -1 and *args whole
+NUMBERED = re.compile(r"^\s*(?:\d+\s*[.):]|[-*•])(?:\s+|$)")
 
 
 class Expander(Component, ABC):
@@ -47,6 +48,8 @@ class MultiQuery(Expander):
     Attributes:
         n: other wordings, at most.
     """
+
+    version: ClassVar = 2  # what begins with a number or a star keeps it
 
     kind: Literal["multi_query"] = "multi_query"
     n: int = Field(default=3, ge=1, le=10)

@@ -121,7 +121,8 @@ def _figure_html(figure: Mapping[str, Any] | None) -> str:
 
 def reply_html(reply: Reply) -> str:
     """The answer and below it the passages."""
-    return answer_html(reply) + sources_html(reply.sources)
+    asked_alone = '<p class="sources-title">The question was asked without passages.</p>'
+    return answer_html(reply) + (sources_html(reply.sources) if passages_shown(reply) else asked_alone)
 
 
 def answer_html(reply: Reply) -> str:
@@ -132,7 +133,12 @@ def answer_html(reply: Reply) -> str:
         return _told("none", "This experiment only ranks passages; the best of them are below.")
     if reply.status != "ok":
         return _told("none", f"No answer: {reply.status}.")
-    return _told("none", "The passages do not hold an answer.")
+    return _told("none", "The passages do not hold an answer." if passages_shown(reply) else "The generator knows no answer.")
+
+
+def passages_shown(reply: Reply) -> bool:
+    """Whether passages were meant to be shown to the generator: by default they always are."""
+    return reply.provenance.get("retrieval", {}).get("shown", True)
 
 
 def _told(kind: str, text: str) -> str:

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from workbench.machine import Machine
-from workbench.retrieval.embedding import Embedder
+from workbench.retrieval.embedders.base import AnyEmbedder
 from workbench.retrieval.rerankers.base import Pair, PairScorer
 
 
@@ -25,7 +25,7 @@ class MaxSim(PairScorer):
     kind: Literal["maxsim"] = "maxsim"
     embedder: str
 
-    def score(self, pairs: Sequence[Pair], machine: Machine, embedder: Embedder) -> Iterator[list[tuple[int, float]]]:
+    def score(self, pairs: Sequence[Pair], machine: Machine, embedder: AnyEmbedder) -> Iterator[list[tuple[int, float]]]:
         """Scores in -1 to 1; 0 where the query or the passage has no token. Each distinct passage is encoded once."""
         loaded = embedder.load(machine)
         queries = _token_vectors(loaded.encode_tokens(texts), texts) if (texts := sorted({q for q, _ in pairs})) else {}

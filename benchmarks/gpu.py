@@ -1,0 +1,217 @@
+"""What a GPU does of the work, against this machine's processor: indexes, encoding, generation, LoRA.
+
+    python -m benchmarks.gpu
+
+Writes benchmarks/results/gpu-<card>.json. Without a GPU it writes nothing and exits with status 2. Each side is warmed up and the
+median of its rounds counts; the processor is asked for a share of the work where it would take minutes.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.models import EMBEDDER, GENERATOR, texts
+from workbench.component import library_version
+from workbench.machine import Machine, cpu_count, cpu_name, cuda_device, resolve
+from workbench.models import lora
+from workbench.models.generator import Generator
+from workbench.models.lora import Example, Lora
+from workbench.retrieval import backends
+from workbench.retrieval.backends import Backend
+from workbench.retrieval.dense import Dense
+from workbench.retrieval.embedding import Embedder
+from workbench.retrieval.faiss_index import CagraIndex, FlatIndex, Index, IVFFlatIndex
+
+RESULTS = Path(__file__).parent / "results"
+LIBRARIES = ("torch", "faiss", "transformers", "sentence-transformers", "peft", "numpy")
+ROUNDS = 3
+DEPTH = 10
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much work: vectors and queries searched, texts encoded, prompts answered, examples learned from."""
+
+    vectors: int
+    queries: int
+    passages: int
+    prompts: int
+    new_tokens: int
+    examples: int
+
+
+WHOLE = {"cuda": Sizes(1_000_000, 10_000, 5_000, 256, 48, 256), "cpu": Sizes(1_000_000, 500, 200, 16, 48, 16)}
+
+
+def median_seconds(call: Callable[[], Any], rounds: int = ROUNDS) -> float:
+    """Median of several calls, after one that does not count."""
+    found = []
+    for _ in range(rounds + 1):
+        started = time.perf_counter()
+        call()
+        found.append(time.perf_counter() - started)
+    return statistics.median(found[1:])
+
+
+def clustered(n: int, queries: int, d: int = 384) -> tuple[np.ndarray, np.ndarray]:
+    """Unit vectors in clusters, and others drawn alike as queries: float32 (n, d) and (queries, d)."""
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(4096, d)).astype(np.float32)
+    rows = centres[rng.integers(4096, size=n + queries)]
+    for part in np.array_split(rows, max(1, len(rows) // 50_000)):
+        part += 0.7 * rng.standard_normal(part.shape, np.float32)
+        part /= np.linalg.norm(part, axis=1, keepdims=True)
+    return rows[:n], rows[n:]
+
+
+def backends_of(machine: Machine) -> list[Backend]:
+    """FAISS where it computes on the device, and torch."""
+    torch = Backend("torch", "measured", machine.device)
+    if machine.device == "cpu":
+        return [backends.CPU, torch]
+    return [*([] if backends.gpu_lack() else [Backend("faiss-gpu", "measured", machine.device)]), torch]
+
+
+def indexes(machine: Machine, vectors: np.ndarray, queries: np.ndarray, wanted: Sequence[np.ndarray]) -> list[dict[str, Any]]:
+    """Every kind that the backends of a device search: seconds to build, queries a second, seconds for one, recall@10.
+
+    Args:
+        machine: with the device.
+        vectors: float32 (n, d), unit length.
+        queries: float32 (m, d).
+        wanted: the `DEPTH` nearest of the first queries.
+    """
+    rows = []
+    for backend in backends_of(machine):
+        kinds: list[Index] = [FlatIndex()]
+        if backend.name != "torch":
+            kinds += [IVFFlatIndex(nprobe=32), CagraIndex(degree=32, intermediate=64)]
+        rows += [_index(kind, backend, vectors, queries, wanted) for kind in kinds]
+    return rows
+
+
+def _index(kind: Index, backend: Backend, vectors: np.ndarray, queries: np.ndarray, wanted: Sequence[np.ndarray]) -> dict:
+    said: list[str] = []
+    dense = Dense(embedder="given", index=kind)
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        facts = kind.build(vectors, Path(folder), backend)
+        built = time.perf_counter() - started
+        opened = kind.open(Path(folder), backend, said.append)
+        together = median_seconds(lambda: dense.rank(opened, vectors, queries, DEPTH))
+        alone = median_seconds(lambda: dense.rank(opened, vectors, queries[:1], DEPTH))
+        found = dense.rank(opened, vectors, queries[: len(wanted)], DEPTH)
+    shares = [len(np.intersect1d(ids, best)) / max(1, len(best)) for (ids, _), best in zip(found, wanted, strict=True)]
+    return {
+        "index": kind.kind,
+        "backend": backend.name,
+        "fallback": [*([facts["fallback"]] if "fallback" in facts else []), *said],
+        "build_seconds": built,
+        "queries_per_second": len(queries) / together,
+        "seconds_for_one": alone,
+        "recall@10": float(np.mean(shares)),
+    }
+
+
+def nearest(vectors: np.ndarray, queries: np.ndarray) -> list[np.ndarray]:
+    """The `DEPTH` nearest of each query by exact search on the processor."""
+    with tempfile.TemporaryDirectory() as folder:
+        FlatIndex().build(vectors, Path(folder))
+        return [ids for ids, _ in Dense(embedder="given").rank(FlatIndex().open(Path(folder)), vectors, queries, DEPTH)]
+
+
+def encoding(machine: Machine, passages: int) -> float:
+    """Passages embedded a second."""
+    rows = (texts(min(passages, 400)) * (passages // 400 + 1))[:passages]
+    loaded = Embedder(model=EMBEDDER).load(machine)
+    return passages / median_seconds(lambda: list(loaded.encode(rows)))
+
+
+def generation(machine: Machine, prompts: int, new_tokens: int) -> float:
+    """Tokens read and written a second, prompts of a passage each."""
+    generator = Generator(model=GENERATOR, max_new_tokens=new_tokens).load(machine)
+    asked = [[{"role": "user", "content": text}] for text in (texts(min(prompts, 400)) * (prompts // 400 + 1))[:prompts]]
+    answers = [answer for part in generator.generate(asked) for _, answer in part]
+    tokens = sum(answer.prompt_tokens + answer.new_tokens for answer in answers)
+    return tokens / median_seconds(lambda: list(generator.generate(asked)))
+
+
+def training(machine: Machine, examples: int) -> float:
+    """Tokens a second of one epoch of LoRA, loading and saving left out."""
+    chosen = [Example(({"role": "user", "content": text},), text.split()[0]) for text in texts(examples)]
+    moments, tokens = [], []
+
+    def on_step(step: Any, total: int) -> None:
+        moments.append(time.perf_counter())
+        tokens.append(step.tokens)
+
+    with tempfile.TemporaryDirectory() as folder:
+        out, work = Path(folder) / "adapter", Path(folder) / "work"
+        out.mkdir()
+        work.mkdir()
+        lora.train(Lora(rank=16, epochs=1, batch_size=4), GENERATOR, chosen, machine, 0, out, work, on_step)
+    return sum(tokens[1:]) / (moments[-1] - moments[0])
+
+
+def side(machine: Machine, sizes: Sizes, vectors: np.ndarray, queries: np.ndarray, wanted: Sequence[np.ndarray]) -> dict:
+    """All that is measured of one device."""
+    return {
+        "machine": {"arithmetic": machine.arithmetic, "batch_size": machine.batch_size},
+        "sizes": asdict(sizes),
+        "indexes": indexes(machine, vectors[: sizes.vectors], queries[: sizes.queries], wanted),
+        "passages_encoded_per_second": encoding(machine, sizes.passages),
+        "tokens_generated_per_second": generation(machine, sizes.prompts, sizes.new_tokens),
+        "tokens_trained_per_second": training(machine, sizes.examples),
+    }
+
+
+def compared(sizes: dict[str, Sizes] = WHOLE) -> dict[str, Any]:
+    """Both devices on the same vectors; the keys of `sizes` name them."""
+    first = next(iter(sizes.values()))
+    vectors, queries = clustered(first.vectors, max(size.queries for size in sizes.values()))
+    wanted = nearest(vectors, queries[: min(size.queries for size in sizes.values())])
+    return {device: side(resolve(device), size, vectors, queries, wanted) for device, size in sizes.items()}
+
+
+def driver() -> str:
+    """Version of the GPU's driver, as its own tool says; empty where the tool is absent."""
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader", "--id=0"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
+def main() -> int:
+    """Measures and writes; 2 without a GPU."""
+    card = cuda_device()
+    if card is None:
+        sys.stderr.write("no GPU that this torch can use was found; nothing was measured or written\n")
+        return 2
+    found = {
+        "card": {"name": card.name, "kind": card.kind, "memory_gib": round(card.memory_gib, 1), "driver": driver()},
+        "processor": {"name": cpu_name(), "cores": cpu_count()},
+        "libraries": {name: library_version(name) for name in LIBRARIES},
+        "faiss": backends.gpu_lack() or "computes on the GPU",
+    } | compared()
+    RESULTS.mkdir(exist_ok=True)
+    name = re.sub(r"[^a-z0-9]+", "-", card.name.lower()).strip("-")
+    (RESULTS / f"gpu-{name}.json").write_text(json.dumps(found, indent=1) + "\n")
+    sys.stdout.write(json.dumps(found, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

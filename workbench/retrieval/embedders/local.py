@@ -1,0 +1,48 @@
+"""Weights on disk -> an embedder in memory."""
+
+from __future__ import annotations
+
+from workbench import weights
+from workbench.errors import InputError
+from workbench.machine import Machine, cpu_count
+from workbench.quiet import quiet_transformers
+from workbench.retrieval.embedders import int8
+from workbench.retrieval.embedders.static import LoadedStatic, is_model2vec
+from workbench.retrieval.embedders.transformer import LoadedTransformer
+
+
+def read(source: str, machine: Machine) -> LoadedTransformer | LoadedStatic:
+    """The model of a weights source, computing in the machine's precision.
+
+    Raises:
+        InputError: its files cannot be read, it begins with something else than a transformer or static embeddings, or
+            static embeddings were asked to compute in int8.
+    """
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.base.modules import Transformer
+    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+
+    torch.set_num_threads(cpu_count())
+    path = weights.folder(source)
+    integers = machine.precision == "int8"  # what is no product then stays in float32
+    try:
+        with quiet_transformers():
+            if is_model2vec(path):
+                model = SentenceTransformer(modules=[StaticEmbedding.load(str(path))], device=machine.device)
+            else:
+                dtype = torch.float32 if integers else getattr(torch, machine.precision)
+                model = SentenceTransformer(str(path), device=machine.device, model_kwargs={"dtype": dtype})
+    except Exception as error:  # each library below raises its own kinds for damaged weights
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise InputError(f"weights {source!r}: {path} cannot be read as a sentence-transformers model: {first}") from error
+    model.eval()
+    if isinstance(model[0], Transformer):
+        return int8.LoadedInt8(model, machine.device, source) if integers else LoadedTransformer(model, machine.device)
+    if not isinstance(model[0], StaticEmbedding):
+        raise InputError(
+            f"weights {source!r}: the model begins with {type(model[0]).__name__}; allowed: a transformer, static embeddings"
+        )
+    if integers:
+        raise InputError(f"weights {source!r}: static embeddings multiply nothing that int8 would speed up; leave precision out")
+    return LoadedStatic(model, machine.device)

@@ -1,0 +1,74 @@
+"""A transformer with whatever sentence-transformers puts behind it.
+
+Each text is padded to the next multiple of `batching.BUCKET` tokens of its own length and batched with texts of that length.
+Then a vector is the same to the bit whatever else is in the batch. `BUCKET` belongs to `Embedder.version`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from workbench.retrieval.batching import batches, padded
+from workbench.retrieval.embedders.tokenizing import TokenizingEmbedder
+
+if TYPE_CHECKING:
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from tokenizers import Encoding
+
+
+class LoadedTransformer(TokenizingEmbedder):
+    """A model whose first module is a transformer."""
+
+    def __init__(self, model: SentenceTransformer, device: str) -> None:
+        super().__init__()
+        self.model = model
+        self.device = device
+        self.max_tokens = model.max_seq_length
+
+    def encode(self, texts: Sequence[str]) -> Iterator[list[tuple[int, np.ndarray]]]:
+        """As in the base class, longest texts first. An empty text gives the vector of its special tokens."""
+        import torch
+
+        for batch, features in self._batches(texts):
+            vectors = features["sentence_embedding"].float()
+            vectors = torch.nn.functional.normalize(vectors, dim=1).cpu().numpy()
+            yield list(zip(batch, vectors, strict=True))
+
+    def encode_tokens(self, texts: Sequence[str]) -> Iterator[list[tuple[int, np.ndarray]]]:
+        import torch
+
+        special = torch.tensor(self.model.tokenizer.all_special_ids, device=self.device)
+        for batch, features in self._batches(texts):
+            vectors = torch.nn.functional.normalize(features["token_embeddings"].float(), dim=2)
+            wanted = features["attention_mask"].bool() & ~torch.isin(features["input_ids"], special)
+            yield [(i, row[keep].cpu().numpy()) for i, row, keep in zip(batch, vectors, wanted, strict=True)]
+
+    def encodings(self, texts: list[str]) -> list[Encoding]:
+        return self.model.tokenizer(texts, truncation=True, max_length=self.max_tokens).encodings
+
+    def forward(self, rows: Sequence[Sequence[int]], wide: int) -> dict[str, torch.Tensor]:
+        """The model's output for rows of token ids, padded to one width."""
+        ids = padded(rows, wide, self.model.tokenizer.pad_token_id)
+        mask = padded([[1] * len(row) for row in rows], wide, 0)
+        features = self.transform({"input_ids": ids.to(self.device), "attention_mask": mask.to(self.device)})
+        # the transformer may compute in bfloat16; means and norms of its output are taken in float32
+        features["token_embeddings"] = features["token_embeddings"].float()
+        for module in list(self.model)[1:]:
+            features = module(features)
+        return features
+
+    def transform(self, features: dict[str, Any]) -> dict[str, Any]:
+        """The features with the transformer's output, ``token_embeddings``."""
+        return self.model[0](features)
+
+    def _batches(self, texts: Sequence[str]) -> Iterator[tuple[list[int], dict[str, torch.Tensor]]]:
+        import torch
+
+        tokens = self.tokenize(texts)
+        for batch, wide in batches([len(row) for row in tokens]):
+            with torch.inference_mode():
+                yield batch, self.forward([tokens[i] for i in batch], wide)
