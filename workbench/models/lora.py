@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field
 
 from workbench.data.chunking import Chunking
+from workbench.errors import InputError
 from workbench.machine import Machine
 from workbench.models.chat import Message, base_name, encode_chat, left_padded, load_model, load_tokenizer
 from workbench.models.training import LOSSES, Step, Training, TrainingSettings, write_losses
@@ -106,6 +107,11 @@ class _LoraTraining(Training):
             task_type="CAUSAL_LM",
         )
         base = load_model(model, machine)
+        if base.config.is_encoder_decoder:
+            raise InputError(
+                f"weights {model!r}: LoRA trains decoders here, and this model has an encoder beside it; "
+                f"name a model of the families Llama, Qwen or Gemma, or leave lora out"
+            )
         with quiet_transformers():
             self.model: PeftModel = get_peft_model(base, config).train()
         super().__init__(settings, len(examples), seed, [p for p in self.model.parameters() if p.requires_grad])
