@@ -12,13 +12,17 @@ from pathlib import Path
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from benchmarks import comparisons, ingest, models, retrieval, sweep, training
-from benchmarks.harness import Measurement
+from benchmarks.harness import Goal, Measurement, peak_bytes
 from workbench.machine import cpu_count, cpu_name, resolve
 
 RESULTS = Path(__file__).parent / "results"
 
 BENCHMARKS: dict[str, Callable[[], Measurement]] = {
-    "generation": models.batched_generation,
+    "generation": lambda: models.batched_generation(22, 4.0),
+    "generation-long": lambda: models.batched_generation(420, 1.7),
+    "generation-long-bfloat16": lambda: models.batched_generation(420, 3.0, "bfloat16"),
+    "likelihood-speed": lambda: models.likelihood(Goal(">=", 1.15)),
+    "likelihood-memory": lambda: models.likelihood(Goal("<=", 1 / 8), peak_bytes),
     "encode-float32": lambda: models.encoding("float32", 1.15),
     "encode-bfloat16": lambda: models.encoding("bfloat16", 1.6),
     "lora": training.lora_training,

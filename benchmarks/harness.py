@@ -7,11 +7,14 @@ interval that lies nearer to failure passes it.
 
 from __future__ import annotations
 
+import gc
 import random
+import re
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 ROUNDS = 7
@@ -57,6 +60,20 @@ def seconds(call: Callable[[], Any]) -> float:
     return time.perf_counter() - started
 
 
+def peak_bytes(call: Callable[[], Any]) -> float:
+    """Most memory of the process during a call, above what it had before; Linux alone."""
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from here
+    before = _status("VmRSS")
+    call()
+    return max(_status("VmHWM") - before, 1.0)
+
+
+def _status(name: str) -> float:
+    found = re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    return 1024.0 * int(found[1])
+
+
 def measure(
     name: str,
     goal: Goal,
@@ -65,8 +82,9 @@ def measure(
     equal: Callable[[Any, Any], bool] | None = None,
     rounds: int = ROUNDS,
     warm_up: bool = True,
+    cost: Callable[[Callable[[], Any]], float] = seconds,
 ) -> Measurement:
-    """Time of `numerator` over time of `denominator`.
+    """What `numerator` takes over what `denominator` takes: time, or memory.
 
     Args:
         name: what is compared.
@@ -75,6 +93,7 @@ def measure(
         denominator: the other side.
         equal: whether two outputs are the same; checked on the warm-up calls.
         rounds: ratios measured.
+        cost: what a call takes: `seconds`, or `peak_bytes`.
         warm_up: whether both sides are called once before the clock counts; without it nothing is compared either.
 
     Raises:
@@ -85,9 +104,9 @@ def measure(
     ratios = []
     for round_ in range(rounds):
         if round_ % 2 == 0:
-            a, b = seconds(numerator), seconds(denominator)
+            a, b = cost(numerator), cost(denominator)
         else:
-            b, a = seconds(denominator), seconds(numerator)
+            b, a = cost(denominator), cost(numerator)
         ratios.append(a / b)
     return summary(name, goal, ratios)
 

@@ -124,7 +124,14 @@ def test_hundreds_of_equal_passages_come_in_the_order_of_their_numbers(tmp_path:
 def test_auto_says_what_it_picked_and_why(tmp_path: Path, vectors: np.ndarray) -> None:
     assert AutoIndex().build(vectors, tmp_path) == {"chosen": "flat", "reason": "10,500 vectors are few enough to compare all"}
     chosen, reason = AutoIndex().choice(100_000, 384)
-    assert chosen == FastScanIndex(nprobe=106, refine=2) and reason.endswith("4-bit codes, 106 of 1,265 cells searched")
+    assert chosen == FastScanIndex(nprobe=106, refine=2, parts=96)
+    assert (
+        reason
+        == "100,000 vectors are too many to compare all, and take 0.15 GB: 96 4-bit codes each, 106 of 1,265 cells searched"
+    )
+    wide, reason = AutoIndex(memory_gb=0.01).choice(10_000, 384)
+    assert wide.parts == 96 and reason.startswith("10,000 vectors take 0.015 GB: ")
+    assert AutoIndex(memory_gb=0.001).choice(100_000, 384)[0].parts == 12  # 0.6 MB of codes
 
 
 def test_a_kind_stands_for_its_defaults_and_an_unknown_one_is_refused() -> None:

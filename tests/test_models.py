@@ -59,7 +59,7 @@ def test_greedy_tokens_are_those_of_transformers() -> None:
 
 def test_a_prompt_longer_than_the_context_fails_alone() -> None:
     generator = Generator(model=MODEL, max_new_tokens=4).load(resolve(device="cpu"))
-    generator.context = 64
+    generator.room = 60
     short, long = [{"role": "user", "content": "Hi"}], [{"role": "user", "content": "word " * 200}]
     found = {i: answer for batch in generator.generate([long, short]) for i, answer in batch}
     assert found[0].status == "prompt too long" and found[0].text == ""
@@ -227,7 +227,7 @@ def test_a_template_with_a_wrong_variable_or_key_is_refused(tmp_path: Path, chan
 def test_unreadable_weights_are_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "model.safetensors").write_bytes(b"broken")
-    with pytest.raises(InputError, match="cannot be read as a causal language model"):
+    with pytest.raises(InputError, match="cannot be read as a language model"):
         load_model(str(tmp_path), resolve(device="cpu"))
     with pytest.raises(InputError, match="no such folder"):
         weights.folder(str(tmp_path / "absent"))

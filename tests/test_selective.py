@@ -235,7 +235,7 @@ def test_what_decides_a_threshold_is_in_its_key(folder: Path) -> None:
     fewer = "axes.retrieval=[{when: margin, questions: 7}]"
     keys = {one, *(key(override) for override in others), key(fewer), key(fewer, "seed=1")}
     assert len(keys) == 7
-    assert key("machine.batch_size=3") == one == key("seed=1")  # of 40 questions, a sample of 100 is all, whatever the seed
+    assert key("machine.batch_size=5") == one == key("seed=1")  # of 40 questions, a sample of 100 is all, whatever the seed
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from math import isinf
@@ -43,12 +43,13 @@ class Reply:
         question: as asked; the provenance says how it was rewritten.
         answer: as the template reads it; empty: the generator abstained. None: the experiment only ranks passages.
         reply: what the generator wrote.
-        status: ``ok``, or why there is no answer.
+        status: ``ok``, ``writing`` before the answer is whole, or why there is none.
         sources: the passages shown, best first.
         provenance: run, configuration, keys of index, ranking, threshold and adapter, why passages were shown or not, digest
             of the prompt.
         seconds: time for ``retrieval``, ``generation`` and in ``total``; for ``rewriting`` where questions are.
         tokens: of the ``prompt`` and of the ``answer``.
+        cut: passages that did not fit into the generator's context; they are not among the sources.
     """
 
     question: str
@@ -59,6 +60,7 @@ class Reply:
     provenance: dict[str, Any]
     seconds: dict[str, float]
     tokens: dict[str, int]
+    cut: int = 0
 
     def as_json(self) -> dict[str, Any]:
         """The reply as plain values; places as ``doc_id``, ``start``, ``end``."""
@@ -146,6 +148,15 @@ class Pipeline:
         Raises:
             InputError: an empty question; a history that is none; or one for a configuration that does not rewrite questions.
         """
+        *_, reply = self.stream(question, history)
+        return reply
+
+    def stream(self, question: str, history: Sequence[Any] = ()) -> Iterator[Reply]:
+        """Answers one question while the answer is written; takes and raises what `ask` does.
+
+        Yields:
+            Replies whose texts grow by whole words, with the status ``writing``; the last is the one that `ask` returns.
+        """
         _refuse_empty(question)
         turns = read_history(history, "history")
         rewriter = self.measured.questions
@@ -159,25 +170,29 @@ class Pipeline:
         understood = time.perf_counter()
         row = self.ranked([rewriting.question])[0]
         ranked = time.perf_counter()
-        answer = self._answer(rewriting.question, row) if self.answers else None
-        sources = self._sources(row, len(answer.passages) if answer else SHOWN)
-        done = time.perf_counter()
         said = {"rewriting": rewriting._asdict() | {"measured_on": self._measured_on}} if rewriter else {}
-        return Reply(
-            question,
-            answer.answer if answer else None,
-            answer.reply if answer else "",
-            answer.status if answer else "ok",
-            sources,
-            self.provenance() | said | self._gated(row) | ({"prompt": answer.prompt} if answer else {}),
-            {
-                "rewriting": understood - started,
-                "retrieval": ranked - understood,
-                "generation": done - ranked,
-                "total": done - started,
-            },
-            {"prompt": answer.prompt_tokens, "answer": answer.new_tokens} if answer else {},
-        )
+        provenance = self.provenance() | said | self._gated(row)
+        sources: tuple[Source, ...] | None = None
+        for answer in self._answers(rewriting.question, row) if self.answers else [None]:
+            if sources is None:
+                sources = self._sources(row, len(answer.passages) if answer else SHOWN)
+            done = time.perf_counter()
+            yield Reply(
+                question,
+                answer.answer if answer else None,
+                answer.reply if answer else "",
+                answer.status if answer else "ok",
+                sources,
+                provenance | ({"prompt": answer.prompt} if answer else {}),
+                {
+                    "rewriting": understood - started,
+                    "retrieval": ranked - understood,
+                    "generation": done - ranked,
+                    "total": done - started,
+                },
+                {"prompt": answer.prompt_tokens, "answer": answer.new_tokens} if answer else {},
+                answer.cut if answer else 0,
+            )
 
     def ranked(self, questions: Sequence[str]) -> list[Ranked]:
         """Passages and scores of questions; none where passages are never shown."""
@@ -222,10 +237,11 @@ class Pipeline:
         shown = threshold.shows(row, self.session)
         return {"retrieval": {"when": threshold.gate.when, "sureness": sureness, "threshold": value, "shown": shown}}
 
-    def _answer(self, question: str, row: Ranked) -> Answer:
+    def _answers(self, question: str, row: Ranked) -> Iterator[Answer]:
+        """Beginnings of the answer, then the answer."""
         prompt = self.answers.prompted("", question, row, self.session)
-        batch = next(iter(self.session.generator(self.answers).generate([prompt.messages])))
-        return self.answers.answer(prompt, batch[0][1])
+        for generation in self.session.generator(self.answers).written(prompt.messages):
+            yield self.answers.answer(prompt, generation)
 
     def provenance(self) -> dict[str, Any]:
         """Where answers come from: run, configuration, and the keys of the artifacts used."""

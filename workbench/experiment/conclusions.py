@@ -27,6 +27,10 @@ def conclusions(run: Run) -> list[str]:
         f"{n} answers failed while generating ({status}); each counts as the worst value of every metric"
         for status, n in run.manifest["failures"].items()
     ]
+    lines += [
+        f"{cut['prompts']} prompts were too long for {name}: their last {cut['passages']} passages were left out"
+        for name, cut in run.manifest.get("cut", {}).items()
+    ]
     effects = [row for row in run.effects if row["metric"] == metric]
     if effects:
         lines.append(f"what each choice brings, averaged over the others ({split}, {metric}):")

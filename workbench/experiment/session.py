@@ -38,6 +38,7 @@ class Timing(NamedTuple):
     key: str
     seconds: float
     tokens: int
+    items: int = 0  # answers or pairs that were computed in these seconds
 
 
 class Session:
@@ -50,6 +51,7 @@ class Session:
         progress: where progress is reported.
         computed: keys of the stages computed by this session, with their facts.
         timings: seconds and tokens of what this session computed, in order.
+        notes: what was special about generating answers: batches halved for lack of memory, prompts without a chat template.
         fallbacks: what the processor did because a GPU could not, and why.
     """
 
@@ -60,6 +62,7 @@ class Session:
         self.progress = progress or Progress()
         self.computed: dict[str, dict[str, Any]] = {}
         self.timings: list[Timing] = []
+        self.notes: list[str] = []
         self.fallbacks: list[str] = []
         self._asked: dict[str, dict[bytes, bool]] = {kind: {} for kind in ITEM_KINDS}
         self._read: dict[str, Any] = {}
@@ -151,8 +154,8 @@ class Session:
         started = time.monotonic()
         before = self.counts()["pairs"].computed
         self.scored(stages[0], [pair for stage in stages for pair in stage.pairs(self)])
-        if self.counts()["pairs"].computed > before:
-            self.timings.append(Timing("reranking", stages[0].namespace, time.monotonic() - started, 0))
+        if new := self.counts()["pairs"].computed - before:
+            self.timings.append(Timing("reranking", stages[0].namespace, time.monotonic() - started, 0, new))
 
     def generate_together(self, stages: Sequence[Answers]) -> None:
         """Answers all prompts of stages with one generator and adapter, in one queue sorted by length."""
@@ -161,11 +164,12 @@ class Session:
     def generate_queue(self, stage: Answers, prompts: Sequence[str]) -> None:
         """Answers prompts with a stage's generator, and notes what it took."""
         started = time.monotonic()
-        missing = self.counts()["answers"].computed
+        before = self.counts()["answers"].computed
         generations = self.generated(stage, prompts)
-        if self.counts()["answers"].computed > missing:
+        if new := self.counts()["answers"].computed - before:
             tokens = {p: g.prompt_tokens + g.new_tokens for p, g in zip(prompts, generations, strict=True)}
-            self.timings.append(Timing("generation", stage.namespace, time.monotonic() - started, sum(tokens.values())))
+            took = time.monotonic() - started
+            self.timings.append(Timing("generation", stage.namespace, took, sum(tokens.values()), new))
 
     def counts(self) -> dict[str, Counts]:
         """Items by kind: distinct ones this session asked for, those it found, those it computed."""
@@ -175,7 +179,10 @@ class Session:
         """Answers to conversations in canonical JSON; each distinct one is generated once and stored."""
 
         def compute(missing: list[str]) -> Iterator[list[tuple[int, Generation]]]:
-            return self.generator(stage).generate([json.loads(text) for text in missing])
+            generator = self.generator(stage)
+            for batch in generator.generate([json.loads(text) for text in missing]):
+                self._note(generator.notes)
+                yield batch
 
         return self._items(
             "answers",
@@ -186,6 +193,12 @@ class Session:
             lambda generation: canonical(asdict(generation)).encode(),
             lambda blob: Generation(**json.loads(blob)),
         )
+
+    def _note(self, notes: Sequence[str]) -> None:
+        for note in notes:
+            if note not in self.notes:
+                self.notes.append(note)
+                self.progress.say(note)
 
     def generator(self, stage: Answers | ExpandedRanking | Questions) -> LoadedGenerator:
         """The model that answers for a stage, its adapter merged; the last ones used stay in memory."""

@@ -798,6 +798,7 @@ class Prompted(NamedTuple):
     passages: tuple[int, ...]
     messages: list[Message]
     closed: bool = False  # asked without passages on purpose
+    cut: int = 0  # passages left out, the last of the ranking, so that the conversation fits into the generator's context
 
     @property
     def text(self) -> str:
@@ -819,6 +820,7 @@ class Answer(NamedTuple):
     status: str  # ok, or why there is no answer
     prompt_tokens: int
     new_tokens: int
+    cut: int  # passages that did not fit into the generator's context
 
 
 class Answers(Stage):
@@ -836,6 +838,7 @@ class Answers(Stage):
     """
 
     name: ClassVar = "answers"
+    version: ClassVar = 2
 
     split: str | Sample
     ranking: RankingStage | None
@@ -886,6 +889,7 @@ class Answers(Stage):
             generation.status,
             generation.prompt_tokens,
             generation.new_tokens,
+            prompt.cut,
         )
 
     def score(self, metric: str, row: Answer, accepted: Sequence[str], session: Session) -> float | None:
@@ -930,8 +934,10 @@ class OpenAnswers(Answers):
     def prompted(self, query_id: str, question: str, ranked: Ranked, session: Session) -> Prompted:
         passages = session.read(self.passages)
         numbers = tuple(int(n) for n in ranked[0][: self.shown])
+        shown = [passages.shown(n) for n in numbers]
         shots = self.few_shot.of_question(query_id, question, session) if self.few_shot else ()
-        return Prompted(query_id, numbers, self.template.fill(question, [passages.shown(n) for n in numbers], shots))
+        messages, n = self.template.fill_within(question, shown, self.generator.fits, shots)
+        return Prompted(query_id, numbers[:n], messages, cut=len(numbers) - n)
 
 
 @dataclass(frozen=True, eq=False)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from workbench.experiment.run import Experiment
 
 SEARCH = tuple(field.name for field in fields(Step))
-TIMINGS = ("stage", "key", "uses", "computed", "seconds", "tokens")
+TIMINGS = ("stage", "key", "uses", "computed", "seconds", "tokens", "items", "seconds_per_item")
 LIBRARIES = ("torch", "transformers", "peft", "sentence-transformers", "faiss", "bm25s", "ir-measures", "numpy", "scipy")
 
 
@@ -188,8 +188,21 @@ class RunWriter:
         timed: list[Timing] = self.session.timings
         return [
             {"stage": t.stage, "key": t.key, "uses": uses.get(t.key, ""), "computed": 1, "seconds": t.seconds, "tokens": t.tokens}
+            | {"items": t.items or "", "seconds_per_item": t.seconds / t.items if t.items else ""}
             for t in timed
         ]
+
+    def _cut(self, measured: Sequence[Measured]) -> dict[str, dict[str, int]]:
+        """Prompts, by generator, that were too long for it, and the passages left out of them."""
+        found: dict[str, dict[str, int]] = {}
+        for one in measured:
+            for answers in one.all_answers() if one.answers else ():
+                cuts = [row.cut for row in self.session.read(answers) if row.cut]
+                if cuts:
+                    total = found.setdefault(one.configuration["generator"], {"prompts": 0, "passages": 0})
+                    total["prompts"] += len(cuts)
+                    total["passages"] += sum(cuts)
+        return dict(sorted(found.items()))
 
     def _manifest(self, rows: Sequence[Result], measured: Sequence[Measured]) -> dict[str, Any]:
         from workbench import __version__
@@ -208,6 +221,8 @@ class RunWriter:
             "seed": self.settings.seed,
             "seeds": self.settings.seeds,
             "failures": failures(rows),
+            "cut": self._cut(measured),
+            "notes": list(self.session.notes),
             "truncation": self._truncation(measured),
             "repeated": {one.configuration["generator"]: self.session.read(one.repeated) for one in measured if one.repeated},
             "dataset": {

@@ -7,6 +7,8 @@ As with eager attention, the arithmetic of a row does not depend on the rest of 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +19,20 @@ EAGER, GROUPED = "eager", "workbench_grouped"
 PLAIN = ("llama", "mistral", "qwen2", "qwen3", "smollm3")  # model types with no more than softmax(q k^T * scale + mask) v
 
 
+@contextmanager
+def reading(model: Any) -> Iterator[None]:
+    """Sets a model's attention to the one for whole texts inside the block, to that for one-token steps behind it."""
+    # a soft cap on attention weights (Gemma 2) exists in eager attention alone
+    capped = getattr(model.config.get_text_config(), "attn_logit_softcapping", None) is not None
+    model.set_attn_implementation("sdpa" if model._supports_sdpa and not capped else EAGER)
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(stepwise(model.config))
+
+
 def stepwise(config: Any) -> str:
-    """Name of the attention to generate with, registered with transformers."""
+    """Name of the attention for the one-token steps, registered with transformers."""
     shared = getattr(config, "num_key_value_heads", None) != getattr(config, "num_attention_heads", None)
     if not shared or config.model_type not in PLAIN:
         return EAGER

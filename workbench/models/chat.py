@@ -1,4 +1,8 @@
-"""Language models and their tokenizers in memory: loading, the chat template, padding."""
+"""Language models and their tokenizers in memory: loading, how a conversation becomes tokens, padding.
+
+A conversation is written in the tokenizer's chat template. A tokenizer without one (a base model, an encoder with a
+decoder such as T5) gets `plain`.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +22,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 Message = dict[str, str]  # {"role": "system" | "user" | "assistant", "content": ...}
+# "today" in chat templates that ask for it, else answers would change from day to day; Llama 3's falls back to the same date
+DATE = "26 Jul 2024"
+TODAY = f"{{% macro strftime_now(format) %}}{DATE}{{% endmacro %}}"
 
 
 def left_padded(rows: Sequence[Sequence[int]], width: int, device: str) -> tuple[torch.Tensor, torch.Tensor]:
@@ -32,10 +39,63 @@ def left_padded(rows: Sequence[Sequence[int]], width: int, device: str) -> tuple
     return ids.to(device), mask.to(device)
 
 
+def right_padded(rows: Sequence[Sequence[int]], width: int, device: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids and mask, both int64 (len(rows), width), padding (id 0, mask 0) on the right."""
+    import torch
+
+    ids = torch.zeros(len(rows), width, dtype=torch.long)
+    mask = torch.zeros(len(rows), width, dtype=torch.long)
+    for i, row in enumerate(rows):
+        ids[i, : len(row)] = torch.tensor(row)
+        mask[i, : len(row)] = 1
+    return ids.to(device), mask.to(device)
+
+
 def encode_chat(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> list[int]:
-    """Token ids of a conversation in the tokenizer's chat template, with the opening of the answer."""
-    text = tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False)
-    return tokenizer(text, add_special_tokens=False)["input_ids"]
+    """Token ids of a conversation, with the opening of the answer.
+
+    Raises:
+        InputError: the tokenizer's chat template refuses the conversation.
+    """
+    if not tokenizer.chat_template:
+        return tokenizer(plain(messages))["input_ids"]
+    return tokenizer(_written(tokenizer, list(messages)), add_special_tokens=False)["input_ids"]
+
+
+def plain(messages: Sequence[Message]) -> str:
+    """A conversation as one text: its turns with an empty line between, answers behind ``Answer:``."""
+    turns = [f"Answer: {m['content']}" if m["role"] == "assistant" else m["content"] for m in messages]
+    return "\n\n".join([*turns, "Answer:"])
+
+
+def _written(tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -> str:
+    """A conversation in the chat template; a system turn the template refuses (Gemma 2) goes before the user's first."""
+    from jinja2 import TemplateError
+
+    template = tokenizer.chat_template
+    dated = isinstance(template, str) and "strftime_now" in template
+
+    def write(turns: list[Message]) -> str:
+        return tokenizer.apply_chat_template(
+            turns,
+            add_generation_prompt=True,
+            tokenize=False,
+            chat_template=TODAY + template if dated else None,
+            # answers of a few words, not thoughts cut off before them
+            enable_thinking=False,
+        )
+
+    try:
+        try:
+            return write(messages)
+        except TemplateError:
+            if messages[0]["role"] != "system" or len(messages) < 2:
+                raise
+            system, first, *rest = messages
+            return write([first | {"content": f"{system['content']}\n\n{first['content']}"}, *rest])
+    except TemplateError as error:
+        roles = ", ".join(message["role"] for message in messages)
+        raise InputError(f"the chat template of the tokenizer refuses a conversation of {roles}: {error}") from error
 
 
 @lru_cache(maxsize=4)
@@ -43,7 +103,7 @@ def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
     """The tokenizer that belongs to a weights source.
 
     Raises:
-        InputError: no tokenizer there, or one without a chat template.
+        InputError: no tokenizer there.
     """
     from transformers import AutoTokenizer
 
@@ -53,8 +113,6 @@ def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
             tokenizer = AutoTokenizer.from_pretrained(path)
     except (OSError, ValueError) as error:
         raise InputError(f"weights {model!r}: no tokenizer can be read in {path}: {_first_line(error)}") from error
-    if not tokenizer.chat_template:
-        raise InputError(f"weights {model!r}: the tokenizer in {path} has no chat template; use an instruction-tuned model")
     return tokenizer
 
 
@@ -68,22 +126,29 @@ def load_model(model: str, machine: Machine, adapter: Path | None = None, merge:
         InputError: the weights cannot be read, or the adapter belongs to another model.
     """
     import torch
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
     torch.set_num_threads(cpu_count())
+    if adapter:
+        _check_base(model, adapter)
     path = weights.folder(model)
     precision = getattr(torch, machine.precision)
     try:
         with quiet_transformers():
-            loaded = AutoModelForCausalLM.from_pretrained(
+            both = AutoConfig.from_pretrained(path).is_encoder_decoder
+            loaded = (AutoModelForSeq2SeqLM if both else AutoModelForCausalLM).from_pretrained(
                 path, dtype=torch.float32 if adapter else precision, attn_implementation="eager"
             )
     except Exception as error:  # safetensors, json, transformers each raise their own kinds for a damaged file
-        raise InputError(f"weights {model!r}: {path} cannot be read as a causal language model: {_first_line(error)}") from error
+        raise InputError(f"weights {model!r}: {path} cannot be read as a language model: {_first_line(error)}") from error
+    if loaded._is_stateful:
+        raise InputError(
+            f"weights {model!r}: {type(loaded).__name__} keeps a state instead of keys and values, which prompts padded into one "
+            f"batch would disturb; use a transformer, e.g. of the families Llama, Qwen, Gemma or T5"
+        )
     if adapter:
         from peft import PeftModel
 
-        _check_base(model, adapter)
         with quiet_transformers():
             adapted = PeftModel.from_pretrained(loaded, adapter)
             loaded = (adapted.merge_and_unload() if merge else adapted.get_base_model()).to(precision)
@@ -96,7 +161,10 @@ def base_name(model: str) -> str:
 
 
 def _check_base(model: str, adapter: Path) -> None:
-    belongs = json.loads((adapter / "adapter_config.json").read_text())["base_model_name_or_path"]
+    try:
+        belongs = json.loads((adapter / "adapter_config.json").read_text())["base_model_name_or_path"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"adapter {adapter}: its adapter_config.json names no base model; it is no adapter of ours") from error
     if belongs != base_name(model):
         raise InputError(
             f"adapter {adapter} was trained on {belongs}, not on {model} ({base_name(model)}); name its own base model"

@@ -1,10 +1,12 @@
 """A language model that answers prompts greedily, in batches, each answer depending on its prompt alone.
 
-How: a prompt is padded on the left to the next multiple of `BUCKET` of its *own* length and batched with prompts of
-the same bucket; a batch has never fewer than `MIN_ROWS` rows (copies fill it up); the one-token steps use eager or
-grouped attention (`models.attention`). Then every matrix product and every sum of a row has the same shape and order
-whatever else is in the batch, so answers are equal to the bit for any batch size. `BUCKET`, `MIN_ROWS` and these kinds
-of attention belong to `Generator.version`.
+How: a prompt is padded to the next multiple of `BUCKET` of its *own* length and batched with prompts of the same
+bucket; a batch has never fewer than `MIN_ROWS` rows (copies fill it up); the one-token steps use eager or grouped
+attention (`models.attention`). Then every matrix product and every sum of a row has the same shape and order whatever
+else is in the batch, so answers are equal to the bit for any batch size. `BUCKET`, `MIN_ROWS` and these kinds of
+attention belong to `Generator.version`.
+
+Greedy means the likeliest token and nothing else: penalties that a model's generation settings name are not applied.
 """
 
 from __future__ import annotations
@@ -13,19 +15,25 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field, model_validator
 
 from workbench import weights
 from workbench.component import Component
+from workbench.errors import InputError
 from workbench.machine import Machine
-from workbench.models import attention
+from workbench.models import attention, reading
 from workbench.models.chat import Message, encode_chat, left_padded, load_model, load_tokenizer
+from workbench.models.decoding import MIN_ROWS, greedy
 from workbench.models.lora import Lora
+from workbench.models.memory import Batches
+from workbench.models.reading import bucket
 
-BUCKET = 32
-MIN_ROWS = 4
+if TYPE_CHECKING:
+    import torch
+
+TOO_LONG, WRITING = "prompt too long", "writing"
 
 
 class Generator(Component):
@@ -61,6 +69,10 @@ class Generator(Component):
         """Adds the digest of the weights, which stands for their name and place."""
         return super().definition() | {"weights": weights.digest(self.model)}
 
+    def fits(self, messages: Sequence[Message]) -> bool:
+        """Whether a conversation and its answer fit into the model's context."""
+        return reading.fits(self.model, messages, self.max_new_tokens)
+
     def load(self, machine: Machine, adapter: Path | None = None) -> LoadedGenerator:
         """The model in memory, with its adapter (a folder written by `models.lora.train`)."""
         return LoadedGenerator(self, machine, adapter)
@@ -74,7 +86,7 @@ class Generation:
         text: the answer; empty when it failed.
         prompt_tokens: tokens of the prompt.
         new_tokens: tokens of the answer, its end included.
-        status: ``ok``, or why there is no answer.
+        status: ``ok``, or why there is no answer; ``writing`` where it is only its beginning.
     """
 
     text: str
@@ -84,18 +96,33 @@ class Generation:
 
 
 class LoadedGenerator:
-    """A generator in memory. Make it with `Generator.load`."""
+    """A generator in memory. Make it with `Generator.load`.
+
+    Attributes:
+        room: longest padded prompt, in tokens.
+        ends: tokens that end an answer.
+        batches: computes batches, and remembers how large memory lets them be.
+    """
 
     def __init__(self, settings: Generator, machine: Machine, adapter: Path | None) -> None:
         self.settings = settings
         self.machine = machine
         self.tokenizer = load_tokenizer(settings.model)
         self.model = load_model(settings.model, machine, adapter, settings.merge)
-        self.context = self.model.config.max_position_embeddings
-        self.stepwise = attention.stepwise(self.model.config)
+        self.room = reading.room(settings.model, settings.max_new_tokens)
+        self.ends = end_tokens(self.model, self.tokenizer)
+        self.batches = Batches()
+
+    @property
+    def notes(self) -> list[str]:
+        """What people should know of how answers were made, oldest first."""
+        if self.tokenizer.chat_template:
+            return self.batches.notes
+        told = f"weights {self.settings.model!r} have no chat template; prompts are plain text, turns with an empty line between"
+        return [told, *self.batches.notes]
 
     def encode(self, messages: Sequence[Message]) -> list[int]:
-        """Token ids of a conversation in the model's own chat template, ready for the answer."""
+        """Token ids of a conversation in the model's own chat template (else as plain text), ready for the answer."""
         return encode_chat(self.tokenizer, messages)
 
     def generate(
@@ -105,7 +132,7 @@ class LoadedGenerator:
 
         Args:
             prompts: conversations that end with the user's turn.
-            batch_size: rows per forward pass; default: the machine's.
+            batch_size: rows per forward pass; default: the machine's. Smaller batches where memory does not suffice.
 
         Yields:
             After each batch its (position in `prompts`, answer) pairs. A prompt that does not fit into the model's
@@ -114,11 +141,42 @@ class LoadedGenerator:
         encoded = [self.encode(prompt) for prompt in prompts]
         for batch in batches([len(ids) for ids in encoded], batch_size or self.machine.batch_size):
             width = bucket(len(encoded[batch[0]]))
-            if width + self.settings.max_new_tokens > self.context:
-                yield [(i, Generation("", len(encoded[i]), 0, "prompt too long")) for i in batch]
+            if width > self.room:
+                yield [(i, Generation("", len(encoded[i]), 0, TOO_LONG)) for i in batch]
                 continue
-            answers = self._generate_batch([encoded[i] for i in batch], width)
-            yield [(i, self._decode(len(encoded[i]), ids)) for i, ids in zip(batch, answers, strict=True)]
+            answers = self.batches.compute([encoded[i] for i in batch], width, self._answers)
+            yield [(i, self._generation(len(encoded[i]), ids)) for i, ids in zip(batch, answers, strict=True)]
+
+    def stream(self, messages: Sequence[Message]) -> Iterator[str]:
+        """The answer to one conversation while it is written, in pieces of whole words.
+
+        Yields:
+            Texts that together are the text `generate` gives.
+        """
+        shown = ""
+        for generation in self.written(messages):
+            if piece := generation.text[len(shown) :]:
+                yield piece
+            shown = generation.text
+
+    def written(self, messages: Sequence[Message]) -> Iterator[Generation]:
+        """Beginnings of the answer to one conversation, each longer by whole words, with the status ``writing``; then the answer.
+
+        The same steps as in `generate`, so the same answer.
+        """
+        ids = self.encode(messages)
+        if bucket(len(ids)) > self.room:
+            yield Generation("", len(ids), 0, TOO_LONG)
+            return
+        shown = ""
+        for (answer,) in self._steps([ids]):
+            text = self._text(answer)
+            # the last word may still grow, and the space before it may go if punctuation follows
+            whole = text[: max(text.rfind(" "), text.rfind("\n"), 0)].rstrip()
+            if len(whole) > len(shown) and whole.startswith(shown):
+                yield Generation(whole, len(ids), len(answer), WRITING)
+                shown = whole
+        yield self._generation(len(ids), answer)
 
     def log_likelihood(
         self, asked: Sequence[tuple[Sequence[Message], str]], batch_size: int | None = None
@@ -136,37 +194,33 @@ class LoadedGenerator:
             After each batch its (position in `asked`, value) pairs; 0 for a text without tokens, minus infinity for a pair
             that does not fit into the model's context.
         """
+        if self.model.config.is_encoder_decoder:
+            raise InputError(
+                f"weights {self.settings.model!r}: the likelihood of a text is read from a decoder alone, and this model has an "
+                f"encoder beside it; name a model of the families Llama, Qwen or Gemma"
+            )
         texts = self.tokenizer([text for _, text in asked], add_special_tokens=False)["input_ids"] if asked else []
         rows = [self.encode(messages) + text for (messages, _), text in zip(asked, texts, strict=True)]
         for batch in batches([len(ids) for ids in rows], batch_size or self.machine.batch_size):
             wide = bucket(len(rows[batch[0]]))
-            if wide > self.context:
+            if wide > reading.context(self.settings.model):
                 yield [(i, -math.inf) for i in batch]
             else:
-                yield list(
-                    zip(batch, self._log_likelihood([rows[i] for i in batch], [texts[i] for i in batch], wide), strict=True)
-                )
+                values = self.batches.compute([(rows[i], texts[i]) for i in batch], wide, self._log_likelihood)
+                yield list(zip(batch, values, strict=True))
 
-    def _log_likelihood(self, rows: list[list[int]], texts: list[list[int]], wide: int) -> list[float]:
+    def _log_likelihood(self, rows: Sequence[tuple[list[int], list[int]]]) -> list[float]:
+        """Mean log-probabilities of the texts that end rows of one bucket; a row is its tokens and those of its text."""
         import torch
 
-        filled = rows + [rows[0]] * (MIN_ROWS - len(rows))
-        ids, mask = left_padded(filled, wide, self.machine.device)
+        filled = [tokens for tokens, _ in rows] + [rows[0][0]] * (MIN_ROWS - len(rows))
+        ids, mask = left_padded(filled, bucket(len(filled[0])), self.machine.device)
         positions = (mask.cumsum(1) - 1).clamp(min=0)
-        found = []
-        with torch.inference_mode():
-            self.model.set_attn_implementation("sdpa")
+        with torch.inference_mode(), attention.reading(self.model):
             hidden = self.model.base_model(
                 input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False
             ).last_hidden_state
-            for row, text in enumerate(texts):
-                if not text:
-                    found.append(0.0)
-                    continue
-                logits = self.model.get_output_embeddings()(hidden[row, -len(text) - 1 : -1]).double()
-                chosen = logits.gather(1, torch.tensor(text, device=logits.device)[:, None])[:, 0]
-                found.append(float((chosen - logits.logsumexp(1)).mean()))
-        return found
+            return [self._mean_log_probability(states, text) for states, (_, text) in zip(hidden, rows, strict=False)]
 
     def first_logits(self, messages: Sequence[Message]) -> list[float]:
         """Logits of every word as the first token of the answer to a conversation."""
@@ -177,66 +231,41 @@ class LoadedGenerator:
             self.model.set_attn_implementation("sdpa")
             return self.model(input_ids=ids, attention_mask=mask, logits_to_keep=1).logits[0, -1].float().tolist()
 
-    def _decode(self, prompt_tokens: int, ids: list[int]) -> Generation:
-        finished = bool(ids) and ids[-1] == self.tokenizer.eos_token_id
-        text = self.tokenizer.decode(ids[:-1] if finished else ids, skip_special_tokens=True)
-        return Generation(text.strip(), prompt_tokens, len(ids))
-
-    def _generate_batch(self, prompts: list[list[int]], width: int) -> list[list[int]]:
-        """Greedy continuation of prompts of one bucket; each ends with the end token or at `max_new_tokens`."""
+    def _mean_log_probability(self, states: torch.Tensor, text: list[int]) -> float:
+        """Of a text, from the states (tokens, size) of a row that it ends."""
         import torch
-        from transformers import DynamicCache
 
-        answers: list[list[int]] = [[] for _ in prompts]
-        rows = [*range(len(prompts)), *[0] * (MIN_ROWS - len(prompts))]  # which prompt each row belongs to
-        ids, mask = left_padded([prompts[i] for i in rows], width, self.machine.device)
-        cache = DynamicCache(config=self.model.config)
-        with torch.inference_mode():
-            self.model.set_attn_implementation("sdpa")
-            positions = (mask.cumsum(1) - 1).clamp(min=0)
-            logits = self.model(
-                input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, logits_to_keep=1
-            ).logits
-            self.model.set_attn_implementation(self.stepwise)
-            lengths = positions[:, -1:] + 1
-            live = set(range(len(prompts)))
-            for step in range(self.settings.max_new_tokens):
-                tokens = logits[:, -1].argmax(-1)
-                for row, token in zip(rows, tokens.tolist(), strict=True):
-                    if row in live and len(answers[row]) == step:
-                        answers[row].append(token)
-                live = {row for row in live if answers[row][-1] != self.tokenizer.eos_token_id}
-                if not live or step + 1 == self.settings.max_new_tokens:
-                    break
-                rows, keep = _compact(rows, live)
-                if keep is not None:
-                    index = torch.tensor(keep, device=ids.device)
-                    cache.batch_select_indices(index)
-                    tokens, mask, lengths = tokens[index], mask[index], lengths[index]
-                mask = torch.cat([mask, mask.new_ones(len(rows), 1)], 1)
-                logits = self.model(
-                    input_ids=tokens[:, None], attention_mask=mask, position_ids=lengths, past_key_values=cache
-                ).logits
-                lengths = lengths + 1
+        if not text:
+            return 0.0
+        logits = self.model.get_output_embeddings()(states[-len(text) - 1 : -1]).double()
+        cap = getattr(self.model.config.get_text_config(), "final_logit_softcapping", None)
+        if cap is not None:  # Gemma 2 does this behind its head
+            logits = cap * torch.tanh(logits / cap)
+        chosen = logits.gather(1, torch.tensor(text, device=logits.device)[:, None])[:, 0]
+        return float((chosen - logits.logsumexp(1)).mean())
+
+    def _generation(self, prompt_tokens: int, ids: list[int]) -> Generation:
+        return Generation(self._text(ids), prompt_tokens, len(ids))
+
+    def _text(self, ids: list[int]) -> str:
+        finished = bool(ids) and ids[-1] in self.ends
+        return self.tokenizer.decode(ids[:-1] if finished else ids, skip_special_tokens=True).strip()
+
+    def _answers(self, prompts: Sequence[list[int]]) -> list[list[int]]:
+        """Tokens of the answers to prompts of one bucket."""
+        *_, answers = self._steps(prompts)
         return answers
 
-
-def _compact(rows: list[int], live: set[int]) -> tuple[list[int], list[int] | None]:
-    """Rows without the finished ones, once these are at least half: the rest is then read for nothing.
-
-    Returns the rows kept and their positions (None: keep all). Never fewer than `MIN_ROWS`.
-    """
-    alive = [i for i, row in enumerate(rows) if row in live]
-    alive = sorted({rows[i]: i for i in reversed(alive)}.values())  # one row for each prompt
-    if max(2 * len(alive), MIN_ROWS) > len(rows) or len(rows) == MIN_ROWS:
-        return rows, None
-    keep = alive + [alive[0]] * (MIN_ROWS - len(alive))
-    return [rows[i] for i in keep], keep
+    def _steps(self, prompts: Sequence[list[int]]) -> Iterator[list[list[int]]]:
+        width = bucket(len(prompts[0]))
+        return greedy(self.model, prompts, width, self.machine.device, self.ends, self.settings.max_new_tokens)
 
 
-def bucket(length: int) -> int:
-    """The padded length of a prompt: the next multiple of `BUCKET`."""
-    return -(-length // BUCKET) * BUCKET
+def end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
+    """Tokens that end an answer: the tokenizer's, and those of the model's generation settings (``<end_of_turn>``)."""
+    named = model.generation_config.eos_token_id
+    several = named if isinstance(named, list) else [named]
+    return frozenset(token for token in (*several, tokenizer.eos_token_id) if token is not None)
 
 
 def batches(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:

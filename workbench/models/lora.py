@@ -167,6 +167,11 @@ class _LoraTraining(Training):
         self.held_rows = [row for i, row in enumerate(rows) if i in apart]
         torch.manual_seed(seed)
         base = load_model(model, machine)
+        if base.config.is_encoder_decoder:
+            raise InputError(
+                f"weights {model!r}: LoRA trains decoders here, and this model has an encoder beside it; "
+                f"name a model of the families Llama, Qwen or Gemma, or leave lora out"
+            )
         config = LoraConfig(
             r=settings.rank,
             lora_alpha=settings.alpha or 2 * settings.rank,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from string import Formatter
 from typing import Any, ClassVar, Literal, NamedTuple
@@ -154,6 +154,24 @@ class Template(Component):
     def fill_closed(self, question: str) -> list[Message]:
         """The conversation that asks `question` without passages."""
         return _turns(self.closed.system, self.closed.user.format(question=question))
+
+    def fill_within(
+        self,
+        question: str,
+        passages: Sequence[Shown],
+        fits: Callable[[Sequence[Message]], bool],
+        shots: Sequence[Shot] = (),
+    ) -> tuple[list[Message], int]:
+        """`fill` with as many passages, from the first on, as `fits` lets through; question, instruction and shots stay.
+
+        Returns:
+            The conversation and the number of its passages: 0 also where the question alone does not fit.
+        """
+        for n in range(len(passages), 0, -1):
+            messages = self.fill(question, passages[:n], shots)
+            if fits(messages):
+                return messages, n
+        return self.fill(question, [], shots), 0
 
     def _shown(self, text: str) -> str:
         return " ".join(text.split()) if self.fold else text

@@ -1,0 +1,159 @@
+"""Greedy continuation of one batch of prompts, by a decoder or by an encoder with a decoder.
+
+Both kinds show the same three verbs: `first` reads the prompts, `next` reads one more token of every row, `keep` drops
+rows. `greedy` drives either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from workbench.models import attention
+from workbench.models.chat import left_padded, right_padded
+
+if TYPE_CHECKING:
+    import torch
+
+MIN_ROWS = 4  # of a batch: fewer change the order of sums
+
+
+class Rows(Protocol):
+    """A batch of prompts of one width that is being answered. Logits are (rows, vocabulary)."""
+
+    def first(self) -> torch.Tensor:
+        """Logits of the first token of each answer."""
+
+    def next(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Logits of the tokens that follow `tokens`, int64 (rows,)."""
+
+    def keep(self, index: torch.Tensor) -> None:
+        """Goes on with the rows at `index` alone."""
+
+
+class Decoder:
+    """Prompts padded on the left; they and their answers pass through one stack."""
+
+    def __init__(self, model: Any, prompts: Sequence[Sequence[int]], width: int, device: str) -> None:
+        from transformers import DynamicCache
+
+        self.model = model
+        self.ids, self.mask = left_padded(prompts, width, device)
+        self.cache = DynamicCache(config=model.config)
+
+    def first(self) -> torch.Tensor:
+        positions = (self.mask.cumsum(1) - 1).clamp(min=0)
+        self.lengths = positions[:, -1:] + 1
+        with attention.reading(self.model):
+            return self.model(
+                input_ids=self.ids,
+                attention_mask=self.mask,
+                position_ids=positions,
+                past_key_values=self.cache,
+                logits_to_keep=1,
+            ).logits[:, -1]
+
+    def next(self, tokens: torch.Tensor) -> torch.Tensor:
+        import torch
+
+        self.mask = torch.cat([self.mask, self.mask.new_ones(len(tokens), 1)], 1)
+        logits = self.model(
+            input_ids=tokens[:, None], attention_mask=self.mask, position_ids=self.lengths, past_key_values=self.cache
+        ).logits[:, -1]
+        self.lengths = self.lengths + 1
+        return logits
+
+    def keep(self, index: torch.Tensor) -> None:
+        self.cache.batch_select_indices(index)
+        self.mask, self.lengths = self.mask[index], self.lengths[index]
+
+
+class EncoderDecoder:
+    """Prompts padded on the right and encoded once; answers pass through the decoder, which looks at them."""
+
+    def __init__(self, model: Any, prompts: Sequence[Sequence[int]], width: int, device: str) -> None:
+        from transformers import DynamicCache, EncoderDecoderCache
+
+        self.model = model
+        self.ids, self.mask = right_padded(prompts, width, device)
+        self.cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
+
+    def first(self) -> torch.Tensor:
+        with attention.reading(self.model):
+            self.encoded = self.model.get_encoder()(input_ids=self.ids, attention_mask=self.mask)
+        return self.next(self.ids.new_full((len(self.ids),), start_token(self.model)))
+
+    def next(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.model(
+            encoder_outputs=self.encoded,
+            attention_mask=self.mask,
+            decoder_input_ids=tokens[:, None],
+            past_key_values=self.cache,
+            use_cache=True,
+        ).logits[:, -1]
+
+    def keep(self, index: torch.Tensor) -> None:
+        self.cache.batch_select_indices(index)
+        self.mask = self.mask[index]
+        self.encoded.last_hidden_state = self.encoded.last_hidden_state[index]
+
+
+def start_token(model: Any) -> int:
+    """What a decoder beside an encoder reads first."""
+    for settings in (model.generation_config, model.config):
+        for name in ("decoder_start_token_id", "bos_token_id"):
+            if getattr(settings, name, None) is not None:
+                return getattr(settings, name)
+    return 0
+
+
+def rows_of(model: Any, prompts: Sequence[Sequence[int]], width: int, device: str) -> Rows:
+    """A batch of prompts for a model of either kind."""
+    return (EncoderDecoder if model.config.is_encoder_decoder else Decoder)(model, prompts, width, device)
+
+
+def greedy(
+    model: Any, prompts: Sequence[Sequence[int]], width: int, device: str, ends: Collection[int], max_new_tokens: int
+) -> Iterator[list[list[int]]]:
+    """Answers prompts of one bucket, each up to an end token or to `max_new_tokens`.
+
+    Yields:
+        After each step the tokens of all answers so far; the lists grow, and the last yield holds them whole.
+    """
+    import torch
+
+    answers: list[list[int]] = [[] for _ in prompts]
+    owners = [*range(len(prompts)), *[0] * (MIN_ROWS - len(prompts))]  # which prompt each row belongs to
+    live = set(range(len(prompts)))
+    # not one block around everything: the caller would go on in inference mode between two steps
+    with torch.inference_mode():
+        rows = rows_of(model, [prompts[i] for i in owners], width, device)
+        tokens = rows.first().argmax(-1)
+    for step in range(max_new_tokens):
+        for owner, token in zip(owners, tokens.tolist(), strict=True):
+            if owner in live and len(answers[owner]) == step:
+                answers[owner].append(token)
+        yield answers
+        live = {owner for owner in live if answers[owner][-1] not in ends}
+        if not live or step + 1 == max_new_tokens:
+            return
+        owners, keep = compact(owners, live)
+        with torch.inference_mode():
+            if keep is not None:
+                index = torch.tensor(keep, device=tokens.device)
+                rows.keep(index)
+                tokens = tokens[index]
+            tokens = rows.next(tokens).argmax(-1)
+
+
+def compact(owners: list[int], live: set[int]) -> tuple[list[int], list[int] | None]:
+    """Rows without the finished ones, once these are at least half: the rest is then read for nothing.
+
+    Returns the rows kept and their positions (None: keep all). Never fewer than `MIN_ROWS`.
+    """
+    alive = [i for i, owner in enumerate(owners) if owner in live]
+    alive = sorted({owners[i]: i for i in reversed(alive)}.values())  # one row for each prompt
+    if max(2 * len(alive), MIN_ROWS) > len(owners) or len(owners) == MIN_ROWS:
+        return owners, None
+    keep = alive + [alive[0]] * (MIN_ROWS - len(alive))
+    return [owners[i] for i in keep], keep
