@@ -30,6 +30,7 @@ def conversations(n: int) -> list[list[dict[str, str]]]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bfloat16", "float32"])
 def test_answers_depend_on_the_prompt_alone(precision: str) -> None:
     generator = Generator(model=MODEL, max_new_tokens=8).load(resolve(device="cpu", precision=precision))

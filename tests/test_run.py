@@ -194,6 +194,7 @@ def test_greedy_measures_only_what_its_path_leads_past(run: Run, smoke_runs: Pat
     assert any(line.startswith(f"greedy: {len(looked_at)} of 16 configurations") for line in conclusions(found))
 
 
+@pytest.mark.slow
 def test_several_seeds_are_averaged_and_widen_the_intervals(run: Run, smoke_runs: Path) -> None:
     overrides = ["seeds=3", "report.of=all", "axes.retriever=[bm25]", "axes.reranker=[none]", "axes.prompt=[terse]"]
     found = Experiment.load(ROOT / "configs" / "smoke.yaml", smoke_runs, overrides, Progress()).compare()
@@ -260,6 +261,7 @@ def test_answers_show_where_their_passages_stand(run: Run) -> None:
     assert all(p["doc_id"] and p["start"] < p["end"] for row in rows for p in row["passages"])
 
 
+@pytest.mark.slow
 def test_notebooks_alone_do_the_whole_job_with_the_same_bytes(smoke_run: Path, tmp_path: Path) -> None:
     values = {"config": str(ROOT / "configs" / "smoke.yaml"), "runs": str(tmp_path / "runs")}
     for name in NAMES:
