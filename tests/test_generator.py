@@ -25,7 +25,7 @@ from workbench.experiment.progress import Progress
 from workbench.experiment.session import Session
 from workbench.experiment.store import Store
 from workbench.machine import resolve
-from workbench.models import lora, prompts
+from workbench.models import decoding, lora, prompts
 from workbench.models.chat import DATE, encode_chat, load_tokenizer, plain
 from workbench.models.generator import MIN_ROWS, Generation, Generator, LoadedGenerator, bucket
 from workbench.models.prompts import Shown
@@ -176,6 +176,25 @@ def test_greedy_answers_are_those_of_transformers(saved: Callable, kind: str) ->
         new = out[1:] if generator.model.config.is_encoder_decoder else out[ids.shape[1] :]
         assert answer.text == generator.tokenizer.decode(new, skip_special_tokens=True).strip()
         assert (answer.prompt_tokens, answer.new_tokens) == (ids.shape[1], len(new))
+
+
+@pytest.mark.parametrize("kind", ["Llama", "Qwen2", "Qwen3"])
+def test_a_cache_that_never_moves_gives_the_same_answers(saved: Callable, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What GPUs do, here without recording the steps; padding and room for the answer are not looked at."""
+    generator, asked = loaded(saved(kind)), conversations(24)
+    reference = answered(generator, asked, 16)
+
+    def static(model: Any, ids: Any, width: int, device: str, new_tokens: int) -> decoding.Rows:
+        assert decoding.StaticDecoder.suits(model)
+        return decoding.StaticDecoder(model, ids, width, device, new_tokens)
+
+    monkeypatch.setattr(decoding, "rows_of", static)
+    assert answered(generator, asked, 16) == reference
+    assert [answered(generator, [prompt])[0] for prompt in asked[:6]] == reference[:6]
+
+
+def test_models_whose_layers_look_back_a_part_of_the_way_are_not_recorded(saved: Callable) -> None:
+    assert not decoding.StaticDecoder.suits(loaded(saved("Gemma2")).model)
 
 
 @pytest.mark.slow
