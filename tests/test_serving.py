@@ -105,6 +105,10 @@ def as_measured(reply):
     return said | {"passages": passages, "prompt": reply["provenance"]["prompt"]}
 
 
+async def everything(stream):
+    return [item async for item in stream]
+
+
 def test_a_served_answer_equals_the_measured_one(url, recorded):
     for row in (recorded[1], recorded[-1]):
         assert as_measured(ask(url, row["question"])) == measured(row)
@@ -141,9 +145,9 @@ def test_questions_are_answered_one_at_a_time_while_health_still_answers(url, pi
         most.append(len(under_way))
         assert release.wait(60)
         under_way.remove(question)
-        return reply_with(question=question)
+        yield reply_with(question=question)
 
-    monkeypatch.setattr(pipeline, "ask", slow)
+    monkeypatch.setattr(pipeline, "stream", slow)
     questions = [f"question {n}" for n in range(50)]  # more than the 40 threads that the server has for blocking work
     with ThreadPoolExecutor(len(questions)) as pool:
         waiting = [pool.submit(ask, url, question) for question in questions]
@@ -191,11 +195,11 @@ def test_an_unexpected_error_is_logged_and_not_shown(url, pipeline, monkeypatch,
     def fail(question):
         raise RuntimeError("secret detail")
 
-    monkeypatch.setattr(pipeline, "ask", fail)
+    monkeypatch.setattr(pipeline, "stream", fail)
     status, received = fetch(f"{url}/api/ask", b'{"question": "What is a list?"}')
     assert (status, received) == (500, {"error": app.UNEXPECTED})
     assert "secret detail" in caplog.text
-    shown, _ = asyncio.run(app._shown(app.Answering(pipeline), "What is a list?"))
+    ((shown, _),) = asyncio.run(everything(app._shown(app.Answering(pipeline), "What is a list?")))
     assert "error in the server" in shown
     assert "secret" not in shown
 
@@ -233,7 +237,7 @@ def page(browser, url):
 
 def answered(page):
     """The text told once the question is answered."""
-    told = page.locator("#reply .told:not(.waiting)")
+    told = page.locator("#reply .told:not(.waiting, .growing)")
     told.wait_for(timeout=60_000)
     return told.inner_text()
 
@@ -265,7 +269,7 @@ def test_the_page_answers_a_question_as_measured_with_its_passage_and_asks_nobod
 
 def test_the_button_cannot_be_pressed_while_a_question_is_answered(page, pipeline, monkeypatch):
     release = threading.Event()
-    monkeypatch.setattr(pipeline, "ask", lambda question: release.wait(60) and reply_with(answer="done"))
+    monkeypatch.setattr(pipeline, "stream", lambda question: release.wait(60) and iter([reply_with(answer="done")]))
     try:
         page.get_by_label("Question").fill("What is a list?")
         page.get_by_role("button", name="Ask", exact=True).click()
@@ -276,9 +280,31 @@ def test_the_button_cannot_be_pressed_while_a_question_is_answered(page, pipelin
     page.get_by_role("button", name="Ask", exact=True, disabled=False).wait_for()
 
 
+def test_an_answer_is_shown_while_it_is_written(page, pipeline, monkeypatch):
+    release = threading.Event()
+
+    def stream(question):
+        yield reply_with(answer="a list", status="writing")
+        assert release.wait(60)
+        yield reply_with(answer="a list of names")
+
+    monkeypatch.setattr(pipeline, "stream", stream)
+    try:
+        page.get_by_label("Question").fill("What is a list?")
+        page.get_by_role("button", name="Ask", exact=True).click()
+        growing = page.locator("#reply .told.growing")
+        growing.wait_for()
+        assert growing.inner_text() == "a list"
+        assert page.locator(".source .text").inner_text() == SOURCE.text
+        page.get_by_role("button", name="Answering …", disabled=True).wait_for()
+    finally:
+        release.set()
+    assert answered(page) == "a list of names"
+
+
 def test_texts_of_others_are_shown_and_never_run(page, pipeline, monkeypatch):
     hostile = "<img src=x onerror=alert(1)> ${1 + 1} {{value}}"
-    monkeypatch.setattr(pipeline, "ask", lambda question: reply_with(answer=hostile))
+    monkeypatch.setattr(pipeline, "stream", lambda question: iter([reply_with(answer=hostile)]))
     page.get_by_label("Question").fill("What is a list?")
     page.get_by_role("button", name="Ask", exact=True).click()
     assert answered(page) == hostile
@@ -318,6 +344,7 @@ def test_passages_are_escaped_and_named_by_rank_title_place_and_score():
         ({"answer": "", "status": "prompt too long"}, "No answer: prompt too long."),
         ({"answer": None}, "only ranks passages"),
         ({"answer": "<b>"}, "&lt;b&gt;"),
+        ({"answer": "", "status": "writing"}, "Writing"),
     ],
 )
 def test_what_a_reply_lacks_is_said_plainly(changes, said):

@@ -127,6 +127,10 @@ def reply_html(reply: Reply) -> str:
 
 def answer_html(reply: Reply) -> str:
     """The answer; an abstention, a failure and an experiment without a generator are said plainly."""
+    from workbench.models.generator import WRITING
+
+    if reply.status == WRITING:  # nothing is no abstention yet
+        return _told("answer growing", reply.answer) if reply.answer else _told("waiting", "Writing …")
     if reply.answer:
         return _told("answer", reply.answer)
     if reply.answer is None:
@@ -231,7 +235,22 @@ class Answering:
 
     async def ask(self, question: str) -> Reply:
         """The pipeline's reply."""
-        return await asyncio.get_running_loop().run_in_executor(self._worker, self.pipeline.ask, question)
+        return [reply async for reply in self.stream(question)][-1]
+
+    async def stream(self, question: str) -> AsyncIterator[Reply]:
+        """The pipeline's replies while the answer is written; the last one is whole."""
+        loop = asyncio.get_running_loop()
+        ready: asyncio.Queue[Reply | None] = asyncio.Queue()
+
+        def work() -> None:
+            for reply in self.pipeline.stream(question):
+                loop.call_soon_threadsafe(ready.put_nowait, reply)
+
+        worked = loop.run_in_executor(self._worker, work)
+        worked.add_done_callback(lambda _: ready.put_nowait(None))
+        while reply := await ready.get():
+            yield reply
+        await worked  # raises what went wrong
 
 
 # The connections
@@ -324,7 +343,10 @@ def _page(answering: Answering) -> gradio.Blocks:
 
     async def on_ask(question: str) -> AsyncIterator[tuple[Any, ...]]:
         yield gradio.Button("Answering …", interactive=False), _told("waiting", "Reading the passages …"), gradio.skip()
-        yield gradio.Button("Ask", interactive=True), *await _shown(answering, question)
+        said: tuple[Any, Any] = (gradio.skip(), gradio.skip())
+        async for said in _shown(answering, question):
+            yield gradio.skip(), *said
+        yield gradio.Button("Ask", interactive=True), *said
 
     with gradio.Blocks(title=f"{facts['experiment']}: ask", analytics_enabled=False) as page:
         gradio.HTML(heading_html(facts))
@@ -366,18 +388,18 @@ def _examples(questions: Sequence[str], box: gradio.Textbox) -> None:
                 button.click(lambda text: text, button, box, api_visibility="private", show_progress="hidden", queue=False)
 
 
-async def _shown(answering: Answering, question: str) -> tuple[Any, Any]:
-    """HTML of reply and details; whatever goes wrong is said where the answer would be."""
+async def _shown(answering: Answering, question: str) -> AsyncIterator[tuple[Any, Any]]:
+    """HTML of reply and details as the answer grows; whatever goes wrong is said where the answer would be."""
     import gradio
 
     try:
-        reply = await answering.ask(checked(question))
+        async for reply in answering.stream(checked(question)):
+            yield reply_html(reply), details_html(reply.provenance, reply.seconds, reply.tokens)
     except InputError as error:
-        return _told("error", _sentence(str(error))), gradio.skip()
+        yield _told("error", _sentence(str(error))), gradio.skip()
     except Exception:
         log.exception("no reply to %r", question)
-        return _told("error", _sentence(UNEXPECTED)), gradio.skip()
-    return reply_html(reply), details_html(reply.provenance, reply.seconds, reply.tokens)
+        yield _told("error", _sentence(UNEXPECTED)), gradio.skip()
 
 
 def _sentence(text: str) -> str:
@@ -414,6 +436,7 @@ header strong { color: var(--body-text-color); }
         background: var(--background-fill-secondary); border-radius: 4px; white-space: pre-wrap; overflow-wrap: anywhere; }
 .told.answer { border-left-color: var(--color-accent); font-weight: 550; }
 .told.error { border-left-color: #dc2626; font-size: 1rem; }
+.told.growing::after { content: " …"; color: var(--quiet); }
 .told.waiting, .told.none { color: var(--quiet); }
 .sources-title { color: var(--quiet); font-size: .875rem; margin: 1.25rem 0 .5rem; }
 .source { border: 1px solid var(--border-color-primary); border-radius: 6px; padding: .8rem 1rem; margin-bottom: .75rem; }
