@@ -124,11 +124,11 @@ def test_hundreds_of_equal_passages_come_in_the_order_of_their_numbers(tmp_path:
 def test_auto_says_what_it_picked_and_why(tmp_path: Path, vectors: np.ndarray) -> None:
     assert AutoIndex().build(vectors, tmp_path) == {"chosen": "flat", "reason": "10,500 vectors are few enough to compare all"}
     chosen, reason = AutoIndex().choice(100_000, 384)
-    assert chosen == FastScanIndex(nprobe=106, refine=2, parts=96)
-    assert reason.startswith("100,000 vectors are too many to compare all, and take 0.15 GB: 96 4-bit codes each, 106 of ")
+    assert chosen == FastScanIndex(nlist=633, nprobe=64, refine=2, parts=128)
+    assert reason.startswith("100,000 vectors are too many to compare all, and take 0.15 GB: 128 4-bit codes each, 64 of 633 ")
     wide, reason = AutoIndex(memory_gb=0.01).choice(10_000, 384)
-    assert wide.parts == 96 and reason.startswith("10,000 vectors take 0.015 GB: ")
-    assert AutoIndex(memory_gb=0.001).choice(100_000, 384)[0].parts == 12  # 0.6 MB of codes
+    assert wide.parts == 128 and reason.startswith("10,000 vectors take 0.015 GB: ")
+    assert AutoIndex(memory_gb=0.001).choice(100_000, 384)[0].parts == 16  # 0.8 MB of codes
 
 
 def test_a_kind_stands_for_its_defaults_and_an_unknown_one_is_refused() -> None:
@@ -147,6 +147,22 @@ def test_exact_search_finds_the_highest_products(n: int, k: int) -> None:
     wanted = np.sort(np.argsort(-(queries @ vectors.T), axis=1)[:, :k], axis=1)
     for asked in (slice(0, 1), slice(0, 2), slice(None)):
         assert np.array_equal(np.sort(exact.nearest(vectors, queries[asked], k), axis=1), wanted[asked])
+
+
+@pytest.mark.parametrize("lie", ["anyhow", "best last"])
+@pytest.mark.parametrize(("n", "k"), [(100, 3), (257, 100), (1000, 20)])
+def test_exact_search_in_blocks_finds_the_same(n: int, k: int, lie: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks of a few vectors, with the best of one query in the first ones or in the last."""
+    monkeypatch.setattr(exact, "SCORES", 256)
+    monkeypatch.setattr(exact, "BLOCK", 2)
+    monkeypatch.setattr(exact, "TOGETHER", 5)
+    rng = np.random.default_rng(0)
+    vectors, queries = (rng.normal(size=(rows, 8)).astype(np.float32) for rows in (n, 7))
+    if lie == "best last":
+        vectors = vectors[np.argsort(vectors @ queries[0])]
+    wanted = np.sort(np.argsort(queries @ vectors.T, axis=1)[:, n - k :], axis=1)
+    for asked in (queries, queries[:1]):
+        assert np.array_equal(np.sort(exact.nearest(vectors, asked, k), axis=1), wanted[: len(asked)])
 
 
 MEMORY = """

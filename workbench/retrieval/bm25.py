@@ -64,8 +64,12 @@ class BM25(TextRetriever):
         """The index that `build` wrote, memory-mapped."""
         import bm25s
 
-        whole = (folder / "params.index.json").is_file()
-        return OpenBM25(self.analyzer, bm25s.BM25.load(folder, mmap=True, show_progress=False) if whole else None)
+        if not (folder / "params.index.json").is_file():
+            return OpenBM25(self.analyzer, None)
+        index = bm25s.BM25.load(folder, mmap=True, show_progress=False)
+        # mapped as before, but as plain arrays: NumPy's class for mapped files takes its time for each slice
+        index.scores |= {name: np.asarray(index.scores[name]) for name in ("data", "indices", "indptr")}
+        return OpenBM25(self.analyzer, index)
 
 
 class OpenBM25(OpenIndex):

@@ -12,7 +12,7 @@ from workbench.retrieval.ranking import Ranked
 from workbench.retrieval.retriever import Retriever
 from workbench.retrieval.stores.base import OpenStore
 
-OVERFETCH = 32  # candidates beyond the depth, so that rounding in the index cannot lose one of the best
+OVERFETCH = 4  # candidates beyond the depth, so that rounding in the index cannot lose one of the best
 ROUNDING = 1e-6  # of a float32 product of unit vectors
 TOGETHER = 16  # queries scored again at once: few enough that their candidates stay in the processor's cache
 
