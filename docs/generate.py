@@ -11,6 +11,8 @@ import shutil
 import sys
 from pathlib import Path
 
+import yaml
+
 from workbench import Run
 from workbench.experiment.conclusions import conclusions, difference
 
@@ -82,13 +84,34 @@ def compact(run: Run) -> str:
     return f"{chosen(run)}\n\n" + "\n".join(lines)
 
 
+def steps(run: Run) -> str:
+    """Each configuration on the report split against the last before it that differs in one axis alone."""
+    _, metric = run.select
+    measured = {r["configuration"] for r in run.leaderboard if r["split"] == run.report_split}
+    axes = yaml.safe_load((run.folder / "config.yaml").read_text())["axes"]
+    named = {axis: [str(value) for value in values] for axis, values in axes.items()}
+    rows = [row for row in run.configurations if row["configuration"] in measured]
+    rows.sort(key=lambda row: [values.index(str(row[axis])) for axis, values in named.items() if str(row[axis]) in values])
+    lines = [f"| step, on {run.report_split} | {metric} | 95 % interval | Holm p |", "| --- | ---: | ---: | ---: |"]
+    for i, row in enumerate(rows):
+        for before in reversed(rows[:i]):
+            changed = [axis for axis in run.axes if row[axis] != before[axis]]
+            if len(changed) == 1:
+                found = run.comparison(row["configuration"], before["configuration"], run.report_split, metric)
+                label = f"{changed[0]}: {before[changed[0]]} → {row[changed[0]]}, in {run.labels[before['configuration']]}"
+                interval = f"{found['ci_low']:+.3f} to {found['ci_high']:+.3f}"
+                lines.append(f"| {label} | {found['difference']:+.3f} | {interval} | {found['p_holm']:.3g} |")
+                break
+    return "\n".join(lines)
+
+
 def chosen(run: Run) -> str:
     """The configuration chosen on the selection split against the baseline and against plain dense retrieval."""
     select, metric = run.select
     against = []
     for label in (run.labels[run.manifest["baseline"]], "dense/none"):
-        other = next(c for c, name in run.labels.items() if name == label)
-        if row := run.comparison(run.best, other, run.report_split, metric):
+        other = next((c for c, name in run.labels.items() if name == label), None)
+        if other and (row := run.comparison(run.best, other, run.report_split, metric)):
             against.append(f"{label} {difference(row, metric)}")
     return f"Chosen on {select}: **{run.labels[run.best]}**. On {run.report_split} against {'; against '.join(against)}."
 
@@ -110,6 +133,8 @@ def main(folder: str) -> None:
     first, tail = rest.split("-->\n", 1)
     tail = tail[tail.index(f"<!-- end: {name} ") :]
     block = f"{facts(run)}\n\n{sentences if first_seen else compact(run)}\n"
+    if run.search and "generator" in run.axes:  # axis by axis: what each brought
+        block += f"\n{steps(run)}\n"
     readme.write_text(f"{head}<!-- begin: {name} {first}-->\n{block}{tail}")
 
 
