@@ -71,7 +71,7 @@ def batched_generation(words: int, bound: float, precision: str = "float32") -> 
         return sum(x == y for x, y in zip(*first, strict=True)) >= 0.75 * len(prompts)
 
     name = f"answers one by one / in batches of 16 ({tokens} -> 48 tokens, {precision})"
-    return measure(name, Goal(">=", bound), one_by_one, batch, alike)
+    return measure(name, Goal(">=", bound), one_by_one, batch, alike, rounds=7 if words < 100 else 3)
 
 
 def likelihood(goal: Goal, cost: Callable[[Callable[[], Any]], float] = seconds) -> Measurement:

@@ -100,6 +100,7 @@ def auto_search() -> Measurement:
         lambda: ranker.rank(exact, vectors, queries, DEPTH),
         lambda: ranker.rank(auto, vectors, queries, DEPTH),
         found_again,
+        rounds=15,
     )
 
 
@@ -314,7 +315,7 @@ def _cross_config(folder: Path) -> Path:
                 "dense": {"kind": "dense", "embedder": "minilm"},
                 "hybrid": {"kind": "fusion", "of": ["bm25", "dense"]},
             },
-            "rerankers": {"cross": {"kind": "cross_encoder", "model": str(folder / "cross"), "top": 30}},
+            "rerankers": {"cross": {"kind": "cross_encoder", "model": str(folder / "cross"), "top": 10}},
         },
         "axes": {"retriever": ["bm25", "dense", "hybrid"], "reranker": ["cross"]},
         "machine": {"device": "cpu"},

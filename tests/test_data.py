@@ -9,11 +9,12 @@ from collections import defaultdict
 from itertools import pairwise
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
-from workbench.data import sources
+from workbench.data import sources, tables
 from workbench.data.chunking import Chunking, full_text
-from workbench.data.dataset import Dataset
+from workbench.data.dataset import DOCUMENTS, Dataset
 from workbench.data.evidence import paragraph, places, read_questions
 from workbench.errors import InputError
 from workbench.evaluation.answers import normalize
@@ -137,6 +138,19 @@ def test_passages_cover_every_word_and_overlap_as_told(words: int, overlap: int)
 def test_an_empty_document_gives_no_passage_and_a_whole_one_is_kept() -> None:
     assert list(Chunking(words=5, overlap=0).windows(" \n")) == []
     assert list(Chunking(words=None, overlap=0).windows("a b")) == [(0, 3)]
+
+
+def test_whole_documents_are_passages_of_the_same_bytes_wherever_their_table_was_cut(tmp_path: Path) -> None:
+    texts = ["", "a b", "Gr\u00fc\u00dfe \U0001f600", "e\u0301" * 9] * 1500
+    rows = [{"id": str(i), "title": "t" * (i % 3), "text": text} for i, text in enumerate(texts)]
+    table = pa.Table.from_pylist(rows, DOCUMENTS)
+    for name, documents in {"slice": table.slice(7, 5000), "copy": pa.Table.from_pylist(rows[7:5007], DOCUMENTS)}.items():
+        passages = Chunking(words=None, overlap=0).cut(documents)
+        tables.write(tmp_path / name, passages)
+        assert [(row["doc_id"], row["start"], row["end"], row["title"], row["text"]) for row in passages.to_pylist()] == [
+            (row["id"], 0, len(row["text"]), row["title"], row["text"]) for row in rows[7:5007]
+        ]
+    assert (tmp_path / "slice").read_bytes() == (tmp_path / "copy").read_bytes()
 
 
 def beir(folder: Path, **replace: str | None) -> Path:

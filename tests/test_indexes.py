@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 from workbench.component import file_digest
 from workbench.errors import InputError
 from workbench.machine import resolve
-from workbench.retrieval import accelerators, backends, exact
+from workbench.retrieval import accelerators, backends, exact, threads
 from workbench.retrieval.backends import Backend
 from workbench.retrieval.dense import Dense
 from workbench.retrieval.faiss_index import FILE, AutoIndex, CagraIndex, FastScanIndex, FlatIndex, Index
@@ -92,6 +94,36 @@ def test_one_query_alone_finds_what_it_finds_among_others(
     for query, (ids, scores) in zip(queries, together, strict=True):
         ((alone, values),) = dense.rank(opened, vectors, query[None], DEPTH)
         assert alone.tolist() == ids.tolist() and values.tolist() == scores.tolist()
+
+
+def test_parts_side_by_side_come_back_in_order_and_an_error_in_one_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "cpu_count", lambda: 3)
+    names = set()
+
+    def seen(part: slice) -> list[int]:
+        time.sleep(0.001 * (10 - part.start))
+        names.add(threading.current_thread().name)
+        return list(range(10))[part]
+
+    assert threads.side_by_side(seen, 10, 4) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+    assert len(names) == 3 and threading.current_thread().name not in names
+    assert threads.side_by_side(seen, 3, 4) == [[0, 1, 2]] and threading.current_thread().name in names
+    assert threads.side_by_side(seen, 0, 4) == []
+    with pytest.raises(ZeroDivisionError):
+        threads.side_by_side(lambda part: 1 // part.start, 10, 4)
+
+
+@pytest.mark.parametrize("kind", ["hnsw", "fastscan"])
+def test_threads_change_no_ranking(
+    folders: dict[str, Path], vectors: np.ndarray, queries: np.ndarray, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    for number in (1, 4):
+        monkeypatch.setattr(threads, "cpu_count", lambda number=number: number)
+        opened = index(SETTINGS[kind]).open(folders[kind])
+        found.append(Dense(embedder="e").rank(opened, vectors, np.concatenate([queries] * 3), DEPTH))
+    for one, four in zip(*found, strict=True):
+        assert one[0].tolist() == four[0].tolist() and one[1].tolist() == four[1].tolist()
 
 
 @pytest.mark.parametrize("kind", SETTINGS)

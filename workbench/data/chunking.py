@@ -6,7 +6,9 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import Field, model_validator
 
 from workbench.component import Component
@@ -53,18 +55,21 @@ class Chunking(Component):
 
         A document without words gives no passage, unless documents are kept whole.
         """
-        batches = [
-            pa.RecordBatch.from_pylist(
-                [
-                    {"doc_id": row["id"], "start": a, "end": b, "title": row["title"], "text": row["text"][a:b]}
-                    for row in batch.to_pylist()
-                    for a, b in self.windows(row["text"])
-                ],
-                PASSAGES,
-            )
-            for batch in documents.to_batches(max_chunksize=4096)
+        cut = self._whole if self.words is None else self._windows
+        return pa.Table.from_batches([cut(batch) for batch in documents.to_batches(max_chunksize=4096)], PASSAGES)
+
+    def _whole(self, documents: pa.RecordBatch) -> pa.RecordBatch:
+        fresh = documents.take(pa.array(np.arange(documents.num_rows)))  # a slice's bytes on disk differ from those of a copy
+        starts, ends = pa.array(np.zeros(fresh.num_rows, np.int64)), pc.utf8_length(fresh["text"]).cast(pa.int64())
+        return pa.RecordBatch.from_arrays([fresh["id"], starts, ends, fresh["title"], fresh["text"]], schema=PASSAGES)
+
+    def _windows(self, documents: pa.RecordBatch) -> pa.RecordBatch:
+        rows = [
+            {"doc_id": row["id"], "start": a, "end": b, "title": row["title"], "text": row["text"][a:b]}
+            for row in documents.to_pylist()
+            for a, b in self.windows(row["text"])
         ]
-        return pa.Table.from_batches(batches, PASSAGES)
+        return pa.RecordBatch.from_pylist(rows, PASSAGES)
 
     def windows(self, text: str) -> Iterator[tuple[int, int]]:
         """Character offsets (start, end) of the passages of a text."""

@@ -24,7 +24,7 @@ from workbench.component import Component
 from workbench.errors import InputError
 from workbench.machine import Machine
 from workbench.models import attention, reading
-from workbench.models.chat import Message, encode_chat, left_padded, load_model, load_tokenizer
+from workbench.models.chat import Message, encode_chat, left_padded, load_model, load_tokenizer, right_padded
 from workbench.models.decoding import MIN_ROWS, greedy
 from workbench.models.lora import Lora
 from workbench.models.memory import Batches
@@ -33,6 +33,7 @@ from workbench.models.reading import bucket
 if TYPE_CHECKING:
     import torch
 
+HEAD_ROWS = 64  # positions that pass through the head together
 TOO_LONG, WRITING = "prompt too long", "writing"
 
 
@@ -184,7 +185,7 @@ class LoadedGenerator:
         """Mean log-probability of each text as the answer to its prompt, in nats per token, shortest bucket first.
 
         Only the positions that predict the text pass through the head: with 49,000 words its logits would take more memory
-        than the rest of the model. They do so row by row, as a product over a whole batch would depend on the batch.
+        than the rest of the model.
 
         Args:
             asked: (conversation, text) pairs.
@@ -214,13 +215,17 @@ class LoadedGenerator:
         import torch
 
         filled = [tokens for tokens, _ in rows] + [rows[0][0]] * (MIN_ROWS - len(rows))
-        ids, mask = left_padded(filled, bucket(len(filled[0])), self.machine.device)
-        positions = (mask.cumsum(1) - 1).clamp(min=0)
+        # No token sees what stands behind it: with the padding there no mask is needed, and half of attention is left out.
+        ids, _ = right_padded(filled, bucket(len(filled[0])), self.machine.device)
         with torch.inference_mode(), attention.reading(self.model):
-            hidden = self.model.base_model(
-                input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False
-            ).last_hidden_state
-            return [self._mean_log_probability(states, text) for states, (_, text) in zip(hidden, rows, strict=False)]
+            hidden = self.model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+            scored = [
+                states[len(tokens) - len(text) - 1 : len(tokens) - 1]
+                for states, (tokens, text) in zip(hidden, rows, strict=False)
+            ]
+            values = self._log_probabilities(torch.cat(scored), [token for _, text in rows for token in text])
+        found = torch.split(values, [len(text) for _, text in rows])
+        return [float(part.mean()) if len(part) else 0.0 for part in found]
 
     def first_logits(self, messages: Sequence[Message]) -> list[float]:
         """Logits of every word as the first token of the answer to a conversation."""
@@ -231,18 +236,21 @@ class LoadedGenerator:
             self.model.set_attn_implementation("sdpa")
             return self.model(input_ids=ids, attention_mask=mask, logits_to_keep=1).logits[0, -1].float().tolist()
 
-    def _mean_log_probability(self, states: torch.Tensor, text: list[int]) -> float:
-        """Of a text, from the states (tokens, size) of a row that it ends."""
+    def _log_probabilities(self, states: torch.Tensor, tokens: list[int]) -> torch.Tensor:
+        """Of the tokens that follow states (n, size), float64 (n,), `HEAD_ROWS` at a time so that each product has one shape."""
         import torch
 
-        if not text:
-            return 0.0
-        logits = self.model.get_output_embeddings()(states[-len(text) - 1 : -1]).double()
         cap = getattr(self.model.config.get_text_config(), "final_logit_softcapping", None)
-        if cap is not None:  # Gemma 2 does this behind its head
-            logits = cap * torch.tanh(logits / cap)
-        chosen = logits.gather(1, torch.tensor(text, device=logits.device)[:, None])[:, 0]
-        return float((chosen - logits.logsumexp(1)).mean())
+        found = []
+        for start in range(0, len(tokens), HEAD_ROWS):
+            part, wanted = states[start : start + HEAD_ROWS], tokens[start : start + HEAD_ROWS]
+            filled = torch.nn.functional.pad(part, (0, 0, 0, HEAD_ROWS - len(part)))
+            logits = self.model.get_output_embeddings()(filled)[: len(part)].double()
+            if cap is not None:  # Gemma 2 does this behind its head
+                logits = cap * torch.tanh(logits / cap)
+            chosen = logits.gather(1, torch.tensor(wanted, device=logits.device)[:, None])[:, 0]
+            found.append(chosen - logits.logsumexp(1))
+        return torch.cat(found) if found else states.new_zeros(0)
 
     def _generation(self, prompt_tokens: int, ids: list[int]) -> Generation:
         return Generation(self._text(ids), prompt_tokens, len(ids))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -11,6 +12,7 @@ from workbench.retrieval.indexes import AnyIndex
 from workbench.retrieval.ranking import Ranked
 from workbench.retrieval.retriever import Retriever
 from workbench.retrieval.stores.base import OpenStore
+from workbench.retrieval.threads import side_by_side
 
 OVERFETCH = 4  # candidates beyond the depth, so that rounding in the index cannot lose one of the best
 ROUNDING = 1e-6  # of a float32 product of unit vectors
@@ -47,10 +49,12 @@ class Dense(Retriever):
             return [(np.empty(0, np.int32), np.empty(0, np.float32)) for _ in queries]
         wanted = depth + OVERFETCH
         found = index.candidates(queries, wanted, vectors)
-        ranked: list[Ranked] = []
-        for start in range(0, len(queries), TOGETHER):
-            part, ids = queries[start : start + TOGETHER], found[start : start + TOGETHER]
-            ranked += _rescored(vectors, part, _likely(vectors, part, ids, wanted) if index.lookups > 1 else ids)
+
+        def rescored(part: slice) -> list[Ranked]:
+            few = _likely(vectors, queries[part], found[part], wanted) if index.lookups > 1 else found[part]
+            return _rescored(vectors, queries[part], few)
+
+        ranked = chain.from_iterable(side_by_side(rescored, len(queries), TOGETHER))
         return [_deep_enough(index, vectors, query, row, depth) for query, row in zip(queries, ranked, strict=True)]
 
 
@@ -58,7 +62,8 @@ def _likely(vectors: np.ndarray, queries: np.ndarray, ids: np.ndarray, n: int) -
     """The n best, by scores in float32, of many more candidates."""
     if ids.shape[1] <= n:
         return ids
-    scores = np.matmul(vectors[np.maximum(ids, 0)], queries[:, :, None])[:, :, 0]
+    # not a matrix product: NumPy would start threads for each, and they go on turning behind it
+    scores = np.einsum("qkd,qd->qk", vectors[np.maximum(ids, 0)], queries)
     scores[ids < 0] = -np.inf
     return np.take_along_axis(ids, np.argpartition(scores, -n, axis=1)[:, -n:], axis=1)
 

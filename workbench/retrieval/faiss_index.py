@@ -23,6 +23,7 @@ from workbench.errors import InputError
 from workbench.retrieval import accelerators, exact
 from workbench.retrieval.accelerators import Accelerator
 from workbench.retrieval.backends import CPU, Backend, faiss
+from workbench.retrieval.threads import side_by_side
 
 if TYPE_CHECKING:
     import faiss as _faiss
@@ -441,8 +442,7 @@ class OpenIndex:
                 self.say(_fallback("search goes on", error))
         if self.exact:
             return exact.nearest(held(self.index) if vectors is None else vectors[: self.index.ntotal], queries, wanted)
-        parts = [self.index.search(queries[i : i + TOGETHER], wanted)[1] for i in range(0, len(queries), TOGETHER)]
-        return np.concatenate(parts)
+        return np.concatenate(side_by_side(lambda part: self.index.search(queries[part], wanted)[1], len(queries), TOGETHER))
 
 
 @contextmanager
