@@ -25,6 +25,7 @@ from workbench.experiment import results
 from workbench.experiment.comparing import of_runs
 from workbench.experiment.conclusions import conclusions
 from workbench.experiment.progress import Progress
+from workbench.experiment.searcher import Searcher
 from workbench.experiment.writer import failures
 from workbench.notebooks import NAMES, execute, report
 from workbench.pipeline import Pipeline
@@ -188,10 +189,23 @@ def test_greedy_measures_only_what_its_path_leads_past(run: Run, smoke_runs: Pat
     assert {r["configuration"] for r in found.leaderboard if r["split"] == split} == looked_at
     for c in looked_at:
         assert found.row(c, split, metric) == run.row(c, split, metric)
-    ended = next(line for line in conclusions(run) if "in the file's order" in line)
+    ended = next(line for line in conclusions(run) if "as a question passes them" in line)
     end = [row for row in found.search if row["status"] == "kept"][-1]["configuration"]
     assert (end == run.best and "the grid's best" in ended) or run.labels[end] in ended
     assert any(line.startswith(f"greedy: {len(looked_at)} of 16 configurations") for line in conclusions(found))
+
+
+@pytest.mark.parametrize("order,first", [("file", "prompt"), ("models first", "generator")])
+def test_greedy_decides_the_axes_in_the_order_told(smoke_runs: Path, tmp_path: Path, order: str, first: str) -> None:
+    settings = yaml.safe_load((ROOT / "configs" / "smoke.yaml").read_text())
+    mixed = ["prompt", "generator", "retriever", "reranker"]
+    settings["axes"] = {axis: settings["axes"][axis] for axis in [*mixed, "passages"]}
+    settings["search"] = {"strategy": "greedy", "order": order}
+    (tmp_path / "smoke.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
+    _, steps = Searcher(Experiment.load(tmp_path / "smoke.yaml", smoke_runs, (), Progress())).search()
+    decided = [step.why.removeprefix("best by ") for step in steps if step.status == "kept"]
+    assert decided[0] == first and sorted(decided) == sorted(mixed)
+    assert order != "file" or decided == mixed
 
 
 @pytest.mark.slow

@@ -168,7 +168,7 @@ def _greedy(run: Run, split: str, metric: str) -> list[str]:
     varying = [axis for axis in run.axes if len({point[axis] for point in design.values()}) > 1]
     if len(varying) < 2:
         return []
-    orders = {"models first": [axis for axis in MODELS_FIRST if axis in varying], "in the file's order": varying}
+    orders = {"models first": [axis for axis in MODELS_FIRST if axis in varying], "as a question passes them": varying}
     lines = []
     for what, order in orders.items():
         end = greedy(design, lambda wanted: means, run.manifest["baseline"], order)[-1][0]

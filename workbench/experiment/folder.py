@@ -132,7 +132,7 @@ class Run:
 
     @cached_property
     def axes(self) -> list[str]:
-        """Axes of the experiment, in the order of its file."""
+        """Axes of the experiment, in the order in which a question passes them."""
         return [name for name in self.configurations[0] if name not in (*CONFIGURATIONS, "prompt_mismatch", "keys")]
 
     @cached_property

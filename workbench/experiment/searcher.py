@@ -40,8 +40,9 @@ class Searcher:
         """Axis by axis from the baseline."""
         design = {c.id: c.columns() for c in self.planner.configurations}
         varying = [axis for axis in self.planner.axes if len({point[axis] for point in design.values()}) > 1]
-        models_first = self.experiment.settings.search.order == "models first"
-        order = [axis for axis in MODELS_FIRST if axis in varying] if models_first else varying
+        settings = self.experiment.settings
+        wished = MODELS_FIRST if settings.search.order == "models first" else [*settings.axes, *varying]
+        order = [axis for axis in dict.fromkeys(wished) if axis in varying]
         means: dict[str, float] = {}
 
         def measured(wanted: Sequence[str]) -> Mapping[str, float]:

@@ -33,7 +33,7 @@ from workbench.models.reading import bucket
 if TYPE_CHECKING:
     import torch
 
-HEAD_ROWS = 64  # positions that pass through the head together
+HEAD_ROWS = 32  # positions that pass through the head together
 TOO_LONG, WRITING = "prompt too long", "writing"
 
 

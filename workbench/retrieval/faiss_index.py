@@ -327,13 +327,13 @@ class AutoIndex(Index):
     """
 
     EXACT_UP_TO: ClassVar = 20_000  # vectors that exact search compares in a few milliseconds
-    # On 100,000 sentences: recall@10 .958. Twice as many cells take longer to choose among, longer codes to compare; shorter
+    # On 100,000 sentences: recall@10 .957. Twice as many cells take longer to choose among, longer codes to compare; shorter
     # ones need more vectors looked up.
     CELLS: ClassVar = 2  # times the square root of the number of vectors
-    SHARE: ClassVar = 10  # of the cells one in so many is searched
+    SHARE: ClassVar = 11  # of the cells one in so many is searched
     PIECE: ClassVar = 3  # dimensions of a code, at least
 
-    version: ClassVar = 3
+    version: ClassVar = 4
     kind: Literal["auto"] = "auto"
     memory_gb: float = Field(default=4.0, gt=0)
 
