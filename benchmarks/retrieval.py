@@ -195,7 +195,7 @@ def ingest(precision: str, bound: float) -> Measurement:
         return len(set(a) & set(b)) >= (DEPTH if precision == "float32" else DEPTH - 2)
 
     name = f"LangChain's FAISS store / an experiment's index (2,000 texts, {precision})"
-    return measure(name, Goal(">=", bound), langchain, mine, alike, rounds=5)
+    return measure(name, Goal(">=", bound), langchain, mine, alike, rounds=3)
 
 
 def _mixed(n: int) -> list[str]:

@@ -13,11 +13,12 @@ from pathlib import Path
 import faiss
 import numpy as np
 import pytest
+import torch
 from pydantic import TypeAdapter, ValidationError
 
 from workbench.component import file_digest
 from workbench.errors import InputError
-from workbench.machine import resolve
+from workbench.machine import cpu_count, resolve
 from workbench.retrieval import accelerators, backends, exact, threads
 from workbench.retrieval.backends import Backend
 from workbench.retrieval.dense import Dense
@@ -113,6 +114,27 @@ def test_parts_side_by_side_come_back_in_order_and_an_error_in_one_is_raised(mon
         threads.side_by_side(lambda part: 1 // part.start, 10, 4)
 
 
+@pytest.mark.parametrize("n", [0, 1, 2, 7])
+def test_batches_come_in_order_and_leave_torch_its_threads(n: int) -> None:
+    torch.set_num_threads(3)
+    seen = []
+
+    def work(batch: int) -> int:
+        time.sleep(0.002 * (7 - batch))
+        seen.append(torch.get_num_threads())
+        return batch * batch
+
+    try:
+        assert list(threads.batch_by_batch(work, iter(range(n)))) == [i * i for i in range(n)]
+        assert set(seen) <= {3 if n < 2 else 1} and torch.get_num_threads() == 3
+        with pytest.raises(ZeroDivisionError):
+            list(threads.batch_by_batch(lambda batch: 1 // (batch - 3), range(7)))
+        assert next(threads.batch_by_batch(work, range(7))) == 0  # nobody reads the rest
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(cpu_count())
+
+
 @pytest.mark.parametrize("kind", ["hnsw", "fastscan"])
 def test_threads_change_no_ranking(
     folders: dict[str, Path], vectors: np.ndarray, queries: np.ndarray, kind: str, monkeypatch: pytest.MonkeyPatch
@@ -156,8 +178,8 @@ def test_hundreds_of_equal_passages_come_in_the_order_of_their_numbers(tmp_path:
 def test_auto_says_what_it_picked_and_why(tmp_path: Path, vectors: np.ndarray) -> None:
     assert AutoIndex().build(vectors, tmp_path) == {"chosen": "flat", "reason": "10,500 vectors are few enough to compare all"}
     chosen, reason = AutoIndex().choice(100_000, 384)
-    assert chosen == FastScanIndex(nlist=633, nprobe=64, refine=2, parts=128)
-    assert reason.startswith("100,000 vectors are too many to compare all, and take 0.15 GB: 128 4-bit codes each, 64 of 633 ")
+    assert chosen == FastScanIndex(nlist=633, nprobe=58, refine=2, parts=128)
+    assert reason.startswith("100,000 vectors are too many to compare all, and take 0.15 GB: 128 4-bit codes each, 58 of 633 ")
     wide, reason = AutoIndex(memory_gb=0.01).choice(10_000, 384)
     assert wide.parts == 128 and reason.startswith("10,000 vectors take 0.015 GB: ")
     assert AutoIndex(memory_gb=0.001).choice(100_000, 384)[0].parts == 16  # 0.8 MB of codes

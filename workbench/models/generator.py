@@ -33,6 +33,7 @@ from workbench.models.reading import bucket
 if TYPE_CHECKING:
     import torch
 
+SCORED_TOGETHER = 1536  # tokens in one pass: more are no faster on a processor, and take memory
 HEAD_ROWS = 32  # positions that pass through the head together
 TOO_LONG, WRITING = "prompt too long", "writing"
 
@@ -189,7 +190,7 @@ class LoadedGenerator:
 
         Args:
             asked: (conversation, text) pairs.
-            batch_size: rows per forward pass; default: the machine's.
+            batch_size: rows per forward pass at most; default: the machine's.
 
         Yields:
             After each batch its (position in `asked`, value) pairs; 0 for a text without tokens, minus infinity for a pair
@@ -202,7 +203,8 @@ class LoadedGenerator:
             )
         texts = self.tokenizer([text for _, text in asked], add_special_tokens=False)["input_ids"] if asked else []
         rows = [self.encode(messages) + text for (messages, _), text in zip(asked, texts, strict=True)]
-        for batch in batches([len(ids) for ids in rows], batch_size or self.machine.batch_size):
+        tokens = SCORED_TOGETHER if self.machine.device == "cpu" else None
+        for batch in batches([len(ids) for ids in rows], batch_size or self.machine.batch_size, tokens):
             wide = bucket(len(rows[batch[0]]))
             if wide > reading.context(self.settings.model):
                 yield [(i, -math.inf) for i in batch]
@@ -276,14 +278,15 @@ def end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
     return frozenset(token for token in (*several, tokenizer.eos_token_id) if token is not None)
 
 
-def batches(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
-    """Positions in batches of one bucket each, shortest bucket first."""
+def batches(lengths: Sequence[int], batch_size: int, tokens: int | None = None) -> Iterator[list[int]]:
+    """Positions in batches of one bucket each, shortest bucket first; of at most so many tokens, where `MIN_ROWS` allow."""
     order = sorted(range(len(lengths)), key=lambda i: (bucket(lengths[i]), i))
     start = 0
     while start < len(order):
         width = bucket(lengths[order[start]])
+        rows = min(batch_size, max(MIN_ROWS, tokens // width)) if tokens else batch_size
         end = start
-        while end < len(order) and end - start < batch_size and bucket(lengths[order[end]]) == width:
+        while end < len(order) and end - start < rows and bucket(lengths[order[end]]) == width:
             end += 1
         yield order[start:end]
         start = end

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import torch
 
 BUCKET = 32
-BATCH_TOKENS = 4096  # padded tokens per forward pass; only memory and speed depend on it
+BATCH_TOKENS = 2048  # padded tokens per forward pass; only memory and speed depend on it
 
 
 def width(length: int) -> int:

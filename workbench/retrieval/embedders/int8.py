@@ -69,6 +69,7 @@ class LoadedInt8(LoadedTransformer):
             source: its weights source, under whose digest the conversion is kept.
         """
         super().__init__(model, device)
+        self.in_threads = False  # OpenVINO has its own
         openvino = _openvino()
         settings = {
             "INFERENCE_NUM_THREADS": cpu_count(),

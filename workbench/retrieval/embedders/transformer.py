@@ -13,6 +13,7 @@ import numpy as np
 
 from workbench.retrieval.batching import batches, padded
 from workbench.retrieval.embedders.tokenizing import TokenizingEmbedder
+from workbench.retrieval.threads import batch_by_batch
 
 if TYPE_CHECKING:
     import torch
@@ -27,6 +28,7 @@ class LoadedTransformer(TokenizingEmbedder):
         super().__init__()
         self.model = model
         self.device = device
+        self.in_threads = device == "cpu"
         self.max_tokens = model.max_seq_length
 
     def encode(self, texts: Sequence[str]) -> Iterator[list[tuple[int, np.ndarray]]]:
@@ -69,6 +71,11 @@ class LoadedTransformer(TokenizingEmbedder):
         import torch
 
         tokens = self.tokenize(texts)
-        for batch, wide in batches([len(row) for row in tokens]):
+
+        def computed(part: tuple[list[int], int]) -> tuple[list[int], dict[str, torch.Tensor]]:
+            batch, wide = part
             with torch.inference_mode():
-                yield batch, self.forward([tokens[i] for i in batch], wide)
+                return batch, self.forward([tokens[i] for i in batch], wide)
+
+        each = batch_by_batch if self.in_threads else map
+        yield from each(computed, batches([len(row) for row in tokens]))
