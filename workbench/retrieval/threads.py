@@ -1,4 +1,4 @@
-"""Parts of a search side by side, each in a thread of its own."""
+"""Parts of a search, or batches of texts, side by side, each in a thread of its own."""
 
 from __future__ import annotations
 

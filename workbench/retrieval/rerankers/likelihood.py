@@ -23,7 +23,7 @@ class Likelihood(PairScorer):
         generator: name of the generator in the configuration; its adapter, if it has one, is left out.
     """
 
-    version: ClassVar = 2  # padded on the right, and 64 positions through the head at once: other last bits
+    version: ClassVar = 2  # padded on the right, and always 32 positions through the head at once: other last bits
     libraries: ClassVar = ("torch", "transformers")
     references: ClassVar = ("generator",)
 
