@@ -93,7 +93,7 @@ def likelihood(goal: Goal, cost: Callable[[Callable[[], Any]], float] = seconds)
         found = np.empty(len(asked))
         text = generator.tokenizer(asked[0][1], add_special_tokens=False)["input_ids"]
         rows = [generator.encode(messages) + text for messages, _ in asked]
-        for batch in batches([len(row) for row in rows], 16):
+        for batch in batches(dict(enumerate(map(len, rows))), 16):
             ids, mask = left_padded([rows[i] for i in batch], max(len(rows[i]) for i in batch), "cpu")
             with torch.inference_mode():
                 positions = (mask.cumsum(1) - 1).clamp(min=0)

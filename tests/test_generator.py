@@ -26,8 +26,10 @@ from workbench.experiment.session import Session
 from workbench.experiment.store import Store
 from workbench.machine import resolve
 from workbench.models import decoding, lora, prompts
+from workbench.models import generator as generator_module
 from workbench.models.chat import DATE, encode_chat, load_tokenizer, plain
-from workbench.models.generator import MIN_ROWS, Generation, Generator, LoadedGenerator, bucket
+from workbench.models.decoding import MIN_ROWS
+from workbench.models.generator import Generation, Generator, LoadedGenerator, bucket
 from workbench.models.prompts import Shown
 from workbench.pipeline import Pipeline
 
@@ -163,6 +165,32 @@ def test_answers_of_every_kind_of_model_depend_on_the_prompt_alone(saved: Callab
     assert [answered(generator, [prompt])[0] for prompt in asked] == reference
 
 
+@pytest.mark.parametrize("kind", ["Llama", "Gemma2", "T5"])
+def test_rows_that_end_earlier_leave_the_answers_of_the_others_alone(saved: Callable, kind: str) -> None:
+    """Rows of several widths are dropped while the rest of their batch goes on."""
+    generator, asked = loaded(saved(kind), max_new_tokens=24), conversations(24)
+    generator.ends = frozenset(random.Random(0).sample(range(512), 60))
+    reference = answered(generator, asked, 24)
+    assert len({answer.new_tokens for answer in reference}) > 3
+    assert shuffled(generator, asked, 7, seed=2) == reference
+    assert [answered(generator, [prompt])[0] for prompt in asked] == reference
+
+
+def test_prompts_of_several_widths_are_read_by_width_and_take_their_steps_together(saved: Callable) -> None:
+    generator, asked = loaded(saved("Llama")), conversations(12)
+    shapes = []
+    hook = generator.model.base_model.register_forward_pre_hook(
+        lambda module, args, given: shapes.append(tuple(given["input_ids"].shape)), with_kwargs=True
+    )
+    answered(generator, [*asked, *asked[:3]], 16)
+    hook.remove()
+    lengths = [bucket(len(generator.encode(prompt))) for prompt in asked]
+    widths = sorted(set(lengths))
+    # a prompt asked twice is read once, and copies fill up what is read to 128 tokens
+    assert shapes[: len(widths)] == [(max(lengths.count(width), 128 // width), width) for width in widths]
+    assert shapes[len(widths) :] == [(15, 1)] * 9
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_greedy_answers_are_those_of_transformers(saved: Callable, kind: str) -> None:
     import torch
@@ -184,10 +212,11 @@ def test_a_cache_that_never_moves_gives_the_same_answers(saved: Callable, kind: 
     generator, asked = loaded(saved(kind)), conversations(24)
     reference = answered(generator, asked, 16)
 
-    def static(model: Any, ids: Any, width: int, device: str, new_tokens: int) -> decoding.Rows:
+    def static(model: Any, ids: Any, device: str, new_tokens: int) -> decoding.Rows:
         assert decoding.StaticDecoder.suits(model)
-        return decoding.StaticDecoder(model, ids, width, device, new_tokens)
+        return decoding.StaticDecoder(model, ids, device, new_tokens)
 
+    monkeypatch.setattr(generator_module, "mixes", lambda model, device: False)
     monkeypatch.setattr(decoding, "rows_of", static)
     assert answered(generator, asked, 16) == reference
     assert [answered(generator, [prompt])[0] for prompt in asked[:6]] == reference[:6]

@@ -22,7 +22,8 @@ from workbench.experiment.progress import Progress
 from workbench.machine import resolve
 from workbench.models import lora, training
 from workbench.models.chat import load_model
-from workbench.models.generator import MIN_ROWS, Generator
+from workbench.models.decoding import MIN_ROWS
+from workbench.models.generator import Generator
 from workbench.models.lora import Example, Lora
 from workbench.models.training import Evaluation, Watch
 

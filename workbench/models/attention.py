@@ -1,4 +1,4 @@
-"""Attention for the one-token steps of generation, for models whose query heads share key and value heads.
+"""Attention for the one-token steps of generation.
 
 transformers' eager attention copies every key and value head once for each query head that reads it; with 9 query heads
 on 3 such copies were a third of a step. Here the query heads of one key head are rows of one matrix product instead.
@@ -10,13 +10,28 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     import torch
 
 EAGER, GROUPED = "eager", "workbench_grouped"
 PLAIN = ("llama", "mistral", "qwen2", "qwen3", "smollm3")  # model types with no more than softmax(q k^T * scale + mask) v
+
+
+class Part(NamedTuple):
+    """What some rows of a batch look at: keys and values (rows, K, S, D), and what is added to the weights (rows, 1, 1, S)."""
+
+    keys: torch.Tensor
+    values: torch.Tensor
+    mask: torch.Tensor
+
+
+def plain(config: Any) -> bool:
+    """Whether a model is known to compute softmax(q k^T * scale + mask) v over all that came before, in every layer."""
+    kinds = getattr(config, "layer_types", None)
+    sliding = getattr(config, "sliding_window", None) is not None and not kinds
+    return config.model_type in PLAIN and set(kinds or ["full_attention"]) == {"full_attention"} and not sliding
 
 
 @contextmanager
@@ -33,8 +48,7 @@ def reading(model: Any) -> Iterator[None]:
 
 def stepwise(config: Any) -> str:
     """Name of the attention for the one-token steps, registered with transformers."""
-    shared = getattr(config, "num_key_value_heads", None) != getattr(config, "num_attention_heads", None)
-    if not shared or config.model_type not in PLAIN:
+    if config.model_type not in PLAIN:
         return EAGER
     _register()
     return GROUPED
@@ -52,18 +66,24 @@ def _register() -> None:
 def grouped_attention(
     module: torch.nn.Module,
     query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
+    key: torch.Tensor | list[Part],
+    value: torch.Tensor | None,
     attention_mask: torch.Tensor | None,
     scaling: float,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
     """softmax(q k^T * scaling + mask) v, for query (B, H, T, D), key and value (B, K, S, D), H a multiple of K.
 
+    Instead of one key tensor there may be `Part`s that together have B rows; each is computed for itself.
+
     Returns (B, T, H, D), as transformers wants it, and no weights.
     """
     import torch
 
+    if isinstance(key, list):
+        queries = query.split([len(part.keys) for part in key])
+        mixed = [grouped_attention(module, rows, *part, scaling)[0] for rows, part in zip(queries, key, strict=True)]
+        return torch.cat(mixed), None
     batch, heads, length, size = query.shape
     shared = key.shape[1]
     together = (batch, shared, heads // shared * length)

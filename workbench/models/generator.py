@@ -1,7 +1,7 @@
 """A language model that answers prompts greedily, in batches, each answer depending on its prompt alone.
 
-How: a prompt is padded to the next multiple of `BUCKET` of its *own* length and batched with prompts of the same
-bucket; a batch has never fewer than `MIN_ROWS` rows (copies fill it up); the one-token steps use eager or grouped
+How: a prompt is padded to the next multiple of `BUCKET` of its *own* length and read with prompts of the same
+bucket; never fewer than `MIN_ROWS` rows take a step (copies fill them up); the one-token steps use eager or grouped
 attention (`models.attention`). Then every matrix product and every sum of a row has the same shape and order whatever
 else is in the batch, so answers are equal to the bit for any batch size. `BUCKET`, `MIN_ROWS` and these kinds of
 attention belong to `Generator.version`.
@@ -12,7 +12,7 @@ Greedy means the likeliest token and nothing else: penalties that a model's gene
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -25,9 +25,10 @@ from workbench.errors import InputError
 from workbench.machine import Machine
 from workbench.models import attention, reading
 from workbench.models.chat import Message, encode_chat, left_padded, load_model, load_tokenizer, right_padded
-from workbench.models.decoding import MIN_ROWS, greedy
+from workbench.models.decoding import greedy, mixes
 from workbench.models.lora import Lora
 from workbench.models.memory import Batches
+from workbench.models.ragged_decoder import filled_up
 from workbench.models.reading import bucket
 
 if TYPE_CHECKING:
@@ -141,11 +142,12 @@ class LoadedGenerator:
             context together with an answer has the status ``prompt too long`` and no answer.
         """
         encoded = [self.encode(prompt) for prompt in prompts]
-        for batch in batches([len(ids) for ids in encoded], batch_size or self.machine.batch_size):
-            width = bucket(len(encoded[batch[0]]))
-            if width > self.room:
-                yield [(i, Generation("", len(encoded[i]), 0, TOO_LONG)) for i in batch]
-                continue
+        if too_long := [i for i, ids in enumerate(encoded) if bucket(len(ids)) > self.room]:
+            yield [(i, Generation("", len(encoded[i]), 0, TOO_LONG)) for i in too_long]
+        lengths = {i: len(ids) for i, ids in enumerate(encoded) if bucket(len(ids)) <= self.room}
+        mixed = mixes(self.model, self.machine.device)
+        for batch in batches(lengths, batch_size or self.machine.batch_size, mixed=mixed):
+            width = bucket(lengths[batch[-1]])
             answers = self.batches.compute([encoded[i] for i in batch], width, self._answers)
             yield [(i, self._generation(len(encoded[i]), ids)) for i, ids in zip(batch, answers, strict=True)]
 
@@ -204,7 +206,7 @@ class LoadedGenerator:
         texts = self.tokenizer([text for _, text in asked], add_special_tokens=False)["input_ids"] if asked else []
         rows = [self.encode(messages) + text for (messages, _), text in zip(asked, texts, strict=True)]
         tokens = SCORED_TOGETHER if self.machine.device == "cpu" else None
-        for batch in batches([len(ids) for ids in rows], batch_size or self.machine.batch_size, tokens):
+        for batch in batches(dict(enumerate(map(len, rows))), batch_size or self.machine.batch_size, tokens):
             wide = bucket(len(rows[batch[0]]))
             if wide > reading.context(self.settings.model):
                 yield [(i, -math.inf) for i in batch]
@@ -216,9 +218,9 @@ class LoadedGenerator:
         """Mean log-probabilities of the texts that end rows of one bucket; a row is its tokens and those of its text."""
         import torch
 
-        filled = [tokens for tokens, _ in rows] + [rows[0][0]] * (MIN_ROWS - len(rows))
+        width = bucket(len(rows[0][0]))
         # No token sees what stands behind it: with the padding there no mask is needed, and half of attention is left out.
-        ids, _ = right_padded(filled, bucket(len(filled[0])), self.machine.device)
+        ids, _ = right_padded(filled_up([tokens for tokens, _ in rows], width), width, self.machine.device)
         with torch.inference_mode(), attention.reading(self.model):
             hidden = self.model.base_model(input_ids=ids, use_cache=False).last_hidden_state
             scored = [
@@ -262,13 +264,12 @@ class LoadedGenerator:
         return self.tokenizer.decode(ids[:-1] if finished else ids, skip_special_tokens=True).strip()
 
     def _answers(self, prompts: Sequence[list[int]]) -> list[list[int]]:
-        """Tokens of the answers to prompts of one bucket."""
+        """Tokens of the answers to the prompts of a batch."""
         *_, answers = self._steps(prompts)
         return answers
 
     def _steps(self, prompts: Sequence[list[int]]) -> Iterator[list[list[int]]]:
-        width = bucket(len(prompts[0]))
-        return greedy(self.model, prompts, width, self.machine.device, self.ends, self.settings.max_new_tokens)
+        return greedy(self.model, prompts, self.machine.device, self.ends, self.settings.max_new_tokens)
 
 
 def end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
@@ -278,15 +279,25 @@ def end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
     return frozenset(token for token in (*several, tokenizer.eos_token_id) if token is not None)
 
 
-def batches(lengths: Sequence[int], batch_size: int, tokens: int | None = None) -> Iterator[list[int]]:
-    """Positions in batches of one bucket each, shortest bucket first; of at most so many tokens, where `MIN_ROWS` allow."""
-    order = sorted(range(len(lengths)), key=lambda i: (bucket(lengths[i]), i))
+def batches(lengths: Mapping[int, int], batch_size: int, tokens: int | None = None, mixed: bool = False) -> Iterator[list[int]]:
+    """Prompts in batches, shortest bucket first.
+
+    Args:
+        lengths: tokens of each prompt, by its position.
+        batch_size: prompts of a batch at most.
+        tokens: padded tokens of a batch at most, if it is not a single prompt.
+        mixed: whether a batch may hold prompts of several buckets.
+
+    Yields:
+        The positions of a batch's prompts.
+    """
+    order = sorted(lengths, key=lambda i: (bucket(lengths[i]), i))
     start = 0
     while start < len(order):
         width = bucket(lengths[order[start]])
-        rows = min(batch_size, max(MIN_ROWS, tokens // width)) if tokens else batch_size
-        end = start
-        while end < len(order) and end - start < rows and bucket(lengths[order[end]]) == width:
-            end += 1
-        yield order[start:end]
-        start = end
+        rows = min(batch_size, max(1, tokens // width)) if tokens else batch_size
+        batch = order[start : start + rows]
+        if not mixed:
+            batch = [i for i in batch if bucket(lengths[i]) == width]
+        yield batch
+        start += len(batch)
