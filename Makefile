@@ -75,7 +75,7 @@ install:
 	  --editable $(if $(filter gpu,$(KIND)),'.[gpu]',. --no-deps)
 	@echo "$$NEW_KEY" >$(STAMP)
 
-demo: setup ## set up, then run the quickstart experiment (about 11 minutes on two cores)
+demo: setup ## set up, then run the quickstart experiment (about 13 minutes on two cores)
 	@$(BIN)/workbench run configs/quickstart.yaml
 
 # The hub is switched off in tests: what they need is built in or made by them.
