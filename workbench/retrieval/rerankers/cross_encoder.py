@@ -33,7 +33,7 @@ class CrossTraining(RankedTraining):
     """Settings of training a cross-encoder on the train split."""
 
     epochs: int = Field(default=2, ge=1)
-    learning_rate: float = Field(default=5e-5, gt=0)
+    learning_rate: float = Field(default=2e-4, gt=0)
 
 
 class CrossEncoder(PairScorer):
