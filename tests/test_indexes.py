@@ -18,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from workbench.component import file_digest
 from workbench.errors import InputError
-from workbench.machine import cpu_count, resolve
+from workbench.machine import cpu_count, fingerprint, resolve
 from workbench.retrieval import accelerators, backends, exact, threads
 from workbench.retrieval.backends import Backend
 from workbench.retrieval.dense import Dense
@@ -98,7 +98,7 @@ def test_one_query_alone_finds_what_it_finds_among_others(
 
 
 def test_parts_side_by_side_come_back_in_order_and_an_error_in_one_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(threads, "cpu_count", lambda: 3)
+    monkeypatch.setattr(threads, "threads_here", lambda: 3)
     names = set()
 
     def seen(part: slice) -> list[int]:
@@ -141,7 +141,7 @@ def test_threads_change_no_ranking(
 ) -> None:
     found = []
     for number in (1, 4):
-        monkeypatch.setattr(threads, "cpu_count", lambda number=number: number)
+        monkeypatch.setattr(threads, "threads_here", lambda number=number: number)
         opened = index(SETTINGS[kind]).open(folders[kind])
         found.append(Dense(embedder="e").rank(opened, vectors, np.concatenate([queries] * 3), DEPTH))
     for one, four in zip(*found, strict=True):
@@ -386,12 +386,14 @@ def test_the_backend_is_the_machines_matter_and_has_a_reason(monkeypatch: pytest
     assert backends.choose(here) == Backend("faiss-cpu", "models compute on the processor")
     monkeypatch.setattr(backends, "gpu_lack", lambda: "")
     assert backends.choose(gpu).name == "faiss-gpu"
-    assert backends.arithmetic(gpu, exact=False) == "faiss-gpu/sm_90"
-    assert backends.arithmetic(gpu, exact=True) is None and backends.arithmetic(here, exact=False) is None
+    assert backends.arithmetic(gpu, learned=True) == "faiss-gpu/sm_90"
+    assert backends.arithmetic(gpu, learned=False) is None and backends.arithmetic(here, learned=False) is None
+    processor = f"faiss-cpu/{fingerprint.of_indexes()}"
+    assert backends.arithmetic(here, learned=True) == processor
     monkeypatch.setattr(backends, "gpu_lack", lambda: "this FAISS has no GPU kernels")
     assert backends.choose(gpu) == Backend("torch", "this FAISS has no GPU kernels", "cuda")
     assert backends.choose(replace(gpu, index="faiss-cpu")).name == "faiss-cpu"
-    assert backends.arithmetic(gpu, exact=False) is None
+    assert backends.arithmetic(gpu, learned=True) == processor
     with pytest.raises(InputError, match=r"machine\.index: faiss-gpu was asked for, but this FAISS has no GPU kernels; use auto"):
         backends.choose(replace(gpu, index="faiss-gpu"))
     with pytest.raises(InputError, match="allowed: auto, faiss-cpu, faiss-gpu, torch"):

@@ -13,6 +13,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from workbench import products
+
+products.settle()  # before torch multiplies for the first time
+
 __version__ = "0.1.0"
 __all__ = ["Experiment", "Run"]
 

@@ -449,7 +449,7 @@ def doctor() -> None:
     from workbench.doctor import findings
 
     for name, text in findings().items():
-        typer.echo(f"{name:12} {text}")
+        typer.echo(f"{name:13} {text}")
 
 
 def main() -> None:

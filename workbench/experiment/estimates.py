@@ -30,7 +30,7 @@ from workbench.experiment.stages import (
     Stage,
     TrainedOnRankings,
 )
-from workbench.machine import peak_gb
+from workbench.machine import peak_gb, precisions
 
 RATES = "rates.json"
 TOKENS_PER_WORD = 1.45  # of English with some code, for sub-word vocabularies of 30,000 to 50,000
@@ -46,9 +46,11 @@ FIRST_RATES = {
     "reranker": 0.0004,
     "embedder": 0.0004,
 }
+TRAININGS = ("training", "reranker", "embedder")
 # timings whose unit is a token -> kind of work
 BY_TOKENS = {"generation": "generation", "adapter": "training", "reranker": "reranker", "embedder": "embedder"}
-PRECISION_FACTOR = {"float32": 2.5, "bfloat16": 1.0}
+# speed of the products of `machine.precisions` where these were measured, in 10^9 operations a second
+REFERENCE = {"inference": 330.0, "training": 330.0}
 
 
 @dataclass(frozen=True)
@@ -156,8 +158,15 @@ class Estimator:
         return self.rates.get("peak_gb")
 
     def _cost(self, kind: str, units: int, tokens: int) -> Cost:
-        factor = PRECISION_FACTOR[self.session.machine.precision]
-        return Cost(kind, units, tokens, units * self.rates.get(self._name(kind), FIRST_RATES[kind] * factor))
+        name = self._name(kind)
+        rate = self.rates[name] if name in self.rates else FIRST_RATES[kind] * self._slower(kind)
+        return Cost(kind, units, tokens, units * rate)
+
+    def _slower(self, kind: str) -> float:
+        """How many times as long as where the first rates were measured the same work takes here, by the speed of products."""
+        machine, use = self.session.machine, "training" if kind in TRAININGS else "inference"
+        precision = machine.for_training().precision if use == "training" else machine.precision
+        return REFERENCE[use] / precisions.speed(machine.device, use, precision)
 
     def _name(self, kind: str) -> str:
         return f"{self.session.machine.arithmetic} {kind}"

@@ -305,7 +305,7 @@ class Planner:
         template = self.template(settings.prompt or base["prompt"])
         shown = settings.passages or base["passages"]
         digest_ = self.dataset.answers_digest(split)
-        arithmetic, dropped = self.machine.arithmetic, self._dropped(settings.leaks)
+        arithmetic, dropped = self.machine.for_training().arithmetic, self._dropped(settings.leaks)
         shots = self._few_shot(template, passages, split)
         return self._make(Adapter, generator, template, shown, ranking, passages, digest_, seed, arithmetic, dropped, shots)
 
@@ -512,7 +512,8 @@ class Planner:
         passages = self._passages(base["chunking"])
         ranking = self._ranking(component.train.negatives_from or base["retriever"], passages, split)
         judgements, dropped = self.dataset.answers_digest(split), self._dropped(component.train.leaks)
-        return self._make(cls, ranking, passages, judgements, self.settings.seed, self.machine.arithmetic, dropped, component)
+        seed, arithmetic = self.settings.seed, self.machine.for_training().arithmetic
+        return self._make(cls, ranking, passages, judgements, seed, arithmetic, dropped, component)
 
     def _ranking(
         self, name: str, passages: Passages | TrainQuestions, split: str | Sample, questions: Questions | None = None
@@ -525,7 +526,7 @@ class Planner:
         if isinstance(retriever, Dense):
             encoder = self._encoder(retriever.embedder)
             embeddings = self._embeddings(encoder, passages)
-            index = self._make(DenseIndex, retriever.index, embeddings, arithmetic(self.machine, retriever.index.exact))
+            index = self._make(DenseIndex, retriever.index, embeddings, arithmetic(self.machine, retriever.index.learned))
             return self._make(DenseRanking, retriever, encoder, embeddings, index, split, queries, depth, questions)
         terms = self._make(AnalyzedPassages, retriever.analyzer, passages) if retriever.analyzer else None
         index = self._make(TextIndex, retriever, passages, terms)

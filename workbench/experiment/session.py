@@ -21,7 +21,7 @@ from workbench.experiment.items import Counts, input_key
 from workbench.experiment.progress import Progress
 from workbench.experiment.stages import Answers, Encoder, ExpandedRanking, Questions, Reranked, Stage
 from workbench.experiment.store import Store
-from workbench.machine import Machine
+from workbench.machine import Machine, independence
 from workbench.models.generator import Generation, LoadedGenerator
 from workbench.retrieval import backends
 from workbench.retrieval.backends import Backend
@@ -51,7 +51,8 @@ class Session:
         progress: where progress is reported.
         computed: keys of the stages computed by this session, with their facts.
         timings: seconds and tokens of what this session computed, in order.
-        notes: what was special about generating answers: batches halved for lack of memory, prompts without a chat template.
+        notes: what was special about computing items: batches halved for lack of memory, prompts without a chat template, models
+            that have to compute items one by one here.
         fallbacks: what the processor did because a GPU could not, and why.
     """
 
@@ -228,8 +229,11 @@ class Session:
         if not missing:
             return items.computed(namespace, inputs, compute, encode, decode)
         # a second process that wants the same items waits here and then finds them
-        with FileLock(self.store.folder / "locks" / f"{namespace}.lock"), self.progress.task(verb, len(missing)) as report:
-            return items.computed(namespace, inputs, compute, encode, decode, report)
+        lock = FileLock(self.store.folder / "locks" / f"{namespace}.lock")
+        with lock, independence.noted() as notes, self.progress.task(verb, len(missing)) as report:
+            found = items.computed(namespace, inputs, compute, encode, decode, report)
+        self._note(notes)
+        return found
 
 
 def _counts(asked: dict[bytes, bool]) -> Counts:

@@ -24,7 +24,7 @@ from workbench.experiment.results import Result
 from workbench.experiment.search import Step
 from workbench.experiment.session import Timing
 from workbench.experiment.stages import Answers, ClosedAnswers, Embeddings, PassageTable, SelectiveAnswers
-from workbench.machine import cpu_name
+from workbench.machine import cpu_name, precisions
 
 if TYPE_CHECKING:
     from workbench.experiment.run import Experiment
@@ -236,6 +236,9 @@ class RunWriter:
             "machine": {
                 "arithmetic": machine.arithmetic,
                 "reason": machine.reason,
+                "training": machine.for_training().arithmetic,
+                # seconds of the products that models make, by use and precision: what `precision: auto` goes by
+                "products": precisions.measured(machine.device),
                 "vectors": {"searched by": self.session.backend.name, "reason": self.session.backend.reason},
                 "fallbacks": self.session.fallbacks,
                 "processor": cpu_name(),
@@ -298,4 +301,7 @@ def resolved(experiment: Experiment) -> dict[str, Any]:
             given[name] = shown | decided | kind
     values["axes"] = {axis: [_written(value) for value in options] for axis, options in experiment.planner.axes.items()}
     values["metrics"]["select_by"] = experiment.planner.select_by
+    # the precisions measured here: served elsewhere, or after another measurement, it has to be in the same
+    machine = experiment.session.machine
+    values["machine"] |= {"precision": machine.precision, "training": machine.for_training().precision}
     return values

@@ -12,9 +12,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from workbench import weights
+from workbench import products, weights
 from workbench.errors import InputError
-from workbench.machine import Machine, cpu_count
+from workbench.machine import Machine
 from workbench.quiet import quiet_transformers
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def load_model(model: str, machine: Machine, adapter: Path | None = None, merge:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
-    torch.set_num_threads(cpu_count())
+    machine.prepare()
     if adapter:
         _check_base(model, adapter)
     path = weights.folder(model)
@@ -152,7 +152,7 @@ def load_model(model: str, machine: Machine, adapter: Path | None = None, merge:
         with quiet_transformers():
             adapted = PeftModel.from_pretrained(loaded, adapter)
             loaded = (adapted.merge_and_unload() if merge else adapted.get_base_model()).to(precision)
-    return loaded.to(machine.device).eval()
+    return products.steady(loaded.to(machine.device).eval())
 
 
 def base_name(model: str) -> str:

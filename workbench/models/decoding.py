@@ -136,6 +136,24 @@ def rows_of(model: Any, prompts: Sequence[Sequence[int]], device: str, new_token
     return Decoder(model, prompts, device)
 
 
+def first_steps(model: Any, prompts: Sequence[Sequence[int]], device: str, steps: int) -> Iterator[torch.Tensor]:
+    """Logits (prompts, vocabulary) of each of the first tokens that `greedy` chooses for prompts sorted by width."""
+    import torch
+
+    with torch.inference_mode():
+        rows = rows_of(model, _filled_up(prompts), device, steps)
+        logits = rows.first()
+        for step in range(steps):
+            yield logits[-len(prompts) :]
+            if step + 1 < steps:
+                logits = rows.next(logits.argmax(-1))
+
+
+def _filled_up(prompts: Sequence[Sequence[int]]) -> list[Sequence[int]]:
+    """Prompts, with copies of the first in front so that there are `MIN_ROWS`."""
+    return [*[prompts[0]] * (MIN_ROWS - len(prompts)), *prompts]
+
+
 def greedy(
     model: Any, prompts: Sequence[Sequence[int]], device: str, ends: Collection[int], max_new_tokens: int
 ) -> Iterator[list[list[int]]]:
@@ -151,7 +169,7 @@ def greedy(
     live = set(range(len(prompts)))
     # not one block around everything: the caller would go on in inference mode between two steps
     with torch.inference_mode():
-        rows = rows_of(model, [prompts[i] for i in owners], device, max_new_tokens)
+        rows = rows_of(model, _filled_up(prompts), device, max_new_tokens)
         tokens = rows.first().argmax(-1)
     for step in range(max_new_tokens):
         for owner, token in zip(owners, tokens.tolist(), strict=True):

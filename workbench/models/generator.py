@@ -22,10 +22,11 @@ from pydantic import Field, model_validator
 from workbench import weights
 from workbench.component import Component
 from workbench.errors import InputError
-from workbench.machine import Machine
+from workbench.machine import Machine, samples
+from workbench.machine.independence import Way, way
 from workbench.models import attention, reading
 from workbench.models.chat import Message, encode_chat, left_padded, load_model, load_tokenizer, right_padded
-from workbench.models.decoding import greedy, mixes
+from workbench.models.decoding import first_steps, greedy, mixes
 from workbench.models.lora import Lora
 from workbench.models.memory import Batches
 from workbench.models.ragged_decoder import filled_up
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     import torch
 
 SCORED_TOGETHER = 1536  # tokens in one pass: more are no faster on a processor, and take memory
+SAMPLE_STEPS = 2  # of the answers to sample texts
 HEAD_ROWS = 32  # positions that pass through the head together
 TOO_LONG, WRITING = "prompt too long", "writing"
 
@@ -105,6 +107,7 @@ class LoadedGenerator:
         room: longest padded prompt, in tokens.
         ends: tokens that end an answer.
         batches: computes batches, and remembers how large memory lets them be.
+        way: how it computes here so that each prompt depends on itself alone.
     """
 
     def __init__(self, settings: Generator, machine: Machine, adapter: Path | None) -> None:
@@ -115,14 +118,17 @@ class LoadedGenerator:
         self.room = reading.room(settings.model, settings.max_new_tokens)
         self.ends = end_tokens(self.model, self.tokenizer)
         self.batches = Batches()
+        self.way = Way()
+        self.way = way(self._arithmetic(), f"generator {settings.model!r} in {machine.precision}", machine, self.bits)
 
     @property
     def notes(self) -> list[str]:
         """What people should know of how answers were made, oldest first."""
+        special = [self.way.note] if self.way.note else []
         if self.tokenizer.chat_template:
-            return self.batches.notes
+            return [*special, *self.batches.notes]
         told = f"weights {self.settings.model!r} have no chat template; prompts are plain text, turns with an empty line between"
-        return [told, *self.batches.notes]
+        return [*special, told, *self.batches.notes]
 
     def encode(self, messages: Sequence[Message]) -> list[int]:
         """Token ids of a conversation in the model's own chat template (else as plain text), ready for the answer."""
@@ -146,9 +152,10 @@ class LoadedGenerator:
             yield [(i, Generation("", len(encoded[i]), 0, TOO_LONG)) for i in too_long]
         lengths = {i: len(ids) for i, ids in enumerate(encoded) if bucket(len(ids)) <= self.room}
         mixed = mixes(self.model, self.machine.device)
-        for batch in batches(lengths, batch_size or self.machine.batch_size, mixed=mixed):
+        for batch in batches(lengths, self._together(batch_size), mixed=mixed):
             width = bucket(lengths[batch[-1]])
-            answers = self.batches.compute([encoded[i] for i in batch], width, self._answers)
+            with self.way.computing():
+                answers = self.batches.compute([encoded[i] for i in batch], width, self._answers)
             yield [(i, self._generation(len(encoded[i]), ids)) for i, ids in zip(batch, answers, strict=True)]
 
     def stream(self, messages: Sequence[Message]) -> Iterator[str]:
@@ -173,7 +180,13 @@ class LoadedGenerator:
             yield Generation("", len(ids), 0, TOO_LONG)
             return
         shown = ""
-        for (answer,) in self._steps([ids]):
+        steps = self._steps([ids])
+        while True:
+            with self.way.computing():
+                answers = next(steps, None)
+            if answers is None:
+                break
+            (answer,) = answers
             text = self._text(answer)
             # the last word may still grow, and the space before it may go if punctuation follows
             whole = text[: max(text.rfind(" "), text.rfind("\n"), 0)].rstrip()
@@ -206,12 +219,13 @@ class LoadedGenerator:
         texts = self.tokenizer([text for _, text in asked], add_special_tokens=False)["input_ids"] if asked else []
         rows = [self.encode(messages) + text for (messages, _), text in zip(asked, texts, strict=True)]
         tokens = SCORED_TOGETHER if self.machine.device == "cpu" else None
-        for batch in batches(dict(enumerate(map(len, rows))), batch_size or self.machine.batch_size, tokens):
+        for batch in batches(dict(enumerate(map(len, rows))), self._together(batch_size), tokens):
             wide = bucket(len(rows[batch[0]]))
             if wide > reading.context(self.settings.model):
                 yield [(i, -math.inf) for i in batch]
             else:
-                values = self.batches.compute([(rows[i], texts[i]) for i in batch], wide, self._log_likelihood)
+                with self.way.computing():
+                    values = self.batches.compute([(rows[i], texts[i]) for i in batch], wide, self._log_likelihood)
                 yield list(zip(batch, values, strict=True))
 
     def _log_likelihood(self, rows: Sequence[tuple[list[int], list[int]]]) -> list[float]:
@@ -255,6 +269,33 @@ class LoadedGenerator:
             chosen = logits.gather(1, torch.tensor(wanted, device=logits.device)[:, None])[:, 0]
             found.append(chosen - logits.logsumexp(1))
         return torch.cat(found) if found else states.new_zeros(0)
+
+    def bits(self, numbers: Sequence[int]) -> list[bytes]:
+        """The first logits of its answers to sample texts, and how likely it finds one of them; see `machine.independence`.
+
+        Of a text beyond its context there are none.
+        """
+        asked = [[{"role": "user", "content": samples.text(number)}] for number in numbers]
+        encoded = [self.encode(messages) for messages in asked]
+        lengths = {i: len(ids) for i, ids in enumerate(encoded) if bucket(len(ids)) <= self.room}
+        found = [b""] * len(numbers)
+        for batch in batches(lengths, len(numbers), mixed=mixes(self.model, self.machine.device)):
+            for logits in first_steps(self.model, [encoded[i] for i in batch], self.machine.device, SAMPLE_STEPS):
+                for i, row in zip(batch, logits.float().cpu().numpy(), strict=True):
+                    found[i] += row.tobytes()
+        if not self.model.config.is_encoder_decoder:
+            for part in self.log_likelihood([(messages, samples.text(1)) for messages in asked], len(numbers)):
+                for i, value in part:
+                    found[i] += value.hex().encode()
+        return found
+
+    def _arithmetic(self) -> str:
+        """What its arithmetic depends on: an adapter beside the weights adds products, one merged into them does not."""
+        return f"generator {weights.digest(self.settings.model)} {self.settings.merge}"
+
+    def _together(self, batch_size: int | None) -> int:
+        """Prompts in a batch at most."""
+        return (batch_size or self.machine.batch_size) if self.way.together else 1
 
     def _generation(self, prompt_tokens: int, ids: list[int]) -> Generation:
         return Generation(self._text(ids), prompt_tokens, len(ids))

@@ -1,7 +1,7 @@
 """What searches vectors on a machine: FAISS on the processor, FAISS on a GPU, or torch; chosen, and said why.
 
 It is the machine's matter: exact search gives the same ranking on each of them, since `Dense` scores its candidates again.
-What an approximate index proposes may differ, so a GPU's name goes into the key of one that is built or searched there.
+What an approximate index proposes may differ, so what it was learned on goes into its key.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from functools import cache
 from types import ModuleType
 
 from workbench.errors import InputError, MissingExtraError
-from workbench.machine import Machine
+from workbench.machine import Machine, fingerprint
 
 PROBE_SECONDS = 120
 # FAISS ends the process where a kernel is missing, so a process of its own tries one
@@ -91,10 +91,19 @@ def gpu_lack() -> str:
     return f"FAISS fails on the GPU: {_last_line(tried.stderr)}" if tried.returncode else ""
 
 
-def arithmetic(machine: Machine, exact: bool) -> str | None:
-    """What a key has to say of the backend: nothing of an exact index, nor of one that the processor builds and searches."""
-    backend = CPU if exact else choose(machine)
-    return f"{backend.name}/{machine.kind}" if backend.name == "faiss-gpu" else None
+def arithmetic(machine: Machine, learned: bool) -> str | None:
+    """What a key has to say of what builds and searches an index.
+
+    Args:
+        machine: where.
+        learned: whether FAISS learns the index from the vectors, as all approximate ones: what it learns depends on the
+            processor or GPU. An exact index holds the vectors as they are, and a vector store does not compute with FAISS.
+    """
+    if not learned:
+        return None
+    if choose(machine).name == "faiss-gpu":
+        return f"faiss-gpu/{machine.kind}"
+    return f"faiss-cpu/{fingerprint.of_indexes()}"
 
 
 def _last_line(text: str) -> str:

@@ -19,14 +19,20 @@ def width(length: int) -> int:
     return max(1, -(-length // BUCKET)) * BUCKET
 
 
-def batches(lengths: Sequence[int]) -> Iterator[tuple[list[int], int]]:
-    """Positions of texts of one width, and that width; longest first, `BATCH_TOKENS` padded tokens or one text a batch."""
+def batches(lengths: Sequence[int], together: bool = True) -> Iterator[tuple[list[int], int]]:
+    """Positions of texts of one width, and that width; longest first, `BATCH_TOKENS` padded tokens or one text a batch.
+
+    Args:
+        lengths: tokens of each text.
+        together: whether a batch may hold several texts.
+    """
+    most = BATCH_TOKENS if together else 0
     order = sorted(range(len(lengths)), key=lambda i: (-width(lengths[i]), i))
     start = 0
     while start < len(order):
         wide = width(lengths[order[start]])
-        end = start
-        while end < len(order) and (end - start) * wide < BATCH_TOKENS and width(lengths[order[end]]) == wide:
+        end = start + 1
+        while end < len(order) and (end - start) * wide < most and width(lengths[order[end]]) == wide:
             end += 1
         yield order[start:end], wide
         start = end

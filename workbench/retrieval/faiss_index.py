@@ -115,6 +115,11 @@ class Index(Component, ABC):
         return False
 
     @property
+    def learned(self) -> bool:
+        """Whether FAISS learns it from the vectors."""
+        return not self.exact
+
+    @property
     def lookups(self) -> int:
         """Candidates looked up for each one wanted, where compressed vectors order them only roughly."""
         return 1

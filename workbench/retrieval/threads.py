@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain
 from typing import TypeVar
 
-from workbench.machine import cpu_count
+from workbench.machine import threads as threads_here
 from workbench.retrieval.backends import faiss
 
 T = TypeVar("T")
@@ -22,7 +22,7 @@ def side_by_side(call: Callable[[slice], T], n: int, size: int) -> list[T]:
     same, they halve each other's speed. Inside a thread made here FAISS starts none.
     """
     parts: Sequence[slice] = [slice(start, min(start + size, n)) for start in range(0, n, size)]
-    threads = min(cpu_count(), len(parts))
+    threads = min(threads_here(), len(parts))
     if threads < 2:
         return [call(part) for part in parts]
     with ThreadPoolExecutor(threads, initializer=lambda: faiss().omp_set_num_threads(1)) as pool:

@@ -72,7 +72,7 @@ class TrainedOnRankings(Stage):
     def compute(self, folder: Path, session: Session) -> dict[str, Any]:
         chosen = examples.ranked_examples(self, session)
         with training_progress(session, f"training the {self.name}", self.training, len(chosen)) as progress:
-            self.train(chosen, session.machine, self.seed, folder, session.store.work(self.key), progress)
+            self.train(chosen, session.machine.for_training(), self.seed, folder, session.store.work(self.key), progress)
         return {"examples": len(chosen), "tokens": progress.tokens} | left_out(self.dropped)
 
     def read(self, folder: Path, session: Session) -> Path:
@@ -158,8 +158,8 @@ class Adapter(Stage):
         (folder / "origin.json").write_text(json.dumps(self._origin(chosen, session), indent=1))
         apart = len(lora.held_back(settings, len(chosen), self.seed))
         with training_progress(session, "fine-tuning", settings, len(chosen) - apart) as progress:
-            work = session.store.work(self.key)
-            read = lora.train(settings, self.generator.model, chosen, session.machine, self.seed, folder, work, progress)
+            work, machine = session.store.work(self.key), session.machine.for_training()
+            read = lora.train(settings, self.generator.model, chosen, machine, self.seed, folder, work, progress)
         facts = {"examples": len(chosen), "tokens": progress.tokens, "tokens_read": read, "peak_gb": round(peak_gb(), 2)}
         return facts | ({"held_back": apart} if apart else {}) | left_out(self.dropped)
 

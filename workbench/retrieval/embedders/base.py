@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from workbench.component import Component
-from workbench.machine import Machine
+from workbench.machine import Machine, samples
+from workbench.machine.independence import Way
 
 
 class AnyEmbedder(Component, ABC):
@@ -65,7 +66,13 @@ class Truncation:
 
 
 class LoadedEmbedder(ABC):
-    """An embedder that is ready to encode. Make it with `AnyEmbedder.load`."""
+    """An embedder that is ready to encode. Make it with `AnyEmbedder.load`.
+
+    Attributes:
+        way: how it computes here so that each text depends on itself alone.
+    """
+
+    way: Way = Way()
 
     @abstractmethod
     def encode(self, texts: Sequence[str]) -> Iterator[list[tuple[int, np.ndarray]]]:
@@ -85,6 +92,16 @@ class LoadedEmbedder(ABC):
         Raises:
             InputError: this kind of embedder gives none.
         """
+
+    def bits(self, numbers: Sequence[int]) -> list[bytes]:
+        """What it makes of sample texts, as bits; see `machine.independence`."""
+        texts = [samples.text(number) for number in numbers]
+        found = [b""] * len(texts)
+        for encode in (self.encode, self.encode_tokens):
+            for batch in encode(texts):
+                for i, vectors in batch:
+                    found[i] += vectors.tobytes()
+        return found
 
     @contextmanager
     def reading(self, texts: Sequence[str]) -> Iterator[Truncation | None]:

@@ -12,6 +12,7 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,10 +20,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from filelock import FileLock
 
-from workbench import weights
+from workbench import products, weights
 from workbench.component import library_version
 from workbench.errors import InputError, MissingExtraError
-from workbench.machine import Machine, cpu_count, cpu_flags
+from workbench.machine import Machine, cpu_flags, fingerprint, threads
 from workbench.quiet import quiet_transformers
 from workbench.retrieval.embedders.transformer import LoadedTransformer
 
@@ -70,15 +71,8 @@ class LoadedInt8(LoadedTransformer):
         """
         super().__init__(model, device)
         self.in_threads = False  # OpenVINO has its own
-        openvino = _openvino()
-        settings = {
-            "INFERENCE_NUM_THREADS": cpu_count(),
-            "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_PRECISION_HINT": "f32",
-            "DYNAMIC_QUANTIZATION_GROUP_SIZE": GROUP,
-        }
-        compiled = openvino.Core().compile_model(_folder(model, source) / "model.xml", "CPU", settings)
-        self.request = compiled.create_infer_request()
+        self.request = _compiled(_folder(model, source) / "model.xml", threads()).create_infer_request()
+        products.steady(model)  # the layers behind the transformer; it was converted as it was
 
     def transform(self, features: dict[str, Any]) -> dict[str, Any]:
         import torch
@@ -87,6 +81,33 @@ class LoadedInt8(LoadedTransformer):
         # the output's memory belongs to the request, which overwrites it
         found = self.request.infer(given, share_inputs=True)[0]
         return features | {"token_embeddings": torch.from_numpy(found)}
+
+
+def _compiled(model: Path | openvino.Model, threads: int) -> openvino.CompiledModel:
+    """A model ready to compute with so many threads."""
+    settings = {
+        "INFERENCE_NUM_THREADS": threads,
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": "f32",
+        "DYNAMIC_QUANTIZATION_GROUP_SIZE": GROUP,
+    }
+    return _openvino().Core().compile_model(model, "CPU", settings)
+
+
+def operations(device: str) -> Iterator[bytes]:
+    """What goes into the fingerprint of this arithmetic: products of a few rows, computed in one thread."""
+    model = _openvino().Model  # imports the package, kept from reporting
+    import openvino.opset13 as ops
+
+    given = ops.parameter([-1, 384], np.float32)
+    matrix = _constant(fingerprint.numbers(768, 384), inputs=1)
+    product = ops.matmul(given, matrix, transpose_a=False, transpose_b=True)
+    request = _compiled(model([product], [given]), 1).create_infer_request()
+    for rows in fingerprint.ROWS:
+        yield request.infer([fingerprint.numbers(rows, 384)])[0].tobytes()
+
+
+fingerprint.OPERATIONS["int8"] = operations
 
 
 def _openvino() -> Any:
@@ -139,10 +160,14 @@ def _converted(transformer: torch.nn.Module) -> openvino.Model:
 
 
 def _rounded(matrix: np.ndarray, node: Any) -> Any:
-    """A constant matrix as int8 times one scale for each output channel."""
+    """A node's constant matrix as int8 times one scale for each output channel."""
+    return _constant(matrix, inputs=1 if node.get_attributes()["transpose_b"] else 0)
+
+
+def _constant(matrix: np.ndarray, inputs: int) -> Any:
+    """A matrix as int8 times one scale for each output channel; `inputs` is the axis of its inputs."""
     import openvino.opset13 as ops
 
-    inputs = 1 if node.get_attributes()["transpose_b"] else 0
     scale = np.maximum(np.abs(matrix).max(axis=inputs, keepdims=True) / 127, np.finfo(np.float32).tiny)
     integers = np.rint(matrix / scale).astype(np.int8)
     return ops.multiply(ops.convert(ops.constant(integers), "f32"), ops.constant(scale.astype(np.float32)))

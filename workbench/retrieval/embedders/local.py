@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from workbench import weights
+from workbench import products, weights
 from workbench.errors import InputError
-from workbench.machine import Machine, cpu_count
+from workbench.machine import Machine
 from workbench.quiet import quiet_transformers
 from workbench.retrieval.embedders import int8
 from workbench.retrieval.embedders.static import LoadedStatic, is_model2vec
@@ -23,7 +23,7 @@ def read(source: str, machine: Machine) -> LoadedTransformer | LoadedStatic:
     from sentence_transformers.base.modules import Transformer
     from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 
-    torch.set_num_threads(cpu_count())
+    machine.prepare()
     path = weights.folder(source)
     integers = machine.precision == "int8"  # what is no product then stays in float32
     try:
@@ -38,7 +38,9 @@ def read(source: str, machine: Machine) -> LoadedTransformer | LoadedStatic:
         raise InputError(f"weights {source!r}: {path} cannot be read as a sentence-transformers model: {first}") from error
     model.eval()
     if isinstance(model[0], Transformer):
-        return int8.LoadedInt8(model, machine.device, source) if integers else LoadedTransformer(model, machine.device)
+        if integers:
+            return int8.LoadedInt8(model, machine.device, source)
+        return LoadedTransformer(products.steady(model), machine.device)
     if not isinstance(model[0], StaticEmbedding):
         raise InputError(
             f"weights {source!r}: the model begins with {type(model[0]).__name__}; allowed: a transformer, static embeddings"

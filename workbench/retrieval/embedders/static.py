@@ -43,9 +43,10 @@ class LoadedStatic(TokenizingEmbedder):
         """As in the base class. A text without tokens gives zeros."""
         import torch
 
-        for start in range(0, len(texts), BATCH):
-            with torch.inference_mode():
-                vectors = self.forward(self.tokenize(texts[start : start + BATCH]))["sentence_embedding"]
+        size = BATCH if self.way.together else 1
+        for start in range(0, len(texts), size):
+            with torch.inference_mode(), self.way.computing():
+                vectors = self.forward(self.tokenize(texts[start : start + size]))["sentence_embedding"]
                 vectors = torch.nn.functional.normalize(vectors, dim=1).cpu().numpy()
             yield list(enumerate(vectors, start))
 

@@ -78,4 +78,5 @@ class LoadedTransformer(TokenizingEmbedder):
                 return batch, self.forward([tokens[i] for i in batch], wide)
 
         each = batch_by_batch if self.in_threads else map
-        yield from each(computed, batches([len(row) for row in tokens]))
+        with self.way.computing():
+            yield from each(computed, batches([len(row) for row in tokens], self.way.together))

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
-from workbench import weights
+from workbench import products, weights
 from workbench.errors import InputError
-from workbench.machine import Machine, cpu_count
+from workbench.machine import Machine, samples
+from workbench.machine.independence import Way, way
 from workbench.models.training import LOSSES, Step, Training, write_losses
 from workbench.quiet import quiet_transformers
 from workbench.retrieval.batching import batches, padded
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     import torch
 
 MIN_ROWS = 4
+SAMPLE_TOKENS = 128  # of a pair of sample texts, at most
 MICRO_TOKENS = 4096  # padded tokens of one forward pass in training
 
 
@@ -65,25 +67,25 @@ class CrossEncoder(PairScorer):
             machine: where to compute.
             trained: folder that `train` wrote, for a scorer that is trained.
         """
-        import torch
-
         loaded = _load(str(trained or weights.folder(self.model)), self.model, machine)
-        rows = loaded.tokenize(pairs, self.max_length)
-        for batch, wide in batches([len(ids) for ids, _ in rows]):
-            filled = batch + [batch[0]] * (MIN_ROWS - len(batch))
-            with torch.inference_mode():
-                logits = loaded.logits([rows[i] for i in filled], wide)
-            yield [(i, round(float(value), 6)) for i, value in zip(batch, logits.tolist(), strict=False)]
+        for batch in loaded.scores(pairs, self.max_length):
+            yield [(i, round(value, 6)) for i, value in batch]
 
 
 class _Loaded:
-    """A cross-encoder in memory. The head computes in float32, so that few passages tie."""
+    """A cross-encoder in memory. The head computes in float32, so that few passages tie.
+
+    Attributes:
+        way: how it computes here so that each pair depends on itself alone.
+    """
+
+    way = Way()
 
     def __init__(self, path: str, name: str, machine: Machine, new_head: bool = False) -> None:
         import torch
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-        torch.set_num_threads(cpu_count())
+        machine.prepare()
         precision = torch.float32 if new_head else getattr(torch, machine.precision)
         given = {"num_labels": 1} if new_head else {}
         try:
@@ -99,8 +101,26 @@ class _Loaded:
                 f"weights {name!r}: a classifier with {labels} labels ranks nothing; take a cross-encoder with one label, "
                 "or an encoder with train: true"
             )
-        self.model = self.model.to(machine.device).eval()
+        self.model = products.steady(self.model.to(machine.device).eval())
         self.device = machine.device
+
+    def scores(self, pairs: Sequence[Pair], max_length: int) -> Iterator[list[tuple[int, float]]]:
+        """Logits of pairs, longest first: after each batch its (position in `pairs`, logit) pairs."""
+        import torch
+
+        rows = self.tokenize(pairs, max_length)
+        for batch, wide in batches([len(ids) for ids, _ in rows], self.way.together):
+            filled = batch + [batch[0]] * (MIN_ROWS - len(batch))
+            with torch.inference_mode(), self.way.computing():
+                logits = self.logits([rows[i] for i in filled], wide)
+            yield list(zip(batch, logits.tolist(), strict=False))
+
+    def bits(self, numbers: Sequence[int]) -> list[bytes]:
+        """The scores of pairs of sample texts, as bits; see `machine.independence`."""
+        found: dict[int, float] = {}
+        for batch in self.scores([(samples.text(0), samples.text(number)) for number in numbers], SAMPLE_TOKENS):
+            found.update(batch)
+        return [found[i].hex().encode() for i in range(len(numbers))]
 
     def tokenize(self, pairs: Sequence[Pair], max_length: int) -> list[tuple[list[int], list[int]]]:
         """Token ids and segment of each token of every pair; the longer side is cut."""
@@ -124,7 +144,10 @@ class _Loaded:
 
 @lru_cache(maxsize=2)
 def _load(path: str, name: str, machine: Machine) -> _Loaded:
-    return _Loaded(path, name, machine)
+    loaded = _Loaded(path, name, machine)
+    model = f"cross-encoder {weights.digest(name)}"  # a trained one computes as what it was trained from
+    loaded.way = way(model, f"cross-encoder {name!r} in {machine.precision}", machine, loaded.bits)
+    return loaded
 
 
 def train(

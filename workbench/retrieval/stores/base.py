@@ -41,6 +41,11 @@ class VectorStore(Component, ABC):
         """Whether every vector is compared."""
         return False
 
+    @property
+    def learned(self) -> bool:
+        """Whether FAISS learns it from the vectors."""
+        return False
+
 
 class OpenStore(ABC):
     """A store that answers.
