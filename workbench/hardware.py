@@ -32,6 +32,7 @@ def instruction_set(flags: frozenset[str]) -> str:
     return "generic"
 
 
+@cache
 def cpu_name() -> str:
     """The processor's model name, for people."""
     try:
@@ -41,6 +42,7 @@ def cpu_name() -> str:
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
+@cache
 def cpu_vendor() -> str:
     """Who made the processor, as it says itself (``GenuineIntel``, ``AuthenticAMD``); empty where the system does not tell."""
     try:

@@ -50,7 +50,7 @@ TRAININGS = ("training", "reranker", "embedder")
 # timings whose unit is a token -> kind of work
 BY_TOKENS = {"generation": "generation", "adapter": "training", "reranker": "reranker", "embedder": "embedder"}
 # speed of the products of `machine.precisions` where these were measured, in 10^9 operations a second
-REFERENCE = {"inference": 330.0, "training": 330.0}
+REFERENCE = {"inference": 270.0, "training": 345.0}
 
 
 @dataclass(frozen=True)
