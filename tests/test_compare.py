@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import workbench
+from conftest import Finished, workbench
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
@@ -210,13 +210,13 @@ def test_command_refuses_what_it_cannot_compare(tmp_path: Path, scores: np.ndarr
         assert "Traceback" not in done.stderr
 
 
-def test_a_run_is_compared_as_its_own_tables_say(smoke_run: Path, tmp_path: Path) -> None:
+def test_a_run_is_compared_as_its_own_tables_say(toy: Finished, tmp_path: Path) -> None:
     out = tmp_path / "pairs.csv"
-    done = workbench("compare", smoke_run, "--split", "dev", "--metric", "f1", "--out", out)
+    done = workbench("compare", toy.run, "--split", "dev", "--metric", "f1", "--out", out)
     assert done.returncode == 0, done.stderr
     from workbench.experiment.folder import Run
 
-    run = Run.open(smoke_run)
+    run = Run.open(toy.run)
     found = {frozenset((row["a"], row["b"])): row for row in csv.DictReader(out.open())}
     own = [row for row in run.comparisons if (row["split"], row["metric"]) == ("dev", "f1")]
     assert len(own) == len(found) > 0
@@ -226,21 +226,21 @@ def test_a_run_is_compared_as_its_own_tables_say(smoke_run: Path, tmp_path: Path
         assert row["p_holm"] == pytest.approx(float(other["p_holm"]), abs=2e-6)
 
 
-def test_the_same_configuration_in_two_runs_is_one_system(smoke_run: Path) -> None:
-    done = workbench("compare", smoke_run, smoke_run)
-    alone = workbench("compare", smoke_run)
+def test_the_same_configuration_in_two_runs_is_one_system(toy: Finished) -> None:
+    done = workbench("compare", toy.run, toy.run)
+    alone = workbench("compare", toy.run)
     assert done.returncode == alone.returncode == 0, done.stderr
     assert done.stdout == alone.stdout
 
 
-def test_runs_on_other_questions_are_refused(smoke_run: Path, tmp_path: Path) -> None:
+def test_runs_on_other_questions_are_refused(toy: Finished, tmp_path: Path) -> None:
     import json
     import shutil
 
-    other = shutil.copytree(smoke_run, tmp_path / "other")
+    other = shutil.copytree(toy.run, tmp_path / "other")
     manifest = json.loads((other / "manifest.json").read_text())
     manifest["dataset"]["queries"] = dict.fromkeys(manifest["dataset"]["queries"], "another digest")
     (other / "manifest.json").write_text(json.dumps(manifest))
-    done = workbench("compare", smoke_run, other)
+    done = workbench("compare", toy.run, other)
     assert done.returncode == 2
     assert "was measured on other queries" in done.stderr

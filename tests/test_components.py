@@ -210,7 +210,11 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
+# what real weights say; the others need none
+WEIGHTS = {"Embedder", "Dense", "MaxSim", "CrossEncoder", "Library", "LibraryLists", "Likelihood", "MMR", "Generator"}
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in WEIGHTS)) for name in CASES])
 def test_output_is_the_one_recorded_for_this_version(name: str, tmp_path: Path) -> None:
     cls, output = CASES[name]
     found = {"version": cls.version, "digest": digest(output(tmp_path))}

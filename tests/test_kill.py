@@ -12,14 +12,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT, workbench
+from conftest import ROOT, Finished, workbench
 from test_run import BYTE_EQUAL, same_bytes
 
 from workbench import Run
 from workbench.experiment.folder import finished
 from workbench.experiment.store import damage
-
-pytestmark = pytest.mark.slow
 
 RANKED = ("passages", "terms", "embeddings", "index", "ranking", "reranked")
 ALL = ("*",)
@@ -62,13 +60,20 @@ def kill_at(moment: str, args: list[str], env: dict[str, str]) -> None:
     assert reached, f"{moment!r} was never reported"
 
 
-@pytest.mark.parametrize("name", MOMENTS)
+# with real weights these are killed among the slow tests, and the rest by `make soak`
+OFTEN = ("mid-training, after a checkpoint", "first answers", "writing the manifest", "a notebook")
+CASES = [pytest.param("toy", name, marks=[] if name == OFTEN[0] else pytest.mark.slow) for name in MOMENTS]
+CASES += [pytest.param("smoke", name, marks=pytest.mark.slow if name in OFTEN else pytest.mark.soak) for name in MOMENTS]
+
+
+@pytest.mark.parametrize(("which", "name"), CASES)
 def test_a_killed_run_started_again_gives_the_same_bytes(
-    name: str, smoke_run: Path, smoke_runs: Path, tmp_path: Path, offline: dict[str, str]
+    which: str, name: str, request: pytest.FixtureRequest, tmp_path: Path, offline: dict[str, str]
 ) -> None:
+    whole = request.getfixturevalue(which)
     moment, stages, notebooks = MOMENTS[name]
-    stock(tmp_path, smoke_runs, stages)
-    args = ["run", "configs/smoke.yaml", "--runs", str(tmp_path), *([] if notebooks else ["--no-notebooks"])]
+    stock(tmp_path, whole.runs, stages)
+    args = ["run", str(whole.config), "--runs", str(tmp_path), *([] if notebooks else ["--no-notebooks"])]
     kill_at(moment, args, offline | {"WORKBENCH_PROGRESS": "all"})
     for artifact in (tmp_path / ".store" / "artifacts").glob("*/*"):
         assert damage(artifact) is None, artifact
@@ -76,16 +81,16 @@ def test_a_killed_run_started_again_gives_the_same_bytes(
     done = workbench(*args, env=offline)
     assert done.returncode == 0, done.stderr[-3000:]
     again = Path(done.stdout.strip().splitlines()[-1].removeprefix("run: "))
-    same_bytes(again, smoke_run)
-    assert Run.open(again).promoted == Run.open(smoke_run).promoted | {"run": again.name}
+    same_bytes(again, whole.run)
+    assert Run.open(again).promoted == Run.open(whole.run).promoted | {"run": again.name}
     assert len(finished(tmp_path)) == before + 1
     assert list((tmp_path / ".store" / "tmp").iterdir()) == []
 
 
 def test_shuffled_axes_and_another_batch_size_give_the_same_bytes(
-    smoke_run: Path, tmp_path: Path, offline: dict[str, str]
+    either: Finished, tmp_path: Path, offline: dict[str, str]
 ) -> None:
-    content = yaml.safe_load((ROOT / "configs" / "smoke.yaml").read_text())
+    content = yaml.safe_load(either.config.read_text())
     content["axes"] = {axis: values[::-1] for axis, values in reversed(content["axes"].items())}
     content["machine"] = {"batch_size": 5}
     (tmp_path / "shuffled.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
@@ -93,22 +98,23 @@ def test_shuffled_axes_and_another_batch_size_give_the_same_bytes(
     assert done.returncode == 0, done.stderr[-3000:]
     again = Path(done.stdout.strip().splitlines()[-1].removeprefix("run: "))
     for file in BYTE_EQUAL[1:]:  # config.yaml shows the order that was written
-        assert (again / file).read_bytes() == (smoke_run / file).read_bytes(), file
+        assert (again / file).read_bytes() == (either.run / file).read_bytes(), file
 
 
-def test_a_damaged_artifact_is_named_and_computed_again(smoke_run: Path, smoke_runs: Path, offline: dict[str, str]) -> None:
-    vectors = next((smoke_runs / ".store" / "artifacts" / "embeddings").glob("*/vectors.npy"))
+def test_a_damaged_artifact_is_named_and_computed_again(either: Finished, offline: dict[str, str]) -> None:
+    vectors = next((either.runs / ".store" / "artifacts" / "embeddings").glob("*/vectors.npy"))
     content = bytearray(vectors.read_bytes())
     content[-1] ^= 1
     vectors.write_bytes(content)
-    done = workbench("run", "configs/smoke.yaml", "--runs", smoke_runs, "--no-notebooks", env=offline)
+    done = workbench("run", str(either.config), "--runs", either.runs, "--no-notebooks", env=offline)
     assert done.returncode == 0
     assert "embeddings" in done.stderr and "was damaged (vectors.npy has other content" in done.stderr
-    same_bytes(Path(done.stdout.strip().splitlines()[-1].removeprefix("run: ")), smoke_run)
+    same_bytes(Path(done.stdout.strip().splitlines()[-1].removeprefix("run: ")), either.run)
 
 
-def test_an_interrupt_says_what_is_kept_and_goes_on(smoke_run: Path, tmp_path: Path, offline: dict[str, str]) -> None:
-    command = [sys.executable, "-m", "workbench.cli", "run", "configs/smoke.yaml", "--runs", str(tmp_path), "--no-notebooks"]
+@pytest.mark.slow
+def test_an_interrupt_says_what_is_kept_and_goes_on(smoke: Finished, tmp_path: Path, offline: dict[str, str]) -> None:
+    command = [sys.executable, "-m", "workbench.cli", "run", str(smoke.config), "--runs", str(tmp_path), "--no-notebooks"]
     environment = offline | {"WORKBENCH_PROGRESS": "all"}
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=environment, cwd=ROOT)
     for line in process.stderr:
@@ -118,10 +124,8 @@ def test_an_interrupt_says_what_is_kept_and_goes_on(smoke_run: Path, tmp_path: P
     rest = process.stderr.read()
     assert process.wait() == 130
     assert "stopping after the batch in flight" in rest
-    assert re.search(
-        r"interrupted while embedding \(\d+ of \d+ done\); \d+ stages .* go on with: .*run configs/smoke\.yaml", rest
-    )
+    assert re.search(r"interrupted while embedding \(\d+ of \d+ done\); \d+ stages .* go on with: .*run \S*smoke\.yaml", rest)
     assert "Traceback" not in rest
-    done = workbench("run", "configs/smoke.yaml", "--runs", tmp_path, "--no-notebooks", env=offline)
+    done = workbench("run", str(smoke.config), "--runs", tmp_path, "--no-notebooks", env=offline)
     assert done.returncode == 0
-    same_bytes(Path(done.stdout.strip().splitlines()[-1].removeprefix("run: ")), smoke_run)
+    same_bytes(Path(done.stdout.strip().splitlines()[-1].removeprefix("run: ")), smoke.run)

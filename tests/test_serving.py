@@ -44,16 +44,20 @@ def reply_with(**changes):
 
 
 @pytest.fixture(scope="module")
-def pipeline(smoke_run):
-    return Pipeline.open(smoke_run)
+def pipeline(toy):
+    return Pipeline.open(toy.run)
 
 
-@pytest.fixture(scope="module")
-def recorded(pipeline):
+def answered_questions(pipeline):
     """Rows of answers.jsonl of the served configuration, with their questions."""
     rows = [json.loads(line) for line in (pipeline.run.folder / "answers.jsonl").read_text(encoding="utf-8").splitlines()]
     texts = {q.id: q.text for split in pipeline.session.dataset.splits for q in pipeline.session.dataset.split(split)}
     return [row | {"question": texts[row["query_id"]]} for row in rows if row["configuration"] == pipeline.configuration.id]
+
+
+@pytest.fixture(scope="module")
+def recorded(pipeline):
+    return answered_questions(pipeline)
 
 
 @contextmanager
@@ -109,9 +113,12 @@ async def everything(stream):
     return [item async for item in stream]
 
 
-def test_a_served_answer_equals_the_measured_one(url, recorded):
-    for row in (recorded[1], recorded[-1]):
-        assert as_measured(ask(url, row["question"])) == measured(row)
+def test_a_served_answer_equals_the_measured_one(either):
+    pipeline = Pipeline.open(either.run)
+    rows = answered_questions(pipeline)
+    with serving(pipeline) as url:
+        for row in (rows[1], rows[-1]):
+            assert as_measured(ask(url, row["question"])) == measured(row)
 
 
 def test_every_reply_names_run_configuration_index_and_adapter(url, pipeline, recorded):
@@ -365,11 +372,11 @@ def test_a_figure_from_the_split_that_chose_is_marked_as_flattering(pipeline):
 
 
 @pytest.fixture
-def copied_run(smoke_run, tmp_path):
+def copied_run(toy, tmp_path):
     """A copy of the run that may be altered, on the same store."""
-    copy = tmp_path / "runs" / smoke_run.parent.name / smoke_run.name
-    shutil.copytree(smoke_run, copy)
-    (tmp_path / "runs" / ".store").symlink_to((smoke_run.parent.parent / ".store").resolve())
+    copy = tmp_path / "runs" / toy.run.parent.name / toy.run.name
+    shutil.copytree(toy.run, copy)
+    (tmp_path / "runs" / ".store").symlink_to((toy.runs / ".store").resolve())
     return copy
 
 

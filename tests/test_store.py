@@ -7,7 +7,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -138,10 +137,12 @@ def stage(number):
         for part in range(4):
             seed = f"{number} {part}".encode()
             (folder / f"{part}.bin").write_bytes(hashlib.sha256(seed).digest() * 500)
+            print("part", flush=True)
             time.sleep(pause)
         texts = [f"{number} {i % 7}" for i in range(20)]
         def items(missing):
             for start in range(0, len(missing), 3):
+                print("batch", flush=True)
                 time.sleep(pause)
                 yield [(i, missing[i][::-1]) for i in range(start, min(start + 3, len(missing)))]
         values = store.items.computed("cd" * 32, texts, items, str.encode, bytes.decode)
@@ -157,6 +158,13 @@ print("done", flush=True)
 
 def start(folder: Path, pause: float) -> subprocess.Popen[str]:
     return subprocess.Popen([sys.executable, "-c", WORKER, str(folder), str(pause)], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+
+
+def read(process: subprocess.Popen[str], lines: int) -> None:
+    """Waits for so many lines of what a worker says, or for its end."""
+    assert process.stdout.readline() == "ready\n"
+    for _ in range(lines - 1):
+        process.stdout.readline()
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -177,8 +185,7 @@ def test_a_hundred_kills_leave_only_whole_artifacts_and_the_same_bytes(tmp_path:
             break
         folder = tmp_path / f"killed {round_ // 12}"  # a store is killed about a dozen times before a fresh one is
         process = start(folder, 0.002)
-        assert process.stdout.readline() == "ready\n"
-        time.sleep(rng.uniform(0, 0.12))
+        read(process, rng.randrange(1, 120))
         process.send_signal(signal.SIGKILL)
         rest = process.communicate()[0]
         if "done" not in rest:
@@ -194,8 +201,7 @@ def test_a_hundred_kills_leave_only_whole_artifacts_and_the_same_bytes(tmp_path:
 
 def test_one_kill_leaves_only_whole_artifacts(tmp_path: Path) -> None:
     process = start(tmp_path / "killed", 0.005)
-    process.stdout.readline()
-    time.sleep(0.1)
+    read(process, 30)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert all(damage(artifact) is None for artifact in (tmp_path / "killed" / "artifacts").glob("cheap/*"))

