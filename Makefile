@@ -25,7 +25,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup install demo test test-slow lab dashboards app lint lock bench clean
+.PHONY: help setup environment install demo test test-slow soak lab dashboards app lint lock bench clean
 
 help: ## this list
 	@echo "Usage: make TARGET [PYTHON=python3.12]"
@@ -43,7 +43,11 @@ print("|".join([os.getcwd(), platform.python_version(), sys.argv[1], hashlib.sha
 endef
 export KEY
 
-setup: ## make the environment in .venv and fetch the built-in weights
+setup: environment ## make the environment in .venv and fetch the built-in weights
+	@$(BIN)/workbench models --fetch
+
+# `setup` without the weights: all that the tests which are not slow, and the style, need.
+environment:
 	@command -v $(PYTHON) >/dev/null || { \
 	  echo "There is no '$(PYTHON)' here. Install Python 3.11, 3.12 or 3.13, or name one: make setup PYTHON=python3.12" >&2; \
 	  exit 1; }
@@ -58,9 +62,8 @@ setup: ## make the environment in .venv and fetch the built-in weights
 	else \
 	  NEW_KEY="$$key" KIND=$$kind $(MAKE) --no-print-directory install; \
 	fi
-	@$(BIN)/workbench models --fetch
 
-# Called by `setup`, which knows the key and the kind.
+# Called by `environment`, which knows the key and the kind.
 install:
 	@place() { cut -d '|' -f 1-3; }; \
 	old=$$(place 2>/dev/null <$(STAMP)); rm -f $(STAMP); \
@@ -78,14 +81,15 @@ install:
 demo: setup ## set up, then run the quickstart experiment (about 13 minutes on two cores)
 	@$(BIN)/workbench run configs/quickstart.yaml
 
-# The hub is switched off in tests: what they need is built in or made by them.
-test: setup lint ## set up, lint, then every test that is not slow
-	@HF_HUB_OFFLINE=1 $(BIN)/pytest -m "not slow"
+# The hub is switched off in tests: what they need is made by them or, where they are slow, built in.
+test: environment lint ## make the environment, lint, then every test that is not slow; fetches no weights
+	@HF_HUB_OFFLINE=1 $(BIN)/pytest -m "not slow and not soak"
 
-# pytest ends with 5 where no test is chosen; asked beforehand, so that an empty choice is not taken for a test run.
-test-slow: setup ## set up, then the slow tests
-	@$(BIN)/pytest -m slow --collect-only --quiet >/dev/null 2>&1; \
-	if [ $$? -eq 5 ]; then echo "no test is marked slow yet"; else HF_HUB_OFFLINE=1 $(BIN)/pytest -m slow; fi
+test-slow: setup ## set up, then the slow tests: real weights, and what takes minutes
+	@HF_HUB_OFFLINE=1 $(BIN)/pytest -m "slow and not soak"
+
+soak: setup ## set up, then the tests that are too long for test-slow; by hand
+	@HF_HUB_OFFLINE=1 $(BIN)/pytest -m soak
 
 lab: setup ## the notebooks in JupyterLab
 	@$(BIN)/jupyter lab notebooks/ $(AS_ROOT)
@@ -96,7 +100,7 @@ dashboards: setup ## the dashboards for stakeholders, in Voila
 app: setup ## the demo and its API on the newest promoted run, or on RUN=runs/...
 	@$(BIN)/workbench serve $(RUN)
 
-lint: setup ## check style (ruff) and the floors of the package (import-linter)
+lint: environment ## check style (ruff) and the floors of the package (import-linter)
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/lint-imports --no-logo
 
