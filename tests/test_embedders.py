@@ -228,10 +228,12 @@ def integers() -> Embedder:
     return Embedder(model=toy(), precision="int8")
 
 
-def test_an_int8_vector_depends_on_its_text_alone(integers: Embedder) -> None:
-    together = encoded(integers, TEXTS * 3)
+@pytest.mark.parametrize("model", ["toy", pytest.param(MINILM, marks=pytest.mark.slow)])
+def test_an_int8_vector_depends_on_its_text_alone(integers: Embedder, model: str) -> None:
+    embedder = integers if model == "toy" else integers.model_copy(update={"model": model})
+    together = encoded(embedder, TEXTS * 3)
     for i, text in enumerate(TEXTS):
-        assert encoded(integers, [text]).tobytes() == together[i].tobytes() == together[i + len(TEXTS)].tobytes()
+        assert encoded(embedder, [text]).tobytes() == together[i].tobytes() == together[i + len(TEXTS)].tobytes()
 
 
 @pytest.mark.slow

