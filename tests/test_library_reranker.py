@@ -36,10 +36,14 @@ PAIRS = [(query, passage) for query in QUERIES for passage in PASSAGES]
 
 
 def save(folder: Path, labels: int, seed: int) -> Path:
-    """The built-in encoder with a new head: what sentence-transformers saves of an untrained cross-encoder."""
+    """The toy encoder with a new head: what sentence-transformers saves of an untrained cross-encoder."""
     torch.manual_seed(seed)
     source = toys.made(toys.encoder)
-    AutoModelForSequenceClassification.from_pretrained(source, num_labels=labels).save_pretrained(folder)
+    model = AutoModelForSequenceClassification.from_pretrained(source, num_labels=labels)
+    with torch.no_grad():  # so that pairs score apart
+        model.bert.pooler.dense.weight.normal_(std=0.3)
+        model.classifier.weight.normal_(std=0.3)
+    model.save_pretrained(folder)
     AutoTokenizer.from_pretrained(source).save_pretrained(folder)
     return folder
 

@@ -276,14 +276,15 @@ def test_answers_show_where_their_passages_stand(run: Run) -> None:
     assert all(p["doc_id"] and p["start"] < p["end"] for row in rows for p in row["passages"])
 
 
-@pytest.mark.slow
-def test_notebooks_alone_do_the_whole_job_with_the_same_bytes(smoke: Finished, tmp_path: Path) -> None:
-    values = {"config": str(smoke.config), "runs": str(tmp_path / "runs")}
+@pytest.mark.parametrize("which", [pytest.param("toy", marks=pytest.mark.slow), pytest.param("smoke", marks=pytest.mark.soak)])
+def test_notebooks_alone_do_the_whole_job_with_the_same_bytes(which: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    whole = request.getfixturevalue(which)
+    values = {"config": str(whole.config), "runs": str(tmp_path / "runs")}
     for name in NAMES:
         execute(ROOT / "notebooks" / f"{name}.ipynb", tmp_path / f"{name}.ipynb", values)
     alone = Run.latest(tmp_path / "runs", "smoke")
-    same_bytes(alone.folder, smoke.run)
-    assert alone.promoted["configuration"] == Run.open(smoke.run).promoted["configuration"]
+    same_bytes(alone.folder, whole.run)
+    assert alone.promoted["configuration"] == Run.open(whole.run).promoted["configuration"]
 
 
 def test_executed_notebooks_only_hit_the_store(toy: Finished) -> None:
