@@ -212,9 +212,9 @@ def test_a_cache_that_never_moves_gives_the_same_answers(saved: Callable, kind: 
     generator, asked = loaded(saved(kind)), conversations(24)
     reference = answered(generator, asked, 16)
 
-    def static(model: Any, ids: Any, device: str, new_tokens: int) -> decoding.Rows:
+    def static(model: Any, ids: Any, device: str, new_tokens: int, least: int) -> decoding.Rows:
         assert decoding.StaticDecoder.suits(model)
-        return decoding.StaticDecoder(model, ids, device, new_tokens)
+        return decoding.StaticDecoder(model, [*[ids[0]] * (least - len(ids)), *ids], device, new_tokens)
 
     monkeypatch.setattr(generator_module, "mixes", lambda model, device: False)
     monkeypatch.setattr(decoding, "rows_of", static)

@@ -394,7 +394,7 @@ def test_the_backend_is_the_machines_matter_and_has_a_reason(monkeypatch: pytest
     assert backends.choose(here) == Backend("faiss-cpu", "models compute on the processor")
     monkeypatch.setattr(backends, "gpu_lack", lambda: "")
     assert backends.choose(gpu).name == "faiss-gpu"
-    assert backends.arithmetic(gpu, learned=True) == "faiss-gpu/sm_90"
+    assert backends.arithmetic(gpu, learned=True) == f"faiss-gpu/sm_90/{fingerprint.of_indexes()}"
     assert backends.arithmetic(gpu, learned=False) is None and backends.arithmetic(here, learned=False) is None
     processor = f"faiss-cpu/{fingerprint.of_indexes()}"
     assert backends.arithmetic(here, learned=True) == processor

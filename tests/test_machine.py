@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -28,6 +29,9 @@ from workbench.retrieval.embedders.transformer import LoadedTransformer
 from workbench.retrieval.embedding import Embedder
 
 INTEL = frozenset(["avx2", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512cd"])
+
+
+torch_threads = fingerprint.torch_threads
 
 
 @pytest.fixture
@@ -60,7 +64,7 @@ def test_a_row_of_a_product_is_the_same_in_any_batch(precision: str, inputs: int
                 assert torch.equal(products.linear(rows[:n].contiguous(), weights), expected[:n]), (threads, n)
 
 
-def test_steady_layers_multiply_as_torch_does_and_pass_gradients() -> None:
+def test_layers_with_independent_rows_multiply_as_torch_does_and_pass_gradients() -> None:
     from transformers.pytorch_utils import Conv1D
 
     torch.manual_seed(0)
@@ -70,13 +74,13 @@ def test_steady_layers_multiply_as_torch_does_and_pass_gradients() -> None:
     expected.sum().backward()
     gradients = [weights.grad.clone() for weights in plain.parameters()]
     plain.zero_grad()
-    steady = products.steady(plain)
-    assert steady is plain and isinstance(steady[0], torch.nn.Linear) and isinstance(steady[1], Conv1D)
+    found = products.with_independent_rows(plain)
+    assert found is plain and isinstance(found[0], torch.nn.Linear) and isinstance(found[1], Conv1D)
     with torch.no_grad():
-        torch.testing.assert_close(steady(rows), expected)
-        assert steady(rows[:0]).shape == (0, 3) and steady(rows.view(7, 1, 24)).shape == (7, 1, 3)
-    steady(rows).sum().backward()
-    assert all(torch.equal(weights.grad, gradient) for weights, gradient in zip(steady.parameters(), gradients, strict=True))
+        torch.testing.assert_close(found(rows), expected)
+        assert found(rows[:0]).shape == (0, 3) and found(rows.view(7, 1, 24)).shape == (7, 1, 3)
+    found(rows).sum().backward()
+    assert all(torch.equal(weights.grad, gradient) for weights, gradient in zip(found.parameters(), gradients, strict=True))
 
 
 @pytest.mark.parametrize(
@@ -94,15 +98,26 @@ def test_mkl_is_asked_for_reproducible_products_where_it_has_them(vendor: str, f
     assert products.strict_mode(vendor, frozenset(flags)) == mode
 
 
-def test_importing_the_package_settles_mkl_for_it_and_what_it_starts_unless_the_environment_did() -> None:
+@pytest.mark.parametrize(("given", "expected"), [(None, "AVX512,STRICT"), ("COMPATIBLE", "COMPATIBLE")])
+def test_mkl_is_asked_through_the_environment_which_has_the_first_word(
+    given: str | None, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MKL_CBWR", given) if given else monkeypatch.delenv("MKL_CBWR", raising=False)
+    monkeypatch.setattr(hardware, "cpu_vendor", lambda: "GenuineIntel")
+    monkeypatch.setattr(hardware, "cpu_flags", lambda: INTEL)
+    products.use_reproducible_mkl()
+    assert os.environ["MKL_CBWR"] == expected
+    os.environ["MKL_CBWR"] = given or ""  # monkeypatch then takes it back
+
+
+def test_importing_the_package_asks_before_torch_is_there() -> None:
     program = (
-        "from workbench import hardware, products; import os, sys; assert 'torch' not in sys.modules; "
-        f"hardware.cpu_vendor, hardware.cpu_flags = lambda: 'GenuineIntel', lambda: {INTEL!r}; products.settle(); "
-        "print(os.environ['MKL_CBWR'])"
+        "import os, sys; os.environ.pop('MKL_CBWR', None); import workbench; from workbench import hardware, products; "
+        "asked = products.strict_mode(hardware.cpu_vendor(), hardware.cpu_flags()); "
+        "print('torch' in sys.modules, products.TORCH_CAME_FIRST, os.environ.get('MKL_CBWR') == asked)"
     )
-    for given, expected in (({}, "AVX512,STRICT"), ({"MKL_CBWR": "COMPATIBLE"}, "COMPATIBLE")):
-        env = {name: value for name, value in os.environ.items() if name != "MKL_CBWR"} | given
-        assert subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True).stdout.strip() == expected
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False", "True"]
 
 
 # --- threads
@@ -146,8 +161,9 @@ def test_what_was_measured_once_is_read_again_and_a_damaged_record_is_measured_a
 
     assert record.kept("a", measure) == record.kept("a", measure) == [0]
     assert record.kept("b", measure) == [0, 1] and record.named("") == [[0], [0, 1]]
-    record.path().write_text("{ cut off")
-    assert record.kept("a", measure) == [0, 1, 2] and record.named("") == [[0, 1, 2]]
+    for n, damaged in enumerate(("{ cut off", "[1]", '{"x": 1}'), 2):
+        record.path().write_text(damaged)
+        assert record.kept("a", measure) == list(range(n + 1)) and record.named("") == [list(range(n + 1))]
 
 
 def test_a_record_in_a_shared_home_is_kept_machine_by_machine(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,6 +173,19 @@ def test_a_record_in_a_shared_home_is_kept_machine_by_machine(home: Path, monkey
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
     assert record.kept("a", lambda: "without AVX-512") == "without AVX-512"
     assert len(json.loads(record.path().read_text())) == 3
+
+
+def test_a_measurement_that_fails_leaves_nothing_locked(home: Path) -> None:
+    """An error in a notebook keeps its frames alive, and with them whatever they hold."""
+    errors = []
+    for _ in range(2):
+        try:
+            record.kept("a", lambda: 1 / 0)
+        except ZeroDivisionError as error:
+            errors.append(error)
+    program = "from workbench.machine import record; print(record.kept('a', lambda: 'measured'))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == record.kept("a", lambda: "again") == "measured" and len(errors) == 2
 
 
 def test_a_home_that_cannot_be_written_keeps_nothing_and_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,14 +231,19 @@ def test_real_timings_have_every_use_and_a_precision_beyond_hope_is_left_out(mon
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "indexes"])
-def test_the_fingerprint_is_the_same_in_two_processes_and_with_one_and_two_threads(precision: str) -> None:
-    program = "import sys; from workbench.machine import fingerprint; print(fingerprint.computed('cpu', sys.argv[1]))"
-    found = set()
-    for threads in ("1", "2"):
-        env = os.environ | {"OMP_NUM_THREADS": threads}
-        done = subprocess.run([sys.executable, "-c", program, precision], env=env, capture_output=True, text=True, check=True)
-        found.add(done.stdout.strip())
-    assert found == {fingerprint.of("cpu", precision)}
+def test_the_fingerprint_is_the_same_in_another_process_and_with_one_and_two_threads(
+    precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = "import torch; from workbench.machine import fingerprint; print(fingerprint.of('cpu', {!r}))"
+    env = os.environ | {"OMP_NUM_THREADS": "1", "WORKBENCH_HOME": os.devnull}
+    done = subprocess.run(
+        [sys.executable, "-c", program.format(precision)], env=env, capture_output=True, text=True, check=True
+    )
+    found = [done.stdout.split()[-1]]
+    for threads in (1, 2):
+        monkeypatch.setattr(fingerprint, "torch_threads", lambda n, threads=threads: torch_threads(threads))
+        found.append(fingerprint.computed("cpu", precision))
+    assert len(set(found)) == 1
 
 
 def test_the_fingerprint_sees_a_changed_bit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,28 +270,66 @@ def test_a_process_with_other_bits_than_recorded_is_refused(home: Path, monkeypa
 # --- independence
 
 
-def bits(numbers: Sequence[int], *, of_threads: bool = False, of_batch: bool = False) -> list[bytes]:
-    """What a model makes of items; its bits may depend on threads, or on the number of items."""
-    others = (torch.get_num_threads() if of_threads else 0, len(numbers) if of_batch else 0)
-    return [repr((number, others)).encode() for number in numbers]
+NUMBERS = itertools.count()
 
 
-@pytest.mark.parametrize("of_threads", [False, True])
-@pytest.mark.parametrize("of_batch", [False, True])
-def test_a_check_finds_what_the_bits_of_an_item_depend_on(of_threads: bool, of_batch: bool) -> None:
-    found = independence.checked(lambda numbers: bits(numbers, of_threads=of_threads, of_batch=of_batch))
-    assert (found.together, found.one_thread) == (not of_batch, of_threads)
-    assert (found.note is None) == (not of_batch and not of_threads)
+class Toy:
+    """A model whose bits depend on what it is told, beside the item: threads, the rows computed together, or their places."""
+
+    copies = 2
+
+    def __init__(self, *depends: str) -> None:
+        self.mode = independence.Mode()
+        self.depends = depends
+
+    def bits(self, numbers: Sequence[int]) -> list[bytes]:
+        if self.mode.batches == "one":
+            return [self.bit(number, 1, 0) for number in numbers]
+        rows = 16 if self.mode.batches == "full" else len(numbers)
+        return [self.bit(number, rows, place) for place, number in enumerate(numbers)]
+
+    def bit(self, number: int, rows: int, place: int) -> bytes:
+        threads = 1 if self.mode.one_thread else torch.get_num_threads()
+        known = {"threads": threads, "rows": rows, "remainders": place // 4 == rows // 4, "places": place}
+        known["chance"] = next(NUMBERS)
+        return repr([number, *(known[name] for name in self.depends)]).encode()
 
 
-def test_a_check_sees_the_last_rows_of_an_odd_number_of_rows() -> None:
-    """As products by MKL on AMD's processors: rows behind the last whole four differ."""
-    found = independence.checked(lambda numbers: [bytes([n, i // 4 == len(numbers) // 4 > 0]) for i, n in enumerate(numbers)])
-    assert not found.together
+@pytest.mark.parametrize(
+    ("depends", "batches", "one_thread"),
+    [
+        ((), "any", False),
+        (("rows",), "full", False),
+        (("remainders",), "full", False),
+        (("places",), "one", False),
+        (("threads",), "any", True),
+        (("threads", "rows"), "full", True),
+        (("threads", "places"), "one", True),
+    ],
+)
+def test_a_check_finds_the_quickest_way_in_which_items_depend_on_themselves_alone(
+    depends: tuple[str, ...], batches: str, one_thread: bool
+) -> None:
+    """``remainders``: as products by MKL on AMD's processors, where the rows behind the last whole four differ."""
+    found = independence.checked(Toy(*depends))
+    assert found.repeatable and (found.batches, found.one_thread) == (batches, one_thread)
+    assert (found.note is None) == (not depends)
+
+
+def test_a_model_that_gives_other_bits_each_time_is_named_instead_of_mended() -> None:
+    found = independence.checked(Toy("chance"))
+    assert not found.repeatable and "does not come out the same twice" in replace(found, model="toy").note
+
+
+def test_a_check_without_anything_to_compare_is_no_check() -> None:
+    empty = Toy()
+    empty.bits = lambda numbers: [b""] * len(numbers)
+    with pytest.raises(ValueError, match="nothing to compare"):
+        independence.checked(empty)
 
 
 def test_sample_texts_are_distinct_and_of_mixed_length() -> None:
-    texts = [samples.text(i) for i in range(independence.ITEMS + independence.COMPANY)]
+    texts = [samples.text(i) for i in range(independence.ITEMS + independence.NEIGHBOURS)]
     assert len(set(texts)) == len(texts) and len({len(text.split()) for text in texts}) == independence.ITEMS
     with pytest.raises(IndexError):
         samples.text(len(texts))
@@ -267,7 +339,7 @@ def test_embeddings_and_answers_pass_the_check_on_this_machine(home: Path, model
     for precision in ("float32", "bfloat16"):
         machine = resolve(device="cpu", precision=precision)
         for loaded in (Embedder(model=models["embedder"]).load(machine), Generator(model=models["language"]).load(machine)):
-            assert loaded.way == independence.Way(model=loaded.way.model) and not independence.Way().note
+            assert loaded.mode == independence.Mode(model=loaded.mode.model) and not loaded.mode.note
 
 
 @pytest.mark.slow
@@ -296,30 +368,54 @@ def test_what_the_built_in_models_make_of_an_item_is_its_own(precision: str) -> 
             assert generator.bits(few) == logits[: len(few)], (threads, size)
 
 
-def test_a_model_that_fails_the_check_computes_one_by_one_and_says_so(
-    home: Path, models: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("batches", ["full", "one"])
+def test_a_model_that_fails_the_check_computes_full_batches_or_one_by_one_and_says_so(
+    home: Path, models: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batches: str
 ) -> None:
-    """The embedder's vectors get a bit that depends on the rows beside them, as products have it on some processors."""
+    """The embedder's vectors get a bit that depends on the number of rows, or on the rows before them."""
     forward, seen = LoadedTransformer.forward, []
 
     def leaning(self: LoadedTransformer, rows: Sequence[Sequence[int]], wide: int) -> dict[str, torch.Tensor]:
         seen.append(len(rows))
         features = forward(self, rows, wide)
-        return features | {"sentence_embedding": features["sentence_embedding"] + len(rows) * 1e-3}
+        vectors = features["sentence_embedding"]
+        beside = vectors.cumsum(0) - vectors if batches == "one" else float(len(rows))
+        return features | {"sentence_embedding": vectors + 1e-3 * beside}
 
     monkeypatch.setattr(LoadedTransformer, "forward", leaning)
-    embedding._load.cache_clear()
+    monkeypatch.setattr(independence, "used", {})
+    monkeypatch.setattr(embedding, "_load", embedding._load.__wrapped__)
     run = experiment(models, tmp_path).compare()
     vectors = np.load(next((tmp_path / "runs" / ".store" / "artifacts" / "embeddings").glob("*/vectors.npy")))
     loaded = Embedder(model=models["embedder"]).load(resolve(device="cpu", precision="float32"))
-    assert not loaded.way.together
+    assert loaded.mode.batches == batches
     seen.clear()
     texts = [f"text {i}" for i in range(5)]
     together = {i: vector.tobytes() for batch in loaded.encode(texts) for i, vector in batch}
     alone = [next(iter(loaded.encode([text])))[0][1].tobytes() for text in texts]
-    assert set(seen) == {1} and alone == [together[i] for i in range(5)] and len(vectors)
-    assert [note for note in run.manifest["notes"] if "its items are computed one by one" in note]
-    embedding._load.cache_clear()
+    assert set(seen) == {1 if batches == "one" else 64} and alone == [together[i] for i in range(5)] and len(vectors)
+    assert [note for note in run.manifest["notes"] if independence.SPECIAL[batches] in note]
+    assert independence.SPECIAL[batches] in Pipeline.open(run.folder).provenance()["notes"][0]
+
+
+@pytest.mark.parametrize("batches", ["full", "one"])
+def test_a_generator_answers_alike_in_full_batches_and_one_by_one(models: dict[str, str], batches: str) -> None:
+    generator = Generator(model=models["language"], max_new_tokens=6).load(resolve(device="cpu", precision="float32"))
+    prompts = [[{"role": "user", "content": samples.text(i)}] for i in range(11)]
+    asked = [(prompt, "Which one?") for prompt in prompts]
+
+    def made() -> tuple[list[object], list[object]]:
+        answers = {i: one for part in generator.generate(prompts) for i, one in part}
+        likely = {i: value for part in generator.log_likelihood(asked) for i, value in part}
+        return [answers[i] for i in range(11)], [likely[i] for i in range(11)]
+
+    expected, rows = made(), []
+    generator.mode = independence.Mode(batches, model="toy")
+    generator.model.register_forward_pre_hook(lambda *given: rows.append(len(given[2]["input_ids"])), with_kwargs=True)
+    answers, likely = made()
+    assert [*generator.written(prompts[0])][-1] == answers[0]
+    assert answers == expected[0] and likely == pytest.approx(expected[1], abs=1e-5)
+    assert set(rows) == {16 if batches == "full" else 4} and generator.notes[0] == generator.mode.note
 
 
 # --- keys
@@ -386,7 +482,9 @@ def test_a_run_of_another_machine_says_what_is_portable_and_what_to_do(
     with pytest.raises(InputError) as refused:
         Pipeline.open(run.folder)
     said = str(refused.value)
-    assert "was measured on another kind of machine" in said and "the same here:" in said and "passages" in said
+    assert "it was measured on" in said and "computes other bits" in said
+    anew, same = said.split("To be computed again here: ")[1].split("; the same here: ")
+    assert "answers" in anew and "passages" in same.split(". ")[0]
     assert f"workbench run {run.folder / 'config.yaml'} --runs {tmp_path / 'runs'}" in said
     again = Experiment.load(run.folder / "config.yaml", tmp_path / "runs", progress=Progress()).compare()
     assert Pipeline.open(again.folder).ask("What is a lambda?").status == "ok"

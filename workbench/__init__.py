@@ -15,7 +15,7 @@ from typing import Any
 
 from workbench import products
 
-products.settle()  # before torch multiplies for the first time
+products.use_reproducible_mkl()  # before torch multiplies for the first time
 
 __version__ = "0.1.0"
 __all__ = ["Experiment", "Run"]

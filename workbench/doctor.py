@@ -57,7 +57,7 @@ def _items() -> str:
     found = independence.kept()
     if not found:
         return "no model was used here yet; at its first use each is checked to compute an item alone as it does in a batch"
-    strange = [way.note for way in found if way.note]
+    strange = [mode.note for mode in found if mode.note]
     return "; ".join(strange) or f"{len(found)} models checked: each computes an item alone as it does in a batch, to the bit"
 
 

@@ -43,6 +43,17 @@ def cpu_name() -> str:
 
 
 @cache
+def cpu_details() -> tuple[str, ...]:
+    """Lines of the system's description of the first processor that tell generations of one name apart: family, model, caches."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
+    except OSError:
+        return (platform.processor(),)
+    wanted = ("cpu family", "model", "stepping", "cache size", "CPU implementer", "CPU part", "CPU variant")
+    return tuple(line for line in lines if line.split(":")[0].strip() in wanted)
+
+
+@cache
 def cpu_vendor() -> str:
     """Who made the processor, as it says itself (``GenuineIntel``, ``AuthenticAMD``); empty where the system does not tell."""
     try:

@@ -12,7 +12,7 @@ from math import isinf
 from pathlib import Path
 from typing import Any
 
-from workbench.component import digest
+from workbench.component import digest, library_version
 from workbench.data.conversation import read_history
 from workbench.data.dataset import Place, Query
 from workbench.errors import InputError
@@ -20,7 +20,7 @@ from workbench.experiment.folder import Run
 from workbench.experiment.progress import Progress
 from workbench.experiment.run import Experiment
 from workbench.experiment.stages import NO_PASSAGES, Answer, Answers, ClosedAnswers, RankingStage, Rewriting, SelectiveAnswers
-from workbench.machine import Machine, cpu_name
+from workbench.machine import Machine, cpu_name, independence
 from workbench.retrieval.ranking import Ranked
 
 SHOWN = 5  # passages of a reply where no answer decides it
@@ -252,7 +252,7 @@ class Pipeline:
             "artifacts": {name: stage.key for name, stage in self.measured.artifacts().items()},
             "weights": self.answers.generator.definition()["weights"] if self.answers else None,
             "arithmetic": self.session.machine.arithmetic,
-        }
+        } | ({"notes": notes} if (notes := independence.notes()) else {})
 
     def replay(self, query_id: str) -> dict[str, Any]:
         """Computes a measured answer again, from the question, and says whether it is the same.
@@ -296,20 +296,24 @@ class Pipeline:
 
 def _not_here(run: Run, machine: Machine, changed: Sequence[str], same: Sequence[str]) -> str:
     """Why a run's artifacts are not those this machine would compute, which ones are, and what to do."""
-    measured, now = run.manifest["machine"], machine.arithmetic
-    then = measured["arithmetic"]
-    again = f"workbench run {shlex.quote(str(run.folder / 'config.yaml'))} --runs {shlex.quote(str(run.folder.parent.parent))}"
-    kept = f"the same here: {', '.join(same)}" if same else "none is the same here"
-    if then == now:
-        return (
-            f"run {run.folder}: {', '.join(changed)} would not be those measured, since components, libraries or data have "
-            f"changed since ({kept}). Run the experiment again: {again}"
+    manifest = run.manifest
+    then, now = manifest["machine"]["arithmetic"], machine.arithmetic
+    reasons = []
+    if then != now:
+        reasons.append(
+            f"it was measured on {manifest['machine']['processor']} ({then}), and this machine, {cpu_name()} ({now}), "
+            f"computes other bits"
         )
+    versions = {name: (was, library_version(name)) for name, was in manifest["libraries"].items()}
+    if updated := [f"{name} {was} -> {here}" for name, (was, here) in versions.items() if was != here]:
+        reasons.append(f"libraries have changed ({', '.join(updated)})")
+    if not reasons:
+        reasons.append("components or data have changed since")
+    again = f"workbench run {shlex.quote(str(run.folder / 'config.yaml'))} --runs {shlex.quote(str(run.folder.parent.parent))}"
     return (
-        f"run {run.folder} was measured on another kind of machine ({measured['processor']}, {then}), and this one "
-        f"({cpu_name()}, {now}) computes other bits. To be computed again here: {', '.join(changed)}; {kept}. Either "
-        f"run the experiment again on this machine, which takes over what is the same: {again}; or ask and serve where it was "
-        f"measured"
+        f"run {run.folder} cannot answer here as it was measured: {'; '.join(reasons)}. To be computed again here: "
+        f"{', '.join(changed)}; the same here: {', '.join(same) or 'nothing'}. Run the experiment again, which takes over what "
+        f"is the same: {again}; or ask and serve where it was measured"
     )
 
 

@@ -37,7 +37,7 @@ TOKENS_PER_WORD = 1.45  # of English with some code, for sub-word vocabularies o
 TEMPLATE_TOKENS = 90
 QUESTION_TOKENS = 20
 
-# seconds per unit on two cores with bfloat16, until this machine has shown its own
+# seconds per unit on two cores of an AMD EPYC with bfloat16, until this machine has shown its own
 FIRST_RATES = {
     "embedding": 0.02,
     "pairs": 0.006,
@@ -169,7 +169,8 @@ class Estimator:
         return REFERENCE[use] / precisions.speed(machine.device, use, precision)
 
     def _name(self, kind: str) -> str:
-        return f"{self.session.machine.arithmetic} {kind}"
+        machine = self.session.machine
+        return f"{(machine.for_training() if kind in TRAININGS else machine).arithmetic} {kind}"
 
     def _prompt_tokens(self, stage: OpenAnswers | Adapter) -> float:
         shots = stage.template.shots

@@ -529,7 +529,7 @@ class Planner:
             index = self._make(DenseIndex, retriever.index, embeddings, arithmetic(self.machine, retriever.index.learned))
             return self._make(DenseRanking, retriever, encoder, embeddings, index, split, queries, depth, questions)
         terms = self._make(AnalyzedPassages, retriever.analyzer, passages) if retriever.analyzer else None
-        index = self._make(TextIndex, retriever, passages, terms)
+        index = self._make(TextIndex, retriever, passages, terms, self.machine.arithmetic if retriever.computes else None)
         return self._make(TextRanking, index, split, queries, depth, questions)
 
     def ranking(self, configuration: Configuration, split: str | Sample) -> RankingStage:
@@ -545,7 +545,9 @@ class Planner:
             for field, component in self.components.references(reranker).items()
         )
         trained = self.trained_reranker(reranker)
-        return self._make(Reranked, reranker, references, ranking, passages, trained, self.machine.arithmetic)
+        encoders = [one for _, one in references if isinstance(one, Encoder)]  # each computes in a precision of its own
+        computed = sorted({one.embedder.arithmetic(self.machine) for one in encoders} or {self.machine.arithmetic})
+        return self._make(Reranked, reranker, references, ranking, passages, trained, " + ".join(computed))
 
     def _expanded(self, configuration: Configuration, ranking: RankingStage) -> RankingStage:
         if configuration["expansion"] == config.NONE:

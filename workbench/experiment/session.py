@@ -208,6 +208,7 @@ class Session:
             if len(self._generators) >= LOADED_GENERATORS:
                 self._generators.popitem(last=False)
             self._generators[stage.namespace] = stage.generator.load(self.machine, adapter)
+            self._note(independence.notes())
         self._generators.move_to_end(stage.namespace)
         return self._generators[stage.namespace]
 
@@ -230,10 +231,11 @@ class Session:
             return items.computed(namespace, inputs, compute, encode, decode)
         # a second process that wants the same items waits here and then finds them
         lock = FileLock(self.store.folder / "locks" / f"{namespace}.lock")
-        with lock, independence.noted() as notes, self.progress.task(verb, len(missing)) as report:
-            found = items.computed(namespace, inputs, compute, encode, decode, report)
-        self._note(notes)
-        return found
+        with lock, self.progress.task(verb, len(missing)) as report:
+            try:
+                return items.computed(namespace, inputs, compute, encode, decode, report)
+            finally:
+                self._note(independence.notes())
 
 
 def _counts(asked: dict[bytes, bool]) -> Counts:

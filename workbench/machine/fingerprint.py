@@ -8,6 +8,8 @@ part of the keys. Inputs are whole numbers divided by a power of two, which are 
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 VERSION = 1  # raised when the operations change
 SHAPES = ((384, 1536), (1536, 384), (576, 576), (576, 192), (576, 1536), (1536, 576), (576, 2048))  # inputs, outputs
 ROWS = (4, 16, 48, 256)
+LARGE = ((16, 8192, 576), (2048, 384, 1536))  # rows, inputs, outputs: more than a processor's nearer caches hold
 INDEXES = "indexes"
 
 # precision -> what is computed in it on a device; arithmetic that needs more than torch adds itself
@@ -33,7 +36,8 @@ _confirmed: set[tuple[str, str]] = set()
 
 def of(device: str, precision: str) -> str:
     """The fingerprint of a precision on a device, 16 hexadecimal characters; computed once on each machine."""
-    return record.kept(_name(device, precision), lambda: computed(device, precision))
+    measure = _in_a_new_process if products.TORCH_CAME_FIRST else computed
+    return record.kept(_name(device, precision), lambda: measure(device, precision))
 
 
 def of_indexes() -> str:
@@ -61,11 +65,28 @@ def confirm(device: str, precision: str) -> None:
 
 
 def computed(device: str, precision: str) -> str:
-    """The fingerprint as this process computes it now."""
+    """The fingerprint as this process computes it now.
+
+    That of a lower precision covers float32 too: models compute norms, heads and merged weights in it.
+    """
     found = hashlib.sha256()
-    for part in OPERATIONS[precision](device):
-        found.update(part)
+    for name in dict.fromkeys((precision, precision if precision == INDEXES else "float32")):
+        for part in OPERATIONS[name](device):
+            found.update(part)
     return found.hexdigest()[:16]
+
+
+def _in_a_new_process(device: str, precision: str) -> str:
+    """The fingerprint as a process computes it that imports this package before torch.
+
+    Where torch came first it may have multiplied in a way that this process cannot change any more.
+    """
+    program = (
+        "import sys; import workbench.retrieval.embedders.int8; from workbench.machine import fingerprint; "
+        "print(fingerprint.computed(*sys.argv[1:]))"
+    )
+    done = subprocess.run([sys.executable, "-c", program, device, precision], capture_output=True, text=True, check=True)
+    return done.stdout.split()[-1]
 
 
 def _name(device: str, precision: str) -> str:
@@ -107,6 +128,8 @@ def _of_models(precision: str) -> Callable[[str], Iterator[bytes]]:
                 rows, weights = given(max(ROWS), inputs), given(outputs, inputs)
                 for n in ROWS:
                     yield _bytes(products.linear(rows[:n].contiguous(), weights))
+            for n, inputs, outputs in LARGE:
+                yield _bytes(products.linear(given(n, inputs), given(outputs, inputs)))
             queries, keys, values = given(2, 9, 96, 64), given(2, 9, 128, 64)[:, :, :96], given(2, 9, 97, 64)[:, :, 1:]
             yield _bytes(torch.nn.functional.scaled_dot_product_attention(queries, keys, values, is_causal=True))
             seen = torch.ones(2, 1, 96, 96, dtype=torch.bool, device=device)

@@ -1,131 +1,172 @@
 """Whether what a model makes of an item depends on the item alone, checked on this machine at the model's first use.
 
 The workbench stores results item by item, computes items together for speed, and serves them one at a time. That is right
-only where an item comes out with the same bits alone, together with others, in other company, and with any number of
+only where an item comes out with the same bits alone, together with others, beside other neighbours, and with any number of
 threads. Batches are shaped so that this holds on the processors tried; on the machine at hand it is checked, once for each
-model. Where it does not hold, the model computes items one by one, or in one thread, and the workbench says so.
+model. Where it does not hold, the model computes in batches that copies fill up to one size, else items one by one, or in
+one thread, whichever holds first; and the workbench says so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
+from typing import Literal, Protocol
 
 from workbench.component import digest, library_version
 from workbench.hardware import threads
 from workbench.machine import fingerprint, record
 from workbench.machine.machine import Machine
 
-VERSION = 1  # raised when other items are checked, or checked otherwise
+# raised when other items are checked, or checked otherwise; also when models come to form other batches
+VERSION = 2
 ITEMS = 8  # checked
-COMPANY = 8  # other items that stand beside some of them
+NEIGHBOURS = 8  # other items that stand beside some of them
 LIBRARIES = ("transformers", "sentence-transformers")  # how they call torch decides too
 
-# what a model has to make of items, given by their numbers from 0 to ITEMS + COMPANY - 1, in one pass: the bits of each
-Compute = Callable[[Sequence[int]], list[bytes]]
+Batches = Literal["any", "full", "one"]
+SPECIAL = {
+    "full": "the last bits of an item depend on how many are computed together, so copies fill every batch up to one size",
+    "one": "the last bits of an item depend on the items computed beside it, so they are computed one by one",
+}
 
 
 @dataclass(frozen=True)
-class Way:
+class Mode:
     """How a model computes here so that each item depends on itself alone.
 
     Attributes:
-        together: whether several items pass through it together.
+        batches: ``any``: batches of any size; ``full``: copies fill every batch up to one size; ``one``: items one by one.
         one_thread: whether it has to compute in one thread.
         model: its name, for people.
+        repeatable: whether an item comes out the same twice; where it does not, nothing here helps.
     """
 
-    together: bool = True
+    batches: Batches = "any"
     one_thread: bool = False
     model: str = ""
+    repeatable: bool = True
 
     @contextmanager
     def computing(self) -> Iterator[None]:
-        """Computing some items inside the block: in one thread, where it has to be, and not without saying what is special."""
-        for notes in _listening if self.note else ():
-            if self.note not in notes:
-                notes.append(self.note)
+        """Torch's threads inside the block as this mode wants them."""
         with fingerprint.torch_threads(1) if self.one_thread else nullcontext():
             yield
 
     @property
     def note(self) -> str | None:
         """What people should know of it; None where there is nothing special."""
-        ways = [] if self.together else ["its items are computed one by one"]
-        ways += ["in one thread"] if self.one_thread else []
-        if not ways:
-            return None
-        cause = "the number of threads" if self.together else "the items computed beside it"
-        return f"{self.model}: here the last bits of an item depend on {cause}, so {' and '.join(ways)}; that takes longer"
+        if not self.repeatable:
+            return f"{self.model}: on this machine an item does not come out the same twice, whatever is computed beside it"
+        said = [SPECIAL[self.batches]] if self.batches in SPECIAL else []
+        said += ["the last bits depend on the number of threads, so it computes in one"] if self.one_thread else []
+        return f"{self.model}: on this machine {'; '.join(said)}. That takes longer" if said else None
 
 
-_listening: list[list[str]] = []
+# the quickest first; two threads are seldom worth more than whole batches
+TRIED = tuple(Mode(batches, one_thread) for one_thread in (False, True) for batches in ("any", "full", "one"))
 
 
-@contextmanager
-def noted() -> Iterator[list[str]]:
-    """What was special about how models computed inside the block, in words; the list grows while they compute."""
-    notes: list[str] = []
-    _listening.append(notes)
-    try:
-        yield notes
-    finally:
-        _listening.remove(notes)
+class Model(Protocol):
+    """A model that can be checked.
+
+    Attributes:
+        mode: how it computes.
+        copies: how many of each of the items checked fill its usual batches.
+    """
+
+    mode: Mode
+    copies: int
+
+    def bits(self, numbers: Sequence[int]) -> list[bytes]:
+        """What it makes of sample items, as bits, computed in one pass in its `mode`; nothing is empty.
+
+        Args:
+            numbers: of the items, from 0 to `ITEMS` + `NEIGHBOURS` - 1; see `machine.samples`.
+        """
 
 
-def way(model: str, what: str, machine: Machine, compute: Compute) -> Way:
-    """How a model is used on a machine: checked at its first use there, then read from the machine's record.
+# how the models used in this process compute, where that is special; those who show results show it
+used: dict[str, Mode] = {}
+
+
+def check(model: Model, definition: str, name: str, machine: Machine) -> None:
+    """Gives a model its mode: checked at its first use on a machine, then read from the machine's record.
 
     Args:
-        model: digest of its weights and of all else that decides how it computes.
-        what: its name, for people.
+        model: just loaded.
+        definition: digest of its weights and of all else that decides how it computes.
+        name: what it is, for people.
         machine: where it computes.
-        compute: what it makes of items in one pass.
     """
-    versions = [library_version(name) for name in LIBRARIES]
-    said = digest([model, machine.arithmetic, versions])[:16]
-    found = record.kept(f"independence {VERSION} {said}", lambda: asdict(replace(checked(compute), model=what)))
-    return replace(Way(**found), model=what)
+    versions = [library_version(library) for library in LIBRARIES]
+    key = digest([definition, machine.arithmetic, max(2, threads()), versions])[:16]
+
+    def measure() -> dict[str, object]:
+        sys.stderr.write(f"  checking once on this machine that batches leave the results of {name} alone ...\n")
+        return asdict(checked(model)) | {"model": name}
+
+    model.mode = Mode(**record.kept(f"independence {VERSION} {key}", measure))
+    if model.mode.note:
+        used[name] = model.mode
 
 
-def kept() -> list[Way]:
-    """How each model that was checked on this machine is used."""
-    return [Way(**value) for value in record.named(f"independence {VERSION} ")]
+def notes() -> list[str]:
+    """What is special about how models of this process compute, in words."""
+    return [mode.note for _, mode in sorted(used.items())]
 
 
-def checked(compute: Compute) -> Way:
-    """The quickest way that holds for the items checked.
-
-    They are computed alone, together and in other company with all threads, and together with one. Where these differ, all of it
-    is computed with one thread and with all to see what the bits depend on.
-    """
-    many = max(2, threads())
-    alone = _alone(compute, many)
-    if alone == _together(compute, many) == _in_company(compute, many) == _together(compute, 1):
-        return Way()
-    found = {n: [look(compute, n) for look in (_alone, _together, _in_company)] for n in (1, many)}
-    alone, *batches = found[1]
-    return Way(together=all(batch == alone for batch in batches), one_thread=found[1] != found[many])
+def kept() -> list[Mode]:
+    """How each model that was checked on this machine computes."""
+    return [Mode(**value) for value in record.named(f"independence {VERSION} ")]
 
 
-def _alone(compute: Compute, n: int) -> list[bytes]:
+def checked(model: Model) -> Mode:
+    """The first of the modes `TRIED` that holds for the items checked."""
+    for mode in TRIED:
+        model.mode = mode
+        if _holds(model):
+            return mode
+    return Mode("one", one_thread=True, repeatable=False)
+
+
+def _holds(model: Model) -> bool:
+    """Whether the items checked come out alike twice, alone, together and beside others, with one thread and with all."""
+    many = 1 if model.mode.one_thread else max(2, threads())
+    alone = _alone(model, many)
+    if not all(alone):
+        raise ValueError("a model gave nothing for a sample item, so that there is nothing to compare")
+    if model.mode.batches == "one":
+        return _alone(model, 1) == alone
+    looks = ((_together, many), (_beside_others, many), (_in_large_batches, many), (_alone, 1), (_together, 1))
+    return all(look(model, n) == alone for look, n in looks)
+
+
+def _alone(model: Model, n: int) -> list[bytes]:
     """The bits of the items checked, each computed alone with n threads."""
     with fingerprint.torch_threads(n):
-        return [compute([item])[0] for item in range(ITEMS)]
+        return [model.bits([item])[0] for item in range(ITEMS)]
 
 
-def _together(compute: Compute, n: int) -> list[bytes]:
+def _together(model: Model, n: int) -> list[bytes]:
     """The bits of the items checked, computed in one pass with n threads."""
     with fingerprint.torch_threads(n):
-        return compute(range(ITEMS))
+        return model.bits(range(ITEMS))
 
 
-def _in_company(compute: Compute, n: int) -> list[bytes]:
+def _in_large_batches(model: Model, n: int) -> list[bytes]:
+    """The bits of the items checked, computed in one pass with copies of them that fill the model's usual batches."""
+    with fingerprint.torch_threads(n):
+        return model.bits(list(range(ITEMS)) * model.copies)[:ITEMS]
+
+
+def _beside_others(model: Model, n: int) -> list[bytes]:
     """The bits of the items checked, computed backwards, each behind an item that is not checked, with n threads.
 
-    In two passes of 11 and 5, since libraries treat the last rows of an odd number of rows otherwise.
+    In two passes of 11 and 5, since libraries treat the last rows of an odd number of rows differently.
     """
-    company = [number for item in reversed(range(ITEMS)) for number in (ITEMS + item % COMPANY, item)]
+    numbers = [number for item in reversed(range(ITEMS)) for number in (ITEMS + item % NEIGHBOURS, item)]
     with fingerprint.torch_threads(n):
-        return (compute(company[:11]) + compute(company[11:]))[::-2]
+        return (model.bits(numbers[:11]) + model.bits(numbers[11:]))[::-2]

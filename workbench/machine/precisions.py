@@ -10,22 +10,20 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from workbench import hardware, products
 from workbench.machine import record
 
-if TYPE_CHECKING:
-    pass
-
 VERSION = 1  # raised when other products are timed, or timed otherwise
 FASTER = 1.15
+GPU_ROWS = 16  # times as many rows on a GPU, where launching small products takes longer than computing them
 TIMINGS = 3
 REPEATS = 3  # calls of which the quickest is a timing: another process may take the processor away for one of them
 OTHERS = ("bfloat16",)  # what float32 is held against
-CALM = 1.25  # the slowest timing of a precision over its quickest, while nothing else runs on the machine
-ATTEMPTS = 3  # to time a machine while it is calm
-HOPELESS = 4.0  # so many times slower in a first look, another precision is not timed further
+MAX_SPREAD = 1.25  # the slowest timing of a precision over its quickest: more means that something else ran meanwhile
+ATTEMPTS = 3  # at timings that agree
+TOO_SLOW = 4.0  # so many times slower in a first look, another precision is not timed further
 
 
 @dataclass(frozen=True)
@@ -41,9 +39,6 @@ class Product:
     def operations(self) -> float:
         """Multiplications and additions of all its times."""
         return 2.0 * self.rows * self.inputs * self.outputs * self.times
-
-    def __str__(self) -> str:
-        return f"{self.rows} x {self.inputs} x {self.outputs}"
 
 
 # Of the built-in models: passages embedded, prompts read, one-token steps (whose cost is reading the weights, the head's most)
@@ -71,7 +66,7 @@ def choose(device: str) -> Choice:
 def fastest(timings: dict[str, list[float]]) -> str:
     """The precision to take, of seconds by precision: float32, or the one that is surely faster; of several the fastest.
 
-    A precision without timings was hopeless in a first look.
+    A precision without timings was far too slow in a first look.
     """
     reference = timings["float32"]
     surely = {name: min(ratios(timings, name)) for name in timings if name != "float32" and len(timings[name]) == len(reference)}
@@ -94,7 +89,8 @@ def reason(table: dict[str, dict[str, list[float]]], chosen: dict[str, str]) -> 
             found = ratios(timings, name)
             speed = f"{min(found):.2f} to {max(found):.2f} times float32's speed" if found else "far below float32's speed"
             said.append(f"{chosen[use]} for {use}, because products in {name} were measured at {speed}")
-    return "; ".join(said) + f" (another precision is taken from {FASTER} times in each of {TIMINGS} timings on)"
+    others = " or ".join(OTHERS)
+    return "; ".join(said) + f" ({others} is chosen only where it is at least {FASTER} times as fast in all {TIMINGS} timings)"
 
 
 def measured(device: str) -> dict[str, dict[str, list[float]]]:
@@ -104,13 +100,13 @@ def measured(device: str) -> dict[str, dict[str, list[float]]]:
 
 def timed(device: str) -> dict[str, dict[str, list[float]]]:
     """As `measured`, timed now: about a second, and again, twice at most, where another process disturbed it."""
-    return {use: _calmest(use, device) for use in USES}
+    return {use: _steadiest(use, device) for use in USES}
 
 
 def speed(device: str, use: str, precision: str) -> float:
-    """Speed of a use's products, in 10^9 operations a second; one too slow to be timed counts as `HOPELESS` times slower."""
+    """Speed of a use's products, in 10^9 operations a second; one too slow to be timed counts as `TOO_SLOW` times slower."""
     timings = measured(device)[use]
-    found = timings.get(precision) or [HOPELESS * seconds for seconds in timings["float32"]]
+    found = timings.get(precision) or [TOO_SLOW * seconds for seconds in timings["float32"]]
     return gigaflops(use, statistics.median(found))
 
 
@@ -119,14 +115,14 @@ def gigaflops(use: str, seconds: float) -> float:
     return sum(product.operations for product in USES[use]) * (3 if use == "training" else 1) / seconds / 1e9
 
 
-def _calmest(use: str, device: str) -> dict[str, list[float]]:
+def _steadiest(use: str, device: str) -> dict[str, list[float]]:
     """Timings of a use: the first ones that agree, else those that differ least."""
     attempts = []
     for _ in range(ATTEMPTS):
         timings = _timed(use, device)
-        restlessness = max(max(seconds) / min(seconds) for seconds in timings.values() if seconds)
-        attempts.append((restlessness, timings))
-        if restlessness <= CALM:
+        spread = max(max(seconds) / min(seconds) for seconds in timings.values() if seconds)
+        attempts.append((spread, timings))
+        if spread <= MAX_SPREAD:
             break
     return min(attempts, key=lambda attempt: attempt[0])[1]
 
@@ -139,7 +135,7 @@ def _timed(use: str, device: str) -> dict[str, list[float]]:
     try:
         calls = {name: _call(use, device, name) for name in ("float32", *OTHERS)}
         looks = {name: _look(device, name) for name in calls}
-        alive = [name for name in calls if looks[name] <= HOPELESS * looks["float32"]]
+        alive = [name for name in calls if looks[name] <= TOO_SLOW * looks["float32"]]
         for name in alive:
             calls[name]()  # libraries set themselves up in a first call
         found: dict[str, list[float]] = {name: [] for name in calls}
@@ -170,6 +166,7 @@ def _call(use: str, device: str, precision: str) -> Callable[[], None]:
     import torch
 
     kind, trains = getattr(torch, precision), use == "training"
+    scale = GPU_ROWS if device == "cuda" else 1
     made: dict[Product, Any] = {}
 
     def call() -> None:
@@ -177,7 +174,7 @@ def _call(use: str, device: str, precision: str) -> Callable[[], None]:
             if product not in made:
                 made[product] = [
                     torch.ones(shape, device=device, dtype=kind, requires_grad=trains)
-                    for shape in ((product.rows, product.inputs), (product.outputs, product.inputs))
+                    for shape in ((product.rows * scale, product.inputs), (product.outputs, product.inputs))
                 ]
             rows, weights = made[product]
             for _ in range(product.times):
@@ -192,6 +189,8 @@ def _call(use: str, device: str, precision: str) -> Callable[[], None]:
 def _seconds(call: Callable[[], None], device: str) -> float:
     import torch
 
+    if device == "cuda":
+        torch.cuda.synchronize()
     started = time.perf_counter()
     call()
     if device == "cuda":

@@ -10,14 +10,16 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
 from workbench import hardware, weights
-from workbench.component import digest, library_version
+from workbench.component import ALTERNATIVES, digest
 
 FILE = "machine.json"
 LIBRARIES = ("torch", "faiss", "openvino")
@@ -28,6 +30,8 @@ CHOOSERS = (
     "MKL_DEBUG_CPU_TYPE",
     "ONEDNN_MAX_CPU_ISA",
     "DNNL_MAX_CPU_ISA",
+    "ONEDNN_DEFAULT_FPMATH_MODE",
+    "DNNL_DEFAULT_FPMATH_MODE",
     "ATEN_CPU_CAPABILITY",
     "OPENBLAS_CORETYPE",
     "FAISS_OPT_LEVEL",
@@ -45,9 +49,9 @@ def identity() -> dict[str, Any]:
     gpu = hardware.cuda_device()
     return {
         "processor": hardware.cpu_name(),
-        "flags": digest(sorted(hardware.cpu_flags()))[:16],
+        "details": digest([hardware.cpu_details(), sorted(hardware.cpu_flags())])[:16],
         "gpu": gpu.name if gpu else None,
-        "libraries": {name: library_version(name) for name in LIBRARIES},
+        "libraries": {name: _build(name) for name in LIBRARIES},
         "environment": {name: os.environ[name] for name in CHOOSERS if name in os.environ},
     }
 
@@ -55,31 +59,34 @@ def identity() -> dict[str, Any]:
 def kept(name: str, measure: Callable[[], Any]) -> Any:
     """A measurement of this machine: read where it was made before, else made and kept.
 
-    Another process that wants one meanwhile waits, so that no two disturb each other. Where the folder cannot be written, the
-    measurement holds for this process alone.
+    Another process that wants the same one meanwhile waits for it. Where the folder cannot be written, the measurement holds for
+    this process alone.
 
     Args:
         name: what is measured; a name that says all it depends on beside the machine.
         measure: gives it, as JSON values.
     """
     here = identity()
-    key = digest(here)[:16]
-    place = path()
+    key, place = digest(here)[:16], path()
     if name in (known := _known(place, key)):
         return known[name]
     if (place, key, name) in _unwritten:
         return _unwritten[place, key, name]
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(f"{place}.lock")
-        lock.acquire()
+        locks = place.parent / "locks"
+        locks.mkdir(parents=True, exist_ok=True)
+        held = FileLock(locks / f"{digest([key, name])[:16]}.lock").acquire()
     except OSError:
         return _unwritten.setdefault((place, key, name), measure())
-    with lock:
+    with held:
         if name in (known := _known(place, key)):
             return known[name]
         value = measure()
-        _write(place, key, here, name, value)
+        try:
+            with FileLock(locks / f"{FILE}.lock"):
+                _write(place, key, here, name, value)
+        except OSError:
+            _unwritten[place, key, name] = value
     return value
 
 
@@ -90,6 +97,14 @@ def named(prefix: str) -> list[Any]:
 
 
 _unwritten: dict[tuple[Path, str, str], Any] = {}
+
+
+def _build(distribution: str) -> str:
+    """Version of a library with its local part: builds of one version carry different kernels."""
+    for name in ALTERNATIVES.get(distribution, (distribution,)):
+        with suppress(metadata.PackageNotFoundError):
+            return metadata.version(name)
+    return "absent"
 
 
 def _known(place: Path, key: str) -> dict[str, Any]:
@@ -110,19 +125,16 @@ def _read(place: Path) -> dict[str, Any]:
     """The whole record; empty where there is none, or one that is damaged: it holds nothing that cannot be measured again."""
     try:
         found = json.loads(place.read_text())
-    except (OSError, ValueError):
+        whole = all(isinstance(entry["measured"], dict) for entry in found.values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return found if whole else {}
 
 
 def _write(place: Path, key: str, here: dict[str, Any], name: str, value: Any) -> None:
     record = _read(place)
     entry = record.setdefault(key, {"machine": here, "measured": {}})
     entry["measured"][name] = value
-    _replace(place, record)
-
-
-def _replace(place: Path, record: dict[str, Any]) -> None:
     temporary = place.with_suffix(f".{os.getpid()}")
     temporary.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
     temporary.replace(place)

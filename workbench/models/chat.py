@@ -152,7 +152,7 @@ def load_model(model: str, machine: Machine, adapter: Path | None = None, merge:
         with quiet_transformers():
             adapted = PeftModel.from_pretrained(loaded, adapter)
             loaded = (adapted.merge_and_unload() if merge else adapted.get_base_model()).to(precision)
-    return products.steady(loaded.to(machine.device).eval())
+    return products.with_independent_rows(loaded.to(machine.device).eval())
 
 
 def base_name(model: str) -> str:

@@ -125,39 +125,54 @@ def mixes(model: Any, device: str) -> bool:
     return device != "cuda" and not model.config.is_encoder_decoder and RaggedDecoder.suits(model)
 
 
-def rows_of(model: Any, prompts: Sequence[Sequence[int]], device: str, new_tokens: int) -> Rows:
-    """A batch of prompts in the form that suits a model and a device; of one width, but where it `mixes` them."""
+def rows_of(model: Any, prompts: Sequence[Sequence[int]], device: str, new_tokens: int, least: int) -> Rows:
+    """A batch of prompts in the form that suits a model and a device; of one width, but where it `mixes` them.
+
+    Where more than `MIN_ROWS` are computed at least, none is dropped or read only once: all batches have one shape.
+    """
+    prompts = [*[prompts[0]] * (least - len(prompts)), *prompts]
     if model.config.is_encoder_decoder:
         return EncoderDecoder(model, prompts, device)
-    if mixes(model, device):
+    if mixes(model, device) and least == MIN_ROWS:
         return RaggedDecoder(model, prompts, device, new_tokens)
     if device == "cuda" and StaticDecoder.suits(model):
         return StaticDecoder(model, prompts, device, new_tokens)
     return Decoder(model, prompts, device)
 
 
-def first_steps(model: Any, prompts: Sequence[Sequence[int]], device: str, steps: int) -> Iterator[torch.Tensor]:
+def first_steps(
+    model: Any, prompts: Sequence[Sequence[int]], device: str, steps: int, least: int = MIN_ROWS
+) -> Iterator[torch.Tensor]:
     """Logits (prompts, vocabulary) of each of the first tokens that `greedy` chooses for prompts sorted by width."""
     import torch
 
     with torch.inference_mode():
-        rows = rows_of(model, _filled_up(prompts), device, steps)
+        rows = rows_of(model, prompts, device, steps, least)
         logits = rows.first()
-        for step in range(steps):
-            yield logits[-len(prompts) :]
-            if step + 1 < steps:
+    for step in range(steps):
+        yield logits[-len(prompts) :]
+        if step + 1 < steps:
+            with torch.inference_mode():
                 logits = rows.next(logits.argmax(-1))
 
 
-def _filled_up(prompts: Sequence[Sequence[int]]) -> list[Sequence[int]]:
-    """Prompts, with copies of the first in front so that there are `MIN_ROWS`."""
-    return [*[prompts[0]] * (MIN_ROWS - len(prompts)), *prompts]
-
-
 def greedy(
-    model: Any, prompts: Sequence[Sequence[int]], device: str, ends: Collection[int], max_new_tokens: int
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    device: str,
+    ends: Collection[int],
+    max_new_tokens: int,
+    least: int = MIN_ROWS,
 ) -> Iterator[list[list[int]]]:
     """Answers prompts sorted by width, each up to an end token or to `max_new_tokens`.
+
+    Args:
+        model: a language model.
+        prompts: their token ids.
+        device: where it computes.
+        ends: tokens that end an answer.
+        max_new_tokens: longest answer.
+        least: rows that are computed at least; copies of the first prompt fill them up.
 
     Yields:
         After each step the tokens of all answers so far; the lists grow, and the last yield holds them whole.
@@ -165,11 +180,11 @@ def greedy(
     import torch
 
     answers: list[list[int]] = [[] for _ in prompts]
-    owners = [*[0] * (MIN_ROWS - len(prompts)), *range(len(prompts))]  # which prompt each row belongs to
+    owners = [*[0] * (least - len(prompts)), *range(len(prompts))]  # which prompt each row belongs to
     live = set(range(len(prompts)))
     # not one block around everything: the caller would go on in inference mode between two steps
     with torch.inference_mode():
-        rows = rows_of(model, _filled_up(prompts), device, max_new_tokens)
+        rows = rows_of(model, prompts, device, max_new_tokens, least)
         tokens = rows.first().argmax(-1)
     for step in range(max_new_tokens):
         for owner, token in zip(owners, tokens.tolist(), strict=True):
@@ -179,7 +194,7 @@ def greedy(
         live = {owner for owner in live if answers[owner][-1] not in ends}
         if not live or step + 1 == max_new_tokens:
             return
-        owners, keep = compact(owners, live) if rows.shrinks else (owners, None)
+        owners, keep = compact(owners, live) if rows.shrinks and least == MIN_ROWS else (owners, None)
         with torch.inference_mode():
             if keep is not None:
                 index = torch.tensor(keep, device=tokens.device)

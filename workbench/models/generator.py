@@ -2,8 +2,8 @@
 
 How: a prompt is padded to the next multiple of `BUCKET` of its *own* length and read with prompts of the same
 bucket; never fewer than `MIN_ROWS` rows take a step (copies fill them up); the one-token steps use eager or grouped
-attention (`models.attention`). Then every matrix product and every sum of a row has the same shape and order whatever
-else is in the batch, so answers are equal to the bit for any batch size. `BUCKET`, `MIN_ROWS` and these kinds of
+attention (`models.attention`), and layers multiply in a way in which rows do not depend on each other (`workbench.products`). So
+answers are equal to the bit for any batch size, which `machine.independence` checks. `BUCKET`, `MIN_ROWS` and these kinds of
 attention belong to `Generator.version`.
 
 Greedy means the likeliest token and nothing else: penalties that a model's generation settings name are not applied.
@@ -20,23 +20,25 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field, model_validator
 
 from workbench import weights
-from workbench.component import Component
+from workbench.component import Component, digest
 from workbench.errors import InputError
-from workbench.machine import Machine, samples
-from workbench.machine.independence import Way, way
+from workbench.machine import Machine, independence, samples
+from workbench.machine.independence import Mode
 from workbench.models import attention, reading
 from workbench.models.chat import Message, encode_chat, left_padded, load_model, load_tokenizer, right_padded
-from workbench.models.decoding import first_steps, greedy, mixes
+from workbench.models.decoding import MIN_ROWS, first_steps, greedy, mixes
 from workbench.models.lora import Lora
 from workbench.models.memory import Batches
 from workbench.models.ragged_decoder import filled_up
-from workbench.models.reading import bucket
+from workbench.models.reading import BUCKET, bucket
 
 if TYPE_CHECKING:
     import torch
 
 SCORED_TOGETHER = 1536  # tokens in one pass: more are no faster on a processor, and take memory
-SAMPLE_STEPS = 2  # of the answers to sample texts
+FULL = 16  # prompts of a batch that has to have one size, whatever the machine's batch size is
+SAMPLE_STEPS = 3  # of the answers to sample texts: on a GPU the third is the first that is replayed
+SAMPLE_TOKENS = 256  # of a sample text and what the chat template writes around it
 HEAD_ROWS = 32  # positions that pass through the head together
 TOO_LONG, WRITING = "prompt too long", "writing"
 
@@ -107,8 +109,10 @@ class LoadedGenerator:
         room: longest padded prompt, in tokens.
         ends: tokens that end an answer.
         batches: computes batches, and remembers how large memory lets them be.
-        way: how it computes here so that each prompt depends on itself alone.
+        mode: how it computes here so that each prompt depends on itself alone.
     """
+
+    copies = 2  # of sample texts that fill a batch
 
     def __init__(self, settings: Generator, machine: Machine, adapter: Path | None) -> None:
         self.settings = settings
@@ -118,13 +122,13 @@ class LoadedGenerator:
         self.room = reading.room(settings.model, settings.max_new_tokens)
         self.ends = end_tokens(self.model, self.tokenizer)
         self.batches = Batches()
-        self.way = Way()
-        self.way = way(self._arithmetic(), f"generator {settings.model!r} in {machine.precision}", machine, self.bits)
+        self.mode = Mode()
+        independence.check(self, self._definition(), f"generator {settings.model!r} in {machine.precision}", machine)
 
     @property
     def notes(self) -> list[str]:
         """What people should know of how answers were made, oldest first."""
-        special = [self.way.note] if self.way.note else []
+        special = [self.mode.note] if self.mode.note else []
         if self.tokenizer.chat_template:
             return [*special, *self.batches.notes]
         told = f"weights {self.settings.model!r} have no chat template; prompts are plain text, turns with an empty line between"
@@ -151,10 +155,9 @@ class LoadedGenerator:
         if too_long := [i for i, ids in enumerate(encoded) if bucket(len(ids)) > self.room]:
             yield [(i, Generation("", len(encoded[i]), 0, TOO_LONG)) for i in too_long]
         lengths = {i: len(ids) for i, ids in enumerate(encoded) if bucket(len(ids)) <= self.room}
-        mixed = mixes(self.model, self.machine.device)
-        for batch in batches(lengths, self._together(batch_size), mixed=mixed):
+        for batch in batches(lengths, self._together(batch_size), mixed=self._mixed):
             width = bucket(lengths[batch[-1]])
-            with self.way.computing():
+            with self.mode.computing():
                 answers = self.batches.compute([encoded[i] for i in batch], width, self._answers)
             yield [(i, self._generation(len(encoded[i]), ids)) for i, ids in zip(batch, answers, strict=True)]
 
@@ -182,7 +185,7 @@ class LoadedGenerator:
         shown = ""
         steps = self._steps([ids])
         while True:
-            with self.way.computing():
+            with self.mode.computing():
                 answers = next(steps, None)
             if answers is None:
                 break
@@ -224,7 +227,7 @@ class LoadedGenerator:
             if wide > reading.context(self.settings.model):
                 yield [(i, -math.inf) for i in batch]
             else:
-                with self.way.computing():
+                with self.mode.computing():
                     values = self.batches.compute([(rows[i], texts[i]) for i in batch], wide, self._log_likelihood)
                 yield list(zip(batch, values, strict=True))
 
@@ -234,7 +237,9 @@ class LoadedGenerator:
 
         width = bucket(len(rows[0][0]))
         # No token sees what stands behind it: with the padding there no mask is needed, and half of attention is left out.
-        ids, _ = right_padded(filled_up([tokens for tokens, _ in rows], width), width, self.machine.device)
+        read = [tokens for tokens, _ in rows]
+        read = [*read, *[read[0]] * (FULL - len(read))] if self.mode.batches == "full" else filled_up(read, width)
+        ids, _ = right_padded(read, width, self.machine.device)
         with torch.inference_mode(), attention.reading(self.model):
             hidden = self.model.base_model(input_ids=ids, use_cache=False).last_hidden_state
             scored = [
@@ -273,29 +278,50 @@ class LoadedGenerator:
     def bits(self, numbers: Sequence[int]) -> list[bytes]:
         """The first logits of its answers to sample texts, and how likely it finds one of them; see `machine.independence`.
 
-        Of a text beyond its context there are none.
+        A text beyond its context is cut from the front.
         """
         asked = [[{"role": "user", "content": samples.text(number)}] for number in numbers]
-        encoded = [self.encode(messages) for messages in asked]
-        lengths = {i: len(ids) for i, ids in enumerate(encoded) if bucket(len(ids)) <= self.room}
+        room = int(min(reading.room(self.settings.model, SAMPLE_STEPS), SAMPLE_TOKENS)) // BUCKET * BUCKET
+        encoded = [self.encode(messages)[-room:] for messages in asked]
         found = [b""] * len(numbers)
-        for batch in batches(lengths, len(numbers), mixed=mixes(self.model, self.machine.device)):
-            for logits in first_steps(self.model, [encoded[i] for i in batch], self.machine.device, SAMPLE_STEPS):
-                for i, row in zip(batch, logits.float().cpu().numpy(), strict=True):
-                    found[i] += row.tobytes()
+        for batch in batches(dict(enumerate(map(len, encoded))), self._together(len(numbers)), mixed=self._mixed):
+            width = bucket(len(encoded[batch[-1]]))
+            rows = self.batches.compute([encoded[i] for i in batch], width, self._first_logits)
+            for i, logits in zip(batch, rows, strict=True):
+                found[i] += logits
         if not self.model.config.is_encoder_decoder:
-            for part in self.log_likelihood([(messages, samples.text(1)) for messages in asked], len(numbers)):
+            short = [(messages, samples.text(1)) for messages in asked]
+            for part in self.log_likelihood(short, len(numbers)):
                 for i, value in part:
                     found[i] += value.hex().encode()
         return found
 
-    def _arithmetic(self) -> str:
+    def _first_logits(self, prompts: Sequence[list[int]]) -> list[bytes]:
+        found = [b""] * len(prompts)
+        for logits in first_steps(self.model, prompts, self.machine.device, SAMPLE_STEPS, self._least):
+            for i, row in enumerate(logits.float().cpu().numpy()):
+                found[i] += row.tobytes()
+        return found
+
+    def _definition(self) -> str:
         """What its arithmetic depends on: an adapter beside the weights adds products, one merged into them does not."""
-        return f"generator {weights.digest(self.settings.model)} {self.settings.merge}"
+        beside = None if self.settings.merge else [self.settings.lora.rank, self.settings.lora.target_modules]
+        return digest(["generator", self.settings.version, weights.digest(self.settings.model), beside])
 
     def _together(self, batch_size: int | None) -> int:
         """Prompts in a batch at most."""
-        return (batch_size or self.machine.batch_size) if self.way.together else 1
+        most = batch_size or self.machine.batch_size
+        return {"any": most, "full": min(most, FULL), "one": 1}[self.mode.batches]
+
+    @property
+    def _least(self) -> int:
+        """Prompts in a batch at least; copies fill it up."""
+        return FULL if self.mode.batches == "full" else MIN_ROWS
+
+    @property
+    def _mixed(self) -> bool:
+        """Whether a batch may hold prompts of several widths."""
+        return self.mode.batches != "full" and mixes(self.model, self.machine.device)
 
     def _generation(self, prompt_tokens: int, ids: list[int]) -> Generation:
         return Generation(self._text(ids), prompt_tokens, len(ids))
@@ -310,7 +336,7 @@ class LoadedGenerator:
         return answers
 
     def _steps(self, prompts: Sequence[list[int]]) -> Iterator[list[list[int]]]:
-        return greedy(self.model, prompts, self.machine.device, self.ends, self.settings.max_new_tokens)
+        return greedy(self.model, prompts, self.machine.device, self.ends, self.settings.max_new_tokens, self._least)
 
 
 def end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:

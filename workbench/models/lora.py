@@ -2,8 +2,8 @@
 
 The loss covers the answer's tokens alone, and logits are computed for them alone: rows are padded on the left, so
 that all answers of a batch end in its last columns. The examples of a step go through the model in micro-batches of like
-length, and their gradients are added up, so that a step is the same whatever fits into memory. On one kind of machine a
-training gives the same tensors to the bit, whether it ran through or was resumed from a checkpoint.
+length, and their gradients are added up, so that a step is the same whatever fits into memory. On machines with equal
+fingerprints a training gives the same tensors to the bit, whether it ran through or was resumed from a checkpoint.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Where examples are held back, the loss on them is measured every so many steps, the weights with the lowest are kept, and a
 training that no longer gets better ends.
 
-On one kind of machine a training gives the same tensors to the bit, whether it ran through or was resumed.
+On machines with equal fingerprints a training gives the same tensors to the bit, whether it ran through or was resumed.
 """
 
 from __future__ import annotations

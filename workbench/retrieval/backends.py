@@ -102,7 +102,8 @@ def arithmetic(machine: Machine, learned: bool) -> str | None:
     if not learned:
         return None
     if choose(machine).name == "faiss-gpu":
-        return f"faiss-gpu/{machine.kind}"
+        # some kinds are learned on the processor all the same
+        return f"faiss-gpu/{machine.kind}/{fingerprint.of_indexes()}"
     return f"faiss-cpu/{fingerprint.of_indexes()}"
 
 

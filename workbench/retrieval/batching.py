@@ -1,14 +1,16 @@
-"""Batches of equal shape: a text's arithmetic then depends on its own length alone, not on the texts beside it."""
+"""Batches of texts of equal width, so that the arithmetic of a text does not depend on how long the texts beside it are."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 if TYPE_CHECKING:
     import torch
+
+T = TypeVar("T")
 
 BUCKET = 32
 BATCH_TOKENS = 2048  # padded tokens per forward pass; only memory and speed depend on it
@@ -19,6 +21,11 @@ def width(length: int) -> int:
     return max(1, -(-length // BUCKET)) * BUCKET
 
 
+def full(wide: int) -> int:
+    """Texts of a width in a batch at most."""
+    return max(1, -(-BATCH_TOKENS // wide))
+
+
 def batches(lengths: Sequence[int], together: bool = True) -> Iterator[tuple[list[int], int]]:
     """Positions of texts of one width, and that width; longest first, `BATCH_TOKENS` padded tokens or one text a batch.
 
@@ -26,16 +33,20 @@ def batches(lengths: Sequence[int], together: bool = True) -> Iterator[tuple[lis
         lengths: tokens of each text.
         together: whether a batch may hold several texts.
     """
-    most = BATCH_TOKENS if together else 0
     order = sorted(range(len(lengths)), key=lambda i: (-width(lengths[i]), i))
     start = 0
     while start < len(order):
         wide = width(lengths[order[start]])
-        end = start + 1
-        while end < len(order) and (end - start) * wide < most and width(lengths[order[end]]) == wide:
+        end, most = start + 1, full(wide) if together else 1
+        while end < len(order) and end - start < most and width(lengths[order[end]]) == wide:
             end += 1
         yield order[start:end], wide
         start = end
+
+
+def filled(rows: Sequence[T], n: int) -> list[T]:
+    """Rows, with copies of the first behind them so that there are n at least."""
+    return [*rows, *[rows[0]] * (n - len(rows))]
 
 
 def padded(rows: Sequence[Sequence[int]], wide: int, value: int) -> torch.Tensor:

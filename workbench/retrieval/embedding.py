@@ -11,8 +11,7 @@ from pydantic import BeforeValidator
 
 from workbench import weights
 from workbench.errors import InputError
-from workbench.machine import Machine
-from workbench.machine.independence import way
+from workbench.machine import Machine, independence
 from workbench.retrieval.embedders import int8, local
 from workbench.retrieval.embedders.base import AnyEmbedder
 from workbench.retrieval.embedders.static import LoadedStatic
@@ -93,7 +92,7 @@ class Embedder(AnyEmbedder):
 @lru_cache(maxsize=4)
 def _load(model: str, machine: Machine) -> LoadedTransformer | LoadedStatic:
     loaded = local.read(model, machine)
-    loaded.way = way(weights.digest(model), f"embedder {model!r} in {machine.precision}", machine, loaded.bits)
+    independence.check(loaded, weights.digest(model), f"embedder {model!r} in {machine.precision}", machine)
     return loaded
 
 

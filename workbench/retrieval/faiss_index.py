@@ -20,6 +20,7 @@ from pydantic import Field, model_validator
 
 from workbench.component import Component
 from workbench.errors import InputError
+from workbench.machine import fingerprint
 from workbench.retrieval import accelerators, exact
 from workbench.retrieval.accelerators import Accelerator
 from workbench.retrieval.backends import CPU, Backend, faiss
@@ -67,6 +68,8 @@ class Index(Component, ABC):
         The file is the same kind whatever built it, and opens without a GPU. `fallback` among the facts says why it was not
         built where the backend said.
         """
+        if self.learned:
+            fingerprint.confirm("cpu", fingerprint.INDEXES)
         made, facts = self._made(np.ascontiguousarray(vectors, np.float32), backend)
         faiss().write_index(made, str(folder / FILE))
         return facts

@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 from workbench.component import Component
 from workbench.machine import Machine
@@ -35,7 +36,12 @@ class TextRetriever(Retriever, ABC):
 
     One that reads terms names its `analyzer` and has `build_from_terms`; its texts are then analysed once for all retrievers
     with that analyzer.
+
+    Class attributes:
+        computes: whether a model computes its index or scores, so that these hold for machines with equal bits only.
     """
+
+    computes: ClassVar[bool] = False
 
     @property
     def analyzer(self) -> Analyzer | None:

@@ -157,12 +157,13 @@ class TextIndex(Stage):
     retriever: TextRetriever
     passages: Passages
     terms: AnalyzedPassages | None
+    arithmetic: str | None = None
 
     def inputs(self) -> tuple[Stage, ...]:
         return (self.terms or self.passages,)
 
     def settings(self) -> dict[str, Any]:
-        return {"retriever": self.retriever.definition()}
+        return {"retriever": self.retriever.definition()} | ({"arithmetic": self.arithmetic} if self.arithmetic else {})
 
     def compute(self, folder: Path, session: Session) -> dict[str, Any]:
         if self.terms:

@@ -11,7 +11,7 @@ import numpy as np
 
 from workbench.component import Component
 from workbench.machine import Machine, samples
-from workbench.machine.independence import Way
+from workbench.machine.independence import Mode
 
 
 class AnyEmbedder(Component, ABC):
@@ -69,10 +69,12 @@ class LoadedEmbedder(ABC):
     """An embedder that is ready to encode. Make it with `AnyEmbedder.load`.
 
     Attributes:
-        way: how it computes here so that each text depends on itself alone.
+        mode: how it computes here so that each text depends on itself alone.
+        copies: of sample texts that fill its batches.
     """
 
-    way: Way = Way()
+    mode: Mode = Mode()
+    copies = 8
 
     @abstractmethod
     def encode(self, texts: Sequence[str]) -> Iterator[list[tuple[int, np.ndarray]]]:

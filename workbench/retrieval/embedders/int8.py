@@ -71,15 +71,19 @@ class LoadedInt8(LoadedTransformer):
         """
         super().__init__(model, device)
         self.in_threads = False  # OpenVINO has its own
-        self.request = _compiled(_folder(model, source) / "model.xml", threads()).create_infer_request()
-        products.steady(model)  # the layers behind the transformer; it was converted as it was
+        self.path = _folder(model, source) / "model.xml"
+        self.requests: dict[int, openvino.InferRequest] = {}  # by the number of threads
+        products.with_independent_rows(model)  # the layers behind the transformer; it was converted as it was
 
     def transform(self, features: dict[str, Any]) -> dict[str, Any]:
         import torch
 
         given = [features[name].numpy() for name in ("input_ids", "attention_mask")]
+        number = min(threads(), torch.get_num_threads())
+        if number not in self.requests:
+            self.requests[number] = _compiled(self.path, number).create_infer_request()
         # the output's memory belongs to the request, which overwrites it
-        found = self.request.infer(given, share_inputs=True)[0]
+        found = self.requests[number].infer(given, share_inputs=True)[0]
         return features | {"token_embeddings": torch.from_numpy(found)}
 
 

@@ -40,7 +40,7 @@ def read(source: str, machine: Machine) -> LoadedTransformer | LoadedStatic:
     if isinstance(model[0], Transformer):
         if integers:
             return int8.LoadedInt8(model, machine.device, source)
-        return LoadedTransformer(products.steady(model), machine.device)
+        return LoadedTransformer(products.with_independent_rows(model), machine.device)
     if not isinstance(model[0], StaticEmbedding):
         raise InputError(
             f"weights {source!r}: the model begins with {type(model[0]).__name__}; allowed: a transformer, static embeddings"

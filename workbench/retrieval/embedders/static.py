@@ -43,9 +43,9 @@ class LoadedStatic(TokenizingEmbedder):
         """As in the base class. A text without tokens gives zeros."""
         import torch
 
-        size = BATCH if self.way.together else 1
+        size = BATCH if self.mode.batches == "any" else 1
         for start in range(0, len(texts), size):
-            with torch.inference_mode(), self.way.computing():
+            with torch.inference_mode(), self.mode.computing():
                 vectors = self.forward(self.tokenize(texts[start : start + size]))["sentence_embedding"]
                 vectors = torch.nn.functional.normalize(vectors, dim=1).cpu().numpy()
             yield list(enumerate(vectors, start))
@@ -53,7 +53,7 @@ class LoadedStatic(TokenizingEmbedder):
     def encode_tokens(self, texts: Sequence[str]) -> Iterator[list[tuple[int, np.ndarray]]]:
         import torch
 
-        table = self.model[0].embedding.weight
+        table = self.model[0].embedding.weight  # looked up, not computed
         for start in range(0, len(texts), BATCH):
             with torch.inference_mode():
                 rows = [table[torch.from_numpy(ids).long()] for ids in self.tokenize(texts[start : start + BATCH])]

@@ -70,6 +70,7 @@ class _EmbedderTraining(Training):
     """
 
     def __init__(self, embedder: Embedder, examples: Sequence[RankedExample], machine: Machine, seed: int) -> None:
+        machine.prepare()
         self.machine = machine
         self.settings_of = embedder
         self.examples = examples

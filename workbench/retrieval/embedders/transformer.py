@@ -1,7 +1,8 @@
 """A transformer with whatever sentence-transformers puts behind it.
 
 Each text is padded to the next multiple of `batching.BUCKET` tokens of its own length and batched with texts of that length.
-Then a vector is the same to the bit whatever else is in the batch. `BUCKET` belongs to `Embedder.version`.
+So a vector is the same to the bit whatever else is in the batch, which `machine.independence` checks. `BUCKET` belongs to
+`Embedder.version`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from workbench.retrieval.batching import batches, padded
+from workbench.retrieval.batching import batches, filled, full, padded
 from workbench.retrieval.embedders.tokenizing import TokenizingEmbedder
 from workbench.retrieval.threads import batch_by_batch
 
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
     import torch
     from sentence_transformers import SentenceTransformer
     from tokenizers import Encoding
+
+
+MIN_ROWS = 4
+READ = ("sentence_embedding", "token_embeddings", "attention_mask", "input_ids")  # of a model's output
 
 
 class LoadedTransformer(TokenizingEmbedder):
@@ -30,6 +35,8 @@ class LoadedTransformer(TokenizingEmbedder):
         self.device = device
         self.in_threads = device == "cpu"
         self.max_tokens = model.max_seq_length
+        # a layer behind the pooling multiplies one row a text, and a lone row comes out otherwise than among others
+        self.least = MIN_ROWS if any(hasattr(layer, "in_features") for part in list(model)[1:] for layer in part.modules()) else 1
 
     def encode(self, texts: Sequence[str]) -> Iterator[list[tuple[int, np.ndarray]]]:
         """As in the base class, longest texts first. An empty text gives the vector of its special tokens."""
@@ -74,9 +81,12 @@ class LoadedTransformer(TokenizingEmbedder):
 
         def computed(part: tuple[list[int], int]) -> tuple[list[int], dict[str, torch.Tensor]]:
             batch, wide = part
+            least = max(full(wide), self.least) if self.mode.batches == "full" else self.least
+            rows = filled([tokens[i] for i in batch], least)
             with torch.inference_mode():
-                return batch, self.forward([tokens[i] for i in batch], wide)
+                features = self.forward(rows, wide)
+            return batch, {name: features[name][: len(batch)] for name in READ if name in features}
 
         each = batch_by_batch if self.in_threads else map
-        with self.way.computing():
-            yield from each(computed, batches([len(row) for row in tokens], self.way.together))
+        with self.mode.computing():
+            yield from each(computed, batches([len(row) for row in tokens], self.mode.batches != "one"))

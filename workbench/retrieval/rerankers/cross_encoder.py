@@ -1,7 +1,7 @@
 """Cross-encoder: query and passage read together by one encoder (Nogueira and Cho 2019, arXiv:1901.04085).
 
 The score of a pair does not depend on the pairs beside it: see `workbench.retrieval.batching`. A batch has never fewer
-than `MIN_ROWS` rows (copies fill it up), since products of very few rows take other routes.
+than `MIN_ROWS` rows (copies fill it up), since the product of a single row sums in another order.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from pydantic import BeforeValidator, Field
 
 from workbench import products, weights
 from workbench.errors import InputError
-from workbench.machine import Machine, samples
-from workbench.machine.independence import Way, way
+from workbench.machine import Machine, independence, samples
+from workbench.machine.independence import Mode
 from workbench.models.training import LOSSES, Step, Training, write_losses
 from workbench.quiet import quiet_transformers
-from workbench.retrieval.batching import batches, padded
+from workbench.retrieval.batching import batches, filled, full, padded
 from workbench.retrieval.learning import RankedExample, RankedTraining, given_or_default
 from workbench.retrieval.rerankers.base import Pair, PairScorer
 
@@ -76,10 +76,11 @@ class _Loaded:
     """A cross-encoder in memory. The head computes in float32, so that few passages tie.
 
     Attributes:
-        way: how it computes here so that each pair depends on itself alone.
+        mode: how it computes here so that each pair depends on itself alone.
     """
 
-    way = Way()
+    mode = Mode()
+    copies = 4  # of pairs of sample texts that fill a batch
 
     def __init__(self, path: str, name: str, machine: Machine, new_head: bool = False) -> None:
         import torch
@@ -101,7 +102,7 @@ class _Loaded:
                 f"weights {name!r}: a classifier with {labels} labels ranks nothing; take a cross-encoder with one label, "
                 "or an encoder with train: true"
             )
-        self.model = products.steady(self.model.to(machine.device).eval())
+        self.model = products.with_independent_rows(self.model.to(machine.device).eval())
         self.device = machine.device
 
     def scores(self, pairs: Sequence[Pair], max_length: int) -> Iterator[list[tuple[int, float]]]:
@@ -109,10 +110,10 @@ class _Loaded:
         import torch
 
         rows = self.tokenize(pairs, max_length)
-        for batch, wide in batches([len(ids) for ids, _ in rows], self.way.together):
-            filled = batch + [batch[0]] * (MIN_ROWS - len(batch))
-            with torch.inference_mode(), self.way.computing():
-                logits = self.logits([rows[i] for i in filled], wide)
+        for batch, wide in batches([len(ids) for ids, _ in rows], self.mode.batches != "one"):
+            least = max(MIN_ROWS, full(wide)) if self.mode.batches == "full" else MIN_ROWS
+            with torch.inference_mode(), self.mode.computing():
+                logits = self.logits(filled([rows[i] for i in batch], least), wide)
             yield list(zip(batch, logits.tolist(), strict=False))
 
     def bits(self, numbers: Sequence[int]) -> list[bytes]:
@@ -145,8 +146,8 @@ class _Loaded:
 @lru_cache(maxsize=2)
 def _load(path: str, name: str, machine: Machine) -> _Loaded:
     loaded = _Loaded(path, name, machine)
-    model = f"cross-encoder {weights.digest(name)}"  # a trained one computes as what it was trained from
-    loaded.way = way(model, f"cross-encoder {name!r} in {machine.precision}", machine, loaded.bits)
+    definition = f"cross-encoder {weights.digest(name)}"  # a trained one computes as what it was trained from
+    independence.check(loaded, definition, f"cross-encoder {name!r} in {machine.precision}", machine)
     return loaded
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from workbench import weights
+from workbench import products, weights
 from workbench.component import Component, canonical
 from workbench.errors import InputError, MissingExtraError
 from workbench.machine import Machine
@@ -137,6 +137,8 @@ def _load(name: str, model_type: str, arguments: str, machine: Machine) -> BaseR
         from rerankers import Reranker
     except ModuleNotFoundError as error:
         raise MissingExtraError("rerankers", "rerankers", f"the reranker {name!r}") from error
+    if model_type in COMPUTED:
+        machine.prepare()
     computed = {"device": machine.device, "dtype": machine.precision} if model_type in COMPUTED else {}
     given = computed | {key: _from_environment(key, value) for key, value in json.loads(arguments).items()}
     printed = io.StringIO()
@@ -149,6 +151,9 @@ def _load(name: str, model_type: str, arguments: str, machine: Machine) -> BaseR
         raise InputError(f"reranker {name!r} ({model_type}) cannot be loaded: {' '.join(printed.getvalue().split())}")
     if model_type == "cross-encoder":
         _check_one_label(ranker, name)
+    if model_type in COMPUTED and hasattr(ranker, "model"):
+        # pairs are computed one by one, so what is left is that threads change no bits
+        products.with_independent_rows(ranker.model)
     return ranker
 
 
