@@ -37,8 +37,8 @@ PAIRS = [(query, passage) for query in QUERIES for passage in PASSAGES]
 
 def save(folder: Path, labels: int, seed: int) -> Path:
     """The toy encoder with a new head: what sentence-transformers saves of an untrained cross-encoder."""
-    torch.manual_seed(seed)
     source = toys.made(toys.encoder)
+    torch.manual_seed(seed)
     model = AutoModelForSequenceClassification.from_pretrained(source, num_labels=labels)
     with torch.no_grad():  # so that pairs score apart
         model.bert.pooler.dense.weight.normal_(std=0.3)
