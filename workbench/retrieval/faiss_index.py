@@ -182,7 +182,8 @@ class _Clustered(Index):
 
     def make(self, vectors: np.ndarray) -> _faiss.Index:
         index = self._empty(*vectors.shape)
-        index.train(vectors)
+        with _one_thread():  # with more, the sums of k-means come in another order
+            index.train(vectors)
         index.add(vectors)
         return index
 
