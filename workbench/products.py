@@ -4,11 +4,10 @@ torch multiplies float32 with Intel's MKL, which picks its kernel by the number 
 processor. On an AMD EPYC the last rows of 5, 6, 7, 9, 10 and 11 change with two threads; on an Intel Xeon the first rows of
 224 differ from those of 192. The vector or answer of one text would then depend on the texts beside it.
 
-So the layers of a model multiply through oneDNN, as torch does in bfloat16 anyway: there rows are equal from two on, for every
-number of threads and every shape tried, and it is no slower. What is left to MKL (attention that is written out) has few and
-equal rows for each item; on Intel's processors MKL computes it in its strict reproducible mode. docs/log.md has the tables.
-
-This is not taken for granted on any machine: `workbench.machine.independence` checks every model at its first use.
+Two things are done about it. On Intel's processors MKL is asked for its strict reproducible mode, in which rows are equal. And
+the layers of a model multiply through oneDNN, as torch does in bfloat16 anyway, wherever a quick look finds that its rows are
+equal (on an AMD EPYC from two rows on, for every number of threads and every shape tried; and it is no slower). docs/log.md has
+the tables. Neither is taken for granted: `workbench.machine.independence` checks every model at its first use on a machine.
 """
 
 from __future__ import annotations
@@ -25,6 +24,8 @@ if TYPE_CHECKING:
     import torch
 
 VARIABLE = "MKL_CBWR"
+LOOKED_AT = ((384, 1536), (1536, 384), (576, 192), (384, 1))  # inputs, outputs
+ROWS = (2, 3, 4, 5, 7, 11, 16, 48, 192, 224, 512)
 # whether torch was there before this module, and may have multiplied by then
 TORCH_CAME_FIRST = "torch" in sys.modules
 
@@ -65,23 +66,52 @@ def with_independent_rows(model: torch.nn.Module) -> torch.nn.Module:
 def linear(rows: torch.Tensor, weights: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
     """Rows (..., inputs) times weights (outputs, inputs) transposed, plus bias (outputs,): (..., outputs).
 
-    From two rows on each comes out the same whatever the others are, where oneDNN is there; elsewhere it is torch's product.
+    From two rows on each comes out the same whatever the others are, where oneDNN keeps that; elsewhere it is torch's product.
     """
     import torch
 
     on_processor = rows.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
-    if on_processor and rows.dtype == weights.dtype == torch.float32 and rows.numel() and has_onednn():
-        return torch.ops.mkldnn._linear_pointwise(rows, weights, bias, "none", [], "")
+    if on_processor and rows.dtype == weights.dtype == torch.float32 and rows.numel() and onednn_keeps_rows_apart():
+        return _by_onednn(rows, weights, bias)
     return torch.nn.functional.linear(rows, weights, bias)
 
 
-@cache
-def has_onednn() -> bool:
-    """Whether torch has oneDNN here, and gives its products to programs; elsewhere than on x86 others stand behind it."""
+def _by_onednn(rows: torch.Tensor, weights: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
     import torch
 
-    here = platform.machine().lower() in ("x86_64", "amd64") and torch.backends.mkldnn.is_available()
-    return here and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    return torch.ops.mkldnn._linear_pointwise(rows, weights, bias, "none", [], "")
+
+
+@cache
+def onednn_keeps_rows_apart() -> bool:
+    """Whether torch has oneDNN here, gives its products to programs, and its rows do not depend on each other: a quick look."""
+    import torch
+
+    if platform.machine().lower() not in ("x86_64", "amd64") or not torch.backends.mkldnn.is_available():
+        return False  # elsewhere other libraries stand behind it
+    return hasattr(torch.ops.mkldnn, "_linear_pointwise") and all(_keeps_rows_apart(*shape) for shape in LOOKED_AT)
+
+
+def _keeps_rows_apart(inputs: int, outputs: int) -> bool:
+    """Whether the first rows of a product are the same with fewer rows, with one thread and with all."""
+    import torch
+
+    def numbers(n: int) -> torch.Tensor:
+        return torch.arange(n * inputs).mul(2654435761).remainder(2**32).div(2**31).sub(1).view(n, inputs)
+
+    rows, weights = numbers(ROWS[-1]), numbers(outputs)
+    before = torch.get_num_threads()
+    try:
+        with torch.inference_mode():
+            torch.set_num_threads(1)
+            expected = _by_onednn(rows, weights)
+            for threads in (1, max(2, hardware.threads())):
+                torch.set_num_threads(threads)
+                if not all(torch.equal(_by_onednn(rows[:n].contiguous(), weights), expected[:n]) for n in ROWS):
+                    return False
+    finally:
+        torch.set_num_threads(before)
+    return True
 
 
 @cache
