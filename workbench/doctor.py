@@ -47,7 +47,7 @@ def _speeds(device: str, use: str) -> str:
     """How fast the products of a use are in each precision, in all timings."""
     said = []
     for precision, seconds in precisions.measured(device)[use].items():
-        speeds = [f"{precisions.gigaflops(use, one):.0f}" for one in seconds]
+        speeds = [f"{precisions.gigaflops(device, use, one):.0f}" for one in seconds]
         said.append(f"{precision} {' / '.join(speeds) or 'too slow to be timed'}")
     return f"{', '.join(said)} GFLOP/s"
 

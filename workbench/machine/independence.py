@@ -105,7 +105,7 @@ def check(model: Model, definition: str, name: str, machine: Machine) -> None:
     key = digest([definition, machine.arithmetic, max(2, threads()), versions])[:16]
 
     def measure() -> dict[str, object]:
-        sys.stderr.write(f"  checking once on this machine that batches leave the results of {name} alone ...\n")
+        sys.stderr.write(f"  checking once on this machine that {name} gives the same result alone and in batches ...\n")
         return asdict(checked(model)) | {"model": name}
 
     model.mode = Mode(**record.kept(f"independence {VERSION} {key}", measure))

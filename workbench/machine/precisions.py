@@ -107,12 +107,13 @@ def speed(device: str, use: str, precision: str) -> float:
     """Speed of a use's products, in 10^9 operations a second; one too slow to be timed counts as `TOO_SLOW` times slower."""
     timings = measured(device)[use]
     found = timings.get(precision) or [TOO_SLOW * seconds for seconds in timings["float32"]]
-    return gigaflops(use, statistics.median(found))
+    return gigaflops(device, use, statistics.median(found))
 
 
-def gigaflops(use: str, seconds: float) -> float:
+def gigaflops(device: str, use: str, seconds: float) -> float:
     """Speed of a use's products in 10^9 operations a second; backward passes cost twice the forward ones."""
-    return sum(product.operations for product in USES[use]) * (3 if use == "training" else 1) / seconds / 1e9
+    operations = sum(product.operations for product in USES[use]) * (GPU_ROWS if device == "cuda" else 1)
+    return operations * (3 if use == "training" else 1) / seconds / 1e9
 
 
 def _steadiest(use: str, device: str) -> dict[str, list[float]]:
