@@ -54,7 +54,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 @pytest.mark.parametrize(("inputs", "outputs"), [(384, 1536), (1536, 384), (576, 192), (33, 70), (384, 1)])
 def test_a_row_of_a_product_is_the_same_in_any_batch(precision: str, inputs: int, outputs: int) -> None:
     if not products.onednn_keeps_rows_apart() and not os.environ.get("MKL_CBWR", "").endswith("STRICT"):
-        pytest.skip("this processor has neither of the two ways; models are then checked one by one")
+        pytest.skip("rows depend on each other here in oneDNN, and MKL has no strict mode; the check of each model sees to it")
     kind = getattr(torch, precision)
     rows = torch.from_numpy(fingerprint.numbers(300, inputs)).to(kind)
     weights = torch.from_numpy(fingerprint.numbers(outputs, inputs)).to(kind)
@@ -481,6 +481,27 @@ def test_a_store_of_one_machine_is_not_read_for_another_but_for_what_no_model_co
     on("a")
     third = json.loads((experiment(models, tmp_path).compare().folder / "plan.json").read_text())
     assert not any(row["computed"] for row in third["stages"])
+
+
+def test_a_reranking_has_the_arithmetic_of_the_embedder_that_it_computes_with(
+    models: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The machine computes in float32, the embedder in bfloat16: only the bits of the latter decide."""
+
+    def keys(float32: str, bfloat16: str) -> set[str]:
+        monkeypatch.setattr(fingerprint, "of", lambda device, precision: {"float32": float32, "bfloat16": bfloat16}[precision])
+        experiment(models, tmp_path)
+        content = yaml.safe_load((tmp_path / "machines.yaml").read_text())
+        content["components"]["embedders"]["toy"]["precision"] = "bfloat16"
+        content["components"]["retrievers"] = {"bm25": {"kind": "bm25"}}
+        content["components"]["rerankers"] = {"maxsim": {"kind": "maxsim", "embedder": "toy"}}
+        content["axes"] = {"retriever": ["bm25"], "reranker": ["maxsim"]}
+        content["metrics"] = {"select_by": "ndcg@10"}
+        (tmp_path / "reranking.yaml").write_text(yaml.safe_dump(content))
+        planned = Experiment.load(tmp_path / "reranking.yaml", tmp_path / "runs", progress=Progress()).plan()
+        return {one.stage.key for one in planned if one.stage.name == "reranked"}
+
+    assert keys("a", "b") == keys("c", "b") != keys("a", "d")
 
 
 def test_a_run_of_another_machine_says_what_is_portable_and_what_to_do(

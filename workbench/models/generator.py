@@ -281,7 +281,7 @@ class LoadedGenerator:
         A text beyond its context is cut from the front.
         """
         asked = [[{"role": "user", "content": samples.text(number)}] for number in numbers]
-        room = int(min(reading.room(self.settings.model, SAMPLE_STEPS), SAMPLE_TOKENS)) // BUCKET * BUCKET
+        room = max(BUCKET, int(min(reading.room(self.settings.model, SAMPLE_STEPS), SAMPLE_TOKENS)) // BUCKET * BUCKET)
         encoded = [self.encode(messages)[-room:] for messages in asked]
         found = [b""] * len(numbers)
         for batch in batches(dict(enumerate(map(len, encoded))), self._together(len(numbers)), mixed=self._mixed):
