@@ -2,8 +2,9 @@
 
     python -m benchmarks.gpu
 
-Writes benchmarks/results/gpu-<card>.json. Without a GPU it writes nothing and exits with status 2. Each side is warmed up and the
-median of its rounds counts; the processor is asked for a share of the work where it would take minutes.
+Writes benchmarks/results/gpu-<card>.json, after each device anew. Without a GPU it writes nothing and exits with status 2. Each
+side is warmed up and the median of its rounds counts; the processor is asked for a share of the work where it would take minutes.
+What fails is written with its reason, and the rest is measured all the same.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +56,7 @@ class Sizes:
     examples: int
 
 
-WHOLE = {"cuda": Sizes(1_000_000, 10_000, 5_000, 256, 48, 256), "cpu": Sizes(1_000_000, 500, 200, 16, 48, 16)}
+WHOLE = {"cuda": Sizes(1_000_000, 10_000, 5_000, 256, 48, 256), "cpu": Sizes(100_000, 500, 200, 16, 48, 16)}
 
 
 def median_seconds(call: Callable[[], Any], rounds: int = ROUNDS) -> float:
@@ -99,7 +102,10 @@ def indexes(machine: Machine, vectors: np.ndarray, queries: np.ndarray, wanted: 
         kinds: list[Index] = [FlatIndex()]
         if backend.name != "torch":
             kinds += [IVFFlatIndex(nprobe=32), CagraIndex(degree=32, intermediate=64)]
-        rows += [_index(kind, backend, vectors, queries, wanted) for kind in kinds]
+        for kind in kinds:
+            row = {"index": kind.kind, "backend": backend.name}
+            found = attempted(str(row), partial(_index, kind, backend, vectors, queries, wanted))
+            rows.append(row | (found if isinstance(found, dict) else {"failed": found}))
     return rows
 
 
@@ -116,14 +122,24 @@ def _index(kind: Index, backend: Backend, vectors: np.ndarray, queries: np.ndarr
         found = dense.rank(opened, vectors, queries[: len(wanted)], DEPTH)
     shares = [len(np.intersect1d(ids, best)) / max(1, len(best)) for (ids, _), best in zip(found, wanted, strict=True)]
     return {
-        "index": kind.kind,
-        "backend": backend.name,
         "fallback": [*([facts["fallback"]] if "fallback" in facts else []), *said],
         "build_seconds": built,
         "queries_per_second": len(queries) / together,
         "seconds_for_one": alone,
         "recall@10": float(np.mean(shares)),
     }
+
+
+def attempted(what: str, call: Callable[[], Any]) -> Any:
+    """What a measurement gives, or why it gave nothing: it may be another library's fault, and the others must not be lost."""
+    started = time.perf_counter()
+    try:
+        found = call()
+    except Exception as error:
+        traceback.print_exc()
+        found = f"{type(error).__name__}: {error}"[:300]
+    sys.stderr.write(f"{what}: {found} ({time.perf_counter() - started:.0f} s)\n")
+    return found
 
 
 def nearest(vectors: np.ndarray, queries: np.ndarray) -> list[np.ndarray]:
@@ -149,8 +165,8 @@ def generation(machine: Machine, prompts: int, new_tokens: int) -> float:
     return tokens / median_seconds(lambda: list(generator.generate(asked)))
 
 
-def with_generate_batch(machine: Machine, prompts: int, new_tokens: int) -> float | str:
-    """As `generation`, by transformers' continuous batching; why not, where it cannot. Its answers depend on their batch."""
+def with_generate_batch(machine: Machine, prompts: int, new_tokens: int) -> float:
+    """As `generation`, by transformers' continuous batching. Its answers depend on their batch."""
     generator = Generator(model=GENERATOR).load(machine)
     asked = [[{"role": "user", "content": text}] for text in (texts(min(prompts, 400)) * (prompts // 400 + 1))[:prompts]]
     encoded = [generator.encode(messages) for messages in asked]
@@ -164,10 +180,7 @@ def with_generate_batch(machine: Machine, prompts: int, new_tokens: int) -> floa
         found = generator.model.generate_batch(encoded, generation_config=settings, progress_bar=False)
         tokens = sum(map(len, encoded)) + sum(len(one.generated_tokens) for one in found.values())
 
-    try:
-        return float(1 / median_seconds(whole)) * tokens
-    except Exception as error:  # it is another's code, and what else was measured must not be lost
-        return f"{type(error).__name__}: {error}"[:300]
+    return float(1 / median_seconds(whole)) * tokens
 
 
 def training(machine: Machine, examples: int) -> float:
@@ -187,25 +200,29 @@ def training(machine: Machine, examples: int) -> float:
     return sum(tokens[1:]) / (moments[-1] - moments[0])
 
 
-def side(machine: Machine, sizes: Sizes, vectors: np.ndarray, queries: np.ndarray, wanted: Sequence[np.ndarray]) -> dict:
+def side(machine: Machine, sizes: Sizes, vectors: np.ndarray, queries: np.ndarray) -> dict[str, Any]:
     """All that is measured of one device."""
+    vectors, queries = vectors[: sizes.vectors], queries[: sizes.queries]
+    wanted = nearest(vectors, queries[:500])
+    measurements: dict[str, Callable[[], Any]] = {
+        "passages_encoded_per_second": lambda: encoding(machine, sizes.passages),
+        "tokens_generated_per_second": lambda: generation(machine, sizes.prompts, sizes.new_tokens),
+        "tokens_per_second_of_generate_batch": lambda: with_generate_batch(machine, sizes.prompts, sizes.new_tokens),
+        "tokens_trained_per_second": lambda: training(machine, sizes.examples),
+    }
     return {
         "machine": {"arithmetic": machine.arithmetic, "batch_size": machine.batch_size},
         "sizes": asdict(sizes),
-        "indexes": indexes(machine, vectors[: sizes.vectors], queries[: sizes.queries], wanted),
-        "passages_encoded_per_second": encoding(machine, sizes.passages),
-        "tokens_generated_per_second": generation(machine, sizes.prompts, sizes.new_tokens),
-        "tokens_per_second_of_generate_batch": with_generate_batch(machine, sizes.prompts, sizes.new_tokens),
-        "tokens_trained_per_second": training(machine, sizes.examples),
+        "indexes": indexes(machine, vectors, queries, wanted),
+        **{name: attempted(name, call) for name, call in measurements.items()},
     }
 
 
-def compared(sizes: dict[str, Sizes] = WHOLE) -> dict[str, Any]:
-    """Both devices on the same vectors; the keys of `sizes` name them."""
-    first = next(iter(sizes.values()))
-    vectors, queries = clustered(first.vectors, max(size.queries for size in sizes.values()))
-    wanted = nearest(vectors, queries[: min(size.queries for size in sizes.values())])
-    return {device: side(resolve(device), size, vectors, queries, wanted) for device, size in sizes.items()}
+def compared(sizes: dict[str, Sizes] = WHOLE) -> Iterator[dict[str, Any]]:
+    """Each device on the same vectors, one after the other; the keys of `sizes` name them."""
+    vectors, queries = clustered(max(size.vectors for size in sizes.values()), max(size.queries for size in sizes.values()))
+    for device, size in sizes.items():
+        yield {device: side(resolve(device), size, vectors, queries)}
 
 
 def driver() -> str:
@@ -228,10 +245,12 @@ def main() -> int:
         "processor": {"name": cpu_name(), "cores": cpu_count()},
         "libraries": {name: library_version(name) for name in LIBRARIES},
         "faiss": backends.gpu_lack() or "computes on the GPU",
-    } | compared()
+    }
     RESULTS.mkdir(exist_ok=True)
     name = re.sub(r"[^a-z0-9]+", "-", card.name.lower()).strip("-")
-    (RESULTS / f"gpu-{name}.json").write_text(json.dumps(found, indent=1) + "\n")
+    for part in compared():
+        found |= part
+        (RESULTS / f"gpu-{name}.json").write_text(json.dumps(found, indent=1) + "\n")
     sys.stdout.write(json.dumps(found, indent=1) + "\n")
     return 0
 

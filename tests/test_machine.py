@@ -246,9 +246,7 @@ def test_the_fingerprint_is_the_same_in_another_process_and_with_one_and_two_thr
 ) -> None:
     program = "import torch; from workbench.machine import fingerprint; print(fingerprint.of('cpu', {!r}))"
     env = os.environ | {"OMP_NUM_THREADS": "1", "WORKBENCH_HOME": os.devnull}
-    done = subprocess.run(
-        [sys.executable, "-c", program.format(precision)], env=env, capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", program.format(precision)], env=env, capture_output=True, text=True, check=True)
     found = [done.stdout.split()[-1]]
     for threads in (1, 2):
         monkeypatch.setattr(fingerprint, "torch_threads", lambda n, threads=threads: torch_threads(threads))
