@@ -15,7 +15,7 @@ from workbench.machine import precisions, resolve
 from workbench.models import lora
 from workbench.models.decoding import first_steps
 from workbench.models.generator import Generator, LoadedGenerator
-from workbench.retrieval.embedding import Embedder
+from workbench.retrieval.embedders.embedder import Embedder
 
 # the chosen precision may be float32 although another is faster, but by less than this
 NEVER_SLOWER = Goal(">=", 1 / precisions.FASTER)

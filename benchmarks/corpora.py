@@ -13,7 +13,7 @@ import numpy as np
 from workbench import weights
 from workbench.component import digest
 from workbench.machine import resolve
-from workbench.retrieval.embedding import Embedder
+from workbench.retrieval.embedders.embedder import Embedder
 
 PACKAGES = ("numpy", "scipy", "torch", "transformers", "sentence_transformers", "peft", "pyarrow", "pydantic")
 WORDS = 25  # of a text

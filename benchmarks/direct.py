@@ -16,18 +16,19 @@ import numpy as np
 
 from workbench.data.chunking import Chunking
 from workbench.data.dataset import Dataset
+from workbench.data.passages import PassageTable
 from workbench.evaluation import answers, rankings, statistics
 from workbench.experiment.config import read_settings
-from workbench.experiment.stages import PassageTable, Repeated
 from workbench.machine import Machine, resolve
 from workbench.models import prompts
 from workbench.models.generator import Generator
 from workbench.retrieval.bm25 import BM25
-from workbench.retrieval.dense import Dense
-from workbench.retrieval.embedding import Embedder
-from workbench.retrieval.faiss_index import FlatIndex
+from workbench.retrieval.embedders.embedder import Embedder
+from workbench.retrieval.indexes.dense import Dense
+from workbench.retrieval.indexes.faiss import FlatIndex
 from workbench.retrieval.ranking import Ranked
 from workbench.retrieval.rerankers.maxsim import MaxSim
+from workbench.stages.answers import Repeated
 
 CONFIG = Path(__file__).parent / "grid.yaml"
 DEPTH = 100

@@ -32,11 +32,11 @@ from workbench.machine import Machine, cpu_count, cpu_name, cuda_device, resolve
 from workbench.models import lora
 from workbench.models.generator import Generator
 from workbench.models.lora import Example, Lora
-from workbench.retrieval import backends
-from workbench.retrieval.backends import Backend
-from workbench.retrieval.dense import Dense
-from workbench.retrieval.embedding import Embedder
-from workbench.retrieval.faiss_index import CagraIndex, FlatIndex, Index, IVFFlatIndex
+from workbench.retrieval.embedders.embedder import Embedder
+from workbench.retrieval.indexes import backends
+from workbench.retrieval.indexes.backends import Backend
+from workbench.retrieval.indexes.dense import Dense
+from workbench.retrieval.indexes.faiss import CagraIndex, FlatIndex, Index, IVFFlatIndex
 
 RESULTS = Path(__file__).parent / "results"
 LIBRARIES = ("torch", "faiss", "transformers", "sentence-transformers", "peft", "numpy")

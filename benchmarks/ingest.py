@@ -13,9 +13,9 @@ from benchmarks.sweep import temporary
 from workbench import Experiment
 from workbench.data.chunking import Chunking
 from workbench.data.sources import pydocs
-from workbench.experiment.progress import Progress
 from workbench.machine import resolve
-from workbench.retrieval.embedding import Embedder
+from workbench.retrieval.embedders.embedder import Embedder
+from workbench.store.progress import Progress
 
 DOCUMENTS = 2_000
 CHANGED = DOCUMENTS // 100

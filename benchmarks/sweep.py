@@ -18,7 +18,7 @@ import yaml
 from benchmarks import direct
 from benchmarks.harness import Goal, Measurement, measure, seconds, summary
 from workbench import Experiment
-from workbench.experiment.progress import Progress
+from workbench.store.progress import Progress
 
 CONFIG = direct.CONFIG
 QUICKSTART = Path(__file__).parent.parent / "configs" / "quickstart.yaml"

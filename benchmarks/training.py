@@ -11,11 +11,11 @@ from typing import Any
 
 from benchmarks.harness import Goal, Measurement, measure
 from benchmarks.models import GENERATOR, texts
+from workbench.data.passages import Shown
 from workbench.machine import Machine, resolve
 from workbench.models import lora, prompts
 from workbench.models.chat import load_model, load_tokenizer
 from workbench.models.lora import Example, Lora, Row
-from workbench.models.prompts import Shown
 from workbench.models.training import epochs_order, learning_rate
 from workbench.quiet import quiet_transformers
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import yaml
 
 from workbench import Run
-from workbench.experiment.conclusions import conclusions, difference
+from workbench.results.conclusions import conclusions, difference
 
 DOCS = Path(__file__).parent
 METRICS = ("f1", "em", "contains", "grounded", "abstained", "ndcg@10", "recall@10", "mrr@10")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from workbench.data.passages import Shown
 from workbench.evaluation.answers import contains, exact_match, f1, grounded, score
 from workbench.models import prompts
-from workbench.models.prompts import Shown
 
 
 def test_normalisation_ignores_case_punctuation_and_articles() -> None:

@@ -15,9 +15,9 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from workbench.errors import InputError
-from workbench.experiment import foreign, rendering
-from workbench.experiment.comparing import Compared
-from workbench.experiment.foreign import Scale
+from workbench.results import foreign, rendering
+from workbench.results.compare import Compared
+from workbench.results.foreign import Scale
 
 SYSTEMS = ("dense", "bm25", "hybrid")
 
@@ -214,7 +214,7 @@ def test_a_run_is_compared_as_its_own_tables_say(toy: Finished, tmp_path: Path) 
     out = tmp_path / "pairs.csv"
     done = workbench("compare", toy.run, "--split", "dev", "--metric", "f1", "--out", out)
     assert done.returncode == 0, done.stderr
-    from workbench.experiment.folder import Run
+    from workbench.results.run import Run
 
     run = Run.open(toy.run)
     found = {frozenset((row["a"], row["b"])): row for row in csv.DictReader(out.open())}

@@ -15,19 +15,19 @@ from test_endpoint import Server
 from workbench.component import digest
 from workbench.data.chunking import Chunking
 from workbench.data.conversation import Turn
+from workbench.data.passages import Shown
 from workbench.machine import resolve
 from workbench.models import prompts
 from workbench.models.generator import Generator
-from workbench.models.prompts import Shown
 from workbench.retrieval.analyzer import Analyzer
 from workbench.retrieval.bm25 import BM25
-from workbench.retrieval.dense import Dense
+from workbench.retrieval.embedders.embedder import Embedder
 from workbench.retrieval.embedders.endpoint import EndpointEmbedder
-from workbench.retrieval.embedding import Embedder
 from workbench.retrieval.expansion import HyDE, MultiQuery
-from workbench.retrieval.faiss_index import FlatIndex
 from workbench.retrieval.fusion import Fusion
 from workbench.retrieval.gate import Gate, best, curve
+from workbench.retrieval.indexes.dense import Dense
+from workbench.retrieval.indexes.faiss import FlatIndex
 from workbench.retrieval.ranking import Ranked
 from workbench.retrieval.rerankers.cross_encoder import CrossEncoder, RankedExample, train
 from workbench.retrieval.rerankers.library import Library

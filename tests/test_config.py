@@ -12,7 +12,8 @@ import yaml
 
 from workbench.errors import InputError
 from workbench.experiment.config import read_settings
-from workbench.experiment.plan import Planner
+from workbench.experiment.configuration import Space
+from workbench.experiment.planner import Planner
 from workbench.machine import resolve
 
 ROOT = Path(__file__).parent.parent
@@ -25,7 +26,7 @@ def values() -> dict[str, Any]:
 def planner(folder: Path, content: dict[str, Any], *overrides: str) -> Planner:
     (folder / "e.yaml").write_text(yaml.safe_dump(content))
     settings = read_settings(folder / "e.yaml", overrides)
-    return Planner(settings, settings.dataset.load(), settings.machine.resolve(), folder)
+    return Planner(Space(settings, settings.dataset.load(), folder), settings.machine.resolve())
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.stem)
@@ -33,8 +34,8 @@ def test_every_config_of_the_project_is_accepted(path: Path) -> None:
     settings = read_settings(path)
     if settings.dataset.beir and not settings.dataset.beir.exists():
         pytest.skip(f"{settings.dataset.beir} is absent")
-    made = Planner(settings, settings.dataset.load(), resolve(device="cpu"), path.parent)
-    assert made.baseline in made.configurations
+    made = Planner(Space(settings, settings.dataset.load(), path.parent), resolve(device="cpu"))
+    assert made.space.baseline in made.space.configurations
 
 
 @pytest.mark.parametrize(
@@ -96,15 +97,15 @@ def test_the_order_of_axes_and_names_of_components_change_no_configuration(tmp_p
     content["axes"] = {axis: options[::-1] for axis, options in reversed(content["axes"].items())}
     text = yaml.safe_dump(content).replace("hybrid", "mixture")
     two = planner(tmp_path, yaml.safe_load(text))
-    assert [c.id for c in one.configurations] == [c.id for c in two.configurations]
-    keys = [{s.key for c in p.configurations for s in p.measured(c, "dev").stages()} for p in (one, two)]
+    assert [c.id for c in one.space.configurations] == [c.id for c in two.space.configurations]
+    keys = [{s.key for c in p.space.configurations for s in p.measured(c, "dev").stages()} for p in (one, two)]
     assert keys[0] == keys[1]
 
 
 def test_every_setting_that_changes_results_changes_keys(tmp_path: Path) -> None:
     def answers(*overrides: str) -> set[str]:
         made = planner(tmp_path, values(), *overrides)
-        return {made.measured(c, "dev").answers.key for c in made.configurations}
+        return {made.measured(c, "dev").answers.key for c in made.space.configurations}
 
     base = answers()
     assert base == answers("machine.batch_size=4", "experiment=other", "components.generators.tuned.lora.checkpoint_every=2")
@@ -123,7 +124,7 @@ def test_every_setting_that_changes_results_changes_keys(tmp_path: Path) -> None
 
 
 def test_prompt_mismatch_marks_adapters_under_another_prompt(tmp_path: Path) -> None:
-    for c in planner(tmp_path, values()).configurations:
+    for c in planner(tmp_path, values()).space.configurations:
         assert c.prompt_mismatch == (c["generator"] == "tuned" and c["prompt"] == "cited")
 
 
@@ -145,7 +146,7 @@ class Shortest(Reranker):
     for tail in ("", "  # changed"):
         (tmp_path / "mine.py").write_text(source.format(tail=tail))
         made = planner(tmp_path, content)
-        keys.append(made.measured(made.configurations[0], "dev").ranking.key)
+        keys.append(made.measured(made.space.configurations[0], "dev").ranking.key)
     assert keys[0] != keys[1]
     content["components"]["rerankers"]["short"]["kind"] = "__main__:Shortest"
     with pytest.raises(InputError, match="exists only in this notebook or script; save"):
@@ -161,7 +162,7 @@ def test_import_help_and_refusal_load_no_heavy_library(tmp_path: Path) -> None:
     for code in (
         "import workbench",
         "import workbench.cli",
-        "from workbench.experiment import config, plan",
+        "from workbench.experiment import config, planner",
         "from workbench.experiment.config import read_settings as read\n"
         f"try: read({str(tmp_path / 'e.yaml')!r})\nexcept ValueError: pass",
     ):

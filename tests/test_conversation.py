@@ -16,11 +16,11 @@ from workbench.component import canonical
 from workbench.data import sources
 from workbench.data.conversation import Turn, read_history, read_history_file
 from workbench.errors import InputError
-from workbench.experiment.progress import Progress
-from workbench.experiment.stages import Questions, Rewriting
 from workbench.models.generator import Generation
 from workbench.pipeline import Pipeline
 from workbench.retrieval.rewriting import Standalone
+from workbench.stages.questions import Questions, Rewriting
+from workbench.store.progress import Progress
 
 HISTORY = [
     {"role": "user", "content": "What is a heron?"},
@@ -171,7 +171,7 @@ def test_rewritten_questions_are_searched_and_answered(run: Run, folder: Path) -
             if not query.history:
                 assert standalone == query
                 continue
-            (reply,) = session.generated(stage, [canonical(stage.rewriter.messages(query.history, query.text))])
+            (reply,) = stage.writer.written([canonical(stage.rewriter.messages(query.history, query.text))], session)
             assert standalone.text == (stage.rewriter.read(reply.text) or query.text)
         texts = {query.id: query.text for query in session.read(stage)}
         for query_id, prompt in prompts(experiment, "alone", split).items():

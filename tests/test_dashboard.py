@@ -17,7 +17,7 @@ from test_plots import F1, configuration_id, make_run
 
 from workbench import widgets
 from workbench.errors import InputError
-from workbench.experiment.folder import Run
+from workbench.results.run import Run
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOK = ROOT / "dashboards" / "leaderboard.ipynb"

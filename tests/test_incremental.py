@@ -12,7 +12,7 @@ import toys
 import yaml
 
 from workbench import Experiment, Run
-from workbench.experiment.progress import Progress
+from workbench.store.progress import Progress
 
 DOCUMENTS = 100
 

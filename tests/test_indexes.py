@@ -18,11 +18,12 @@ from pydantic import TypeAdapter, ValidationError
 from workbench.component import file_digest
 from workbench.errors import InputError
 from workbench.machine import cpu_count, fingerprint, resolve
-from workbench.retrieval import accelerators, backends, exact, threads
-from workbench.retrieval.backends import Backend
-from workbench.retrieval.dense import Dense
-from workbench.retrieval.faiss_index import FILE, AutoIndex, CagraIndex, FastScanIndex, FlatIndex, Index
-from workbench.retrieval.indexes import AnyIndex
+from workbench.retrieval import threads
+from workbench.retrieval.indexes import accelerators, backends, exact
+from workbench.retrieval.indexes.backends import Backend
+from workbench.retrieval.indexes.dense import Dense
+from workbench.retrieval.indexes.faiss import FILE, AutoIndex, CagraIndex, FastScanIndex, FlatIndex, Index
+from workbench.retrieval.indexes.kinds import AnyIndex
 
 N, D, DEPTH = 10_500, 64, 10  # enough to learn 8-bit codes from
 SETTINGS = {
@@ -231,7 +232,7 @@ MEMORY = """
 import re, sys, numpy
 from pathlib import Path
 from pydantic import TypeAdapter
-from workbench.retrieval.indexes import AnyIndex
+from workbench.retrieval.indexes.kinds import AnyIndex
 def owned(): return int(re.search(r"RssAnon:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024
 made, queries = TypeAdapter(AnyIndex).validate_python(sys.argv[1]), numpy.load(sys.argv[3])
 vectors = numpy.load(sys.argv[4], mmap_mode="r")

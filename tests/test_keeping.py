@@ -13,7 +13,7 @@ from conftest import ROOT, Finished, workbench
 
 from workbench.errors import InputError
 from workbench.experiment.keeping import collect, find, kept, verify
-from workbench.experiment.store import Store
+from workbench.store.store import Store
 
 
 def artifact(store: Store, key: str, content: str = "x") -> None:
@@ -113,8 +113,8 @@ def test_planning_many_configurations_is_quick_and_small(tmp_path: Path) -> None
     }
     (tmp_path / "many.yaml").write_text(json.dumps(config))
     code = (
-        "import re; from workbench.experiment.run import Experiment\n"
-        "from workbench.experiment.progress import Progress\n"
+        "import re; from workbench.experiment.experiment import Experiment\n"
+        "from workbench.store.progress import Progress\n"
         f"e = Experiment.load({str(tmp_path / 'many.yaml')!r}, {str(tmp_path / 'runs')!r}, progress=Progress())\n"
         # not ru_maxrss, which begins with the memory of the process that started this one
         "peak = re.search(r'VmHWM:\\s+(\\d+) kB', open('/proc/self/status').read())[1]\n"

@@ -16,8 +16,8 @@ from conftest import ROOT, Finished, workbench
 from test_run import BYTE_EQUAL, same_bytes
 
 from workbench import Run
-from workbench.experiment.folder import finished
-from workbench.experiment.store import damage
+from workbench.results.run import finished
+from workbench.store.store import damage
 
 RANKED = ("passages", "terms", "embeddings", "index", "ranking", "reranked")
 ALL = ("*",)

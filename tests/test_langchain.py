@@ -12,9 +12,9 @@ import yaml
 
 from workbench import Experiment, Run
 from workbench.errors import InputError, MissingExtraError
-from workbench.experiment.progress import Progress
 from workbench.langchain import _retriever_class, as_langchain_retriever
 from workbench.pipeline import Pipeline
+from workbench.store.progress import Progress
 
 SETTINGS = {
     "experiment": "langchain",

@@ -9,11 +9,11 @@ import pytest
 from conftest import Finished
 
 from workbench.errors import InputError
-from workbench.experiment import results
-from workbench.experiment.conclusions import conclusions
-from workbench.experiment.folder import LATENCY, Run
 from workbench.latency import _nothing_stored, measure
 from workbench.pipeline import Pipeline
+from workbench.results import tables
+from workbench.results.conclusions import conclusions
+from workbench.results.run import LATENCY, Run
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_single_requests_are_timed_with_intervals(run: Run) -> None:
 def test_conclusions_name_the_price_of_a_difference(run: Run) -> None:
     best, baseline = run.best, run.manifest["baseline"]
     rows = [dict.fromkeys(LATENCY, 1.0) | {"configuration": c, "p50": p50} for c, p50 in ((best, 3.0), (baseline, 2.0))]
-    results.write_table(run.folder / "latency.csv", LATENCY, rows)
+    tables.write_table(run.folder / "latency.csv", LATENCY, rows)
     assert best != baseline
     axes = [axis for axis in run.axes if len({row[axis] for row in run.configurations}) > 1]
     ends = [{row["configuration"]: [row[axis] for axis in axes] for row in run.configurations}[c] for c in (best, baseline)]

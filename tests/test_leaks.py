@@ -16,7 +16,8 @@ from workbench.data.leaks import NEAR, _jaccard, _shingles, dropped, leaks, norm
 from workbench.data.sources import beir, pydocs
 from workbench.errors import InputError
 from workbench.experiment.config import read_settings
-from workbench.experiment.plan import Planner
+from workbench.experiment.configuration import Space
+from workbench.experiment.planner import Planner
 from workbench.machine import resolve
 
 QUESTIONS = [
@@ -109,7 +110,7 @@ def experiment(folder: Path, leaking: bool, *overrides: str) -> Planner:
     }
     (folder / "e.yaml").write_text(yaml.safe_dump(values))
     settings = read_settings(folder / "e.yaml", overrides)
-    return Planner(settings, settings.dataset.load(), resolve(device="cpu"), folder)
+    return Planner(Space(settings, settings.dataset.load(), folder), resolve(device="cpu"))
 
 
 PLACES = {
@@ -135,7 +136,7 @@ def test_whatever_learns_from_leaked_questions_is_refused_before_anything_is_tra
         experiment(tmp_path / "leaking", True, learning)
     if dropping:
         made = experiment(tmp_path / "dropping", True, learning, dropping)
-        assert made.notes[0].startswith("1 train questions left out") and place in made.notes[0]
+        assert made.space.notes[0].startswith("1 train questions left out") and place in made.space.notes[0]
 
 
 def test_dropped_questions_are_part_of_a_training_and_none_change_nothing(tmp_path: Path) -> None:
@@ -143,7 +144,7 @@ def test_dropped_questions_are_part_of_a_training_and_none_change_nothing(tmp_pa
 
     def adapter(name: str, leaking: bool, *more: str) -> Any:
         made = experiment(tmp_path / name, leaking, tuned, *more)
-        return made.adapter(made.components.generators["tuned"], 0)
+        return made.adapter(made.space.components.generators["tuned"], 0)
 
     clean, allowed = adapter("clean", False), adapter("allowed", False, "components.generators.tuned.lora.leaks=drop")
     assert clean.key == allowed.key and not allowed.dropped

@@ -23,11 +23,11 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from workbench import Experiment
 from workbench.errors import InputError
-from workbench.experiment.progress import Progress
 from workbench.machine import resolve
 from workbench.pipeline import Pipeline
 from workbench.retrieval.rerankers.library import Library, _load
 from workbench.retrieval.rerankers.library_lists import LibraryLists
+from workbench.store.progress import Progress
 
 EXACT = resolve(device="cpu", precision="float32")
 QUERIES = ["Who jumps over the dog?", "What do dogs do all day?"]

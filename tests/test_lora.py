@@ -15,10 +15,8 @@ import yaml
 
 from workbench import Experiment
 from workbench.errors import InputError
+from workbench.experiment import notebook_tables
 from workbench.experiment.config import read_settings
-from workbench.experiment.examples import training_examples
-from workbench.experiment.merging import SYSTEMS
-from workbench.experiment.progress import Progress
 from workbench.machine import resolve
 from workbench.models import lora, training
 from workbench.models.chat import load_model
@@ -26,6 +24,8 @@ from workbench.models.decoding import MIN_ROWS
 from workbench.models.generator import Generator
 from workbench.models.lora import Example, Lora
 from workbench.models.training import Evaluation, Watch
+from workbench.stages.merging import SYSTEMS
+from workbench.store.progress import Progress
 
 EXACT = resolve(device="cpu", precision="float32")
 EXAMPLES = [
@@ -240,8 +240,8 @@ def test_a_list_in_lora_is_a_generator_for_each_value(tmp_path: Path, toy_model:
     listed = "components.generators.tuned.lora={rank: [2, 4], epochs: [1, 2], learning_rate: 0.01}"
     one = experiment(tmp_path, toy_model, listed)
     names = ["base", *(f"tuned rank={rank} epochs={epochs}" for rank in (2, 4) for epochs in (1, 2))]
-    assert one.planner.axes["generator"] == names and len(one.configurations) == 5
-    lora_ = one.planner.components.generators["tuned rank=4 epochs=2"].lora
+    assert one.space.axes["generator"] == names and len(one.configurations) == 5
+    lora_ = one.space.components.generators["tuned rank=4 epochs=2"].lora
     assert (lora_.rank, lora_.epochs, lora_.learning_rate) == (4, 2, 0.01)
     with pytest.raises(InputError, match=r"'tuned' stands for several generators; name one: tuned rank=2 epochs=1, "):
         experiment(tmp_path, toy_model, listed, "baseline.generator=tuned")
@@ -258,7 +258,7 @@ def test_a_list_of_one_value_trains_the_adapter_of_the_value(tmp_path: Path, toy
 def test_a_share_of_the_examples_is_shown_without_its_gold_passage_and_abstains(tmp_path: Path, toy_model: str) -> None:
     def examples(share: float) -> list[Example]:
         one = experiment(tmp_path, toy_model, f"components.generators.tuned.lora.without_gold={share}")
-        return training_examples(one.planner.adapter(one.planner.components.generators["tuned"], 0), one.session)
+        return one.planner.adapter(one.space.components.generators["tuned"], 0).examples(one.session)
 
     plain, half = examples(0.0), examples(0.5)
     abstained = [sum(e.answer == "not in the passages" for e in found) for found in (plain, half)]
@@ -275,7 +275,7 @@ def test_base_adapter_and_merged_answer_the_same_prompts(tmp_path: Path, toy_mod
     assert next(row["distinct"] for row in planned if row["stage"] == "merging") == 1
     run = one.compare()
     stage = next(measured.merging for measured in one.selected_on if measured.merging)
-    found = one.session.read(stage)
+    adapter, found = stage.answers.writer.adapter, one.session.read(stage)
     assert [row["query_id"] for row in found["rows"]] == [query.id for query in one.session.dataset.split("dev")]
     assert all(set(row) == {"query_id", *SYSTEMS} for row in found["rows"])
     assert 0 < found["largest"] < 1e-3 and found["mean"] <= found["largest"]
@@ -285,22 +285,22 @@ def test_base_adapter_and_merged_answer_the_same_prompts(tmp_path: Path, toy_mod
     for label, name in (("base", "base"), ("tuned", "merged")):
         measured = {row["query_id"]: row["reply"] for row in answered if row["configuration"] == by_label[label]}
         assert replies[name] == [measured[row["query_id"]] for row in found["rows"]]
-    table_ = one.merging(stage.answers.adapter)
+    table_ = notebook_tables.merging(one, adapter)
     assert [row["system"] for row in table_["scores"]] == list(SYSTEMS) and table_["different answers"] == np.mean(
         [a != b for a, b in zip(replies["adapter"], replies["merged"], strict=True)]
     )
-    facts = one.training_facts(stage.answers.adapter)
+    facts = notebook_tables.training_facts(one, adapter)
     assert facts["held back"] > 0 and facts["tokens per second"] > 0 and facts["peak GB"] > 0
-    assert one.held_back_curve(stage.answers.adapter)[0]["step"] == 0
-    origin = json.loads((one.session.ensure(stage.answers.adapter) / "origin.json").read_text())
-    assert origin["base"] == one.planner.components.generators["base"].definition()["weights"]
+    assert notebook_tables.held_back_curve(one, adapter)[0]["step"] == 0
+    origin = json.loads((one.session.ensure(adapter) / "origin.json").read_text())
+    assert origin["base"] == one.space.components.generators["base"].definition()["weights"]
     assert origin["queries"] == one.session.dataset.queries_digest("train")
 
 
 def test_merged_and_unmerged_are_two_generators_with_one_adapter(tmp_path: Path, toy_model: str) -> None:
     beside = f"{{model: {toy_model}, max_new_tokens: 3, merge: false, lora: {{rank: 2}}}}"
     one = experiment(tmp_path, toy_model, f"components.generators.beside={beside}", "axes.generator=[base, tuned, beside]")
-    generators = one.planner.components.generators
+    generators = one.space.components.generators
     tuned, unmerged = (one.planner.adapter(generators[name], 0) for name in ("tuned", "beside"))
     assert tuned.key == unmerged.key and len({c.id for c in one.configurations}) == 3
     assert generators["beside"].untuned() == generators["base"]

@@ -19,14 +19,14 @@ import yaml
 
 from workbench import hardware, products
 from workbench.errors import InputError
-from workbench.experiment.progress import Progress
-from workbench.experiment.run import Experiment
+from workbench.experiment.experiment import Experiment
 from workbench.machine import fingerprint, independence, precisions, record, resolve, samples
 from workbench.models.generator import Generator
 from workbench.pipeline import Pipeline
-from workbench.retrieval import embedding
+from workbench.retrieval.embedders import embedder
+from workbench.retrieval.embedders.embedder import Embedder
 from workbench.retrieval.embedders.transformer import LoadedTransformer
-from workbench.retrieval.embedding import Embedder
+from workbench.store.progress import Progress
 
 INTEL = frozenset(["avx2", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512cd"])
 
@@ -392,7 +392,7 @@ def test_a_model_that_fails_the_check_computes_full_batches_or_one_by_one_and_sa
 
     monkeypatch.setattr(LoadedTransformer, "forward", leaning)
     monkeypatch.setattr(independence, "used", {})
-    monkeypatch.setattr(embedding, "_load", embedding._load.__wrapped__)
+    monkeypatch.setattr(embedder, "_load", embedder._load.__wrapped__)
     run = experiment(models, tmp_path).compare()
     vectors = np.load(next((tmp_path / "runs" / ".store" / "artifacts" / "embeddings").glob("*/vectors.npy")))
     loaded = Embedder(model=models["embedder"]).load(resolve(device="cpu", precision="float32"))

@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 
 from workbench import plots
 from workbench.errors import InputError
-from workbench.experiment import results
-from workbench.experiment.folder import LATENCY, Run
-from workbench.experiment.results import Result
+from workbench.results import tables
+from workbench.results.run import LATENCY, Run
+from workbench.results.tables import Result
 
 AXES = {"retriever": ["bm25", "dense"], "generator": ["base", "tuned"]}
 N = 12  # queries; 2^12 sign patterns: the smallest p is 2 / 4096, and over 6 pairs Holm makes at most .003 of it
@@ -61,23 +61,23 @@ def make_run(
         for metric in metrics
         for gone in [(label, split, q) in failed and metric == "f1"]
     ]
-    tables = results.matrices(rows, {f"q{q:02}": f"q{q:02}" for q in range(n)})
-    design = [SimpleNamespace(id=c, columns=lambda p=point: p) for c, point in zip(ids, points, strict=True)]
+    scores = tables.matrices(rows, {f"q{q:02}": f"q{q:02}" for q in range(n)})
+    design = dict(zip(ids, points, strict=True))
     about = [
         {"configuration": c, "label": label, "prompt_mismatch": "false", "keys": "{}"} | point
         for c, label, point in zip(ids, labels, points, strict=True)
     ]
     fields = ["configuration", "label", *axes, "prompt_mismatch", "keys"]
-    results.write_table(folder / "configurations.csv", fields, about)
-    results.write_table(folder / "results.csv", results.RESULTS, [row._asdict() for row in rows])
-    results.write_table(folder / "leaderboard.csv", results.LEADERBOARD, results.leaderboard(tables))
-    results.write_table(folder / "comparisons.csv", results.COMPARISONS, results.comparisons(tables, seed=0))
+    tables.write_table(folder / "configurations.csv", fields, about)
+    tables.write_table(folder / "results.csv", tables.RESULTS, [row._asdict() for row in rows])
+    tables.write_table(folder / "leaderboard.csv", tables.LEADERBOARD, tables.leaderboard(scores))
+    tables.write_table(folder / "comparisons.csv", tables.COMPARISONS, tables.comparisons(scores, seed=0))
     asked = [
         {"split": s, "query_id": f"q{q:02}", "group": f"q{q:02}", "question": "?"} for s in ("dev", "test") for q in range(n)
     ]
-    results.write_table(folder / "queries.csv", results.QUERIES, asked)
-    results.write_table(folder / "seeds.csv", results.SEEDS, [])
-    results.write_table(folder / "effects.csv", results.EFFECTS, results.effects(tables, design, design[0], "dev", seed=0))
+    tables.write_table(folder / "queries.csv", tables.QUERIES, asked)
+    tables.write_table(folder / "seeds.csv", tables.SEEDS, [])
+    tables.write_table(folder / "effects.csv", tables.EFFECTS, tables.effects(scores, design, ids[0], "dev", seed=0))
     manifest = {
         "experiment": experiment,
         "select": {"split": "dev", "metric": metrics[0]},
@@ -212,7 +212,7 @@ def test_the_front_holds_what_nothing_beats_in_quality_and_time(tmp_path, ax):
         | {"processor": "a processor"}
         for label, p50 in (times | {"bm25/base": 0.3}).items()
     ]
-    results.write_table(run.folder / "latency.csv", LATENCY, rows)
+    tables.write_table(run.folder / "latency.csv", LATENCY, rows)
     plots.plot_pareto(ax, run, "test", "f1")
     front = next(line for line in ax.get_lines() if line.get_label() == "front")
     means = {label: run.row(configuration_id(label), "test", "f1")["mean"] for label in times}

@@ -12,11 +12,13 @@ import yaml
 
 from workbench import Experiment
 from workbench.component import digest
+from workbench.data.passages import Shown
 from workbench.errors import InputError
-from workbench.experiment.progress import Progress
+from workbench.experiment import notebook_tables
 from workbench.models import prompts
-from workbench.models.prompts import Shot, Shown, Template
+from workbench.models.prompts import Shot, Template
 from workbench.pipeline import Pipeline
+from workbench.store.progress import Progress
 
 PASSAGES = [Shown("A", "first  text"), Shown("B", "second text")]
 MINE = {"user": "{passages}\n{question}", "abstention": "unknown"}
@@ -99,13 +101,13 @@ def experiment(folder: Path, model: str, template: dict[str, Any], *overrides: s
 
 
 def shown(one: Experiment, split: str = "dev") -> list[list[Shot]]:
-    return one.planner.measured(one.planner.baseline, split).answers.few_shot.of_split(one.session)
+    return one.planner.measured(one.space.baseline, split).answers.few_shot.of_split(one.session)
 
 
 def test_nearest_shots_are_the_train_questions_a_retriever_ranks_first(tmp_path: Path, toy_model: str) -> None:
     one = experiment(tmp_path, toy_model, {"shots": {"count": 2}})
     train = {query.text for query in one.session.dataset.split("train")}
-    few_shot = one.planner.measured(one.planner.baseline, "dev").answers.few_shot
+    few_shot = one.planner.measured(one.space.baseline, "dev").answers.few_shot
     ranked = one.session.read(few_shot.nearest).rows()
     texts = [query.text for query in one.session.dataset.split("train")]
     solved = set(one.session.read(few_shot.solved))
@@ -119,7 +121,7 @@ def test_nearest_shots_are_the_train_questions_a_retriever_ranks_first(tmp_path:
 
 def test_neighbours_come_from_any_retriever_and_are_the_same_for_a_question_asked_anew(tmp_path: Path, toy_model: str) -> None:
     one = experiment(tmp_path, toy_model, {"shots": {"count": 2, "retriever": "hybrid"}})
-    few_shot = one.planner.measured(one.planner.baseline, "dev").answers.few_shot
+    few_shot = one.planner.measured(one.space.baseline, "dev").answers.few_shot
     texts = [query.text for query in one.session.dataset.split("dev")]
     assert [few_shot.of_question("", text, one.session) for text in texts] == shown(one)
 
@@ -130,12 +132,19 @@ def test_fixed_shots_are_the_same_for_every_question(tmp_path: Path, toy_model: 
     assert shown(one) != shown(experiment(tmp_path, toy_model, {"shots": {"count": 3, "choose": "fixed"}}, "seed=1"))
 
 
+def test_a_run_says_what_its_embedder_reads_of_passages_and_of_train_questions(tmp_path: Path, toy_model: str) -> None:
+    """Questions among which neighbours are found are embedded like passages, and have no chunking."""
+    one = experiment(tmp_path, toy_model, {"shots": {"count": 1, "retriever": "dense"}}, "axes.retriever=[dense]")
+    read = {row["chunking"]: row["passages"] for row in one.compare().manifest["truncation"]}
+    assert read["questions of train"] == len(one.session.dataset.split("train")) and len(read) == 2
+
+
 def test_a_train_question_is_never_its_own_example(tmp_path: Path, toy_model: str) -> None:
     one = experiment(tmp_path, toy_model, {"shots": {"count": 2}}, "components.generators.toy.lora={}")
-    adapter = one.planner.adapter(one.planner.components.generators["toy"], 0)
+    adapter = one.planner.adapter(one.space.components.generators["toy"], 0)
     for query, shots in zip(one.session.dataset.split("train"), adapter.few_shot.of_split(one.session), strict=True):
         assert query.text not in {shot.question for shot in shots}
-    example = one.training_example(adapter)
+    example = notebook_tables.training_example(one, adapter)
     assert [turn["role"] for turn in example.messages] == ["user", "assistant", "user", "assistant", "user"]
 
 
@@ -154,7 +163,7 @@ def test_a_served_few_shot_answer_is_the_measured_one(tmp_path: Path, toy_model:
 
 def test_the_gallery_fills_in_every_template_on_one_question(tmp_path: Path, toy_model: str) -> None:
     one = experiment(tmp_path, toy_model, {"shots": {"count": 1}})
-    gallery = dict(one.gallery())
+    gallery = dict(notebook_tables.gallery(one))
     assert set(gallery) == {*prompts.names(), str((tmp_path / "mine.yaml").resolve())}
     question = one.session.dataset.split("dev")[0].text
     assert all(question in turns[-1]["content"] and "[2]" in turns[-1]["content"] for turns in gallery.values())
@@ -164,7 +173,7 @@ def test_the_gallery_fills_in_every_template_on_one_question(tmp_path: Path, toy
 def test_what_shots_come_from_is_in_the_keys(tmp_path: Path, toy_model: str) -> None:
     def keys(shots: dict[str, Any] | None, *overrides: str) -> tuple[str, str]:
         one = experiment(tmp_path, toy_model, {"shots": shots} if shots else {}, *overrides)
-        return one.planner.baseline.id, one.planner.measured(one.planner.baseline, "dev").answers.key
+        return one.space.baseline.id, one.planner.measured(one.space.baseline, "dev").answers.key
 
     variants = [None, {"count": 1}, {"count": 2}, {"count": 1, "choose": "fixed"}, {"count": 1, "retriever": "short"}]
     found = [keys(shots) for shots in variants]

@@ -7,8 +7,9 @@ from math import log2
 import pytest
 
 from workbench.data.dataset import Judgements, Place
+from workbench.data.passages import Seen
 from workbench.errors import InputError
-from workbench.evaluation.rankings import Seen, evaluate, parse
+from workbench.evaluation.rankings import evaluate, parse
 
 
 def seen(doc: str, start: int, end: int, reach: int | None = None) -> Seen:

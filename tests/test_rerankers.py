@@ -31,7 +31,8 @@ PASSAGES = [
     "A passage that is far longer than all others. " * 30,
 ]
 PAIRS = [(query, passage) for query in QUERIES for passage in PASSAGES]
-EXAMPLES = [RankedExample(query, PASSAGES[i], tuple(PASSAGES[:i] + PASSAGES[i + 1 : 4])) for i, query in enumerate(QUERIES)]
+# no passage is right for one question and wrong for another: a toy does not learn on every processor to tell these apart
+EXAMPLES = [RankedExample(query, PASSAGES[i], tuple(PASSAGES[3:])) for i, query in enumerate(QUERIES)]
 
 
 def encoder() -> str:

@@ -13,10 +13,10 @@ import toys
 from workbench.machine import resolve
 from workbench.retrieval.analyzer import Terms
 from workbench.retrieval.bm25 import BM25
-from workbench.retrieval.dense import Dense
-from workbench.retrieval.embedding import Embedder
-from workbench.retrieval.faiss_index import FlatIndex
+from workbench.retrieval.embedders.embedder import Embedder
 from workbench.retrieval.fusion import Fusion
+from workbench.retrieval.indexes.dense import Dense
+from workbench.retrieval.indexes.faiss import FlatIndex
 from workbench.retrieval.ranking import Ranking, best
 from workbench.retrieval.rerankers.maxsim import MaxSim, maxsim
 

@@ -15,10 +15,10 @@ from workbench import Experiment, Run
 from workbench.component import canonical
 from workbench.errors import InputError
 from workbench.experiment import parity
-from workbench.experiment.progress import Progress
 from workbench.pipeline import Pipeline
 from workbench.plots import figures
 from workbench.retrieval.expansion import HyDE, MultiQuery, searched
+from workbench.store.progress import Progress
 
 
 def settings() -> dict[str, Any]:
@@ -148,7 +148,7 @@ def test_expanded_questions_rank_by_all_their_wordings(folder: Path) -> None:
     pipeline = Pipeline.open(run, "reworded/dense/diverse")
     stage = pipeline.measured.ranking.ranking
     query = pipeline.session.dataset.split("test")[0].text
-    (reply,) = pipeline.session.generated(stage, [canonical(stage.expander.messages(query))])
+    (reply,) = stage.writer.written([canonical(stage.expander.messages(query))], pipeline.session)
     wordings = searched(query, stage.expander.read(reply.text))
     assert wordings[0] == query and len(wordings) <= 3
     fused: dict[int, float] = {}

@@ -21,30 +21,31 @@ from workbench import Experiment, Run
 from workbench.component import file_digest
 from workbench.errors import InputError, StageFailedError
 from workbench.evaluation.statistics import holm, mean_interval
-from workbench.experiment import results
-from workbench.experiment.comparing import of_runs
-from workbench.experiment.conclusions import conclusions
-from workbench.experiment.progress import Progress
-from workbench.experiment.searcher import Searcher
+from workbench.experiment.search import Searcher
 from workbench.experiment.writer import failures
 from workbench.notebooks import NAMES, execute, report
 from workbench.pipeline import Pipeline
+from workbench.results import tables
+from workbench.results.compare import of_runs
+from workbench.results.conclusions import conclusions
+from workbench.stages.writers import Writer
+from workbench.store.progress import Progress
 
 TABLES = ("configurations.csv", "results.csv", "leaderboard.csv", "comparisons.csv", "effects.csv", "interactions.csv")
 TABLES += ("finalists.csv", "selection.csv", "search.csv", "queries.csv", "seeds.csv", "retrieval.csv")
 ROUNDING = 1e-6  # tables have six decimals: a value and what it is compared with are each off by half of this at most
 BYTE_EQUAL = ("config.yaml", *TABLES, "answers.jsonl")
 COLUMNS = {
-    "results.csv": results.RESULTS,
-    "leaderboard.csv": results.LEADERBOARD,
-    "comparisons.csv": results.COMPARISONS,
-    "effects.csv": results.EFFECTS,
-    "interactions.csv": results.INTERACTIONS,
-    "finalists.csv": results.FINALISTS,
-    "selection.csv": results.SELECTION,
-    "queries.csv": results.QUERIES,
-    "seeds.csv": results.SEEDS,
-    "retrieval.csv": results.SHOWN,
+    "results.csv": tables.RESULTS,
+    "leaderboard.csv": tables.LEADERBOARD,
+    "comparisons.csv": tables.COMPARISONS,
+    "effects.csv": tables.EFFECTS,
+    "interactions.csv": tables.INTERACTIONS,
+    "finalists.csv": tables.FINALISTS,
+    "selection.csv": tables.SELECTION,
+    "queries.csv": tables.QUERIES,
+    "seeds.csv": tables.SEEDS,
+    "retrieval.csv": tables.SHOWN,
 }
 
 
@@ -151,10 +152,10 @@ def test_optimism_is_the_margin_where_chosen_less_the_margin_on_fresh_questions(
 
 
 def test_a_failed_answer_stays_in_the_mean_and_is_counted_once(tmp_path: Path) -> None:
-    rows = [results.Result("c", "dev", "q1", metric, None, "prompt too long") for metric in ("em", "f1")]
-    rows += [results.Result("c", "dev", q, metric, 0.9, "ok") for q in ("q2", "q3") for metric in ("em", "f1")]
+    rows = [tables.Result("c", "dev", "q1", metric, None, "prompt too long") for metric in ("em", "f1")]
+    rows += [tables.Result("c", "dev", q, metric, 0.9, "ok") for q in ("q2", "q3") for metric in ("em", "f1")]
     assert failures(rows) == {"prompt too long": 1}
-    board = results.leaderboard(results.matrices(rows, {q: q for q in ("q1", "q2", "q3")}))
+    board = tables.leaderboard(tables.matrices(rows, {q: q for q in ("q1", "q2", "q3")}))
     assert [(r["mean"], r["n"], r["failed"], r["best"]) for r in board] == [pytest.approx((0.6, 3, 1, 2.8 / 3))] * 2
 
 
@@ -164,18 +165,20 @@ def test_every_generator_shows_its_noise_floor(either: Finished) -> None:
     assert any(line.startswith("noise floor zero: 16 of 16 answers") for line in conclusions(run))
 
 
-def test_an_answer_that_differs_when_repeated_is_named(run: Run, toy: Finished, tmp_path: Path) -> None:
+def test_an_answer_that_differs_when_repeated_is_named(
+    run: Run, toy: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One stored answer is changed: generated again it differs, and the run would say so."""
     experiment = Experiment.load(toy.config, toy.runs, progress=Progress())
-    stage = next(one.repeated for one in experiment.selected_on if one.repeated and not one.answers.adapter)
-    stored = experiment.session.generated
+    stage = next(one.repeated for one in experiment.selected_on if one.repeated and not one.answers.writer.adapter)
+    stored = Writer.written
     first = stage.answers.prompts(experiment.session)[0]
 
-    def altered(answers: object, prompts: list[str]) -> list[object]:
-        found = stored(answers, prompts)
+    def altered(*given: object) -> list[object]:
+        found = stored(*given)
         return [dataclasses.replace(found[0], text="something else"), *found[1:]]
 
-    experiment.session.generated = altered
+    monkeypatch.setattr(Writer, "written", altered)
     stage.compute(tmp_path, experiment.session)
     assert stage.read(tmp_path, experiment.session) == {"answers": 8, "differing": [first.query_id]}
 
@@ -204,7 +207,7 @@ def test_greedy_decides_the_axes_in_the_order_told(toy: Finished, tmp_path: Path
     settings["axes"] = {axis: settings["axes"][axis] for axis in [*mixed, "passages"]}
     settings["search"] = {"strategy": "greedy", "order": order}
     (tmp_path / "smoke.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
-    _, steps = Searcher(Experiment.load(tmp_path / "smoke.yaml", toy.runs, (), Progress())).search()
+    _, steps = Searcher(Experiment.load(tmp_path / "smoke.yaml", toy.runs, (), Progress()).sweep).select()
     decided = [step.why.removeprefix("best by ") for step in steps if step.status == "kept"]
     assert decided[0] == first and sorted(decided) == sorted(mixed)
     assert order != "file" or decided == mixed
@@ -228,7 +231,7 @@ def test_several_seeds_are_averaged_and_widen_the_intervals(run: Run, toy: Finis
     said = conclusions(found)
     assert any(line.startswith("figures of tuned are means over 3 trainings (seeds 0 to 2)") for line in said)
     served = Pipeline.open(found, tuned)
-    assert served.answers.adapter.seed == 0 and served.replay(found.scores("test", "f1").queries[0])["same"]
+    assert served.answers.writer.adapter.seed == 0 and served.replay(found.scores("test", "f1").queries[0])["same"]
     assert of_runs([run, found], "dev", "f1").scores.by_seed.shape[0] == 3
 
 

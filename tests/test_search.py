@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from workbench.evaluation.search import greedy, race
 from workbench.evaluation.statistics import smallest_detectable
-from workbench.experiment.search import greedy, race
 
 DESIGN = {f"{r}{p}": {"retriever": r, "prompt": p} for r in "ab" for p in "xy"}
 

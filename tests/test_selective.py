@@ -16,10 +16,10 @@ from workbench import Experiment, Run
 from workbench.data.dataset import Sample
 from workbench.errors import InputError
 from workbench.evaluation.answers import f1
-from workbench.experiment.progress import Progress
 from workbench.models import prompts
 from workbench.pipeline import Pipeline
 from workbench.retrieval.gate import Gate, best, curve
+from workbench.store.progress import Progress
 
 
 def settings() -> dict[str, Any]:
@@ -230,7 +230,7 @@ def test_every_seed_of_an_adapter_learns_its_own_threshold(folder: Path) -> None
     thresholds = [one.answers.threshold for one in gated.trained]
     assert len({threshold.key for threshold in thresholds}) == 3
     for one, threshold in zip(gated.trained, thresholds, strict=True):
-        assert one.answers.adapter.key == threshold.open.adapter.key == threshold.closed.adapter.key
+        assert one.answers.writer.adapter.key == threshold.open.writer.adapter.key == threshold.closed.writer.adapter.key
     assert gated.artifacts()["threshold"] is thresholds[0]
     never = next(m for m in experiment.selected_on if m.configuration.label == "never")
     assert never.configuration.prompt_mismatch  # an adapter is trained on prompts with passages

@@ -20,9 +20,9 @@ import pytest
 
 from workbench.data.dataset import Place
 from workbench.errors import InputError, MissingExtraError, StageFailedError
-from workbench.experiment.folder import Run
-from workbench.experiment.run import Experiment
+from workbench.experiment.experiment import Experiment
 from workbench.pipeline import Pipeline, Reply, Source
+from workbench.results.run import Run
 from workbench.serving import app
 
 CHROMIUM_FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]

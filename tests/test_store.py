@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from workbench.errors import InputError
-from workbench.experiment import store as store_module
-from workbench.experiment.items import Items
-from workbench.experiment.store import Store, damage, disk_full, file_system
+from workbench.store import store as store_module
+from workbench.store.items import Items
+from workbench.store.store import Store, damage, disk_full, file_system
 
 ROOT = Path(__file__).parent.parent
 SPACE = "ab" * 32
@@ -127,7 +127,7 @@ def test_a_network_file_system_is_refused_with_the_way_out(tmp_path: Path, monke
 WORKER = """
 import hashlib, random, sys, time
 from pathlib import Path
-from workbench.experiment.store import Store
+from workbench.store.store import Store
 
 store = Store(Path(sys.argv[1]))
 pause = float(sys.argv[2])

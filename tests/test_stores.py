@@ -26,12 +26,12 @@ from workbench import Experiment, Run
 from workbench.component import file_digest
 from workbench.errors import InputError
 from workbench.experiment import parity
-from workbench.experiment.progress import Progress
 from workbench.pipeline import Pipeline
-from workbench.retrieval.dense import Dense
-from workbench.retrieval.indexes import AnyIndex
-from workbench.retrieval.stores.chroma import ChromaIndex
-from workbench.retrieval.stores.qdrant import QdrantIndex
+from workbench.retrieval.indexes.chroma import ChromaIndex
+from workbench.retrieval.indexes.dense import Dense
+from workbench.retrieval.indexes.kinds import AnyIndex
+from workbench.retrieval.indexes.qdrant import QdrantIndex
+from workbench.store.progress import Progress
 
 N, D, DEPTH = 2_500, 64, 10
 STORES = ("qdrant", "chroma")
@@ -204,7 +204,7 @@ OPENS = """
 import sys
 from pathlib import Path
 import numpy as np
-from workbench.retrieval.indexes import AnyIndex
+from workbench.retrieval.indexes.kinds import AnyIndex
 from pydantic import TypeAdapter
 kind, folder, queries = sys.argv[1:]
 opened = TypeAdapter(AnyIndex).validate_python(kind).open(Path(folder))

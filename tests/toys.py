@@ -76,14 +76,24 @@ def subwords(size: int = 1500) -> Tokenizer:
 
 @cache
 def words() -> Tokenizer:
-    """Lower-case word pieces, 3,000 of them, as BERT reads them."""
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer()
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.decoder = decoders.WordPiece()
+    """Lower-case word pieces, as BERT reads them: 2,000 words, and what the others begin and end with.
+
+    Counted here, since what the library's own trainer learns depends on the process.
+    """
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    trainer = trainers.WordPieceTrainer(vocab_size=3000, special_tokens=special, show_progress=False)
-    tokenizer.train_from_iterator(texts(), trainer)
+    normalizer, cutter = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
+    counts = Counter(word for text in texts() for word, _ in cutter.pre_tokenize_str(normalizer.normalize_str(text)))
+    letters = sorted({letter for word in counts for letter in word})
+    pieces: Counter[str] = Counter()
+    for word, n in counts.items():
+        for k in range(2, min(5, len(word))):
+            pieces[word[:k]] += n
+            pieces[f"##{word[-k:]}"] += n
+    common = [text for found in (counts, pieces) for text in sorted(found, key=lambda text, n=found: (-n[text], text))[:2_000]]
+    vocabulary = dict.fromkeys([*special, *letters, *(f"##{letter}" for letter in letters), *common])
+    tokenizer = Tokenizer(models.WordPiece({text: number for number, text in enumerate(vocabulary)}, unk_token="[UNK]"))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, cutter
+    tokenizer.decoder = decoders.WordPiece()
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )

@@ -15,10 +15,10 @@ import typer
 from workbench.errors import InputError, StageFailedError
 
 if TYPE_CHECKING:
-    from workbench.experiment.comparing import Compared
-    from workbench.experiment.folder import Run
-    from workbench.experiment.run import Experiment
-    from workbench.experiment.store import Store
+    from workbench.experiment.experiment import Experiment
+    from workbench.results.compare import Compared
+    from workbench.results.run import Run
+    from workbench.store.store import Store
 
 app = typer.Typer(
     add_completion=False,
@@ -48,7 +48,7 @@ def run(
     notebooks: Annotated[bool, typer.Option(help="Execute the notebooks into the run's folder.")] = True,
 ) -> None:
     """Run an experiment: index, fine-tune, compare, promote, report."""
-    from workbench.experiment.run import Experiment
+    from workbench.experiment.experiment import Experiment
 
     experiment = Experiment.load(config, runs, overrides or ())
     try:
@@ -105,7 +105,7 @@ def _described(experiment: Any) -> str:
 
 
 def _print_outcome(finished: Run, runs: Path) -> None:
-    from workbench.experiment.conclusions import conclusions
+    from workbench.results.conclusions import conclusions
 
     typer.echo("")
     for line in conclusions(finished):
@@ -127,7 +127,7 @@ def _myself() -> str:
 @app.command()
 def plan(config: ConfigPath, overrides: SetOption = None, runs: RunsOption = Path("runs")) -> None:
     """Show what a run would compute: distinct stages, what the store holds, estimated tokens, seconds and memory."""
-    from workbench.experiment.run import Experiment
+    from workbench.experiment.experiment import Experiment
 
     _print_plan(Experiment.load(config, runs, overrides or ()), sys.stdout)
 
@@ -163,7 +163,7 @@ def compare(
     out: Annotated[list[Path] | None, typer.Option(help=".csv: all pairs; .md, .tex: the table. May be given again.")] = None,
 ) -> None:
     """Compare systems on the same queries: intervals, adjusted p-values, significance letters."""
-    from workbench.experiment import rendering
+    from workbench.results import rendering
 
     for path in out or ():
         rendering.check(path)
@@ -184,26 +184,26 @@ def _compared(
     qrels: Path | None,
     scale: tuple[float, float] | None,
 ) -> list[Compared]:
-    from workbench.experiment import comparing, foreign
+    from workbench.results import compare, foreign
 
     if qrels:
         found = foreign.read_rankings(sources, qrels, [metric or "ndcg@10"])
-        return [comparing.Compared(scores, baseline=baseline) for scores in found]
+        return [compare.Compared(scores, baseline=baseline) for scores in found]
     if any(source.is_dir() for source in sources):
-        from workbench.experiment.folder import Run
+        from workbench.results.run import Run
 
-        return [comparing.of_runs([Run.open(source) for source in sources], split, metric, baseline)]
+        return [compare.of_runs([Run.open(source) for source in sources], split, metric, baseline)]
     if len(sources) > 1:
         raise InputError(f"{len(sources)} files were named; give one table of scores, or rankings with their --qrels")
     found = foreign.read_table(sources[0], metric, foreign.Scale(*scale) if scale else None)
-    return [comparing.Compared(scores, baseline=baseline) for scores in found]
+    return [compare.Compared(scores, baseline=baseline) for scores in found]
 
 
 def _print_comparison(compared: Compared) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from workbench.experiment import rendering
+    from workbench.results import rendering
 
     table = Table(*rendering.HEAD)
     for number in (1, 4, 5, 7, 8):
@@ -224,9 +224,9 @@ app.add_typer(index_app, name="index")
 def index_check(run: RunPath) -> None:
     """Hold every dense index of a run against exact search: indexes.csv, figures/indexes.png."""
     from workbench.experiment import parity
-    from workbench.experiment.folder import Run
-    from workbench.experiment.run import Experiment
+    from workbench.experiment.experiment import Experiment
     from workbench.plots import save_figures
+    from workbench.results.run import Run
 
     finished = Run.open(run)
     rows = parity.save(Experiment.load(finished.folder / "config.yaml", finished.folder.parent.parent), finished.folder)
@@ -272,10 +272,10 @@ def latency(
     requests: Annotated[int, typer.Option(help="Single requests timed for each.")] = 50,
 ) -> None:
     """Time single requests of configurations, and draw what quality costs: latency.csv, figures/pareto.png."""
-    from workbench.experiment.folder import Run
-    from workbench.experiment.progress import for_terminal
     from workbench.latency import measure
     from workbench.plots import save_figures
+    from workbench.results.run import Run
+    from workbench.store.progress import for_terminal
 
     measured = Run.open(run)
     measure(measured, [measured.find(name) for name in configurations or ()], requests, for_terminal())
@@ -294,7 +294,7 @@ def promote(
     """Mark the configuration to serve: the best by the selection split, or the one named."""
     import yaml
 
-    from workbench.experiment.folder import Run
+    from workbench.results.run import Run
 
     record = Run.open(run).promote(configuration)
     typer.echo(yaml.safe_dump(record, sort_keys=False, allow_unicode=True).rstrip())
@@ -315,7 +315,7 @@ def serve(
 
 
 def _newest_promoted(runs: Path) -> Path:
-    from workbench.experiment.folder import PROMOTED, finished
+    from workbench.results.run import PROMOTED, finished
 
     promoted = [folder for folder in finished(runs) if (folder / PROMOTED).is_file()]
     if not promoted:
@@ -382,7 +382,7 @@ app.add_typer(store_app, name="store")
 
 
 def _store(runs: Path) -> Store:
-    from workbench.experiment.store import Store
+    from workbench.store.store import Store
 
     if not (runs / ".store").is_dir():
         raise InputError(f"there is no store in {runs}; `workbench run CONFIG --runs {runs}` makes one")
@@ -467,7 +467,7 @@ def main() -> None:
 
 
 def _explained(error: Exception) -> tuple[str, int]:
-    from workbench.experiment.store import disk_full
+    from workbench.store.store import disk_full
 
     if disk_full(error):
         return f"the disk is full, nothing more can be written ({error}); make room and run again, what is stored is kept", 2

@@ -123,7 +123,8 @@ def load_class(spec: str, base: type[C], folder: Path | None = None) -> type[C]:
     module = _load_file(place, folder) if place.endswith(".py") else _load_module(place)
     found = getattr(module, name, None)
     if found is None:
-        classes = [n for n, c in vars(module).items() if inspect.isclass(c) and issubclass(c, base)]
+        own = [(n, c) for n, c in vars(module).items() if inspect.isclass(c) and c.__module__ == module.__name__]
+        classes = [n for n, c in own if issubclass(c, base)]
         raise unknown(f"class in {place}", name, classes)
     if not (inspect.isclass(found) and issubclass(found, base)):
         raise InputError(f"{spec!r} is no {base.__name__}; derive the class from {base.__module__}.{base.__name__}")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
 from pathlib import Path
 
-from workbench.component import library_version
 from workbench.errors import InputError, MissingExtraError, unknown
 
 
@@ -32,7 +32,7 @@ def show(name: str, port: int, runs: Path) -> None:
     names = sorted(path.stem for path in folder().glob("*.ipynb"))
     if name not in names:
         raise unknown("dashboard", name, names)
-    if library_version("voila") == "absent":
+    if importlib.util.find_spec("voila") is None:
         raise MissingExtraError("voila", "lab", "a dashboard")
     notebook = folder() / f"{name}.ipynb"
     command = [sys.executable, "-m", "voila", str(notebook), f"--port={port}", "--no-browser", "--Voila.ip=127.0.0.1"]

@@ -10,7 +10,7 @@ from workbench import machine, weights
 from workbench.component import library_version
 from workbench.errors import InputError
 from workbench.machine import independence, precisions, record
-from workbench.retrieval import backends
+from workbench.retrieval.indexes import backends
 
 LIBRARIES = ("torch", "transformers", "sentence-transformers", "peft", "faiss", "bm25s")
 EXTRAS = {"papermill": "lab", "voila": "lab", "matplotlib": "lab", "gradio": "app"}

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.errors import InputError, MissingExtraError
-from workbench.experiment.folder import Run
 from workbench.pipeline import Pipeline, Source
+from workbench.results.run import Run
 
 if TYPE_CHECKING:
     from langchain_core.retrievers import BaseRetriever

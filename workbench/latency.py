@@ -15,12 +15,12 @@ import numpy as np
 
 from workbench.errors import InputError
 from workbench.evaluation.statistics import bootstrap_interval, mean_interval
-from workbench.experiment import results
-from workbench.experiment.folder import LATENCY, Run
-from workbench.experiment.items import Items
-from workbench.experiment.progress import Progress
 from workbench.machine import cpu_count, cpu_name
 from workbench.pipeline import Pipeline
+from workbench.results import tables
+from workbench.results.run import LATENCY, Run
+from workbench.store.items import Items
+from workbench.store.progress import Progress
 
 WARM_UP = 3  # requests before the clock counts
 BATCH = 32  # prompts answered together to measure throughput
@@ -47,7 +47,7 @@ def measure(run: Run, configurations: Sequence[str] = (), requests: int = 50, pr
     # a pipeline's own progress would come between: a request reranks, generates, ...
     rows = [_row(Pipeline.open(run, one, Progress()), requests, progress or Progress()) for one in chosen]
     path = run.folder / "latency.csv"
-    results.write_table(path, LATENCY, rows)
+    tables.write_table(path, LATENCY, rows)
     return path
 
 
@@ -102,6 +102,6 @@ def _throughput(pipeline: Pipeline, questions: Sequence[str]) -> float:
     started = time.perf_counter()
     ranked = pipeline.ranked(questions)
     prompts = [answers.prompted("", question, row, session).messages for question, row in zip(questions, ranked, strict=True)]
-    for _ in session.generator(answers).generate(prompts):
+    for _ in answers.writer.opened(session).generate(prompts):
         pass
     return len(questions) / (time.perf_counter() - started)

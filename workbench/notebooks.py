@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from workbench.errors import InputError, MissingExtraError, StageFailedError, unknown
-from workbench.experiment.folder import Run
-from workbench.experiment.progress import Progress
+from workbench.results.run import Run
+from workbench.store.progress import Progress
 
 NAMES = ("01_index", "02_finetune", "03_compare", "04_promote")
 STATUS = "status.json"

@@ -16,12 +16,14 @@ from workbench.component import digest, library_version
 from workbench.data.conversation import read_history
 from workbench.data.dataset import Place, Query
 from workbench.errors import InputError
-from workbench.experiment.folder import Run
-from workbench.experiment.progress import Progress
-from workbench.experiment.run import Experiment
-from workbench.experiment.stages import NO_PASSAGES, Answer, Answers, ClosedAnswers, RankingStage, Rewriting, SelectiveAnswers
+from workbench.experiment.experiment import Experiment
 from workbench.machine import Machine, cpu_name, independence
+from workbench.results.run import Run
 from workbench.retrieval.ranking import Ranked
+from workbench.stages.answers import NO_PASSAGES, Answer, Answers, ClosedAnswers, SelectiveAnswers
+from workbench.stages.questions import Rewriting
+from workbench.stages.rankings import RankingStage
+from workbench.store.progress import Progress
 
 SHOWN = 5  # passages of a reply where no answer decides it
 
@@ -239,7 +241,7 @@ class Pipeline:
     def _answers(self, question: str, row: Ranked) -> Iterator[Answer]:
         """Beginnings of the answer, then the answer."""
         prompt = self.answers.prompted("", question, row, self.session)
-        for generation in self.session.generator(self.answers).written(prompt.messages):
+        for generation in self.answers.writer.opened(self.session).written(prompt.messages):
             yield self.answers.answer(prompt, generation)
 
     def provenance(self) -> dict[str, Any]:
@@ -250,7 +252,7 @@ class Pipeline:
             "configuration": self.configuration.id,
             "label": self.configuration.label,
             "artifacts": {name: stage.key for name, stage in self.measured.artifacts().items()},
-            "weights": self.answers.generator.definition()["weights"] if self.answers else None,
+            "weights": self.answers.writer.generator.definition()["weights"] if self.answers else None,
             "arithmetic": self.session.machine.arithmetic,
         } | ({"notes": notes} if (notes := independence.notes()) else {})
 

@@ -23,9 +23,9 @@ from matplotlib.transforms import offset_copy
 
 from workbench.errors import InputError, unknown
 from workbench.evaluation.statistics import PairedComparison, letters, power_curve
-from workbench.experiment.folder import Run
-from workbench.experiment.rendering import p_text
-from workbench.experiment.results import WORST
+from workbench.results.rendering import p_text
+from workbench.results.run import Run
+from workbench.results.tables import WORST
 
 STYLE = Path(__file__).with_name("workbench.mplstyle")
 ALPHA = 0.05  # a Holm-adjusted p below it is called significant

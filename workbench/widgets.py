@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 
 from workbench import plots
 from workbench.errors import InputError
-from workbench.experiment.folder import Run, finished
+from workbench.results.run import Run, finished
 
 log = logging.getLogger(__name__)
 
@@ -214,6 +214,14 @@ def leaderboard_figure(run: Run, split: str, metric: str) -> Figure:
         drawn = plots.figure(len(plots.ranked(run, split, metric)), run.labels.values())
         plots.plot_leaderboard(drawn.subplots(), run, split, metric)
     return drawn
+
+
+def run_html(run: Run) -> str:
+    """A run as a notebook shows it: the verdict, what to keep in mind, and the leaderboard of the report split."""
+    split, metric = run.report_split, run.select[1]
+    careful = f"<div class='wb-caveats'>{escape(caveats(run))}</div>"
+    table = table_html(leaderboard_frame(run, split, metric), marks(run), plots.axis_names(run))
+    return f"{CSS}<div class='wb-view'><div class='wb-verdict'>{escape(verdict(run))}{careful}</div>{table}</div>"
 
 
 def figure_html(drawn: Figure, description: str) -> str:

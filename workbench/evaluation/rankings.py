@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from workbench.data.dataset import Judgements, Place
+from workbench.data.passages import Seen
 from workbench.errors import InputError
 
 MEASURES = {"ndcg": "nDCG", "recall": "R", "mrr": "RR", "map": "AP", "precision": "P", "success": "Success"}
@@ -46,21 +47,6 @@ def parse(name: str) -> RankingMetric:
             f"metric {name!r}: after N words read only recall and success are defined; write recall@{match['cutoff']}w"
         )
     return RankingMetric(name, match["measure"], int(match["cutoff"]), in_words)
-
-
-@dataclass(frozen=True)
-class Seen:
-    """One passage of a ranking as metrics see it.
-
-    Attributes:
-        place: where it stands.
-        words: offsets (start, end) of its words in the document, ascending.
-        reach: where the document's next word starts: what is read reaches as far, over white space.
-    """
-
-    place: Place
-    words: Sequence[tuple[int, int]]
-    reach: int
 
 
 def evaluate(

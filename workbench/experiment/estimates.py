@@ -1,4 +1,4 @@
-"""What a plan will cost: units of work per stage, and the rates this machine showed before."""
+"""What a plan will cost: the work of its stages, at the rates this machine showed before."""
 
 from __future__ import annotations
 
@@ -9,33 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from workbench.data.chunking import WORD
-from workbench.data.dataset import Query, Sample
-from workbench.experiment.merging import SYSTEMS, Merging
-from workbench.experiment.plan import PlannedStage, closure
-from workbench.experiment.session import Session, Timing
-from workbench.experiment.shots import TrainQuestions
-from workbench.experiment.stages import (
-    Adapter,
-    Answers,
-    ClosedAnswers,
-    DenseRanking,
-    Embeddings,
-    ExpandedRanking,
-    OpenAnswers,
-    Questions,
-    Repeated,
-    Reranked,
-    SelectiveAnswers,
-    Stage,
-    TrainedOnRankings,
-)
+from workbench.experiment.planner import PlannedStage
 from workbench.machine import peak_gb, precisions
+from workbench.store.items import Counts
+from workbench.store.session import Session, Timing
+from workbench.store.stage import Stage
 
 RATES = "rates.json"
-TOKENS_PER_WORD = 1.45  # of English with some code, for sub-word vocabularies of 30,000 to 50,000
-TEMPLATE_TOKENS = 90
-QUESTION_TOKENS = 20
+NEXT_TO_NOTHING = 0.05  # seconds of a stage whose work has no rate
 
 # seconds per unit on two cores of an AMD EPYC with bfloat16, until this machine has shown its own
 FIRST_RATES = {
@@ -55,10 +36,8 @@ REFERENCE = {"inference": 270.0, "training": 345.0}
 
 @dataclass(frozen=True)
 class Cost:
-    """What computing a stage takes: units of work of one kind, model tokens, and seconds at the known rate."""
+    """What computing a stage takes: tokens of models, and seconds at the known rate."""
 
-    kind: str
-    units: int
     tokens: int
     seconds: float
 
@@ -70,69 +49,29 @@ class Estimator:
         self.session = session
         self.path = session.store.folder / RATES
         self.rates = self._read()
-        self._passages: dict[str, tuple[int, float]] = {}
 
     def cost(self, stage: Stage) -> Cost:
-        """An upper bound: items that other stages or runs share are counted for each stage."""
-        if isinstance(stage, Embeddings):
-            return self._cost("embedding", self.passages(stage.passages)[0], 0)
-        if isinstance(stage, Questions):
-            leaning = [sum(len(turn.content.split()) for turn in q.history) for q in self._asked(stage.split) if q.history]
-            tokens = int(sum(leaning) * TOKENS_PER_WORD + len(leaning) * (TEMPLATE_TOKENS + stage.rewriter.max_new_tokens))
-            return self._cost("generation", tokens, tokens)
-        if isinstance(stage, ExpandedRanking):
-            tokens = self._queries(stage.split) * (TEMPLATE_TOKENS + QUESTION_TOKENS + stage.expander.max_new_tokens)
-            return self._cost("generation", tokens, tokens)
-        if isinstance(stage, DenseRanking):
-            return self._cost("embedding", self._queries(stage.split), 0)
-        if isinstance(stage, Reranked):
-            top = min(stage.reranker.top, self.passages(stage.passages)[0])
-            return self._cost("pairs", self._queries(stage.split) * top, 0)
-        if isinstance(stage, Adapter):
-            lora = stage.generator.lora
-            examples = min(self._queries(stage.ranking.split), lora.examples or 10**9) * lora.epochs
-            looks = examples / lora.batch_size / lora.evaluate_every / 3  # forwards only: a third of a step's work
-            share = 1 - lora.held_back + lora.held_back * looks
-            tokens = int(examples * share * self._prompt_tokens(stage))
-            return self._cost("training", tokens, tokens)
-        if isinstance(stage, TrainedOnRankings):
-            settings, words = stage.training, self.passages(stage.passages)[1]
-            examples = min(self._queries(stage.ranking.split), settings.examples or 10**9) * settings.epochs
-            tokens = int(examples * (1 + settings.negatives) * (QUESTION_TOKENS + words * TOKENS_PER_WORD))
-            return self._cost(stage.name, tokens, tokens)
-        if isinstance(stage, Answers):
-            tokens = int(self._queries(stage.split) * (self._asked_tokens(stage) + stage.generator.max_new_tokens / 2))
-            return self._cost("generation", tokens, tokens)
-        if isinstance(stage, Repeated):
-            tokens = int(stage.PROMPTS * self._asked_tokens(stage.answers))
-            return self._cost("generation", tokens, tokens)
-        if isinstance(stage, Merging):
-            prompts = len(SYSTEMS) * min(stage.PROMPTS, self._queries(stage.answers.split))
-            tokens = int(prompts * (self._asked_tokens(stage.answers) + stage.answers.generator.max_new_tokens / 2))
-            return self._cost("generation", tokens, tokens)
-        return Cost(stage.name, self._queries_or_passages(stage), 0, 0.05)
+        """An upper bound; see `Work`."""
+        work = stage.work(self.session)
+        return Cost(work.tokens, work.units * self._rate(work.kind) if work.kind else NEXT_TO_NOTHING)
 
-    def total(self, planned: Sequence[PlannedStage]) -> Cost:
-        """Cost of all stages of a plan that the store lacks."""
-        costs = [self.cost(one.stage) for one in planned if not one.found]
-        return Cost("all", len(costs), sum(c.tokens for c in costs), sum(c.seconds for c in costs))
+    def table(self, planned: Sequence[PlannedStage]) -> list[dict[str, Any]]:
+        """A plan by stage name: distinct stages, uses, those found and missing, and what computing the missing ones costs."""
+        rows: dict[str, dict[str, Any]] = {}
+        for one in planned:
+            empty = dict.fromkeys(("distinct", "uses", "found", "missing", "tokens", "seconds"), 0)
+            row = rows.setdefault(one.stage.name, {"stage": one.stage.name} | empty)
+            row["distinct"] += 1
+            row["uses"] += one.uses
+            row["found"] += one.found
+            row["missing"] += not one.found
+            if not one.found:
+                cost = self.cost(one.stage)
+                row["tokens"] += cost.tokens
+                row["seconds"] += cost.seconds
+        return list(rows.values())
 
-    def passages(self, stage: Any) -> tuple[int, float]:
-        """Passages of a stage, counted without storing them, and their mean length in words."""
-        if isinstance(stage, TrainQuestions):
-            return self._queries(stage.split), QUESTION_TOKENS / TOKENS_PER_WORD
-        if stage.key not in self._passages:
-            n = words = 0
-            for batch in self.session.dataset.documents["text"].iterchunks():
-                for text in batch:
-                    length = sum(1 for _ in WORD.finditer(text.as_py()))
-                    size, step = stage.chunking.words, (stage.chunking.words or 0) - stage.chunking.overlap
-                    pieces = 1 if size is None else -(-max(length - stage.chunking.overlap, 1) // step) if length else 0
-                    n, words = n + pieces, words + min(length, size or length) * pieces
-            self._passages[stage.key] = (n, words / max(n, 1))
-        return self._passages[stage.key]
-
-    def learn(self, timings: Iterable[Timing], counts: dict[str, Any]) -> None:
+    def learn(self, timings: Iterable[Timing], counts: dict[str, Counts]) -> None:
         """Keeps the rates a run showed, for the next plan; recent ones weigh as much as all before."""
         shown: dict[str, tuple[float, float]] = {}
         for timing in timings:
@@ -157,10 +96,10 @@ class Estimator:
         """Peak memory of the largest run into this store, in GB; None before the first."""
         return self.rates.get("peak_gb")
 
-    def _cost(self, kind: str, units: int, tokens: int) -> Cost:
+    def _rate(self, kind: str) -> float:
+        """Seconds a unit takes."""
         name = self._name(kind)
-        rate = self.rates[name] if name in self.rates else FIRST_RATES[kind] * self._slower(kind)
-        return Cost(kind, units, tokens, units * rate)
+        return self.rates[name] if name in self.rates else FIRST_RATES[kind] * self._slower(kind)
 
     def _slower(self, kind: str) -> float:
         """How many times as long as where the first rates were measured the same work takes here, by the speed of products."""
@@ -171,31 +110,6 @@ class Estimator:
     def _name(self, kind: str) -> str:
         machine = self.session.machine
         return f"{(machine.for_training() if kind in TRAININGS else machine).arithmetic} {kind}"
-
-    def _prompt_tokens(self, stage: OpenAnswers | Adapter) -> float:
-        shots = stage.template.shots
-        passages = stage.shown + (shots.count * shots.passages if shots else 0)
-        asked = TEMPLATE_TOKENS * (1 + (shots.count / 2 if shots else 0))
-        return asked + passages * self.passages(stage.passages)[1] * TOKENS_PER_WORD
-
-    def _asked_tokens(self, answers: Answers) -> float:
-        """Of one prompt; of those that may show passages or not, as if they did."""
-        if isinstance(answers, ClosedAnswers):
-            return TEMPLATE_TOKENS
-        return self._prompt_tokens(answers.open if isinstance(answers, SelectiveAnswers) else answers)
-
-    def _asked(self, split: str | Sample) -> list[Query]:
-        return self.session.dataset.split(split)
-
-    def _queries(self, split: str | Sample) -> int:
-        return len(self._asked(split))
-
-    def _queries_or_passages(self, stage: Stage) -> int:
-        split = getattr(stage, "split", None)
-        if split:
-            return self._queries(split)
-        passages = next((s for s in closure(stage) if s.name == "passages"), None)
-        return self.passages(passages)[0] if passages else 0
 
     def _read(self) -> dict[str, float]:
         try:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from workbench.errors import InputError, unknown
-from workbench.experiment.folder import finished
-from workbench.experiment.store import MANIFEST, Store, damage
+from workbench.results.run import finished
+from workbench.store.store import MANIFEST, Store, damage
 
 DAY = 86_400
 

@@ -6,19 +6,19 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from workbench.experiment import results
-from workbench.experiment.stages import DenseIndex, DenseRanking
-from workbench.retrieval.dense import Dense
-from workbench.retrieval.faiss_index import FlatIndex, OpenIndex
-from workbench.retrieval.stores.base import OpenStore
-
-if TYPE_CHECKING:
-    from workbench.experiment.run import Experiment
-    from workbench.experiment.session import Session
+from workbench.experiment.experiment import Experiment
+from workbench.results import tables
+from workbench.retrieval.indexes import backends
+from workbench.retrieval.indexes.base import OpenStore
+from workbench.retrieval.indexes.dense import Dense
+from workbench.retrieval.indexes.faiss import FlatIndex, OpenIndex
+from workbench.stages.indexes import DenseIndex
+from workbench.stages.rankings import DenseRanking
+from workbench.store.session import Session
 
 FILE = "indexes.csv"
 COLUMNS = (
@@ -58,7 +58,7 @@ def check(experiment: Experiment) -> list[dict[str, Any]]:
 def save(experiment: Experiment, folder: Path) -> list[dict[str, Any]]:
     """Rows of `check`, also written to indexes.csv in a run's folder."""
     rows = check(experiment)
-    results.write_table(folder / FILE, COLUMNS, rows)
+    tables.write_table(folder / FILE, COLUMNS, rows)
     return rows
 
 
@@ -76,7 +76,7 @@ def _row(experiment: Experiment, ranking: DenseRanking) -> dict[str, Any]:
     index, vectors = session.read(stage), session.read(ranking.embeddings)
     manifest = session.store.manifest(stage.name, stage.key)
     texts = [query.text for query in session.dataset.split(ranking.split)[:MOST]]
-    queries = session.embedded(ranking.encoder, ranking.encoder.queries(texts))
+    queries = ranking.encoder.vectors(ranking.encoder.queries(texts), session)
     exact = FlatIndex()
     reference = OpenIndex(exact.make(np.ascontiguousarray(vectors, np.float32)), exact.exact, exact.lookups)
     return {
@@ -101,7 +101,7 @@ def _backend(index: OpenIndex | OpenStore, session: Session) -> str:
     """What searched: FAISS or torch, or a store by itself."""
     if isinstance(index, OpenStore):
         return type(index).__name__.removeprefix("Open").lower()
-    return session.backend.name if index.accelerator else "faiss-cpu"
+    return backends.choose(session.machine).name if index.accelerator else "faiss-cpu"
 
 
 def recall(

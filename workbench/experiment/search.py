@@ -1,136 +1,175 @@
-"""Ways through the product of the axes that look at less than all of it: axis by axis, or dropping what is clearly behind."""
+"""Which configurations are measured: on the selection split all, axis by axis, or as a race; on the report split finalists."""
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import ceil, log2
 
 import numpy as np
 
-from workbench.evaluation import statistics
+from workbench.errors import InputError
+from workbench.evaluation import answers as answer_metrics
+from workbench.evaluation import search
+from workbench.evaluation.search import MODELS_FIRST, Step
+from workbench.experiment.configuration import Configuration
+from workbench.experiment.planner import Measured
+from workbench.experiment.sweep import Sweep
+from workbench.results import tables
+from workbench.results.tables import Result
 
-MODELS_FIRST = ("generator", "retriever", "reranker", "rewriting", "expansion", "retrieval", "passages", "prompt", "chunking")
-ALPHA = 0.05  # chance that a race drops the truly best configuration, over all its looks
-LOOKS = 4  # a race looks at an eighth of the queries, a quarter, half, all
+FINALISTS = 4  # winner, its untuned twin, runner-up, baseline
 
 
 @dataclass(frozen=True)
-class Step:
-    """What a search saw of one configuration at one time; a row of search.csv.
+class Found:
+    """What a search measured.
 
     Attributes:
-        step: number of the look, from 1.
-        configuration: its id.
-        n: queries looked at so far; 0 where it was never looked at.
-        mean: over them; None where it was never looked at.
-        p: one-sided, that it is behind the leader; None where nothing was tested.
-        level: below which p drops it.
-        status: ``kept``, ``dropped`` or ``not looked at``.
-        why: in words.
+        rows: every score, sorted.
+        measured: configurations measured on the whole selection split, the baseline among them, then those on the report split.
+        ranked: configurations by their mean on the selection split, best first; equal means in the order of ids.
+        steps: what the search saw on its way.
     """
 
-    step: int
-    configuration: str
-    n: int
-    mean: float | None
-    p: float | None
-    level: float | None
-    status: str
-    why: str
+    rows: list[Result]
+    measured: list[Measured]
+    ranked: list[Configuration]
+    steps: list[Step]
 
 
-Means = Callable[[Sequence[str]], Mapping[str, float]]
+class Searcher:
+    """Measures what the strategy of an experiment's file wants measured."""
 
+    def __init__(self, sweep: Sweep) -> None:
+        self.sweep = sweep
+        self.session = sweep.session
+        self.space = sweep.space
+        self.settings = sweep.settings
+        self.split, self.metric = sweep.settings.dataset.select, sweep.space.select_by
+        self.by_id = {one.configuration.id: one for one in sweep.selected_on}
 
-def greedy(
-    design: Mapping[str, Mapping[str, str]], means: Means, start: str, order: Sequence[str]
-) -> list[tuple[str, list[str]]]:
-    """Chooses axis by axis; for each axis the configuration it ends at, and those looked at for it.
+    def search(self) -> Found:
+        """Measures on the selection split, then the finalists on the report split."""
+        planner, report = self.sweep.planner, self.settings.dataset.report
+        if self.settings.search.strategy == "grid" and self.settings.report.of == "all":
+            # nothing waits for the selection, so both splits go through the queues together
+            self.sweep.measure([*self.sweep.selected_on, *(planner.measured(c, report) for c in self.space.configurations)])
+        selected, steps = self.select()
+        rows = list(self.sweep.results(selected))
+        ranked = self._ranked(rows)
+        reported = [planner.measured(c, report) for c in self._finalists(ranked)]
+        self.sweep.measure(reported)
+        rows += self.sweep.results(reported)
+        return Found(sorted(rows, key=lambda row: tuple(map(str, row))), [*selected, *reported], ranked, steps)
 
-    On each axis all configurations that differ from the present one in nothing else are looked at, and the best is taken:
-    the present one where it is among the best, else the lowest id.
+    def expected_finalists(self) -> list[Configuration]:
+        """The finalists where the store holds the whole grid's scores; else as many configurations, which cost about the same.
 
-    Args:
-        design: configuration -> axis -> value.
-        means: measures configurations; higher is better.
-        start: where to begin.
-        order: axes in the order they are decided.
-    """
-    path, now = [], start
-    for axis in order:
-        rest = {name: value for name, value in design[now].items() if name != axis}
-        near = sorted(c for c, point in design.items() if {n: v for n, v in point.items() if n != axis} == rest)
-        found = means(near)
-        now = min(near, key=lambda c, now=now: (-found[c], c != now, c))
-        path.append((now, near))
-    return path
+        Reads scores and computes nothing.
+        """
+        n = len(self.space.configurations) if self.settings.report.of == "all" else FINALISTS
+        stages = [stage for one in self.sweep.selected_on for stage in one.stages()]
+        if self.settings.search.strategy != "grid" or not all(map(self.session.has, stages)):
+            return self.space.configurations[:n]
+        return self._finalists(self._ranked(list(self.sweep.results(self.sweep.selected_on))))
 
+    def select(self) -> tuple[list[Measured], list[Step]]:
+        """Configurations measured on the whole selection split, the baseline among them, and what the search saw on its way."""
+        self.sweep.need(self.sweep.selected_on)  # a plan counts the whole grid, of which a strategy may save some
+        if self.settings.search.strategy == "grid":
+            self.sweep.measure(self.sweep.selected_on)
+            return self.sweep.selected_on, []
+        return self._greedy() if self.settings.search.strategy == "greedy" else self._race()
 
-Scores = Callable[[Sequence[str], Sequence[int]], np.ndarray]
+    def _ranked(self, rows: Sequence[Result]) -> list[Configuration]:
+        """Configurations measured on the selection split by their mean."""
+        found = tables.matrices([r for r in rows if r.split == self.split and r.metric == self.metric], self.sweep.groups)
+        if not found:
+            raise InputError(
+                f"metrics.select_by: no query of {self.split!r} is scored by {self.metric!r}; choose another metric or split"
+            )
+        means = dict(zip(found[0].systems, found[0].values.mean(axis=0), strict=True))
+        return sorted((c for c in self.space.configurations if c.id in means), key=lambda c: (-means[c.id], c.id))
 
+    def _finalists(self, ranked: Sequence[Configuration]) -> list[Configuration]:
+        """Configurations for the report split: winner, its untuned twin, runner-up and baseline; or all of them."""
+        if self.settings.report.of == "all":
+            return sorted(ranked, key=lambda c: c.id)
+        chosen = [*ranked[:2], self.space.baseline, *self._untuned_twin(ranked[0])]
+        return sorted({c.id: c for c in chosen}.values(), key=lambda c: c.id)
 
-def race(systems: Sequence[str], groups: Sequence[str], scores: Scores, seed: int = 0) -> list[Step]:
-    """Measures systems on growing samples of the queries and drops, at each look, those clearly behind the leader.
+    def _untuned_twin(self, winner: Configuration) -> list[Configuration]:
+        """The configurations that differ from a tuned one by nothing but the tuning."""
+        generators = self.space.components.generators
+        name = winner["generator"]
+        if name is None or generators[name].lora is None:
+            return []
+        bare = generators[name].untuned()
+        twins = {n for n in self.space.axes["generator"] if generators[n] == bare}
+        others = [dict(c.values) | {"generator": name} for c in self.space.configurations]
+        return [
+            c
+            for c, same in zip(self.space.configurations, others, strict=True)
+            if c["generator"] in twins and same == dict(winner.values)
+        ]
 
-    The truly best system is dropped with a chance of at most `ALPHA`: it can only fall behind one of the K - 1 others at one of
-    the looks that may drop, and each such test has the level ALPHA / looks / (K - 1) (Bonferroni; the leader is chosen by the
-    data, so all others count). Tests are one-sided sign flips of whole groups, which need no distribution.
+    def _greedy(self) -> tuple[list[Measured], list[Step]]:
+        """Axis by axis from the baseline."""
+        design = {c.id: c.columns() for c in self.space.configurations}
+        varying = [axis for axis in self.space.axes if len({point[axis] for point in design.values()}) > 1]
+        settings = self.settings
+        wished = MODELS_FIRST if settings.search.order == "models first" else [*settings.axes, *varying]
+        order = [axis for axis in dict.fromkeys(wished) if axis in varying]
+        means: dict[str, float] = {}
 
-    Args:
-        systems: names.
-        groups: group of each query; a group is looked at as a whole.
-        scores: measures systems on queries given by position: float64 (n_positions, n_systems).
-        seed: of the order in which queries are looked at.
+        def measured(wanted: Sequence[str]) -> Mapping[str, float]:
+            means.update(self._means([c for c in wanted if c not in means]))
+            return means
 
-    Returns:
-        For each look and each system still in the race a step; those of the last look are all ``kept``.
-    """
-    names = sorted(systems)
-    level = ALPHA / (LOOKS - 1) / max(1, len(names) - 1)
-    order = _in_groups(groups, seed)
-    steps: list[Step] = []
-    seen, values = 0, {name: np.empty(0) for name in names}
-    for look, n in enumerate(_sizes(order, groups, level), 1):
-        new = scores(names, order[seen:n])
-        values = {name: np.concatenate((values[name], new[:, j])) for j, name in enumerate(names)}
-        seen = n
-        last = n == len(order)
-        leader = min(names, key=lambda name: (-values[name].mean(), name))
-        p = {} if last else _behind(leader, values, names, [groups[i] for i in order[:n]], seed)
-        for name in names:
-            gone = p.get(name, 1.0) < level
-            why = f"behind {leader}" if gone else "the leader" if name == leader else "not clearly behind the leader"
-            mean = float(values[name].mean())
-            steps.append(Step(look, name, n, mean, p.get(name), None if last else level, "dropped" if gone else "kept", why))
-        names = [name for name in names if not p.get(name, 1.0) < level]
-        values = {name: values[name] for name in names}
-    return steps
+        path = search.greedy(design, measured, self.space.baseline.id, order)
+        n = len(self.session.dataset.split(self.split))
+        steps = []
+        for number, (axis, (end, near)) in enumerate(zip(order, path, strict=True), 1):
+            for c in near:
+                status, why = ("kept", f"best by {axis}") if c == end else ("dropped", f"not the best by {axis}")
+                steps.append(Step(number, c, n, means[c], None, None, status, why))
+        why = "no step of the path led past it"
+        steps += [Step(len(order), c, 0, None, None, None, "not looked at", why) for c in sorted(design) if c not in means]
+        return [self.by_id[c] for c in sorted(means)], steps
 
+    def _means(self, wanted: Sequence[str]) -> dict[str, float]:
+        chosen = [self.by_id[c] for c in wanted]
+        self.sweep.measure(chosen)
+        rows = [row for row in self.sweep.results(chosen) if row.metric == self.metric]
+        found = tables.matrices(rows, self.sweep.groups)
+        return {c: float(one.column(c).mean()) for one in found for c in one.systems}
 
-def _in_groups(groups: Sequence[str], seed: int) -> list[int]:
-    """Positions in random order, those of one group together."""
-    shuffled = sorted(set(groups))
-    random.Random(seed).shuffle(shuffled)
-    rank = {name: i for i, name in enumerate(shuffled)}
-    return sorted(range(len(groups)), key=lambda i: (rank[groups[i]], i))
+    def _race(self) -> tuple[list[Measured], list[Step]]:
+        """All on growing samples of the questions.
 
+        Raises:
+            InputError: the experiment chooses by a ranking metric.
+        """
+        if self.metric not in answer_metrics.NAMES:
+            raise InputError(
+                f"search.strategy: 'racing' saves answers, but metrics.select_by is {self.metric!r}, which needs none; use 'grid'"
+            )
+        self.sweep.before_answers(dict.fromkeys(stage for one in self.by_id.values() for stage in one.stages()))
+        groups = [query.group for query in self.session.dataset.split(self.split)]
+        steps = search.race(list(self.by_id), groups, self._scores, self.settings.seed)
+        last = max(step.step for step in steps)
+        left = {step.configuration for step in steps if step.step == last} | {self.space.baseline.id}
+        measured = [self.by_id[c] for c in sorted(left)]
+        self.sweep.measure(measured)
+        return measured, steps
 
-def _sizes(order: Sequence[int], groups: Sequence[str], level: float) -> list[int]:
-    """Numbers of queries at the looks: halves of halves, whole groups, and none so small that no test could drop anything."""
-    ends = [k + 1 for k in range(len(order)) if k + 1 == len(order) or groups[order[k]] != groups[order[k + 1]]]
-    smallest = ceil(log2(1 / level))  # groups; k groups have 2^k sign patterns
-    wanted = [len(order) / 2**k for k in range(LOOKS - 1, 0, -1)]
-    sizes = [next(end for end in ends if end >= size) for size in wanted]
-    return [*sorted({size for size in sizes if ends.index(size) + 1 >= smallest and size < len(order)}), len(order)]
-
-
-def _behind(
-    leader: str, values: Mapping[str, np.ndarray], names: Sequence[str], groups: Sequence[str], seed: int
-) -> dict[str, float]:
-    """One-sided p that each other system is behind the leader."""
-    pairs = [(leader, name) for name in names if name != leader]
-    table = np.column_stack([values[name] for name in names])
-    found = statistics.compare_all({"": table}, names, groups, seed, pairs)[""] if pairs else []
-    return {one.b: one.p / 2 for one in found}
+    def _scores(self, wanted: Sequence[str], positions: Sequence[int]) -> np.ndarray:
+        """Scores (len(positions), len(wanted)) of configurations on some questions of the split."""
+        each = [self.by_id[c].all_answers() for c in wanted]
+        stages = list(dict.fromkeys(stage for seeds in each for stage in seeds))
+        queries = {query.id: query for query in self.session.dataset.split(self.split)}
+        columns = {}
+        for stage, rows in self.sweep.sampled(stages, positions).items():
+            values = [stage.score(self.metric, row, queries[row.query_id].answers, self.session) for row in rows]
+            columns[stage] = np.array([tables.WORST if value is None else value for value in values])
+        return np.column_stack([np.mean([columns[stage] for stage in seeds], axis=0) for seeds in each])

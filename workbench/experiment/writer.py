@@ -10,31 +10,38 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
 from workbench.component import Component, canonical, digest, file_digest, library_version
 from workbench.data.chunking import Chunking
+from workbench.data.passages import PassageTable
 from workbench.errors import StageFailedError
-from workbench.experiment import config, results
-from workbench.experiment.folder import CONFIGURATIONS, MANIFEST
-from workbench.experiment.plan import Measured, plan
-from workbench.experiment.results import Result
-from workbench.experiment.search import Step
-from workbench.experiment.session import Timing
-from workbench.experiment.stages import Answers, ClosedAnswers, Embeddings, PassageTable, SelectiveAnswers
-from workbench.machine import cpu_name, precisions
-
-if TYPE_CHECKING:
-    from workbench.experiment.run import Experiment
+from workbench.evaluation.search import Step
+from workbench.experiment.config import ALWAYS, NEVER, ExperimentSettings
+from workbench.experiment.configuration import Space
+from workbench.experiment.planner import Measured, plan
+from workbench.experiment.search import Found
+from workbench.experiment.sweep import Sweep
+from workbench.machine import Machine, cpu_name, precisions
+from workbench.results import tables
+from workbench.results.run import CONFIGURATIONS, MANIFEST
+from workbench.results.tables import Result
+from workbench.retrieval.indexes import backends
+from workbench.stages.answers import Answers, ClosedAnswers, SelectiveAnswers
+from workbench.stages.indexes import EMBEDDINGS, Embeddings
+from workbench.stages.reranking import PAIRS
+from workbench.stages.writers import ANSWERS
+from workbench.store.session import Timing
+from workbench.version import __version__
 
 SEARCH = tuple(field.name for field in fields(Step))
 TIMINGS = ("stage", "key", "uses", "computed", "seconds", "tokens", "items", "seconds_per_item")
 LIBRARIES = ("torch", "transformers", "peft", "sentence-transformers", "faiss", "bm25s", "ir-measures", "numpy", "scipy")
 
 
-def new_folder(parent: Path, started: datetime, settings: config.ExperimentSettings) -> Path:
+def new_folder(parent: Path, started: datetime, settings: ExperimentSettings) -> Path:
     """A run's folder, created exclusively: UTC time and a short digest of time, process and settings."""
     parent.mkdir(parents=True, exist_ok=True)
     for attempt in range(100):
@@ -51,43 +58,46 @@ def new_folder(parent: Path, started: datetime, settings: config.ExperimentSetti
 class RunWriter:
     """Writes the files of a run, the manifest last."""
 
-    def __init__(self, experiment: Experiment, folder: Path, started: datetime, steps: Sequence[Step]) -> None:
-        self.experiment = experiment
-        self.steps = steps
-        self.session = experiment.session
-        self.settings = experiment.settings
+    def __init__(self, sweep: Sweep, folder: Path, started: datetime) -> None:
+        self.sweep = sweep
+        self.space = sweep.space
+        self.session = sweep.session
+        self.settings = sweep.settings
         self.folder = folder
         self.started = started
 
-    def write(self, rows: Sequence[Result], measured: Sequence[Measured]) -> None:
+    def write(self, found: Found) -> None:
         """All files of the contract; each is complete or absent, and the manifest comes last."""
-        seeds = sorted(self.experiment.seed_results(measured), key=lambda row: tuple(map(str, row)))
-        scores = results.matrices(rows, self.experiment.groups, seeds)
-        axes = list(self.experiment.planner.axes)
-        settings, configurations, baseline = self.settings, self.experiment.configurations, self.experiment.planner.baseline
+        rows, measured = found.rows, found.measured
+        seeds = sorted(self.sweep.seed_results(measured), key=lambda row: tuple(map(str, row)))
+        scores = tables.matrices(rows, self.sweep.groups, seeds)
+        axes, design = list(self.space.axes), {c.id: c.columns() for c in self.space.configurations}
+        settings, baseline = self.settings, self.space.baseline.id
         steps: dict[str, Callable[[], object]] = {
-            "config.yaml": lambda: yaml.safe_dump(resolved(self.experiment), sort_keys=False, allow_unicode=True),
+            "config.yaml": lambda: yaml.safe_dump(
+                resolved(self.space, self.session.machine), sort_keys=False, allow_unicode=True
+            ),
             "configurations.csv": lambda: ([*CONFIGURATIONS, *axes, "prompt_mismatch", "keys"], self._configurations()),
-            "results.csv": lambda: (results.RESULTS, [row._asdict() for row in rows]),
-            "seeds.csv": lambda: (results.SEEDS, [row._asdict() for row in seeds]),
-            "leaderboard.csv": lambda: (results.LEADERBOARD, results.leaderboard(scores)),
-            "comparisons.csv": lambda: (results.COMPARISONS, results.comparisons(scores, settings.seed)),
+            "results.csv": lambda: (tables.RESULTS, [row._asdict() for row in rows]),
+            "seeds.csv": lambda: (tables.SEEDS, [row._asdict() for row in seeds]),
+            "leaderboard.csv": lambda: (tables.LEADERBOARD, tables.leaderboard(scores)),
+            "comparisons.csv": lambda: (tables.COMPARISONS, tables.comparisons(scores, settings.seed)),
             "effects.csv": lambda: (
-                results.EFFECTS,
-                results.effects(scores, configurations, baseline, settings.dataset.select, settings.seed),
+                tables.EFFECTS,
+                tables.effects(scores, design, baseline, settings.dataset.select, settings.seed),
             ),
             "interactions.csv": lambda: (
-                results.INTERACTIONS,
-                results.interactions(scores, configurations, baseline, settings.dataset.select, settings.seed),
+                tables.INTERACTIONS,
+                tables.interactions(scores, design, baseline, settings.dataset.select, settings.seed),
             ),
             "finalists.csv": lambda: (
-                results.FINALISTS,
-                results.finalists(scores, settings.dataset.report, baseline.id, settings.seed),
+                tables.FINALISTS,
+                tables.finalists(scores, settings.dataset.report, baseline, settings.seed),
             ),
-            "search.csv": lambda: (SEARCH, [vars(step) for step in self.steps]),
-            "selection.csv": lambda: (results.SELECTION, [self._selection(scores, rows)]),
-            "queries.csv": lambda: (results.QUERIES, self._queries()),
-            "retrieval.csv": lambda: (results.SHOWN, self._shown(measured)),
+            "search.csv": lambda: (SEARCH, [vars(step) for step in found.steps]),
+            "selection.csv": lambda: (tables.SELECTION, [self._selection(scores, found.ranked[0].id)]),
+            "queries.csv": lambda: (tables.QUERIES, self._queries()),
+            "retrieval.csv": lambda: (tables.SHOWN, self._shown(measured)),
             "answers.jsonl": lambda: "".join(line + "\n" for line in self._answers(measured)),
             "plan.json": lambda: json.dumps(self._plan(measured), indent=1),
             "timings.csv": lambda: (TIMINGS, self._timings(measured)),
@@ -103,7 +113,7 @@ class RunWriter:
         if isinstance(content, str):
             self._text(name, content)
         else:
-            results.write_table(self.folder / name, *content)
+            tables.write_table(self.folder / name, *content)
 
     def _text(self, name: str, text: str) -> None:
         temporary = self.folder / f".{name}.tmp"
@@ -112,19 +122,18 @@ class RunWriter:
 
     def _configurations(self) -> list[dict[str, Any]]:
         rows = []
-        for one in self.experiment.selected_on:
+        for one in self.sweep.selected_on:
             c, keys = one.configuration, {name: stage.key for name, stage in one.artifacts().items()}
             mismatch = str(c.prompt_mismatch).lower()
             head = {"configuration": c.id, "label": c.label, "prompt_mismatch": mismatch, "keys": canonical(keys)}
             rows.append(head | c.columns())
         return rows
 
-    def _selection(self, scores: Sequence[results.Scores], rows: Sequence[Result]) -> dict[str, Any]:
-        data, metric = self.settings.dataset, self.experiment.planner.select_by
+    def _selection(self, scores: Sequence[tables.Scores], winner: str) -> dict[str, Any]:
+        data, metric = self.settings.dataset, self.space.select_by
         by = {(one.split, one.metric): one for one in scores}
-        winner, baseline = self.experiment.ranked(rows)[0].id, self.experiment.planner.baseline.id
         report = by.get((data.report, metric))
-        return results.selection(by[data.select, metric], report, winner, baseline, self.settings.seed)
+        return tables.selection(by[data.select, metric], report, winner, self.space.baseline.id, self.settings.seed)
 
     def _queries(self) -> list[dict[str, str]]:
         data = self.settings.dataset
@@ -155,7 +164,7 @@ class RunWriter:
                 counted |= {"retrieval": learned.gate.label, "threshold": learned.value(self.session), "key": learned.key}
             else:
                 never = isinstance(answers, ClosedAnswers)
-                counted |= {"retrieval": config.NEVER if never else config.ALWAYS, "threshold": None, "key": ""}
+                counted |= {"retrieval": NEVER if never else ALWAYS, "threshold": None, "key": ""}
             rows.append(counted)
         return rows
 
@@ -163,7 +172,7 @@ class RunWriter:
         """What was planned and what was computed; the two must agree."""
         uses = {one.stage.key: one.uses for one in plan(measured, self.session.has)}
         stages = []
-        for key, one in sorted(self.experiment.planned.items(), key=lambda item: (item[1].stage.name, item[0])):
+        for key, one in sorted(self.sweep.planned.items(), key=lambda item: (item[1].stage.name, item[0])):
             computed = key in self.session.computed
             if computed == one.found:
                 happened = "was computed although the plan had found it" if computed else "was planned but not computed"
@@ -173,14 +182,15 @@ class RunWriter:
             stages.append(
                 {"stage": one.stage.name, "key": key, "uses": uses.get(key, one.uses), "found": one.found, "computed": computed}
             )
-        items = {kind: vars(counts) for kind, counts in self.session.counts().items()}
+        counts = self.session.counts()
+        items = {kind.name: vars(counts[kind.name]) for kind in (EMBEDDINGS, PAIRS, ANSWERS)}
         totals = {
             "planned": len(stages),
             "found": sum(s["found"] for s in stages),
             "computed": sum(s["computed"] for s in stages),
         }
         took = sum(timing.seconds for timing in self.session.timings)
-        seconds = {"estimated": round(self.experiment.estimated_seconds or 0.0, 1), "computing": round(took, 1)}
+        seconds = {"estimated": round(self.sweep.estimated_seconds or 0.0, 1), "computing": round(took, 1)}
         return {"stages": stages, "items": items, "totals": totals, "seconds": seconds}
 
     def _timings(self, measured: Sequence[Measured]) -> list[dict[str, Any]]:
@@ -205,19 +215,18 @@ class RunWriter:
         return dict(sorted(found.items()))
 
     def _manifest(self, rows: Sequence[Result], measured: Sequence[Measured]) -> dict[str, Any]:
-        from workbench import __version__
-
         machine, dataset = self.session.machine, self.session.dataset
+        backend = backends.choose(machine)
         data = self.settings.dataset
         return {
             "experiment": self.settings.experiment,
             "workbench": __version__,
             "started": self.started.isoformat(timespec="seconds"),
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-            "select": {"split": data.select, "metric": self.experiment.planner.select_by},
+            "select": {"split": data.select, "metric": self.space.select_by},
             "search": self.settings.search.model_dump(),
             "report": {"split": data.report, "of": self.settings.report.of},
-            "baseline": self.experiment.planner.baseline.id,
+            "baseline": self.space.baseline.id,
             "seed": self.settings.seed,
             "seeds": self.settings.seeds,
             "failures": failures(rows),
@@ -231,7 +240,7 @@ class RunWriter:
                 "queries": {s: dataset.queries_digest(s) for s in dataset.splits},
                 "judgements": {s: dataset.answers_digest(s) for s in dataset.splits},
                 "sizes": {"documents": dataset.documents.num_rows} | dataset.splits,
-                "notes": list(self.experiment.notes),
+                "notes": list(self.space.notes),
             },
             "machine": {
                 "arithmetic": machine.arithmetic,
@@ -239,7 +248,7 @@ class RunWriter:
                 "training": machine.for_training().arithmetic,
                 # seconds of the products that models make, by use and precision: what `precision: auto` goes by
                 "products": precisions.measured(machine.device),
-                "vectors": {"searched by": self.session.backend.name, "reason": self.session.backend.reason},
+                "vectors": {"searched by": backend.name, "reason": backend.reason},
                 "fallbacks": self.session.fallbacks,
                 "processor": cpu_name(),
                 "python": platform.python_version(),
@@ -255,12 +264,12 @@ class RunWriter:
 
     def _truncation(self, measured: Sequence[Measured]) -> list[dict[str, Any]]:
         """What each embedder did not read of the passages it embedded; null where its server does not say."""
-        names = {one: name for name, one in sorted(self.experiment.planner.components.embedders.items(), reverse=True)}
+        names = {one: name for name, one in sorted(self.space.components.embedders.items(), reverse=True)}
         found = []
         for stage in {s.key: s for one in measured for s in one.stages() if isinstance(s, Embeddings)}.values():
             facts = self.session.store.manifest(stage.name, stage.key)["facts"]
             if "truncation" in facts:  # artifacts of older versions do not say
-                head = {"embedder": names[stage.encoder.embedder], "chunking": stage.passages.chunking.label}
+                head = {"embedder": names[stage.encoder.embedder], "chunking": stage.passages.label}
                 found.append(head | facts)
         return sorted(found, key=lambda row: (row["embedder"], row["chunking"]))
 
@@ -270,7 +279,7 @@ def _answering(measured: Sequence[Measured]) -> Iterator[tuple[dict[str, Any], A
     for one in sorted(measured, key=lambda m: (m.configuration.id, m.split)):
         for answers in one.all_answers() if one.answers else ():
             # the seed of the adapter; nothing else in an answer is random
-            seed = answers.adapter.seed if answers.adapter else None
+            seed = answers.writer.adapter.seed if answers.writer.adapter else None
             yield {"configuration": one.configuration.id, "split": one.split, "seed": seed}, answers
 
 
@@ -287,21 +296,19 @@ def _written(value: Any) -> Any:
     return value.model_dump() if isinstance(value, Component) else value
 
 
-def resolved(experiment: Experiment) -> dict[str, Any]:
+def resolved(space: Space, machine: Machine) -> dict[str, Any]:
     """The experiment's file with every default filled in."""
-    values = experiment.settings.model_dump(mode="json", exclude_none=True)
-    components = experiment.planner.components
+    values = space.settings.model_dump(mode="json", exclude_none=True)
     for family in ("embedders", "retrievers", "rewriters", "expanders", "rerankers", "generators"):
         given = values["components"][family]
-        for name, component in getattr(components, family).items():
+        for name, component in getattr(space.components, family).items():
             kind = {"kind": given[name]["kind"]} if "kind" in given[name] else {}
             shown = component.model_dump(mode="json", exclude_none=True)
             # what a component decided by itself, such as the prompts that a model names
             decided = {k: v for k, v in component.settings().items() if v is not None and k not in shown}
             given[name] = shown | decided | kind
-    values["axes"] = {axis: [_written(value) for value in options] for axis, options in experiment.planner.axes.items()}
-    values["metrics"]["select_by"] = experiment.planner.select_by
+    values["axes"] = {axis: [_written(value) for value in options] for axis, options in space.axes.items()}
+    values["metrics"]["select_by"] = space.select_by
     # the precisions measured here: served elsewhere, or after another measurement, it has to be in the same
-    machine = experiment.session.machine
     values["machine"] |= {"precision": machine.precision, "training": machine.for_training().precision}
     return values

@@ -11,7 +11,7 @@ from workbench.machine import fingerprint, precisions
 
 PRECISIONS = ("bfloat16", "float32")
 DEVICES = ("cpu", "cuda")
-INDEXES = ("faiss-cpu", "faiss-gpu", "torch")  # what can search vectors; see `workbench.retrieval.backends`
+INDEXES = ("faiss-cpu", "faiss-gpu", "torch")  # what can search vectors; see `workbench.retrieval.indexes.backends`
 
 
 @dataclass(frozen=True)

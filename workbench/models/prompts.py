@@ -13,19 +13,13 @@ from pydantic import Field, field_validator
 
 from workbench.component import Component, build
 from workbench.data.leaks import Policy
+from workbench.data.passages import Shown
 from workbench.errors import InputError, unknown
 from workbench.models.chat import Message
 
 FOLDER = Path(__file__).parent / "prompts"
 CITATION = re.compile(r"\s*\[\d+(?:\s*,\s*\d+)*\]")
 VARIABLES = {"user": {"passages", "question"}, "passage": {"number", "title", "text"}}
-
-
-class Shown(NamedTuple):
-    """A passage as a template sees it."""
-
-    title: str
-    text: str
 
 
 class Shot(NamedTuple):

@@ -9,7 +9,7 @@ from itertools import chain
 from typing import TypeVar
 
 from workbench.machine import threads as threads_here
-from workbench.retrieval.backends import faiss
+from workbench.retrieval.indexes.backends import faiss
 
 T = TypeVar("T")
 U = TypeVar("U")

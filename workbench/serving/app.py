@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from workbench.experiment.folder import Run
-    from workbench.experiment.progress import Progress
     from workbench.pipeline import Pipeline, Reply, Source
+    from workbench.results.run import Run
+    from workbench.store.progress import Progress
 
 MAX_CHARACTERS = 2000  # of a question
 MAX_BYTES = 65_536  # of a request; the longest question takes 24,000, every character escaped
@@ -519,8 +519,8 @@ def serve(
     require_extra()
     import uvicorn
 
-    from workbench.experiment.progress import Progress, for_terminal
     from workbench.pipeline import Pipeline
+    from workbench.store.progress import Progress, for_terminal
 
     progress = progress or for_terminal()
     with bound(host, port) as listener:  # before the models are loaded, which takes longer

@@ -5,35 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
-
-from pydantic import Field
+from typing import TYPE_CHECKING
 
 from workbench.machine import Machine
 from workbench.models.training import LOSSES, Step, Training, write_losses
 from workbench.quiet import quiet_transformers
 from workbench.retrieval.embedders import local
-from workbench.retrieval.learning import RankedExample, RankedTraining
+from workbench.retrieval.embedders.embedder import Embedder
+from workbench.retrieval.learning import RankedExample
 
 if TYPE_CHECKING:
     import torch
-
-    from workbench.retrieval.embedding import Embedder
-
-
-class EmbedderTraining(RankedTraining):
-    """Settings of training an embedder on the train split.
-
-    Attributes:
-        temperature: cosines are divided by it before the softmax.
-    """
-
-    libraries: ClassVar = ("torch", "transformers", "sentence-transformers")
-
-    learning_rate: float = Field(default=2e-5, gt=0)
-    batch_size: int = Field(default=16, ge=1)
-    negatives: int = Field(default=1, ge=0)
-    temperature: float = Field(default=0.05, gt=0)
 
 
 def train(

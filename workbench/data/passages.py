@@ -1,0 +1,76 @@
+"""The table of passages, and what prompts, retrievers and ranking metrics see of a passage."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import pyarrow as pa
+
+from workbench.data.chunking import WORD, full_text
+from workbench.data.dataset import Place
+
+
+class Shown(NamedTuple):
+    """A passage as a prompt template sees it."""
+
+    title: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A passage of a ranking as ranking metrics see it.
+
+    Attributes:
+        place: where it stands.
+        words: offsets (start, end) of its words in the document, ascending.
+        reach: where the document's next word starts: what is read reaches as far, over white space.
+    """
+
+    place: Place
+    words: Sequence[tuple[int, int]]
+    reach: int
+
+
+class PassageTable:
+    """Passages by their number, which is their row in a table of the schema `chunking.PASSAGES`, memory-mapped."""
+
+    def __init__(self, table: pa.Table) -> None:
+        self.table = table
+
+    def __len__(self) -> int:
+        return self.table.num_rows
+
+    def place(self, number: int) -> Place:
+        """Where a passage stands."""
+        return Place(*(self.table[column][number].as_py() for column in ("doc_id", "start", "end")))
+
+    def shown(self, number: int) -> Shown:
+        """A passage as templates see it."""
+        return Shown(self.table["title"][number].as_py(), self.table["text"][number].as_py())
+
+    def full_text(self, number: int) -> str:
+        """What embedders, BM25 and rerankers read of a passage."""
+        return full_text(*self.shown(number))
+
+    def full_texts(self, start: int = 0, end: int | None = None) -> list[str]:
+        """`full_text` of all passages, or of those from `start` to before `end`, in order."""
+        part = self.table.slice(start, None if end is None else end - start)
+        return [full_text(t, x) for t, x in zip(part["title"].to_pylist(), part["text"].to_pylist(), strict=True)]
+
+    def seen(self, number: int) -> Seen:
+        """A passage as ranking metrics see it."""
+        place = self.place(number)
+        words = [(place.start + m.start(), place.start + m.end()) for m in WORD.finditer(self.table["text"][number].as_py())]
+        following = self.place(number + 1) if number + 1 < len(self) else None
+        same = following is not None and following.doc_id == place.doc_id
+        return Seen(place, words, following.start if same else place.end)
+
+    def by_document(self) -> dict[str, list[int]]:
+        """Document id -> numbers of its passages, ascending."""
+        numbers: dict[str, list[int]] = {}
+        for number, doc_id in enumerate(self.table["doc_id"].to_pylist()):
+            numbers.setdefault(doc_id, []).append(number)
+        return numbers

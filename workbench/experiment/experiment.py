@@ -1,0 +1,139 @@
+"""`Experiment`: from a YAML file to a finished run folder, step by step.
+
+The notebooks and the command line call the same three steps: `index`, `finetune`, `compare`. A step computes what the
+store lacks and reads the rest, so calling one again, or in another process, costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from workbench.experiment.config import ExperimentSettings, read_settings
+from workbench.experiment.configuration import Configuration, Space
+from workbench.experiment.estimates import Estimator
+from workbench.experiment.planner import Measured, PlannedStage, Planner, plan
+from workbench.experiment.search import Searcher
+from workbench.experiment.sweep import Sweep
+from workbench.experiment.writer import RunWriter, new_folder
+from workbench.results.display import Displayed
+from workbench.results.run import Run
+from workbench.stages.indexes import DenseIndex, TextIndex
+from workbench.stages.training import Adapter
+from workbench.store.progress import Progress, for_terminal
+from workbench.store.session import Session
+from workbench.store.store import Store
+
+
+class Experiment(Displayed):
+    """An experiment's file, its dataset, and the store it computes into.
+
+    Attributes:
+        settings: the file.
+        runs: folder of all runs.
+        space: its configurations.
+        planner: their stages.
+        session: computes stages.
+        sweep: the order in which they are computed.
+    """
+
+    def __init__(self, settings: ExperimentSettings, runs: Path, progress: Progress | None = None) -> None:
+        self.settings = settings
+        self.runs = Path(runs)
+        dataset, machine = settings.dataset.load(), settings.machine.resolve()
+        self.space = Space(settings, dataset, Path())
+        self.planner = Planner(self.space, machine)
+        self.session = Session(Store(self.runs / ".store"), dataset, machine, progress)
+        self.sweep = Sweep(self.planner, self.session)
+
+    @classmethod
+    def load(
+        cls, path: str | Path, runs: str | Path = "runs", overrides: Sequence[str] = (), progress: Progress | None = None
+    ) -> Experiment:
+        """An experiment from its YAML file.
+
+        Args:
+            path: the file.
+            runs: folder of all runs; the store lies in its ``.store``.
+            overrides: ``key.path=value`` texts that replace single values of the file.
+            progress: where to report; default: bars on a terminal, else lines on standard error.
+
+        Raises:
+            InputError: whatever in file or dataset is misspelt, contradictory, missing or unknown.
+        """
+        return cls(read_settings(Path(path), overrides), Path(runs), progress or for_terminal())
+
+    def __repr__(self) -> str:
+        return (
+            f"Experiment {self.settings.experiment!r}: {len(self.configurations)} configurations on {self.session.dataset.name}"
+        )
+
+    @property
+    def configurations(self) -> list[Configuration]:
+        """All configurations, sorted by id."""
+        return self.space.configurations
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What loading the dataset dropped or missed, and what trainings leave out."""
+        return self.space.notes
+
+    @property
+    def selected_on(self) -> list[Measured]:
+        """Stages of all configurations on the selection split."""
+        return self.sweep.selected_on
+
+    def plan(self) -> list[PlannedStage]:
+        """Distinct stages of the selection, each after those it reads; what the report needs follows from its outcome."""
+        return plan(self.selected_on, self.session.has)
+
+    def planned_costs(self) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        """The plan by stage name, with what computing the missing ones costs, and the totals.
+
+        Before the selection is measured the finalists are not known, so their report is counted as that of the first
+        configurations: as many stages, about the same cost.
+        """
+        report = self.settings.dataset.report
+        reported = [self.planner.measured(c, report) for c in Searcher(self.sweep).expected_finalists()]
+        rows = self.estimator.table(plan([*self.selected_on, *reported], self.session.has))
+        total = {key: sum(row[key] for row in rows) for key in ("missing", "tokens", "seconds")}
+        return rows, total | {"memory_gb": self.estimator.memory_gb()}
+
+    @cached_property
+    def estimator(self) -> Estimator:
+        """Knows the rates this machine showed."""
+        return Estimator(self.session)
+
+    def index(self) -> list[TextIndex | DenseIndex]:
+        """Cuts, embeds, indexes and ranks; returns the stages of the indexes."""
+        self._note_estimate()
+        return [stage for stage in self.sweep.index() if isinstance(stage, (TextIndex, DenseIndex))]
+
+    def finetune(self) -> list[Adapter]:
+        """Trains every adapter the configurations use; returns their stages."""
+        self._note_estimate()
+        return self.sweep.finetune()
+
+    def compare(self, folder: str | Path | None = None) -> Run:
+        """Answers, scores and compares all configurations; writes a run.
+
+        Args:
+            folder: of a finished run of this experiment, which is then opened and nothing computed; default: a new run.
+        """
+        if folder:
+            return Run.open(folder)
+        started = datetime.now(UTC)
+        self._note_estimate()
+        found = Searcher(self.sweep).search()
+        folder = new_folder(self.runs / self.settings.experiment, started, self.settings)
+        self.estimator.learn(self.session.timings, self.session.counts())
+        RunWriter(self.sweep, folder, started).write(found)
+        return Run.open(folder)
+
+    def _note_estimate(self) -> None:
+        """Keeps what the plan says before anything is computed, to be held against what it took."""
+        if self.sweep.estimated_seconds is None:
+            self.sweep.estimated_seconds = float(self.planned_costs()[1]["seconds"])

@@ -1,0 +1,220 @@
+"""Scores measured elsewhere: tables with one line per score, or one column per system; rankings in TREC format.
+
+Every reader gives `Scores`, complete: each system has a score, or a failure, on each query.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TextIO
+
+import numpy as np
+
+from workbench.errors import InputError, unknown
+from workbench.evaluation import rankings
+from workbench.results.tables import Scores
+
+LONG = ("configuration", "query_id", "value")
+METRIC = "score"  # of a table that names none
+SHOWN = 5  # faults named in a message
+
+
+class Scale(NamedTuple):
+    """The worst and the best value a metric can take; higher is better."""
+
+    worst: float
+    best: float
+
+
+class _Row(NamedTuple):
+    split: str
+    metric: str
+    query_id: str
+    system: str
+    value: float | None
+    group: str
+    line: int
+
+
+def read_table(path: Path, metric: str | None = None, scale: Scale | None = None) -> list[Scores]:
+    """Scores from a CSV file, one `Scores` for each split and metric in it.
+
+    Long form: columns ``configuration,query_id,value``, and ``metric``, ``split`` and ``group`` where they matter; other
+    columns are not read. Wide form: ``query_id``, ``group`` where it matters, and one column per system. An empty value
+    is a failure. Queries of one group (a document, a conversation) depend on each other; without the column each stands alone.
+
+    Args:
+        path: the file.
+        metric: only this one; in the wide form, the name of what the file holds.
+        scale: range of the metric; a failure counts as its worst. Default: the smallest and largest value seen.
+
+    Raises:
+        InputError: unreadable, unknown columns or metric, a value that is no number or out of range, a score given twice,
+            a query that is not scored for every system; the line or the query is named.
+    """
+    with _opened(path) as file:
+        lines = csv.DictReader(file)
+        columns = list(lines.fieldnames or ())
+        rows = list(_long(path, columns, lines) if "configuration" in columns else _wide(path, columns, lines, metric))
+    if not rows:
+        raise InputError(f"{path} holds no scores, only a header; one line for each score or query is needed")
+    found = {row.metric for row in rows}
+    if metric is not None and metric not in found:
+        raise unknown(f"metric in {path}", metric, found)
+    together: dict[tuple[str, str], list[_Row]] = {}
+    for row in rows:
+        if metric in (None, row.metric):
+            together.setdefault((row.split, row.metric), []).append(row)
+    return [_scores(path, same, scale) for _, same in sorted(together.items())]
+
+
+def _opened(path: Path) -> TextIO:
+    try:
+        return path.open(newline="", encoding="utf-8-sig")
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _long(path: Path, columns: Sequence[str], lines: csv.DictReader[str]) -> Iterator[_Row]:
+    missing = [name for name in LONG if name not in columns]
+    if missing:
+        raise InputError(
+            f"{path} lacks the columns {', '.join(missing)}; the long form has {', '.join(LONG)} (and metric, split, group)"
+        )
+    for line in lines:
+        at = lines.line_num
+        query_id = _named(path, at, "query_id", line["query_id"])
+        yield _Row(
+            split=line.get("split") or "",
+            metric=line.get("metric") or METRIC,
+            query_id=query_id,
+            system=_named(path, at, "configuration", line["configuration"]),
+            value=_number(path, at, line["value"]),
+            group=line.get("group") or query_id,
+            line=at,
+        )
+
+
+def _wide(path: Path, columns: Sequence[str], lines: csv.DictReader[str], metric: str | None) -> Iterator[_Row]:
+    systems = [name for name in columns if name not in ("query_id", "group")]
+    if "query_id" not in columns or not systems:
+        raise InputError(
+            f"{path} has the columns {', '.join(columns) or '(none)'}; needed: {', '.join(LONG)}, "
+            "or query_id and one column per system"
+        )
+    for line in lines:
+        query_id = _named(path, lines.line_num, "query_id", line["query_id"])
+        for system in systems:
+            value = _number(path, lines.line_num, line[system])
+            yield _Row("", metric or METRIC, query_id, system, value, line.get("group") or query_id, lines.line_num)
+
+
+def _named(path: Path, line: int, column: str, value: str | None) -> str:
+    if not value:
+        raise InputError(f"{path}, line {line}: {column} is empty; every line names its {column}")
+    return value
+
+
+def _number(path: Path, line: int, text: str | None) -> float | None:
+    """A score; None for a failure."""
+    if text is None or not text.strip():
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise InputError(
+            f"{path}, line {line}: {text!r} is no score; a finite number is needed, or nothing where the system failed"
+        )
+    return value
+
+
+def _scores(path: Path, rows: Sequence[_Row], scale: Scale | None) -> Scores:
+    """One matrix from the rows of one split and metric."""
+    cells: dict[tuple[str, str], float | None] = {}
+    groups: dict[str, str] = {}
+    for row in rows:
+        at = f"{path}, line {row.line}"
+        if (row.query_id, row.system) in cells:
+            raise InputError(f"{at}: {row.system!r} has a second score by {row.metric!r} on {row.query_id!r}; one is needed")
+        cells[row.query_id, row.system] = row.value
+        if groups.setdefault(row.query_id, row.group) != row.group:
+            raise InputError(f"{at}: query {row.query_id!r} has two groups, {groups[row.query_id]!r} and {row.group!r}")
+    queries, systems = tuple(sorted(groups)), tuple(dict.fromkeys(row.system for row in rows))
+    _check_complete(path, cells, queries, systems)
+    seen = [value for value in cells.values() if value is not None]
+    if not seen:
+        raise InputError(f"{path}: every score by {rows[0].metric!r} is empty; at least one is needed")
+    worst, best = scale or Scale(min(seen), max(seen))
+    for row in rows:
+        if row.value is not None and not worst <= row.value <= best:
+            raise InputError(
+                f"{path}, line {row.line}: {row.value:g} lies outside the range {worst:g} to {best:g}; name the metric's own"
+            )
+    table = np.array([[cells[q, s] if cells[q, s] is not None else np.nan for s in systems] for q in queries], float)
+    failed = np.isnan(table)
+    named = tuple(groups[q] for q in queries)
+    filled = np.where(failed, worst, table)
+    return Scores(rows[0].metric, rows[0].split, systems, queries, named, filled, failed, worst, best)
+
+
+def _check_complete(path: Path, cells: Mapping[tuple[str, str], object], queries: Sequence[str], systems: Sequence[str]) -> None:
+    lacking = [f"{q} (not by {', '.join(absent)})" for q in queries if (absent := [s for s in systems if (q, s) not in cells])]
+    if lacking:
+        more = f" and {len(lacking) - SHOWN} more" if len(lacking) > SHOWN else ""
+        raise InputError(
+            f"{path}: {len(lacking)} queries are not scored by every system: {', '.join(lacking[:SHOWN])}{more}. Differences are "
+            "paired: leave such queries out of all systems, or give an empty value where a system failed"
+        )
+
+
+def read_rankings(paths: Sequence[Path], qrels: Path, metrics: Sequence[str]) -> list[Scores]:
+    """Ranking metrics of TREC runs on the judged queries; a system is named after its file.
+
+    Args:
+        paths: files of lines ``query Q0 document rank score tag``.
+        qrels: file of lines ``query 0 document grade``.
+        metrics: such as ``ndcg@10``.
+
+    Raises:
+        InputError: an unreadable file, an unknown metric, files of one name, or no query of a file is judged.
+    """
+    import ir_measures
+
+    wanted = [rankings.parse(name) for name in metrics]
+    in_words = [metric.name for metric in wanted if metric.in_words]
+    if in_words:
+        raise InputError(
+            f"metric {in_words[0]!r}: a TREC run names documents, not their words; use a cut-off in documents, like ndcg@10"
+        )
+    names = [path.stem for path in paths]
+    if len(set(names)) < len(names):
+        raise InputError(f"several files have one name: {', '.join(map(str, paths))}; systems are named after their files")
+    judged = _trec(qrels, ir_measures.read_trec_qrels, "query 0 document grade")
+    queries = tuple(sorted({row.query_id for row in judged if row.relevance > 0}))
+    judged = [row for row in judged if row.query_id in set(queries)]
+    measures = {rankings.measure(metric): metric.name for metric in wanted}
+    values = {name: np.zeros((len(queries), len(paths))) for name in measures.values()}
+    position = {query: i for i, query in enumerate(queries)}
+    for column, path in enumerate(paths):
+        run = _trec(path, ir_measures.read_trec_run, "query Q0 document rank score tag")
+        if not position.keys() & {row.query_id for row in run}:
+            raise InputError(f"{path} ranks none of the {len(queries)} queries judged in {qrels}; do the two belong together?")
+        for result in ir_measures.iter_calc(list(measures), judged, run):
+            values[measures[result.measure]][position[result.query_id], column] = result.value
+    nothing = np.zeros((len(queries), len(paths)), dtype=bool)
+    return [Scores(name, "", tuple(names), queries, queries, table, nothing) for name, table in values.items()]
+
+
+def _trec(path: Path, read: Callable[[str], Iterable[Any]], form: str) -> list[Any]:
+    try:
+        rows = list(read(str(path)))
+    except (OSError, ValueError, IndexError, TypeError) as error:
+        raise InputError(f"{path} cannot be read as lines of `{form}`: {error}") from error
+    if not rows:
+        raise InputError(f"{path} is empty; lines of `{form}` are needed")
+    return rows

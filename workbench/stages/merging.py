@@ -1,0 +1,80 @@
+"""What an adapter brings, and what merging it into the weights changes, on the same prompts."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from workbench.stages.answers import OpenAnswers, Prompted
+from workbench.store.session import Session
+from workbench.store.stage import Stage, Work
+
+SYSTEMS = ("base", "adapter", "merged")
+
+
+@dataclass(frozen=True, eq=False)
+class Merging(Stage):
+    """Answers of a tuned generator -> those of its base, of adapter beside weights, and of adapter merged, to the same prompts.
+
+    The first prompts of the split are answered by all three. The artifact holds the replies with their scores, and how far
+    merging moves the logits of the first answer token.
+    """
+
+    PROMPTS: ClassVar = 32
+    LOGITS: ClassVar = 8  # prompts whose logits are held against each other
+
+    name: ClassVar = "merging"
+    answers: OpenAnswers
+    answers_digest: str
+    metrics: tuple[str, ...]
+
+    def inputs(self) -> tuple[Stage, ...]:
+        return (self.answers,)
+
+    def settings(self) -> dict[str, Any]:
+        return {"prompts": self.PROMPTS, "logits": self.LOGITS, "accepted": self.answers_digest, "metrics": self.metrics}
+
+    def systems(self) -> dict[str, OpenAnswers]:
+        """The three ways to answer."""
+        writer, tuned = self.answers.writer, self.answers.writer.generator
+        unmerged, merged = (replace(writer, generator=tuned.model_copy(update={"merge": merge})) for merge in (False, True))
+        writers = (replace(writer, generator=tuned.untuned(), adapter=None), unmerged, merged)
+        return {name: replace(self.answers, writer=one) for name, one in zip(SYSTEMS, writers, strict=True)}
+
+    def work(self, session: Session) -> Work:
+        prompts = len(SYSTEMS) * min(self.PROMPTS, len(session.dataset.split(self.answers.split)))
+        each = self.answers.prompt_tokens(session) + self.answers.writer.generator.max_new_tokens / 2
+        tokens = int(prompts * each)
+        return Work("generation", tokens, tokens)
+
+    def compute(self, folder: Path, session: Session) -> dict[str, Any]:
+        prompts = self.answers.prompts(session)[: self.PROMPTS]
+        accepted = {query.id: query.answers for query in session.dataset.split(self.answers.split)}
+        rows: list[dict[str, Any]] = [{"query_id": prompt.query_id} for prompt in prompts]
+        tokens = 0
+        for name, answers in self.systems().items():
+            generations = answers.writer.written([prompt.text for prompt in prompts], session)
+            for row, prompt, generation in zip(rows, prompts, generations, strict=True):
+                answer = answers.answer(prompt, generation)
+                scores = {m: answers.score(m, answer, accepted[prompt.query_id], session) for m in self.metrics}
+                row[name] = {"reply": generation.text, "status": generation.status} | scores
+                tokens += generation.prompt_tokens + generation.new_tokens
+        found = {"rows": rows} | self._drift(prompts[: self.LOGITS], session)
+        (folder / "merging.json").write_text(json.dumps(found, indent=1, ensure_ascii=False), encoding="utf-8")
+        return {"prompts": len(prompts), "tokens": tokens}
+
+    def _drift(self, prompts: list[Prompted], session: Session) -> dict[str, float]:
+        """Largest and mean absolute difference of the first token's logits, adapter merged against beside."""
+        systems = self.systems()
+        beside, merged = (
+            [systems[name].writer.opened(session).first_logits(prompt.messages) for prompt in prompts] for name in SYSTEMS[1:]
+        )
+        gaps = np.abs(np.array(merged) - np.array(beside))
+        return {"largest": float(gaps.max()), "mean": float(gaps.mean()), "spread": float(np.std(beside))}
+
+    def read(self, folder: Path, session: Session) -> dict[str, Any]:
+        return json.loads((folder / "merging.json").read_text(encoding="utf-8"))

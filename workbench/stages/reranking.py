@@ -1,0 +1,129 @@
+"""Ranking -> better ranking."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from workbench.component import Component, canonical, digest
+from workbench.data.dataset import Query, Sample
+from workbench.retrieval.ranking import Ranked, Ranking
+from workbench.retrieval.rerankers.base import Pair, PairScorer, Reranker
+from workbench.stages.indexes import Encoder
+from workbench.stages.passages import Passages
+from workbench.stages.rankings import RankingStage
+from workbench.store.items import ItemKind
+from workbench.store.session import Session
+from workbench.store.stage import Stage, Work
+
+PAIRS = ItemKind[float](
+    "pairs", "reranking", lambda value: np.float64(value).tobytes(), lambda blob: float(np.frombuffer(blob, "<f8")[0])
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Reranked(RankingStage):
+    """Ranking -> better ranking."""
+
+    name: ClassVar = "reranked"
+    reranker: Reranker
+    references: tuple[tuple[str, Encoder | Component], ...]
+    ranking: RankingStage
+    passages: Passages
+    trained: Stage | None
+    arithmetic: str
+
+    @property
+    def split(self) -> str | Sample:
+        return self.ranking.split
+
+    @property
+    def depth(self) -> int:
+        return self.ranking.depth
+
+    def inputs(self) -> tuple[Stage, ...]:
+        encoders = [one for _, one in self.references if isinstance(one, Encoder)]
+        trained = [stage for encoder in encoders for stage in encoder.inputs()]
+        return (self.ranking, self.passages, *([self.trained] if self.trained else []), *trained)
+
+    def settings(self) -> dict[str, Any]:
+        named = {field: one.definition() for field, one in self.references}
+        return {"reranker": self.reranker.definition(), "references": named, "arithmetic": self.arithmetic}
+
+    def work(self, session: Session) -> Work:
+        shown = min(self.reranker.top, self.passages.size(session).passages)
+        return Work("pairs", len(session.dataset.split(self.split)) * shown)
+
+    def queries(self, session: Session) -> list[Query]:
+        return self.ranking.queries(session)
+
+    def compute(self, folder: Path, session: Session) -> dict[str, Any]:
+        ranking = session.read(self.ranking)
+        rows = self.reranked([query.text for query in self.queries(session)], ranking.rows(), session)
+        Ranking.from_rows(ranking.query_ids, rows, self.depth).save(folder)
+        return {"pairs": sum(min(len(ids), self.reranker.top) for ids, _ in ranking.rows())}
+
+    @cached_property
+    def namespace(self) -> str:
+        """What scores of equal pairs share: the scorer and its arithmetic, but not how many passages it is shown."""
+        settings = self.settings()
+        reranker, trained = settings["reranker"], self.trained.key if self.trained else None
+        return digest(["pair", settings | {"reranker": reranker | {"settings": reranker["settings"] | {"top": None}}}, trained])
+
+    def pairs(self, session: Session) -> list[Pair]:
+        """The pairs of the split that a `PairScorer` scores, in the order of its queries."""
+        return _pairs([query.text for query in self.queries(session)], self._shown(session.read(self.ranking).rows(), session))
+
+    def scores(self, pairs: Sequence[Pair], session: Session) -> list[float]:
+        """Scores of (query, passage text) pairs by a `PairScorer`; each distinct pair is scored once and stored."""
+        references = {name: one.component(session) if isinstance(one, Encoder) else one for name, one in self.references}
+        if self.trained:
+            references["trained"] = session.ensure(self.trained)
+
+        def compute(missing: list[str]) -> Iterator[list[tuple[int, float]]]:
+            return self.reranker.score([tuple(json.loads(text)) for text in missing], session.machine, **references)
+
+        return session.items(PAIRS, self.namespace, [canonical(pair) for pair in pairs], compute)
+
+    def rank(self, queries: Sequence[str], session: Session) -> list[Ranked]:
+        return self.reranked(queries, self.ranking.rank(queries, session), session)
+
+    def reranked(self, queries: Sequence[str], rows: Sequence[Ranked], session: Session) -> list[Ranked]:
+        """`rows` in the reranker's order."""
+        texts = self._shown(rows, session)
+        if isinstance(self.reranker, PairScorer):
+            values = iter(self.scores(_pairs(queries, texts), session))
+            new = [np.array([next(values) for _ in shown]) for shown in texts]
+        else:
+            given = self._given(session)
+            new = [
+                self.reranker.rerank(query, shown, scores[: len(shown)], session.machine, **given)
+                for query, shown, (_, scores) in zip(queries, texts, rows, strict=True)
+            ]
+        return [self.reranker.reordered(row, scores) for row, scores in zip(rows, new, strict=True)]
+
+    def _given(self, session: Session) -> dict[str, Any]:
+        """What a reranker of whole rankings is given of the components it names."""
+        encoder = dict(self.references).get("embedder")
+        if encoder is None:
+            return {}
+
+        def embed(texts: Sequence[str], query: bool) -> np.ndarray:
+            return encoder.vectors(encoder.queries(texts) if query else encoder.passages(texts), session)
+
+        return {"embed": embed}
+
+    def _shown(self, rows: Sequence[Ranked], session: Session) -> list[list[str]]:
+        """Texts of the passages looked at again."""
+        passages = session.read(self.passages)
+        return [[passages.full_text(int(n)) for n in ids[: self.reranker.top]] for ids, _ in rows]
+
+
+def _pairs(queries: Sequence[str], texts: Sequence[Sequence[str]]) -> list[Pair]:
+    return [(query, text) for query, shown in zip(queries, texts, strict=True) for text in shown]

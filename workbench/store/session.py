@@ -1,0 +1,186 @@
+"""A session: a dataset, a store and a machine, with what was loaded; it makes artifacts and items exist.
+
+It knows no stage and no model: stages bring what is computed, and how an item becomes bytes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+from filelock import FileLock
+
+from workbench.data.dataset import Dataset
+from workbench.machine import Machine, independence
+from workbench.store.items import Counts, ItemKind, input_key
+from workbench.store.progress import Progress
+from workbench.store.store import Store
+
+OPENED = 3  # models kept in memory: one request may rewrite, expand and answer
+
+T = TypeVar("T")
+
+
+class Computable(Protocol):
+    """What a session has to know of a stage; see `workbench.store.stage.Stage`."""
+
+    name: Any
+
+    @property
+    def key(self) -> str:
+        """Digest of all that defines the artifact."""
+
+    @property
+    def definition(self) -> dict[str, Any]:
+        """All that defines the artifact."""
+
+    def inputs(self) -> tuple[Any, ...]:
+        """The stages read."""
+
+    def compute(self, folder: Path, session: Session) -> dict[str, Any]:
+        """Writes the artifact."""
+
+    def read(self, folder: Path, session: Session) -> Any:
+        """Reads the artifact."""
+
+
+class Timing(NamedTuple):
+    """What computing something took."""
+
+    stage: str
+    key: str
+    seconds: float
+    tokens: int
+    items: int = 0  # answers or pairs that were computed in these seconds
+
+
+class Session:
+    """Computes stages into a store and reads them back.
+
+    Attributes:
+        store: where artifacts and items are.
+        dataset: what stages read.
+        machine: what models compute on.
+        progress: where progress is reported.
+        computed: keys of the stages computed by this session, with their facts.
+        timings: seconds and tokens of what this session computed, in order.
+        notes: what was special about computing items: batches halved for lack of memory, prompts without a chat template, models
+            that have to compute items one by one here.
+        fallbacks: what the processor did because a GPU could not, and why.
+    """
+
+    def __init__(self, store: Store, dataset: Dataset, machine: Machine, progress: Progress | None = None) -> None:
+        self.store = store
+        self.dataset = dataset
+        self.machine = machine
+        self.progress = progress or Progress()
+        self.computed: dict[str, dict[str, Any]] = {}
+        self.timings: list[Timing] = []
+        self.notes: list[str] = []
+        self.fallbacks: list[str] = []
+        self._asked: dict[str, dict[bytes, bool]] = {}
+        self._known: dict[str, Any] = {}
+        self._opened: OrderedDict[str, Any] = OrderedDict()
+
+    def note(self, notes: Iterable[str]) -> None:
+        """Says and keeps what is worth knowing of the results, each note once."""
+        for text in notes:
+            if text not in self.notes:
+                self.notes.append(text)
+                self.progress.say(text)
+
+    def fell_back(self, text: str) -> None:
+        """Says and keeps, once, that the processor did what a GPU could not."""
+        if text not in self.fallbacks:
+            self.fallbacks.append(text)
+            self.progress.say(text)
+
+    def has(self, stage: Computable) -> bool:
+        """Whether a stage's artifact is in the store and whole."""
+        return self.store.has(stage.name, stage.key)
+
+    def ensure(self, stage: Computable) -> Path:
+        """Folder of a stage's artifact, computed first if it is not there, with whatever it reads."""
+        if not self.has(stage):
+            for damaged in self.store.damaged:
+                self.progress.say(
+                    f"{damaged.stage} {damaged.key[:12]} in the store was damaged ({damaged.reason}); it is computed again"
+                )
+            self.store.damaged.clear()
+            for part in stage.inputs():
+                self.ensure(part)
+            facts: dict[str, Any] = {}
+
+            def compute(folder: Path) -> dict[str, Any]:
+                facts.update(stage.compute(folder, self))
+                return facts
+
+            started = time.monotonic()
+            if self.store.create(stage.name, stage.key, stage.definition, compute):
+                self.computed[stage.key] = facts
+                self.timings.append(Timing(stage.name, stage.key, time.monotonic() - started, facts.get("tokens", 0)))
+        return self.store.path(stage.name, stage.key)
+
+    def read(self, stage: Computable) -> Any:
+        """A stage's artifact in memory, computed first if need be; kept for later calls."""
+        return self.once(stage.key, lambda: stage.read(self.ensure(stage), self))
+
+    def once(self, name: str, compute: Callable[[], T]) -> T:
+        """What `compute` gives, called at the first request for `name` in this session."""
+        if name not in self._known:
+            self._known[name] = compute()
+        return self._known[name]
+
+    def opened(self, name: str, load: Callable[[], T]) -> T:
+        """The model that `load` gives, kept in memory under a name; the last `OPENED` used stay."""
+        if name not in self._opened:
+            while len(self._opened) >= OPENED:
+                self._opened.popitem(last=False)
+            self._opened[name] = load()
+        self._opened.move_to_end(name)
+        return self._opened[name]
+
+    def items(
+        self,
+        kind: ItemKind[T],
+        namespace: str,
+        inputs: Sequence[str],
+        compute: Callable[[list[str]], Iterator[list[tuple[int, Any]]]],
+    ) -> list[T]:
+        """Values of all inputs; those the store lacks are computed once each and stored batch by batch.
+
+        Args:
+            kind: what they are.
+            namespace: digest of everything but the input that decides a value.
+            inputs: texts, equal ones allowed.
+            compute: from the distinct missing inputs to batches of (position, value).
+
+        Returns:
+            A value for each input.
+        """
+        items = self.store.items
+        missing = set(items.missing(namespace, inputs))
+        space, asked = bytes.fromhex(namespace)[:8], self._asked.setdefault(kind.name, {})
+        for text in dict.fromkeys(inputs):
+            asked.setdefault(space + input_key(text)[:16], text not in missing)
+        if not missing:
+            return items.computed(namespace, inputs, compute, kind.encode, kind.decode)
+        # a second process that wants the same items waits here and then finds them
+        lock = FileLock(self.store.folder / "locks" / f"{namespace}.lock")
+        with lock, self.progress.task(kind.verb, len(missing)) as report:
+            try:
+                return items.computed(namespace, inputs, compute, kind.encode, kind.decode, report)
+            finally:
+                self.note(independence.notes())
+
+    def counts(self) -> dict[str, Counts]:
+        """Items by the name of their kind: distinct ones this session asked for, those found, those computed; none: all zero."""
+        return defaultdict(Counts, {name: _counts(asked) for name, asked in self._asked.items()})
+
+
+def _counts(asked: dict[bytes, bool]) -> Counts:
+    found = sum(asked.values())
+    return Counts(len(asked), found, len(asked) - found)

@@ -1,0 +1,203 @@
+"""The store: what stages computed, found by the digest of everything that went into it.
+
+    <runs>/.store/artifacts/<stage>/<key>/   files of one artifact, manifest.json written last
+                  items.sqlite               embeddings, pair scores and answers, one by one
+                  work/<key>/                where a long stage left off (checkpoints)
+                  tmp/<pid>-*/               artifacts being written
+                  locks/<key>.lock
+
+An artifact is complete or absent: it is written to a temporary folder and moved into place by one rename.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from workbench.component import file_digest
+from workbench.errors import InputError
+from workbench.store.items import Items
+
+MANIFEST = "manifest.json"
+NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "fuse.sshfs", "lustre", "beegfs", "gpfs", "afs", "ceph", "9p"}
+
+
+@dataclass(frozen=True)
+class Damage:
+    """An artifact whose files are not what its manifest says."""
+
+    stage: str
+    key: str
+    reason: str
+
+
+class Store:
+    """Artifacts and items under one folder; several processes may use it at once."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(folder)
+        refuse_network(self.folder)
+        for name in ("artifacts", "work", "tmp", "locks"):
+            (self.folder / name).mkdir(parents=True, exist_ok=True)
+        self.items = Items(self.folder / "items.sqlite")
+        self.damaged: list[Damage] = []
+        self._checked: set[str] = set()
+        self._sweep()
+
+    def path(self, stage: str, key: str) -> Path:
+        """Where an artifact lies, whether it is there or not."""
+        return self.folder / "artifacts" / stage / key
+
+    def work(self, key: str) -> Path:
+        """Folder for what a long stage keeps between attempts; removed when its artifact is complete."""
+        folder = self.folder / "work" / key
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def has(self, stage: str, key: str) -> bool:
+        """Whether an artifact is there and whole. A damaged one is removed, and named in `damaged`."""
+        folder = self.path(stage, key)
+        if not folder.is_dir():
+            return False
+        if key in self._checked:
+            return True
+        if reason := damage(folder):
+            self.damaged.append(Damage(stage, key, reason))
+            self._remove(folder)
+            return False
+        self._checked.add(key)
+        return True
+
+    def manifest(self, stage: str, key: str) -> dict[str, Any]:
+        """An artifact's manifest: its definition, files and the seconds it took."""
+        return json.loads((self.path(stage, key) / MANIFEST).read_text())
+
+    def create(self, stage: str, key: str, definition: dict[str, Any], compute: Callable[[Path], dict[str, Any] | None]) -> bool:
+        """Computes an artifact unless it is there.
+
+        Args:
+            stage: the stage's name.
+            key: the stage's key.
+            definition: what the key is the digest of; kept in the manifest.
+            compute: writes the artifact's files into the empty folder it is given, and may return facts about the
+                work (such as tokens) for the manifest.
+
+        Returns:
+            Whether it was computed here. False: it was there, or another process was faster.
+        """
+        with FileLock(self.folder / "locks" / f"{key}.lock"):
+            if self.has(stage, key):
+                return False
+            temporary = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=self.folder / "tmp"))
+            try:
+                started = time.monotonic()
+                facts = compute(temporary) or {}
+                seconds = round(time.monotonic() - started, 3)
+                _seal(temporary, {"stage": stage, "key": key, "definition": definition, "seconds": seconds, "facts": facts})
+                folder = self.path(stage, key)
+                folder.parent.mkdir(exist_ok=True)
+                temporary.rename(folder)
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
+            shutil.rmtree(self.folder / "work" / key, ignore_errors=True)
+            self._checked.add(key)
+        return True
+
+    def _remove(self, folder: Path) -> None:
+        """Takes an artifact away in one rename, so that nobody sees half of it."""
+        grave = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=self.folder / "tmp"))
+        with contextlib.suppress(FileNotFoundError):  # another process removed it
+            folder.rename(grave / "removed")
+        shutil.rmtree(grave, ignore_errors=True)
+
+    def _sweep(self) -> None:
+        """Removes what killed processes left half-written."""
+        for folder in (self.folder / "tmp").iterdir():
+            owner = folder.name.split("-")[0]
+            if owner.isdigit() and not _alive(int(owner)):
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _seal(folder: Path, manifest: dict[str, Any]) -> None:
+    """Writes the manifest, with size and digest of every file, after them."""
+    files = {
+        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": file_digest(path)}
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+    with (folder / MANIFEST).open("w") as file:
+        json.dump(manifest | {"files": files}, file, indent=1, sort_keys=True)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def damage(folder: Path) -> str | None:
+    """What is wrong with an artifact's files, or None."""
+    try:
+        files = json.loads((folder / MANIFEST).read_text())["files"]
+    except (OSError, ValueError, KeyError) as error:
+        return f"{MANIFEST} cannot be read ({type(error).__name__})"
+    for name, expected in files.items():
+        path = folder / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if path.stat().st_size != expected["bytes"]:
+            return f"{name} has {path.stat().st_size} bytes instead of {expected['bytes']}"
+        if file_digest(path) != expected["sha256"]:
+            return f"{name} has other content than when it was written"
+    return None
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def refuse_network(folder: Path) -> None:
+    """Refuses a folder on a network file system, where SQLite's log and file locks are not safe.
+
+    Raises:
+        InputError: naming the file system and the way out.
+    """
+    kind = file_system(folder.resolve())
+    if kind in NETWORK_FILE_SYSTEMS:
+        raise InputError(
+            f"{folder} lies on a network file system ({kind}), where locks are unsafe; choose a local folder with --runs"
+        )
+
+
+def file_system(folder: Path) -> str:
+    """Type of the file system a path lies on, as the kernel names it; empty where that is not known."""
+    try:
+        mounts = [line.split()[1:3] for line in Path("/proc/mounts").read_text().splitlines()]
+    except OSError:
+        return ""
+    inside = [(point, kind) for point, kind in mounts if folder.is_relative_to(point.replace("\\040", " "))]
+    return max(inside, key=lambda mount: len(mount[0]), default=("", ""))[1]
+
+
+def disk_full(error: BaseException) -> bool:
+    """Whether an error says that no more can be written: disk, quota or file size limit."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            return True
+        if "disk is full" in str(error) or "No space left" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
