@@ -106,7 +106,7 @@ def test_a_run_and_an_experiment_show_themselves_in_a_notebook(toy: Finished) ->
     run, experiment = Run.open(toy.run), Experiment.load(toy.config, toy.runs, progress=Progress())
     assert run.labels[run.best] in run._repr_html_() and "<table" in run._repr_html_()
     rows = {row["stage"] for row in experiment.planned_costs()[0]}
-    assert all(f"<td>{name}</td>" in experiment._repr_html_() for name in rows) and "16 configurations" in repr(experiment)
+    assert all(f">{name}</td>" in experiment._repr_html_() for name in rows) and "16 configurations" in repr(experiment)
 
 
 def test_the_map_in_the_readme_names_every_file() -> None:

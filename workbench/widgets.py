@@ -221,7 +221,8 @@ def run_html(run: Run) -> str:
     split, metric = run.report_split, run.select[1]
     careful = f"<div class='wb-caveats'>{escape(caveats(run))}</div>"
     table = table_html(leaderboard_frame(run, split, metric), marks(run), plots.axis_names(run))
-    return f"{CSS}<div class='wb-view'><div class='wb-verdict'>{escape(verdict(run))}{careful}</div>{table}</div>"
+    said = f"<div class='wb-verdict'>{escape(verdict(run))}{careful}</div>"
+    return f"{CSS}<div class='wb-view'>{said}<div class='wb-wide'>{table}</div></div>"
 
 
 def figure_html(drawn: Figure, description: str) -> str:
@@ -258,23 +259,27 @@ def _pairs(n: int) -> str:
 
 # --- Widgets and their connection -------------------------------------------------------------------------------------
 
+# Shades are mixed from the page's own text colour, so that they fit light and dark pages.
 CSS = """<style>
 .wb-view {max-width: 1080px; overflow: hidden}
 .wb-view .widget-html-content, .wb-view .jupyter-widgets.widget-html-content {line-height: 1.45; overflow-x: auto}
 .wb-verdict {font-size: 16px; border-left: 4px solid #0072B2; padding: 2px 0 2px 14px; margin: 10px 0; max-width: 860px}
-.wb-caveats {font-size: 14px; color: #444; margin-top: 4px}
+.wb-caveats {font-size: 14px; opacity: .8; margin-top: 4px}
 .wb-reading {margin: 6px 0; max-width: 860px; font-size: 14px}
 .wb-table {border-collapse: collapse; font-size: 14px; font-variant-numeric: tabular-nums; margin: 8px 0; text-align: left}
-.wb-table th {font-weight: 600; vertical-align: bottom; border-bottom: 1.5px solid #555; padding: 4px 12px 4px 0}
-.wb-table td {border-bottom: 1px solid #ddd; padding: 5px 12px 5px 0; white-space: nowrap; vertical-align: top}
+.wb-table th {font-weight: 600; vertical-align: bottom; padding: 4px 12px 4px 0;
+  border-bottom: 1.5px solid color-mix(in srgb, currentColor 65%, transparent)}
+.wb-table td {border-bottom: 1px solid color-mix(in srgb, currentColor 15%, transparent); padding: 5px 12px 5px 0;
+  white-space: nowrap; vertical-align: top}
 .wb-table td:nth-child(2) {white-space: normal; min-width: 190px}
-.wb-table small {color: #595959; font-weight: 400; font-size: 12px}
+.wb-table small {opacity: .75; font-weight: 400; font-size: 12px}
 .wb-table th small, .wb-table td:last-child small {display: block}
-.wb-table tr.wb-chosen td {background: #EAF3F9}
-.wb-mark {font-size: 11px; border: 1px solid #777; border-radius: 3px; padding: 0 4px; white-space: nowrap; color: #333}
+.wb-table tr.wb-chosen td {background: color-mix(in srgb, #0072B2 14%, transparent)}
+.wb-mark {font-size: 11px; border: 1px solid currentColor; border-radius: 3px; padding: 0 4px; white-space: nowrap; opacity: .85}
 .wb-figure {max-width: 100%; height: auto}
-.wb-error {border-left: 4px solid #D55E00; background: #FDF1EA; padding: 10px 14px; margin: 10px 0; font-size: 15px;
-  white-space: pre-wrap}
+.wb-error {border-left: 4px solid #D55E00; background: color-mix(in srgb, #D55E00 12%, transparent); padding: 10px 14px;
+  margin: 10px 0; font-size: 15px; white-space: pre-wrap}
+.wb-wide {overflow-x: auto}
 </style>"""
 
 

@@ -19,7 +19,7 @@ from workbench.stages.merging import SYSTEMS
 from workbench.stages.passages import Passages
 from workbench.stages.training import Adapter
 
-PLAN = ("stage", "distinct", "uses", "found", "missing", "tokens", "seconds")
+PLANNED = ("distinct", "uses", "found", "missing", "tokens", "seconds")
 
 
 def indexes(experiment: Experiment, stages: Sequence[TextIndex | DenseIndex]) -> list[dict[str, Any]]:
@@ -170,10 +170,14 @@ def plan_html(experiment: Experiment) -> str:
     """What a run would compute, as a table: the distinct stages, and what the store lacks of them."""
     rows, total = experiment.planned_costs()
     names = ("stage", "distinct", "uses", "in store", "to compute", "tokens", "seconds")
-    head = "".join(f"<th>{name}</th>" for name in names)
-    body = "".join(
-        f"<tr><td>{escape(row['stage'])}</td>" + "".join(f"<td>{row[key]:,.0f}</td>" for key in PLAN[1:]) + "</tr>"
-        for row in rows
-    )
+    lines = [_line("th", names), *(_line("td", [row["stage"], *(f"{row[key]:,.0f}" for key in PLANNED)]) for row in rows)]
     cost = f"To compute: {total['missing']} stages, at most {total['tokens']:,} tokens, about {total['seconds']:,.0f} s at most."
-    return f"<p>{escape(repr(experiment))}</p><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table><p>{cost}</p>"
+    table = f"<div style='overflow-x: auto'><table>{''.join(lines)}</table></div>"
+    return f"<p>{escape(repr(experiment))}</p>{table}<p>{cost}</p>"
+
+
+def _line(tag: str, cells: Sequence[str]) -> str:
+    """A row of a table: the first cell at the left, numbers at the right."""
+    sides = ["left", *["right"] * (len(cells) - 1)]
+    styled = [f"<{tag} style='text-align: {side}; padding: 2px 10px'>" for side in sides]
+    return f"<tr>{''.join(f'{start}{escape(cell)}</{tag}>' for start, cell in zip(styled, cells, strict=True))}</tr>"

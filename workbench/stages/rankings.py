@@ -45,6 +45,23 @@ class RankingStage(Stage):
         return {"queries": len(queries)}
 
 
+class DerivedRanking(RankingStage):
+    """Base of stages that make another ranking, as deep, of one ranking."""
+
+    ranking: RankingStage
+
+    @property
+    def split(self) -> str | Sample:
+        return self.ranking.split
+
+    @property
+    def depth(self) -> int:
+        return self.ranking.depth
+
+    def queries(self, session: Session) -> list[Query]:
+        return self.ranking.queries(session)
+
+
 @dataclass(frozen=True, eq=False)
 class TextRanking(RankingStage):
     """Queries -> ranking by a retriever that reads texts."""
@@ -131,7 +148,7 @@ class FusedRanking(RankingStage):
 
 
 @dataclass(frozen=True, eq=False)
-class ExpandedRanking(RankingStage):
+class ExpandedRanking(DerivedRanking):
     """Queries, each in several wordings -> one ranking, fused by reciprocal ranks."""
 
     FUSION: ClassVar = Fusion(of=("each", "wording"))
@@ -141,14 +158,6 @@ class ExpandedRanking(RankingStage):
     writer: Writer
     ranking: RankingStage
     queries_digest: str
-
-    @property
-    def split(self) -> str | Sample:
-        return self.ranking.split
-
-    @property
-    def depth(self) -> int:
-        return self.ranking.depth
 
     def inputs(self) -> tuple[Stage, ...]:
         return (self.ranking,)
@@ -161,9 +170,6 @@ class ExpandedRanking(RankingStage):
         queries = len(session.dataset.split(self.split))
         tokens = queries * (TEMPLATE_TOKENS + QUESTION_TOKENS + self.expander.max_new_tokens)
         return Work("generation", tokens, tokens)
-
-    def queries(self, session: Session) -> list[Query]:
-        return self.ranking.queries(session)
 
     def rank(self, queries: Sequence[str], session: Session) -> list[Ranked]:
         found = self.writer.written([canonical(self.expander.messages(query)) for query in queries], session)

@@ -12,12 +12,11 @@ from typing import Any, ClassVar
 import numpy as np
 
 from workbench.component import Component, canonical, digest
-from workbench.data.dataset import Query, Sample
 from workbench.retrieval.ranking import Ranked, Ranking
 from workbench.retrieval.rerankers.base import Pair, PairScorer, Reranker
 from workbench.stages.indexes import Encoder
 from workbench.stages.passages import Passages
-from workbench.stages.rankings import RankingStage
+from workbench.stages.rankings import DerivedRanking, RankingStage
 from workbench.store.items import ItemKind
 from workbench.store.session import Session
 from workbench.store.stage import Stage, Work
@@ -28,7 +27,7 @@ PAIRS = ItemKind[float](
 
 
 @dataclass(frozen=True, eq=False)
-class Reranked(RankingStage):
+class Reranked(DerivedRanking):
     """Ranking -> better ranking."""
 
     name: ClassVar = "reranked"
@@ -38,14 +37,6 @@ class Reranked(RankingStage):
     passages: Passages
     trained: Stage | None
     arithmetic: str
-
-    @property
-    def split(self) -> str | Sample:
-        return self.ranking.split
-
-    @property
-    def depth(self) -> int:
-        return self.ranking.depth
 
     def inputs(self) -> tuple[Stage, ...]:
         encoders = [one for _, one in self.references if isinstance(one, Encoder)]
@@ -59,9 +50,6 @@ class Reranked(RankingStage):
     def work(self, session: Session) -> Work:
         shown = min(self.reranker.top, self.passages.size(session).passages)
         return Work("pairs", len(session.dataset.split(self.split)) * shown)
-
-    def queries(self, session: Session) -> list[Query]:
-        return self.ranking.queries(session)
 
     def compute(self, folder: Path, session: Session) -> dict[str, Any]:
         ranking = session.read(self.ranking)
