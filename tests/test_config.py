@@ -91,6 +91,12 @@ def test_a_file_that_is_no_yaml_mapping_is_refused(tmp_path: Path) -> None:
         read_settings(tmp_path / "absent.yaml")
 
 
+def test_an_experiment_that_measures_nothing_is_refused(tmp_path: Path) -> None:
+    content = values() | {"axes": {"retriever": ["bm25"]}, "baseline": {}, "metrics": {"rankings": []}}
+    with pytest.raises(InputError, match=r"metrics\.rankings: the list is empty, and without the axis 'generator'"):
+        planner(tmp_path, content)
+
+
 def test_the_order_of_axes_and_names_of_components_change_no_configuration(tmp_path: Path) -> None:
     one = planner(tmp_path, values())
     content = values()

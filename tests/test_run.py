@@ -183,6 +183,12 @@ def test_an_answer_that_differs_when_repeated_is_named(
     assert stage.read(tmp_path, experiment.session) == {"answers": 8, "differing": [first.query_id]}
 
 
+def test_the_plan_of_a_finished_experiment_counts_its_finalists_and_computes_nothing(toy: Finished) -> None:
+    rows, total = Experiment.load(toy.config, toy.runs, progress=Progress()).planned_costs()
+    stages = json.loads((toy.run / "plan.json").read_text())["stages"]
+    assert total["missing"] == total["tokens"] == 0 and sum(row["distinct"] for row in rows) == len(stages)
+
+
 def test_greedy_measures_only_what_its_path_leads_past(run: Run, toy: Finished) -> None:
     overrides = ["search.strategy=greedy", "search.order=file"]
     found = Experiment.load(toy.config, toy.runs, overrides, Progress()).compare()

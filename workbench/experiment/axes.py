@@ -104,6 +104,9 @@ def check_metrics(settings: ExperimentSettings, axes: dict[str, list[Any]]) -> s
     """
     generating = "generator" in axes
     names = [*settings.metrics.rankings, *(settings.metrics.answers if generating else ())]
+    if not names:
+        nothing = "" if generating else ", and without the axis 'generator' nothing else is measured"
+        raise InputError(f"metrics.rankings: the list is empty{nothing}; name at least one metric, e.g. ndcg@10")
     select_by = settings.metrics.select_by or ("f1" if generating else settings.metrics.rankings[0])
     if select_by in answers.NOT_FOR_SELECTION:
         raise InputError(
