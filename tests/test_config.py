@@ -51,6 +51,13 @@ def test_every_config_of_the_project_is_accepted(path: Path) -> None:
         ("axes.reranker=[maxsin]", "unknown reranker 'maxsin'; allowed: maxsim, none"),
         ("axes.passages=[0]", "axes.passages: received 0; allowed: a whole number from 1"),
         ("axes.retriever=[]", "axes.retriever: the list is empty"),
+        ("axes.retriever=[[bm25]]", "axes.retriever: unknown retriever .*bm25.*; allowed: bm25, dense, hybrid"),
+        ("baseline.generator={base: 1}", "baseline.generator: unknown generator .*; allowed: base, tuned"),
+        ("1=2", "1: "),
+        (
+            "components.rerankers.maxsim.kind=workbench.retrieval.rerankers.base:PairScorer",
+            r"lacks what every Reranker has to define: score\(\)",
+        ),
         ("axes.retriever=[bm25, bm25]", "a value is given twice"),
         ("axes.prompt=[trese]", "unknown prompt template 'trese'.*Did you mean 'terse'"),
         ("axes.chunking=[{words: 10, overlap: 10}]", "overlap of 10 words must be shorter"),

@@ -128,6 +128,9 @@ def load_class(spec: str, base: type[C], folder: Path | None = None) -> type[C]:
         raise unknown(f"class in {place}", name, classes)
     if not (inspect.isclass(found) and issubclass(found, base)):
         raise InputError(f"{spec!r} is no {base.__name__}; derive the class from {base.__module__}.{base.__name__}")
+    if lacking := sorted(getattr(found, "__abstractmethods__", ())):
+        methods = ", ".join(f"{name}()" for name in lacking)
+        raise InputError(f"{spec!r} lacks what every {base.__name__} has to define: {methods}; add that, or name another")
     return found
 
 

@@ -83,7 +83,7 @@ def _axis_value(axis: str, value: Any, components: Components, where: str) -> An
     optional = axis in ("rewriting", "expansion", "reranker")
     if optional and value in (NONE, None):
         return NONE
-    if value not in named:
+    if not isinstance(value, str) or value not in named:
         raise at(where, unknown(axis, value, [*named, NONE] if optional else named))
     return value
 

@@ -233,7 +233,7 @@ def read_settings(path: Path, overrides: Sequence[str] = ()) -> ExperimentSettin
         _override(values, override)
     values = spelled_out(_absolute(values, path.parent.resolve()))
     try:
-        return ExperimentSettings(**values)
+        return ExperimentSettings.model_validate(values)
     except ValidationError as error:
         raise InputError(f"{path}: " + "; ".join(explain(ExperimentSettings, e, "") for e in error.errors())) from error
 
