@@ -100,8 +100,9 @@ dashboards: setup ## the dashboards for stakeholders, in Voila
 app: setup ## the demo and its API on the newest promoted run, or on RUN=runs/...
 	@$(BIN)/workbench serve $(RUN)
 
-lint: environment ## check style (ruff) and the floors of the package (import-linter)
+lint: environment ## check style (ruff), types (mypy) and the layers of the package (import-linter)
 	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/lint-imports --no-logo
 
 # pip-compile reads the lock that is there and moves a pin only where it must. Afterwards a build's local part (+cpu) and
@@ -127,5 +128,5 @@ bench: setup ## measure the workbench beside its peers
 	@$(PY) -m benchmarks
 
 clean: ## remove the environments, caches and build outputs; runs/ stays
-	@rm -rf $(VENV) $(LOCK_VENV) build dist *.egg-info .pytest_cache .ruff_cache .import_linter_cache
+	@rm -rf $(VENV) $(LOCK_VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -25,7 +25,7 @@ from workbench.retrieval.analyzer import Analyzer
 from workbench.retrieval.bm25 import BM25
 from workbench.retrieval.indexes.backends import faiss
 from workbench.retrieval.indexes.dense import Dense
-from workbench.retrieval.indexes.faiss import AutoIndex, FlatIndex, OpenIndex
+from workbench.retrieval.indexes.faiss import AutoIndex, FlatIndex, OpenFaissIndex
 from workbench.retrieval.indexes.kinds import AnyIndex
 from workbench.retrieval.ranking import Ranked
 from workbench.stages.reranking import Reranked
@@ -43,7 +43,7 @@ def collection() -> tuple[np.ndarray, np.ndarray]:
     return found[:MANY], found[MANY:]
 
 
-def opened(index: AnyIndex, vectors: np.ndarray) -> OpenIndex:
+def opened(index: AnyIndex, vectors: np.ndarray) -> OpenFaissIndex:
     """An index, built into a folder and opened from it."""
     with tempfile.TemporaryDirectory() as folder:
         index.build(vectors, Path(folder))
@@ -186,7 +186,7 @@ def ingest(precision: str, bound: float) -> Measurement:
             folder = Path(name)
             experiment = Experiment.load(_beir(folder, documents, question, precision), folder / "runs", (), Progress())
             experiment.index()
-            ranking = experiment.planner.measured(experiment.space.baseline, "dev").ranking
+            ranking = experiment.planner.stages(experiment.space.baseline, "dev").ranking
             ids = experiment.session.read(ranking).rows()[0][0]
             table = experiment.session.dataset.documents["text"].to_pylist()
             return [table[number] for number in ids[:DEPTH].tolist()]

@@ -23,17 +23,17 @@ METRICS = ("f1", "em", "contains", "grounded", "abstained", "ndcg@10", "recall@1
 def table(run: Run, split: str) -> str:
     """Means of all configurations on a split, the best by the selecting metric first."""
     _, metric = run.select
-    rows = [r for r in run.leaderboard if r["split"] == split]
-    means = {(r["configuration"], r["metric"]): r for r in rows}
-    order = sorted({r["configuration"] for r in rows}, key=lambda c: -means[c, metric]["mean"])
-    shown = [m for m in METRICS if any(r["metric"] == m for r in rows)]
+    rows = [r for r in run.leaderboard if r.split == split]
+    means = {(r.configuration, r.metric): r for r in rows}
+    order = sorted({r.configuration for r in rows}, key=lambda c: -means[c, metric].mean)
+    shown = [m for m in METRICS if any(r.metric == m for r in rows)]
     lines = [f"| {split} | " + " | ".join(shown) + " |", "| --- |" + " ---: |" * len(shown)]
     for c in order:
         cells = []
         for m in shown:
             row = means[c, m]
-            interval = f" [{row['ci_low']:.3f}, {row['ci_high']:.3f}]" if m == metric else ""
-            cells.append(f"{row['mean']:.3f}{interval}")
+            interval = f" [{row.ci_low:.3f}, {row.ci_high:.3f}]" if m == metric else ""
+            cells.append(f"{row.mean:.3f}{interval}")
         lines.append(f"| {run.labels[c]} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -86,39 +86,40 @@ def compact(run: Run) -> str:
     """Means on the report split with their intervals and the differences from the baseline, the best first."""
     _, metric = run.select
     split, base = run.report_split, run.manifest["baseline"]
-    rows = {(r["configuration"], r["metric"]): r for r in run.leaderboard if r["split"] == split}
+    rows = {(r.configuration, r.metric): r for r in run.leaderboard if r.split == split}
     others = [m for m in METRICS if m != metric and (base, m) in rows]
     lines = [f"| {split} | {metric} | against {run.labels[base]} | Holm p | " + " | ".join(others) + " |"]
     lines.append("| --- | ---: | ---: | ---: |" + " ---: |" * len(others))
-    for c in sorted({c for c, _ in rows}, key=lambda c: -rows[c, metric]["mean"]):
+    for c in sorted({c for c, _ in rows}, key=lambda c: -rows[c, metric].mean):
         row, against = rows[c, metric], run.comparison(c, base, split, metric) if c != base else None
-        cells = [run.labels[c], f"{row['mean']:.3f} [{row['ci_low']:.3f}, {row['ci_high']:.3f}]"]
+        cells = [run.labels[c], f"{row.mean:.3f} [{row.ci_low:.3f}, {row.ci_high:.3f}]"]
         if against:
-            cells += [f"{against['difference']:+.3f} [{against['ci_low']:+.3f}, {against['ci_high']:+.3f}]"]
-            cells += [f"{against['p_holm']:.3g}"]
+            cells += [f"{against.difference:+.3f} [{against.ci_low:+.3f}, {against.ci_high:+.3f}]"]
+            cells += [f"{against.p_holm:.3g}"]
         else:
             cells += ["", ""]
-        lines.append("| " + " | ".join([*cells, *(f"{rows[c, m]['mean']:.3f}" for m in others)]) + " |")
+        lines.append("| " + " | ".join([*cells, *(f"{rows[c, m].mean:.3f}" for m in others)]) + " |")
     return f"{chosen(run)}\n\n" + "\n".join(lines)
 
 
 def steps(run: Run) -> str:
     """Each configuration on the report split against the last before it that differs in one axis alone."""
     _, metric = run.select
-    measured = {r["configuration"] for r in run.leaderboard if r["split"] == run.report_split}
+    measured = {r.configuration for r in run.leaderboard if r.split == run.report_split}
     axes = yaml.safe_load((run.folder / "config.yaml").read_text())["axes"]
     named = {axis: [str(value) for value in values] for axis, values in axes.items()}
-    rows = [row for row in run.configurations if row["configuration"] in measured]
-    rows.sort(key=lambda row: [values.index(str(row[axis])) for axis, values in named.items() if str(row[axis]) in values])
+    rows = [row for row in run.configurations if row.configuration in measured]
+    rows.sort(key=lambda row: [values.index(row.values[axis]) for axis, values in named.items() if row.values[axis] in values])
     lines = [f"| step, on {run.report_split} | {metric} | 95 % interval | Holm p |", "| --- | ---: | ---: | ---: |"]
     for i, row in enumerate(rows):
         for before in reversed(rows[:i]):
-            changed = [axis for axis in run.axes if row[axis] != before[axis]]
+            changed = [axis for axis in run.axes if row.values[axis] != before.values[axis]]
             if len(changed) == 1:
-                found = run.comparison(row["configuration"], before["configuration"], run.report_split, metric)
-                label = f"{changed[0]}: {before[changed[0]]} → {row[changed[0]]}, in {run.labels[before['configuration']]}"
-                interval = f"{found['ci_low']:+.3f} to {found['ci_high']:+.3f}"
-                lines.append(f"| {label} | {found['difference']:+.3f} | {interval} | {found['p_holm']:.3g} |")
+                found = run.comparison(row.configuration, before.configuration, run.report_split, metric)
+                (axis,) = changed
+                label = f"{axis}: {before.values[axis]} → {row.values[axis]}, in {run.labels[before.configuration]}"
+                interval = f"{found.ci_low:+.3f} to {found.ci_high:+.3f}"
+                lines.append(f"| {label} | {found.difference:+.3f} | {interval} | {found.p_holm:.3g} |")
                 break
     return "\n".join(lines)
 

@@ -218,13 +218,13 @@ def test_a_run_is_compared_as_its_own_tables_say(toy: Finished, tmp_path: Path) 
 
     run = Run.open(toy.run)
     found = {frozenset((row["a"], row["b"])): row for row in csv.DictReader(out.open())}
-    own = [row for row in run.comparisons if (row["split"], row["metric"]) == ("dev", "f1")]
+    own = [row for row in run.comparisons if (row.split, row.metric) == ("dev", "f1")]
     assert len(own) == len(found) > 0
     for row in own:
-        other = found[frozenset((run.labels[row["a"]], run.labels[row["b"]]))]
-        assert abs(row["difference"]) == pytest.approx(abs(float(other["difference"])), abs=2e-6)
+        other = found[frozenset((run.labels[row.a], run.labels[row.b]))]
+        assert abs(row.difference) == pytest.approx(abs(float(other["difference"])), abs=2e-6)
         # p-values have six decimals, and Holm multiplies them by up to the number of pairs
-        assert row["p_holm"] == pytest.approx(float(other["p_holm"]), abs=1e-6 * (1 + len(own)))
+        assert row.p_holm == pytest.approx(float(other["p_holm"]), abs=1e-6 * (1 + len(own)))
 
 
 def test_the_same_configuration_in_two_runs_is_one_system(toy: Finished) -> None:

@@ -222,7 +222,7 @@ def test_output_is_the_one_recorded_for_this_version(name: str, tmp_path: Path) 
 
 
 def test_every_component_of_the_package_is_recorded() -> None:
-    import workbench.experiment.config
+    import workbench.experiment.config  # noqa: F401
     import workbench.retrieval.rerankers.maxsim  # noqa: F401
     from workbench.component import Component
 

@@ -45,6 +45,7 @@ def test_every_config_of_the_project_is_accepted(path: Path) -> None:
         ("dataset.nam=pydocs", "dataset.nam: unknown key 'nam'.*Did you mean 'name'"),
         ("dataset.name=pydoc", "unknown dataset 'pydoc'; allowed: pydocs"),
         ("dataset.select=test", "select and report are both 'test'"),
+        ("dataset.train=test", "dataset.train and dataset.report are both 'test'"),
         ("dataset.select=deb", "has no split 'deb'; allowed: train, dev, test"),
         ("axes.retriver=[bm25]", "axes: unknown axis 'retriver'.*Did you mean 'retriever'"),
         ("axes.retriever=[bm52]", "axes.retriever: unknown retriever 'bm52'.*Did you mean 'bm25'"),
@@ -111,14 +112,14 @@ def test_the_order_of_axes_and_names_of_components_change_no_configuration(tmp_p
     text = yaml.safe_dump(content).replace("hybrid", "mixture")
     two = planner(tmp_path, yaml.safe_load(text))
     assert [c.id for c in one.space.configurations] == [c.id for c in two.space.configurations]
-    keys = [{s.key for c in p.space.configurations for s in p.measured(c, "dev").stages()} for p in (one, two)]
+    keys = [{s.key for c in p.space.configurations for s in p.stages(c, "dev").stages()} for p in (one, two)]
     assert keys[0] == keys[1]
 
 
 def test_every_setting_that_changes_results_changes_keys(tmp_path: Path) -> None:
     def answers(*overrides: str) -> set[str]:
         made = planner(tmp_path, values(), *overrides)
-        return {made.measured(c, "dev").answers.key for c in made.space.configurations}
+        return {made.stages(c, "dev").answers.key for c in made.space.configurations}
 
     base = answers()
     assert base == answers("machine.batch_size=4", "experiment=other", "components.generators.tuned.lora.checkpoint_every=2")
@@ -159,7 +160,7 @@ class Shortest(Reranker):
     for tail in ("", "  # changed"):
         (tmp_path / "mine.py").write_text(source.format(tail=tail))
         made = planner(tmp_path, content)
-        keys.append(made.measured(made.space.configurations[0], "dev").ranking.key)
+        keys.append(made.stages(made.space.configurations[0], "dev").ranking.key)
     assert keys[0] != keys[1]
     content["components"]["rerankers"]["short"]["kind"] = "__main__:Shortest"
     with pytest.raises(InputError, match="exists only in this notebook or script; save"):

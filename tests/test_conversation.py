@@ -80,13 +80,13 @@ def run(folder: Path) -> Run:
 
 def prompts(experiment: Experiment, label: str, split: str) -> dict[str, str]:
     chosen = next(c for c in experiment.configurations if c.label == label)
-    answers = experiment.planner.measured(chosen, split).answers
+    answers = experiment.planner.stages(chosen, split).answers
     return {prompt.query_id: prompt.messages[-1]["content"] for prompt in answers.prompts(experiment.session)}
 
 
 def questions(experiment: Experiment, split: str) -> Questions:
     chosen = next(c for c in experiment.configurations if c.label == "alone")
-    return experiment.planner.measured(chosen, split).questions
+    return experiment.planner.stages(chosen, split).questions
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def test_a_conversation_is_rewritten_once(run: Run) -> None:
 
 def test_what_is_asked_in_a_conversation_was_measured(run: Run, folder: Path) -> None:
     pipeline = Pipeline.open(run, "alone")
-    assert pipeline.replay("q4")["same"] and pipeline.replay("q5")["same"]
+    assert pipeline.replay("q4").same and pipeline.replay("q5").same
     reply = pipeline.ask("What does it eat?", HISTORY)
     said = reply.provenance["rewriting"]
     expected = next(q.text for q in pipeline.session.read(questions(load(folder), "test")) if q.id == "q4")
@@ -217,7 +217,7 @@ def test_a_history_that_would_be_ignored_is_refused(run: Run) -> None:
     pipeline = Pipeline.open(run, "none")
     with pytest.raises(InputError, match="none does not rewrite questions, so the history of 2 turns would be ignored"):
         pipeline.ask("What does it eat?", HISTORY)
-    assert pipeline.replay("q4")["same"]  # measured without its history
+    assert pipeline.replay("q4").same  # measured without its history
 
 
 def test_an_empty_rewriting_leaves_the_question_as_it_was(folder: Path) -> None:

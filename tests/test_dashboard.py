@@ -48,20 +48,20 @@ def row(frame: pd.DataFrame, label: str) -> pd.Series:
 def test_the_frame_is_the_leaderboard_with_the_comparison_to_the_baseline(run):
     frame = widgets.leaderboard_frame(run, "dev", "f1")
     assert tuple(frame) == widgets.COLUMNS
-    assert list(frame["label"]) == sorted(F1, key=lambda label: -run.row(configuration_id(label), "dev", "f1")["mean"])
+    assert list(frame["label"]) == sorted(F1, key=lambda label: -run.row(configuration_id(label), "dev", "f1").mean)
     assert list(frame["rank"]) == [1, 2, 3, 4]
     for line in frame.to_dict("records"):
         table = run.row(line["configuration"], "dev", "f1")
         assert {name: line[name] for name in ("mean", "ci_low", "ci_high", "n", "failed")} == {
-            name: table[name] for name in ("mean", "ci_low", "ci_high", "n", "failed")
+            name: getattr(table, name) for name in ("mean", "ci_low", "ci_high", "n", "failed")
         }
     pair = run.comparison(configuration_id(BEST), configuration_id("bm25/base"), "dev", "f1")
     best = row(frame, BEST)
     assert (best["difference"], best["difference_low"], best["difference_high"], best["p_holm"]) == (
-        pair["difference"],
-        pair["ci_low"],
-        pair["ci_high"],
-        pair["p_holm"],
+        pair.difference,
+        pair.ci_low,
+        pair.ci_high,
+        pair.p_holm,
     )
     assert row(frame, "bm25/base")[["difference", "p_holm"]].isna().all()
     assert row(frame, "bm25/tuned")["failed"] == 1
@@ -77,8 +77,8 @@ def test_the_verdict_names_best_splits_figure_and_significance(run):
     reported = run.row(configuration_id(BEST), "test", "f1")
     pair = run.comparison(configuration_id(BEST), configuration_id("bm25/base"), "test", "f1")
     assert said.startswith("Best of 4 configurations is dense/tuned, chosen on dev by F1; on test it reaches F1 ")
-    assert f"{reported['mean']:.3f} [{reported['ci_low']:.3f}, {reported['ci_high']:.3f}], n = 12" in said
-    assert f"+{pair['difference']:.3f} [+{pair['ci_low']:.3f}, +{pair['ci_high']:.3f}] against the baseline bm25/base" in said
+    assert f"{reported.mean:.3f} [{reported.ci_low:.3f}, {reported.ci_high:.3f}], n = 12" in said
+    assert f"+{pair.difference:.3f} [+{pair.ci_low:.3f}, +{pair.ci_high:.3f}] against the baseline bm25/base" in said
     assert said.endswith("Holm over 3 pairs), significantly better.")
 
 
@@ -254,7 +254,7 @@ def test_in_a_browser_another_metric_changes_table_and_figure(page, run):
             tab.goto(page, wait_until="commit")
             tab.locator(".wb-table").wait_for(timeout=40_000)
             first = tab.locator(".wb-table tbody tr").first
-            f1, ndcg = (run.row(configuration_id(BEST), "dev", metric)["mean"] for metric in ("f1", "ndcg@10"))
+            f1, ndcg = (run.row(configuration_id(BEST), "dev", metric).mean for metric in ("f1", "ndcg@10"))
             expect(first).to_contain_text(BEST)
             expect(first).to_contain_text(f"{f1:.3f}")
             expect(tab.locator(".wb-verdict")).to_contain_text("Best of 4 configurations is dense/tuned")

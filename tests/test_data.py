@@ -125,6 +125,23 @@ def test_missing_evidence_is_reported_and_left_out(tmp_path: Path) -> None:
     assert "1 questions left out" in dataset.notes[-1] and dataset.notes[-1].endswith(": 2")
 
 
+@pytest.mark.parametrize(
+    "key,value,message",
+    [
+        ("answers", "purr", 'line 1: answers: received "purr"; allowed: a list of texts, .*; write ["purr"]'),
+        ("answers", [5], r"line 1: answers: received [5]; allowed: a list of texts"),
+        ("id", 1, "line 1: id: received 1; allowed: a text in quotes"),
+        ("question", None, "line 1: question: received null; allowed: a text in quotes"),
+        ("evidence", {"doc": "a"}, 'line 1: evidence: received {"doc": "a"}; allowed: a sentence, a list of sentences, or null'),
+    ],
+)
+def test_a_question_of_another_form_is_refused_with_its_line(tmp_path: Path, key: str, value: object, message: str) -> None:
+    row = {"id": "1", "split": "dev", "question": "What do cats do?", "answers": ["purr"], "evidence": "Cats purr"}
+    (tmp_path / "q.jsonl").write_text(json.dumps(row | {key: value}))
+    with pytest.raises(InputError, match=".*".join(re.escape(part) for part in message.split(".*"))):
+        read_questions(tmp_path / "q.jsonl")
+
+
 @pytest.mark.parametrize("words,overlap", [(80, 10), (7, 0), (3, 2), (10_000, 5)])
 def test_passages_cover_every_word_and_overlap_as_told(words: int, overlap: int) -> None:
     text = "  ".join(f"w{i}" for i in range(500)) + "\n"

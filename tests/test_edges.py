@@ -89,7 +89,7 @@ def _classifier(folder: Path) -> Path:
 
 def ranking(experiment: Experiment, label: str) -> RankingStage:
     chosen = next(c for c in experiment.configurations if c.label == label)
-    return experiment.planner.measured(chosen, "dev").ranking
+    return experiment.planner.stages(chosen, "dev").ranking
 
 
 LABELS = [f"{a}/{b}" for a in ("bm25", "flat", "ivf", "ivfpq", "hnsw", "ranks", "scores") for b in ("none", *RERANKERS)]

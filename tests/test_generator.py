@@ -26,8 +26,9 @@ from workbench.models.chat import DATE, encode_chat, load_tokenizer, plain
 from workbench.models.decoding import MIN_ROWS
 from workbench.models.generator import Generation, Generator, LoadedGenerator, bucket
 from workbench.pipeline import Pipeline
-from workbench.results import tables
+from workbench.results import table_files
 from workbench.results.conclusions import conclusions
+from workbench.results.rows import TimingRow
 from workbench.stages.writers import Writer
 from workbench.store.progress import Progress
 from workbench.store.session import Session
@@ -507,7 +508,7 @@ def test_answers_with_cut_prompts_are_the_same_cold_and_warm(cut_runs: tuple[Pat
 
 def test_cut_passages_are_counted_answer_by_answer_and_in_the_conclusions(cut_runs: tuple[Path, list[Run]]) -> None:
     run = cut_runs[1][0]
-    named = {row["configuration"]: (row["generator"], row["passages"]) for row in run.configurations}
+    named = {row.configuration: (row.values["generator"], row.values["passages"]) for row in run.configurations}
     cuts: dict[tuple[str, str], list[int]] = {}
     for line in (run.folder / "answers.jsonl").read_text().splitlines():
         row = json.loads(line)
@@ -526,18 +527,18 @@ def test_cut_passages_are_counted_answer_by_answer_and_in_the_conclusions(cut_ru
 
 def test_a_question_that_is_too_long_for_one_generator_leaves_the_others_their_scores(cut_runs: tuple[Path, list[Run]]) -> None:
     run = cut_runs[1][0]
-    generator = {row["configuration"]: row["generator"] for row in run.configurations}
-    failed = {generator[row["configuration"]]: (row["failed"], row["n"]) for row in run.leaderboard if row["metric"] == "f1"}
+    generator = {row.configuration: row.values["generator"] for row in run.configurations}
+    failed = {generator[row.configuration]: (row.failed, row.n) for row in run.leaderboard if row.metric == "f1"}
     assert failed["tiny"][0] == 0 and failed["narrow"][0] == failed["narrow"][1] > 0
 
 
 def test_a_served_answer_shows_the_passages_that_were_not_cut(cut_runs: tuple[Path, list[Run]]) -> None:
     run = cut_runs[1][0]
-    chosen = next(row for row in run.configurations if (row["generator"], str(row["passages"])) == ("tiny", "4"))
-    pipeline = Pipeline.open(run, chosen["configuration"], Progress())
+    chosen = next(row for row in run.configurations if (row.values["generator"], row.values["passages"]) == ("tiny", "4"))
+    pipeline = Pipeline.open(run, chosen.configuration, Progress())
     query = pipeline.session.dataset.split(run.select[0])[0]
     replayed = pipeline.replay(query.id)
-    assert replayed["same"], replayed
+    assert replayed.same, replayed
     reply = pipeline.ask(query.text)
     assert len(reply.sources) == 4 - reply.cut < 4
     *parts, last = pipeline.stream(query.text)
@@ -546,10 +547,10 @@ def test_a_served_answer_shows_the_passages_that_were_not_cut(cut_runs: tuple[Pa
 
 
 def test_generation_is_timed_by_the_answer(cut_runs: tuple[Path, list[Run]]) -> None:
-    cold, warm = (tables.read_table(run.folder / "timings.csv") for run in cut_runs[1][:2])
-    timed = [row for row in cold if row["stage"] == "generation"]
-    assert timed and all(row["seconds_per_item"] == pytest.approx(row["seconds"] / row["items"], abs=1e-5) for row in timed)
-    assert not any(row["stage"] == "generation" for row in warm)
+    cold, warm = (table_files.read(run.folder / "timings.csv", TimingRow) for run in cut_runs[1][:2])
+    timed = [row for row in cold if row.stage == "generation"]
+    assert timed and all(row.seconds_per_item == pytest.approx(row.seconds / row.items, abs=1e-5) for row in timed)
+    assert not any(row.stage == "generation" for row in warm)
 
 
 def test_a_run_says_that_prompts_were_plain_text_and_batches_halved(tmp_path: Path) -> None:

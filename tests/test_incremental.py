@@ -80,5 +80,5 @@ def test_a_corpus_with_changed_and_removed_documents_embeds_the_new_passages_alo
     third = run(folder, runs)
     assert items(third) == (DOCUMENTS - 1, DOCUMENTS - 1, 0)
     # rankings name passages by their numbers, which have moved; the best document is still found
-    recall = [row["mean"] for row in third.leaderboard if row["metric"] == "recall@10" and row["split"] == "test"]
+    recall = [row.mean for row in third.leaderboard if row.metric == "recall@10" and row.split == "test"]
     assert list(map(float, recall)) == [1.0, 1.0]

@@ -56,6 +56,14 @@ def test_verify_names_damage_in_artifacts_and_items(tmp_path: Path) -> None:
     assert [(stage, key) for stage, key, _ in verify(store)] == [("s", "aa"), ("items", "-")]
 
 
+def test_the_command_that_finds_damage_exits_with_one(tmp_path: Path) -> None:
+    artifact(Store(tmp_path / ".store"), "aa")
+    assert workbench("store", "verify", "--runs", tmp_path).returncode == 0
+    (tmp_path / ".store" / "artifacts" / "s" / "aa" / "a").write_text("y")
+    found = workbench("store", "verify", "--runs", tmp_path)
+    assert (found.returncode, found.stdout.splitlines()[-1]) == (1, "1 damaged")
+
+
 def test_a_key_is_found_by_its_beginning(tmp_path: Path) -> None:
     store = Store(tmp_path / ".store")
     artifact(store, "abcd")

@@ -34,8 +34,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 def test_a_retriever_gives_the_measured_ranking_with_its_places(run: Run) -> None:
     pipeline = Pipeline.open(run, "short")
-    measured = pipeline.session.read(pipeline.experiment.planner.measured(pipeline.configuration, "dev").ranking)
-    passages = pipeline.session.read(pipeline.measured.artifacts()["passages"])
+    measured = pipeline.session.read(pipeline.experiment.planner.stages(pipeline.configuration, "dev").ranking)
+    passages = pipeline.session.read(pipeline.stages.artifacts()["passages"])
     query = pipeline.session.dataset.split("dev")[1]
     documents = as_langchain_retriever(run, "short", k=20).invoke(query.text)
     ids, scores = measured.row(measured.query_ids.index(query.id))

@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 from conftest import Finished
+from test_plots import timed
 
 from workbench.errors import InputError
 from workbench.latency import _nothing_stored, measure
 from workbench.pipeline import Pipeline
-from workbench.results import tables
+from workbench.results import table_files
 from workbench.results.conclusions import conclusions
-from workbench.results.run import LATENCY, Run
+from workbench.results.rows import LatencyRow
+from workbench.results.run import Run
 
 
 @pytest.fixture
@@ -34,23 +36,22 @@ def test_single_requests_are_timed_with_intervals(run: Run) -> None:
     path = measure(run, chosen, requests=4)
     (row,) = run.latency
     assert path == run.folder / "latency.csv"
-    assert tuple(row) == LATENCY
-    assert (row["configuration"], row["requests"]) == (chosen[0], 4)
-    assert 0 < row["p50_low"] <= row["p50"] <= row["p50_high"]
-    assert row["p50"] <= row["p95"]
-    assert row["prompt_tokens"] > row["answer_tokens"] > 0 < row["answers_per_second"]
-    assert row["tokens_low"] < row["tokens"] == pytest.approx(row["prompt_tokens"] + row["answer_tokens"], abs=2e-6)
+    assert (row.configuration, row.requests) == (chosen[0], 4)
+    assert 0 < row.p50_low <= row.p50 <= row.p50_high
+    assert row.p50 <= row.p95
+    assert row.prompt_tokens > row.answer_tokens > 0 < row.answers_per_second
+    assert row.tokens_low < row.tokens == pytest.approx(row.prompt_tokens + row.answer_tokens, abs=2e-6)
     assert stored(run) == before
     assert not any("x the latency" in line for line in conclusions(run))  # one configuration has no price
 
 
 def test_conclusions_name_the_price_of_a_difference(run: Run) -> None:
     best, baseline = run.best, run.manifest["baseline"]
-    rows = [dict.fromkeys(LATENCY, 1.0) | {"configuration": c, "p50": p50} for c, p50 in ((best, 3.0), (baseline, 2.0))]
-    tables.write_table(run.folder / "latency.csv", LATENCY, rows)
+    rows = [timed(c, p50) for c, p50 in ((best, 3.0), (baseline, 2.0))]
+    table_files.write(run.folder / "latency.csv", LatencyRow, rows)
     assert best != baseline
-    axes = [axis for axis in run.axes if len({row[axis] for row in run.configurations}) > 1]
-    ends = [{row["configuration"]: [row[axis] for axis in axes] for row in run.configurations}[c] for c in (best, baseline)]
+    axes = [axis for axis in run.axes if len({row.values[axis] for row in run.configurations}) > 1]
+    ends = [{row.configuration: [row.values[axis] for axis in axes] for row in run.configurations}[c] for c in (best, baseline)]
     # an axis has a price where two timed configurations differ in it alone
     alone = [axis for axis, a, b in zip(axes, *ends, strict=True) if a != b]
     priced = [line.split(":")[0].strip() for line in conclusions(run) if line.startswith("  ") and "x the latency" in line]
@@ -60,7 +61,8 @@ def test_conclusions_name_the_price_of_a_difference(run: Run) -> None:
 
 def test_a_question_asked_before_is_computed_again(run: Run) -> None:
     """A measured question's vector lies in the store; a request that is timed does not find it there."""
-    dense = next(c["configuration"] for c in run.configurations if c["retriever"] == "dense" and c["generator"] == "base")
+    wanted = {"retriever": "dense", "generator": "base"}
+    dense = next(row.configuration for row in run.configurations if wanted.items() <= row.values.items())
     pipeline = Pipeline.open(run, dense)
     question = pipeline.session.dataset.split(run.select[0])[0].text
     pipeline.ranking.rank([question], pipeline.session)

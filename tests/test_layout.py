@@ -105,7 +105,7 @@ def test_a_dashboard_loads_nothing_that_computes_a_run(toy: Finished) -> None:
 def test_a_run_and_an_experiment_show_themselves_in_a_notebook(toy: Finished) -> None:
     run, experiment = Run.open(toy.run), Experiment.load(toy.config, toy.runs, progress=Progress())
     assert run.labels[run.best] in run._repr_html_() and "<table" in run._repr_html_()
-    rows = {row["stage"] for row in experiment.planned_costs()[0]}
+    rows = {row.stage for row in experiment.planned_costs().stages}
     assert all(f">{name}</td>" in experiment._repr_html_() for name in rows) and "16 configurations" in repr(experiment)
 
 

@@ -226,7 +226,7 @@ def test_an_experiment_scores_a_pair_once_and_serves_what_it_measured(model: Pat
     rankings = []
     for label in ("bm25/pairs", "bm25/lists"):
         pipeline = Pipeline.open(run, label)
-        measured = pipeline.session.read(pipeline.experiment.planner.measured(pipeline.configuration, "test").ranking)
+        measured = pipeline.session.read(pipeline.experiment.planner.stages(pipeline.configuration, "test").ranking)
         query = pipeline.session.dataset.split("test")[0]
         ids, values = pipeline.ranking.rank([query.text], pipeline.session)[0]
         assert ids.tolist() == measured.row(0)[0].tolist() and values.tolist() == measured.row(0)[1].tolist()

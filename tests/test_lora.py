@@ -272,26 +272,26 @@ def test_a_share_of_the_examples_is_shown_without_its_gold_passage_and_abstains(
 def test_base_adapter_and_merged_answer_the_same_prompts(tmp_path: Path, toy_model: str) -> None:
     one = experiment(tmp_path, toy_model, "components.generators.tuned.lora={rank: 2, learning_rate: 0.02, held_back: 0.2}")
     planned, _ = one.planned_costs()
-    assert next(row["distinct"] for row in planned if row["stage"] == "merging") == 1
+    assert next(row.distinct for row in planned if row.stage == "merging") == 1
     run = one.compare()
     stage = next(measured.merging for measured in one.selected_on if measured.merging)
     adapter, found = stage.answers.writer.adapter, one.session.read(stage)
-    assert [row["query_id"] for row in found["rows"]] == [query.id for query in one.session.dataset.split("dev")]
-    assert all(set(row) == {"query_id", *SYSTEMS} for row in found["rows"])
-    assert 0 < found["largest"] < 1e-3 and found["mean"] <= found["largest"]
-    replies = {name: [row[name]["reply"] for row in found["rows"]] for name in SYSTEMS}
+    assert [row.query_id for row in found.rows] == [query.id for query in one.session.dataset.split("dev")]
+    assert all(set(row.replies) == set(SYSTEMS) for row in found.rows)
+    assert 0 < found.largest < 1e-3 and found.mean <= found.largest
+    replies = {name: [row.replies[name].reply for row in found.rows] for name in SYSTEMS}
     answered = [json.loads(line) for line in (run.folder / "answers.jsonl").read_text().splitlines()]
     by_label = {label: c for c, label in run.labels.items()}
     for label, name in (("base", "base"), ("tuned", "merged")):
         measured = {row["query_id"]: row["reply"] for row in answered if row["configuration"] == by_label[label]}
-        assert replies[name] == [measured[row["query_id"]] for row in found["rows"]]
+        assert replies[name] == [measured[row.query_id] for row in found.rows]
     table_ = notebook_tables.merging(one, adapter)
-    assert [row["system"] for row in table_["scores"]] == list(SYSTEMS) and table_["different answers"] == np.mean(
+    assert [row.system for row in table_.scores] == list(SYSTEMS) and table_.different_answers == np.mean(
         [a != b for a, b in zip(replies["adapter"], replies["merged"], strict=True)]
     )
     facts = notebook_tables.training_facts(one, adapter)
-    assert facts["held back"] > 0 and facts["tokens per second"] > 0 and facts["peak GB"] > 0
-    assert notebook_tables.held_back_curve(one, adapter)[0]["step"] == 0
+    assert facts.held_back > 0 and facts.tokens_per_second > 0 and facts.peak_gb > 0
+    assert notebook_tables.held_back_curve(one, adapter)[0].step == 0
     origin = json.loads((one.session.ensure(adapter) / "origin.json").read_text())
     assert origin["base"] == one.space.components.generators["base"].definition()["weights"]
     assert origin["queries"] == one.session.dataset.queries_digest("train")

@@ -15,9 +15,21 @@ from matplotlib.figure import Figure
 
 from workbench import plots
 from workbench.errors import InputError
-from workbench.results import tables
-from workbench.results.run import LATENCY, Run
-from workbench.results.tables import Result
+from workbench.models.training import Evaluation
+from workbench.results import table_files, tables
+from workbench.results.rendering import p_text
+from workbench.results.rows import (
+    ComparisonRow,
+    ConfigurationRow,
+    EffectRow,
+    LatencyRow,
+    LeaderboardRow,
+    QueryRow,
+    ResultRow,
+    SeedRow,
+    SystemRow,
+)
+from workbench.results.run import Run
 
 AXES = {"retriever": ["bm25", "dense"], "generator": ["base", "tuned"]}
 N = 12  # queries; 2^12 sign patterns: the smallest p is 2 / 4096, and over 6 pairs Holm makes at most .003 of it
@@ -52,7 +64,7 @@ def make_run(
     labels = ["/".join(point[axis] for axis in axes if len(axes[axis]) > 1) or point["retriever"] for point in points]
     ids = [configuration_id(label) for label in labels]
     rows = [
-        Result(c, split, f"q{q:02}", metric, None if gone else value / (1 if metric == "f1" else 2), "failed" if gone else "ok")
+        ResultRow(c, split, f"q{q:02}", metric, *((None, "failed") if gone else (value / (1 if metric == "f1" else 2), "ok")))
         for c, label in zip(ids, labels, strict=True)
         for split in ("dev", "test")
         if split == "dev" or label in FINALISTS or len(labels) == 1
@@ -63,21 +75,15 @@ def make_run(
     ]
     scores = tables.matrices(rows, {f"q{q:02}": f"q{q:02}" for q in range(n)})
     design = dict(zip(ids, points, strict=True))
-    about = [
-        {"configuration": c, "label": label, "prompt_mismatch": "false", "keys": "{}"} | point
-        for c, label, point in zip(ids, labels, points, strict=True)
-    ]
-    fields = ["configuration", "label", *axes, "prompt_mismatch", "keys"]
-    tables.write_table(folder / "configurations.csv", fields, about)
-    tables.write_table(folder / "results.csv", tables.RESULTS, [row._asdict() for row in rows])
-    tables.write_table(folder / "leaderboard.csv", tables.LEADERBOARD, tables.leaderboard(scores))
-    tables.write_table(folder / "comparisons.csv", tables.COMPARISONS, tables.comparisons(scores, seed=0))
-    asked = [
-        {"split": s, "query_id": f"q{q:02}", "group": f"q{q:02}", "question": "?"} for s in ("dev", "test") for q in range(n)
-    ]
-    tables.write_table(folder / "queries.csv", tables.QUERIES, asked)
-    tables.write_table(folder / "seeds.csv", tables.SEEDS, [])
-    tables.write_table(folder / "effects.csv", tables.EFFECTS, tables.effects(scores, design, ids[0], "dev", seed=0))
+    about = [ConfigurationRow(c, label, point, False, {}) for c, label, point in zip(ids, labels, points, strict=True)]
+    asked = [QueryRow(split, f"q{q:02}", f"q{q:02}", "?") for split in ("dev", "test") for q in range(n)]
+    table_files.write_configurations(folder / "configurations.csv", list(axes), about)
+    table_files.write(folder / "results.csv", ResultRow, rows)
+    table_files.write(folder / "leaderboard.csv", LeaderboardRow, tables.leaderboard(scores))
+    table_files.write(folder / "comparisons.csv", ComparisonRow, tables.comparisons(scores, seed=0))
+    table_files.write(folder / "queries.csv", QueryRow, asked)
+    table_files.write(folder / "seeds.csv", SeedRow, [])
+    table_files.write(folder / "effects.csv", EffectRow, tables.effects(scores, design, ids[0], "dev", seed=0))
     manifest = {
         "experiment": experiment,
         "select": {"split": "dev", "metric": metrics[0]},
@@ -86,6 +92,12 @@ def make_run(
     }
     (folder / "manifest.json").write_text(json.dumps(manifest))
     return Run.open(folder)
+
+
+def timed(configuration: str, p50: float) -> LatencyRow:
+    """What `workbench latency` would say of a configuration whose median is `p50` seconds; all else is 1."""
+    ones = dict.fromkeys(LatencyRow._fields, 1.0) | {"requests": 50, "processor": "a processor"}
+    return LatencyRow(**ones | {"configuration": configuration, "p50": p50, "p50_low": p50 - 0.01, "p50_high": p50 + 0.01})
 
 
 @pytest.fixture(scope="module")
@@ -125,9 +137,9 @@ def names(ax: Axes) -> list[str]:
 
 def test_the_leaderboard_draws_means_and_intervals_of_the_table_best_on_top(run, ax):
     plots.plot_leaderboard(ax, run, "dev", "f1")
-    rows = sorted((r for r in run.leaderboard if (r["split"], r["metric"]) == ("dev", "f1")), key=lambda r: -r["mean"])
-    assert points(ax) == [(r["mean"], y) for y, r in enumerate(rows)]
-    assert intervals(ax) == [(r["ci_low"], r["ci_high"], y) for y, r in enumerate(rows)]
+    rows = sorted((r for r in run.leaderboard if (r.split, r.metric) == ("dev", "f1")), key=lambda r: -r.mean)
+    assert points(ax) == [(r.mean, y) for y, r in enumerate(rows)]
+    assert intervals(ax) == [(r.ci_low, r.ci_high, y) for y, r in enumerate(rows)]
     assert names(ax) == ["dense/tuned", "bm25/tuned (1 failed)", "dense/base", "bm25/base"]
     assert ax.get_ylim()[0] > ax.get_ylim()[1]  # row 0 is on top
 
@@ -136,7 +148,7 @@ def test_the_leaderboard_says_n_direction_baseline_and_letters(run, ax):
     plots.plot_leaderboard(ax, run, "dev", "f1")
     assert "mean F1 (higher is better)" in ax.get_xlabel()
     assert "n = 12 queries" in ax.get_xlabel()
-    baseline = run.row(configuration_id("bm25/base"), "dev", "f1")["mean"]
+    baseline = run.row(configuration_id("bm25/base"), "dev", "f1").mean
     assert f"baseline {baseline:.3f}" in texts(ax)
     assert [baseline, baseline] in [list(line.get_xdata()) for line in ax.lines]
     assert "retriever/generator" in texts(ax)
@@ -148,9 +160,9 @@ def test_differences_are_those_of_the_table_turned_to_the_configuration_asked_fo
     plots.plot_differences(ax, run, "dev", "f1", against)
     expected = [run.comparison(configuration_id(name), against, "dev", "f1") for name in names(ax)]
     assert len(expected) == 3
-    assert points(ax) == [(pair["difference"], y) for y, pair in enumerate(expected)]
-    assert intervals(ax) == [(pair["ci_low"], pair["ci_high"], y) for y, pair in enumerate(expected)]
-    means = {r["configuration"]: r["mean"] for r in run.leaderboard if (r["split"], r["metric"]) == ("dev", "f1")}
+    assert points(ax) == [(pair.difference, y) for y, pair in enumerate(expected)]
+    assert intervals(ax) == [(pair.ci_low, pair.ci_high, y) for y, pair in enumerate(expected)]
+    means = {r.configuration: r.mean for r in run.leaderboard if (r.split, r.metric) == ("dev", "f1")}
     assert points(ax)[0][0] == pytest.approx(means[configuration_id("dense/tuned")] - means[against], abs=2e-6)
     assert all(a >= b for (a, _), (b, _) in pairwise(points(ax)))
     assert {"no difference", "p (Holm)"} <= set(texts(ax))
@@ -164,16 +176,16 @@ def test_a_marker_is_filled_exactly_where_the_difference_is_significant(run, ax)
     plots.plot_differences(ax, run, "dev", "f1", against)
     filled = [line.get_markerfacecolor() != "white" for line in ax.lines if line.get_marker() != "None"]
     pairs = [run.comparison(configuration_id(name), against, "dev", "f1") for name in names(ax)]
-    assert filled == [pair["p_holm"] < 0.05 for pair in pairs] == [False, True, True]
+    assert filled == [pair.p_holm < 0.05 for pair in pairs] == [False, True, True]
     shown = [text for text in texts(ax) if text.startswith((".", "<", "1"))]
-    assert shown == [plots.p_text(pair["p_holm"]) for pair in pairs]
+    assert shown == [p_text(pair.p_holm) for pair in pairs]
 
 
 def test_effects_are_those_of_the_table_with_their_levels_named(run, ax):
     plots.plot_effects(ax, run, "f1")
-    rows = [r for r in run.effects if r["metric"] == "f1"]
-    assert points(ax) == [(r["difference"], y) for y, r in enumerate(rows)]
-    assert intervals(ax) == [(r["ci_low"], r["ci_high"], y) for y, r in enumerate(rows)]
+    rows = [r for r in run.effects if r.metric == "f1"]
+    assert points(ax) == [(r.difference, y) for y, r in enumerate(rows)]
+    assert intervals(ax) == [(r.ci_low, r.ci_high, y) for y, r in enumerate(rows)]
     assert names(ax) == ["generator: tuned − base", "retriever: dense − bm25"]
     assert "the first is better" in ax.get_xlabel()
 
@@ -184,38 +196,19 @@ def test_power_curve_falls_and_meets_the_table_at_the_queries_asked(run, ax):
     row = run.comparison(a, b, "test", "f1")
     curve, marked = ax.get_lines()[:2]
     assert all(later < sooner for sooner, later in pairwise(curve.get_ydata()))
-    assert (marked.get_xdata()[0], marked.get_ydata()[0]) == (N, pytest.approx(row["smallest_detectable"], abs=2e-6))
+    assert (marked.get_xdata()[0], marked.get_ydata()[0]) == (N, pytest.approx(row.smallest_detectable, abs=2e-6))
     legend = [text.get_text() for text in ax.get_legend().get_texts()]
-    assert f"size of the difference seen: {abs(row['difference']):.3f}" in legend
+    assert f"size of the difference seen: {abs(row.difference):.3f}" in legend
 
 
 def test_the_front_holds_what_nothing_beats_in_quality_and_time(tmp_path, ax):
     run = make_run(tmp_path)
     times = {"bm25/base": 0.1, "bm25/tuned": 0.2, "dense/tuned": 0.4}  # dense/tuned is best, and slowest; bm25/tuned close
-    rows = [
-        {"configuration": configuration_id(label), "requests": 50, "p50": p50, "p50_low": p50 - 0.01, "p50_high": p50 + 0.01}
-        | dict.fromkeys(
-            (
-                "p95",
-                "p95_low",
-                "p95_high",
-                "tokens",
-                "tokens_low",
-                "tokens_high",
-                "prompt_tokens",
-                "answer_tokens",
-                "answers_per_second",
-                "load",
-            ),
-            1.0,
-        )
-        | {"processor": "a processor"}
-        for label, p50 in (times | {"bm25/base": 0.3}).items()
-    ]
-    tables.write_table(run.folder / "latency.csv", LATENCY, rows)
+    rows = [timed(configuration_id(label), p50) for label, p50 in (times | {"bm25/base": 0.3}).items()]
+    table_files.write(run.folder / "latency.csv", LatencyRow, rows)
     plots.plot_pareto(ax, run, "test", "f1")
     front = next(line for line in ax.get_lines() if line.get_label() == "front")
-    means = {label: run.row(configuration_id(label), "test", "f1")["mean"] for label in times}
+    means = {label: run.row(configuration_id(label), "test", "f1").mean for label in times}
     assert list(front.get_xdata()) == [0.2, 0.4]
     assert list(front.get_ydata()) == [means["bm25/tuned"], means["dense/tuned"]]
     hollow = [line.get_label() for line in ax.get_lines() if line.get_markerfacecolor() == "white"]
@@ -237,7 +230,7 @@ def test_wins_are_counted_per_query_and_a_failure_counts_as_zero(run, ax):
 
 
 def test_training_draws_each_step_and_leaves_a_gap_for_a_missing_loss(ax):
-    plots.plot_training(ax, [{"step": 1, "loss": 3.0}, {"step": 2, "loss": None}, {"step": 3, "loss": 1.5}])
+    plots.plot_training(ax, [Evaluation(1, 3.0), Evaluation(2, np.nan), Evaluation(3, 1.5)])
     (line,) = ax.lines
     assert list(line.get_xdata()) == [1, 2, 3]
     assert np.array_equal(line.get_ydata(), [3.0, np.nan, 1.5], equal_nan=True)
@@ -246,7 +239,7 @@ def test_training_draws_each_step_and_leaves_a_gap_for_a_missing_loss(ax):
 
 
 def test_a_long_training_gets_the_mean_of_its_last_tenth(ax):
-    plots.plot_training(ax, [{"step": step, "loss": float(step)} for step in range(1, 31)])
+    plots.plot_training(ax, [Evaluation(step, float(step)) for step in range(1, 31)])
     each, smooth = ax.lines
     assert list(each.get_ydata()) == list(range(1, 31))
     assert (smooth.get_xdata()[0], smooth.get_ydata()[0]) == (3, (1 + 2 + 3) / 3)
@@ -254,8 +247,8 @@ def test_a_long_training_gets_the_mean_of_its_last_tenth(ax):
 
 
 def test_the_lowest_loss_on_what_was_held_back_is_marked(ax):
-    curve = [{"step": step, "loss": 3.0 - step / 4} for step in range(1, 7)]
-    plots.plot_training(ax, curve, [{"step": 0, "loss": 3.5}, {"step": 3, "loss": 2.25}, {"step": 6, "loss": 2.5}])
+    curve = [Evaluation(step, 3.0 - step / 4) for step in range(1, 7)]
+    plots.plot_training(ax, curve, [Evaluation(0, 3.5), Evaluation(3, 2.25), Evaluation(6, 2.5)])
     _, held, kept = ax.lines
     assert list(held.get_xdata()) == [0, 3, 6] and list(held.get_ydata()) == [3.5, 2.25, 2.5]
     assert (list(kept.get_xdata()), list(kept.get_ydata())) == ([3], [2.25])
@@ -263,8 +256,7 @@ def test_the_lowest_loss_on_what_was_held_back_is_marked(ax):
 
 
 def test_systems_are_rows_with_their_means_and_intervals(ax):
-    row = {"split": "dev", "metric": "f1", "mean": 0.2, "ci_low": 0.1, "ci_high": 0.3, "n": 30}
-    plots.plot_systems(ax, [{"system": name} | row for name in ("base", "adapter", "merged")])
+    plots.plot_systems(ax, [SystemRow(name, "dev", "f1", 0.2, 0.1, 0.3, 30) for name in ("base", "adapter", "merged")])
     assert [text.get_text() for text in ax.get_yticklabels()] == ["base", "adapter", "merged"]
     assert len(points(ax)) == 3 and "F1 on dev" in ax.get_xlabel() and "n = 30" in ax.get_xlabel()
 
@@ -336,7 +328,7 @@ def test_metrics_have_the_names_people_write(metric, name):
 
 @pytest.mark.parametrize(("p", "text"), [(None, "–"), (0.0004, "< .001"), (0.0321, ".032"), (0.9999, "1"), (1.0, "1")])
 def test_p_values_are_written_for_reading(p, text):
-    assert plots.p_text(p) == text
+    assert p_text(p) == text
 
 
 def test_what_was_not_measured_is_refused_with_what_was(run, ax):

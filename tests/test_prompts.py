@@ -101,13 +101,13 @@ def experiment(folder: Path, model: str, template: dict[str, Any], *overrides: s
 
 
 def shown(one: Experiment, split: str = "dev") -> list[list[Shot]]:
-    return one.planner.measured(one.space.baseline, split).answers.few_shot.of_split(one.session)
+    return one.planner.stages(one.space.baseline, split).answers.few_shot.of_split(one.session)
 
 
 def test_nearest_shots_are_the_train_questions_a_retriever_ranks_first(tmp_path: Path, toy_model: str) -> None:
     one = experiment(tmp_path, toy_model, {"shots": {"count": 2}})
     train = {query.text for query in one.session.dataset.split("train")}
-    few_shot = one.planner.measured(one.space.baseline, "dev").answers.few_shot
+    few_shot = one.planner.stages(one.space.baseline, "dev").answers.few_shot
     ranked = one.session.read(few_shot.nearest).rows()
     texts = [query.text for query in one.session.dataset.split("train")]
     solved = set(one.session.read(few_shot.solved))
@@ -121,7 +121,7 @@ def test_nearest_shots_are_the_train_questions_a_retriever_ranks_first(tmp_path:
 
 def test_neighbours_come_from_any_retriever_and_are_the_same_for_a_question_asked_anew(tmp_path: Path, toy_model: str) -> None:
     one = experiment(tmp_path, toy_model, {"shots": {"count": 2, "retriever": "hybrid"}})
-    few_shot = one.planner.measured(one.space.baseline, "dev").answers.few_shot
+    few_shot = one.planner.stages(one.space.baseline, "dev").answers.few_shot
     texts = [query.text for query in one.session.dataset.split("dev")]
     assert [few_shot.of_question("", text, one.session) for text in texts] == shown(one)
 
@@ -156,7 +156,7 @@ def test_a_served_few_shot_answer_is_the_measured_one(tmp_path: Path, toy_model:
     pipeline = Pipeline.open(run)
     assert {"shots", "neighbours"} <= set(pipeline.provenance()["artifacts"])
     for query in one.session.dataset.split("test"):
-        assert pipeline.replay(query.id)["same"]
+        assert pipeline.replay(query.id).same
     again = experiment(tmp_path, toy_model, {"shots": {"count": 2}}).compare()
     assert json.loads((again.folder / "plan.json").read_text())["totals"]["computed"] == 0
 
@@ -173,7 +173,7 @@ def test_the_gallery_fills_in_every_template_on_one_question(tmp_path: Path, toy
 def test_what_shots_come_from_is_in_the_keys(tmp_path: Path, toy_model: str) -> None:
     def keys(shots: dict[str, Any] | None, *overrides: str) -> tuple[str, str]:
         one = experiment(tmp_path, toy_model, {"shots": shots} if shots else {}, *overrides)
-        return one.space.baseline.id, one.planner.measured(one.space.baseline, "dev").answers.key
+        return one.space.baseline.id, one.planner.stages(one.space.baseline, "dev").answers.key
 
     variants = [None, {"count": 1}, {"count": 2}, {"count": 1, "choose": "fixed"}, {"count": 1, "retriever": "short"}]
     found = [keys(shots) for shots in variants]

@@ -22,6 +22,6 @@ def test_the_published_figure_is_reached_on_scifact(retriever: str, shared_data:
     overrides += [f"axes.retriever=[{retriever}]", "axes.reranker=[none]", f"baseline.retriever={retriever}"]
     overrides += ["search={strategy: grid}"]  # a search among one configuration finds nothing to score
     run = Experiment.load(ROOT / "configs" / "scifact.yaml", tmp_path, overrides).compare()
-    (found,) = (row for row in run.leaderboard if (row["split"], row["metric"]) == ("test", "ndcg@10"))
-    assert found["n"] == 300
-    assert found["mean"] == pytest.approx(PUBLISHED[retriever], abs=0.01)
+    (found,) = (row for row in run.leaderboard if (row.split, row.metric) == ("test", "ndcg@10"))
+    assert found.n == 300
+    assert found.mean == pytest.approx(PUBLISHED[retriever], abs=0.01)

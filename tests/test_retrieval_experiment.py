@@ -90,7 +90,7 @@ def test_24_rankings_take_their_distinct_work(run: Run, folder: Path) -> None:
     again = load(folder).compare()
     assert json.loads((again.folder / "plan.json").read_text())["totals"]["computed"] == 0
     assert (again.folder / "leaderboard.csv").read_bytes() == (run.folder / "leaderboard.csv").read_bytes()
-    assert len({row["configuration"] for row in run.leaderboard}) == 24
+    assert len({row.configuration for row in run.leaderboard}) == 24
 
 
 def test_a_pair_is_scored_once_for_all_rankings_that_hold_it(run: Run) -> None:
@@ -103,7 +103,7 @@ def test_how_many_passages_a_scorer_is_shown_is_no_part_of_a_pair(folder: Path) 
     def stage(*overrides: str) -> object:
         experiment = load(folder, *overrides)
         chosen = next(c for c in experiment.configurations if c.label == "bm25/likely")
-        return experiment.planner.measured(chosen, "dev").ranking
+        return experiment.planner.stages(chosen, "dev").ranking
 
     first, fewer = stage(), stage("components.rerankers.likely.top=2")
     assert first.key != fewer.key and first.namespace == fewer.namespace
@@ -111,7 +111,7 @@ def test_how_many_passages_a_scorer_is_shown_is_no_part_of_a_pair(folder: Path) 
 
 
 def test_an_embedder_trained_here_gives_other_vectors_and_says_where_from(run: Run) -> None:
-    keys = {row["label"]: json.loads(row["keys"]) for row in run.configurations}
+    keys = {row.label: row.keys for row in run.configurations}
     assert "embedder" in keys["learned/none"] and "embedder" not in keys["dense/none"]
     assert keys["learned/none"]["embeddings"] != keys["dense/none"]["embeddings"]
     # what only a training read is no provenance of an answer
@@ -123,7 +123,7 @@ def test_what_is_asked_ranks_as_what_was_measured(run: Run, label: str) -> None:
     pipeline = Pipeline.open(run, label)
     query = pipeline.session.dataset.split("test")[0]
     ids, scores = pipeline.ranking.rank([query.text], pipeline.session)[0]
-    measured = pipeline.experiment.planner.measured(pipeline.configuration, "test").ranking
+    measured = pipeline.experiment.planner.stages(pipeline.configuration, "test").ranking
     rows = dict(zip(pipeline.session.read(measured).query_ids, pipeline.session.read(measured).rows(), strict=True))
     assert ids.tolist() == rows[query.id][0].tolist() and scores.tolist() == rows[query.id][1].tolist()
     assert [source.rank for source in pipeline.ask(query.text).sources] == [1, 2, 3, 4, 5]
@@ -131,22 +131,22 @@ def test_what_is_asked_ranks_as_what_was_measured(run: Run, label: str) -> None:
 
 def test_every_index_is_held_against_exact_search(run: Run, folder: Path) -> None:
     found = parity.save(load(folder), run.folder)
-    rows = {row["index"]: row for row in sorted(found, key=lambda row: row["reason"])}
-    assert set(rows) == {"flat", "hnsw"} and len(found) == 3 and rows["flat"]["reason"].endswith("few enough to compare all")
-    assert rows["flat"]["recall@10"] == 1.0 and 0.9 < rows["hnsw"]["recall@10"] <= 1.0
-    assert rows["hnsw"]["settings"] == "m 16" and rows["flat"]["bytes_per_vector"] == pytest.approx(4 * 32, rel=0.01)
-    assert run.indexes[0]["queries_per_second"] > 0 and "indexes" in figures(run)
+    rows = {row.kind: row for row in sorted(found, key=lambda row: row.reason)}
+    assert set(rows) == {"flat", "hnsw"} and len(found) == 3 and rows["flat"].reason.endswith("few enough to compare all")
+    assert rows["flat"].recall_at_10 == 1.0 and 0.9 < rows["hnsw"].recall_at_10 <= 1.0
+    assert rows["hnsw"].settings == "m 16" and rows["flat"].bytes_per_vector == pytest.approx(4 * 32, rel=0.01)
+    assert run.indexes[0].queries_per_second > 0 and "indexes" in figures(run)
     assert parity.sentence(rows["hnsw"]).startswith("hnsw m 16: recall@10 ")
 
 
 def test_expanded_questions_rank_by_all_their_wordings(folder: Path) -> None:
     axes = ["axes.expansion=[none, reworded, made_up]", "axes.retriever=[bm25, dense]", "axes.reranker=[none, diverse]"]
     run = load(folder, *axes).compare()
-    assert len(run.configurations) == 12 and len({row["configuration"] for row in run.leaderboard}) == 12
+    assert len(run.configurations) == 12 and len({row.configuration for row in run.leaderboard}) == 12
     items = json.loads((run.folder / "plan.json").read_text())["items"]["answers"]
     assert items["computed"] == items["distinct"] == 2 * 12  # one text for a question and expander, whatever searches with it
     pipeline = Pipeline.open(run, "reworded/dense/diverse")
-    stage = pipeline.measured.ranking.ranking
+    stage = pipeline.stages.ranking.ranking
     query = pipeline.session.dataset.split("test")[0].text
     (reply,) = stage.writer.written([canonical(stage.expander.messages(query))], pipeline.session)
     wordings = searched(query, stage.expander.read(reply.text))

@@ -28,6 +28,7 @@ from workbench.pipeline import Pipeline
 from workbench.results import tables
 from workbench.results.compare import of_runs
 from workbench.results.conclusions import conclusions
+from workbench.results.rows import ResultRow
 from workbench.stages.writers import Writer
 from workbench.store.progress import Progress
 
@@ -35,17 +36,25 @@ TABLES = ("configurations.csv", "results.csv", "leaderboard.csv", "comparisons.c
 TABLES += ("finalists.csv", "selection.csv", "search.csv", "queries.csv", "seeds.csv", "retrieval.csv")
 ROUNDING = 1e-6  # tables have six decimals: a value and what it is compared with are each off by half of this at most
 BYTE_EQUAL = ("config.yaml", *TABLES, "answers.jsonl")
+
+
+# the contract that tools read; written out, so that a renamed field of a row fails here
+TESTED = "difference,ci_low,ci_high,p,p_holm,smallest_detectable"
 COLUMNS = {
-    "results.csv": tables.RESULTS,
-    "leaderboard.csv": tables.LEADERBOARD,
-    "comparisons.csv": tables.COMPARISONS,
-    "effects.csv": tables.EFFECTS,
-    "interactions.csv": tables.INTERACTIONS,
-    "finalists.csv": tables.FINALISTS,
-    "selection.csv": tables.SELECTION,
-    "queries.csv": tables.QUERIES,
-    "seeds.csv": tables.SEEDS,
-    "retrieval.csv": tables.SHOWN,
+    "configurations.csv": "configuration,label,chunking,rewriting,expansion,retriever,reranker,retrieval,passages,prompt,"
+    "generator,prompt_mismatch,keys",
+    "results.csv": "configuration,split,query_id,metric,value,status",
+    "leaderboard.csv": "configuration,split,metric,mean,n,failed,ci_low,ci_high,best",
+    "comparisons.csv": f"a,b,split,metric,n,{TESTED}",
+    "effects.csv": f"axis,a,b,split,metric,n,cells,{TESTED}",
+    "interactions.csv": f"axis,a,b,given,given_a,given_b,split,metric,cells,n,{TESTED}",
+    "finalists.csv": f"configuration,baseline,split,metric,n,{TESTED},n_needed",
+    "selection.csv": "configuration,baseline,metric,candidates,select_margin,report_margin,optimism,ci_low,ci_high,"
+    "predicted_optimism",
+    "search.csv": "step,configuration,n,mean,p,level,status,why",
+    "queries.csv": "split,query_id,group,question",
+    "seeds.csv": "configuration,split,seed,query_id,metric,value,status",
+    "retrieval.csv": "configuration,split,seed,questions,without_passages,retrieval,threshold,key",
 }
 
 
@@ -60,9 +69,9 @@ def run(toy: Finished) -> Run:
 
 
 def test_the_run_folder_holds_the_contract(toy: Finished) -> None:
-    for name, columns in COLUMNS.items():
+    for name in TABLES:
         with (toy.run / name).open() as file:
-            assert next(csv.reader(file)) == list(columns), name
+            assert next(csv.reader(file)) == COLUMNS[name].split(","), name
     manifest = json.loads((toy.run / "manifest.json").read_text())
     assert {name: file_digest(toy.run / name) for name in manifest["files"]} == manifest["files"]
     assert set(BYTE_EQUAL) | {"plan.json", "timings.csv"} <= set(manifest["files"])
@@ -103,60 +112,60 @@ def test_what_was_computed_is_what_was_planned(either: Finished) -> None:
 def test_the_leaderboard_is_the_mean_of_the_results(run: Run) -> None:
     for row in run.leaderboard:
         values = [
-            r["value"] if r["value"] is not None else 0.0
+            r.value if r.value is not None else 0.0
             for r in run.results
-            if (r["configuration"], r["split"], r["metric"]) == (row["configuration"], row["split"], row["metric"])
+            if (r.configuration, r.split, r.metric) == (row.configuration, row.split, row.metric)
         ]
-        assert len(values) == row["n"] and sum(values) / len(values) == pytest.approx(row["mean"], abs=1e-6)
+        assert len(values) == row.n and sum(values) / len(values) == pytest.approx(row.mean, abs=1e-6)
 
 
 def test_finalists_are_reported_and_everyone_is_selected_from(run: Run) -> None:
     split, metric = run.select
-    on = {s: {r["configuration"] for r in run.leaderboard if r["split"] == s} for s in (split, run.report_split)}
+    on = {s: {r.configuration for r in run.leaderboard if r.split == s} for s in (split, run.report_split)}
     assert len(on[split]) == 16
     assert {run.best, run.manifest["baseline"]} <= on[run.report_split] and len(on[run.report_split]) <= 4
     best = run.row(run.best, split, metric)
-    assert all(best["mean"] >= r["mean"] for r in run.leaderboard if (r["split"], r["metric"]) == (split, metric))
+    assert all(best.mean >= r.mean for r in run.leaderboard if (r.split, r.metric) == (split, metric))
 
 
 def test_comparisons_are_complete(run: Run) -> None:
     split, metric = run.select
-    rows = [r for r in run.comparisons if (r["split"], r["metric"]) == (split, metric)]
-    assert len(rows) == 16 * 15 / 2 and all(r["a"] < r["b"] for r in rows)
+    rows = [r for r in run.comparisons if (r.split, r.metric) == (split, metric)]
+    assert len(rows) == 16 * 15 / 2 and all(r.a < r.b for r in rows)
     for row in rows:
-        means = [run.row(row[side], split, metric)["mean"] for side in "ab"]
-        assert row["difference"] == pytest.approx(means[0] - means[1], abs=2e-6)
+        means = [run.row(getattr(row, side), split, metric).mean for side in "ab"]
+        assert row.difference == pytest.approx(means[0] - means[1], abs=2e-6)
 
 
 def test_finalists_are_their_own_family_of_tests(run: Run) -> None:
     baseline = run.manifest["baseline"]
-    for metric in {row["metric"] for row in run.finalists}:
-        rows = [row for row in run.finalists if row["metric"] == metric]
-        assert all(row["baseline"] == baseline and row["split"] == run.report_split for row in rows)
-        assert [row["p_holm"] for row in rows] == pytest.approx(holm([row["p"] for row in rows]), abs=ROUNDING * len(rows))
+    for metric in {row.metric for row in run.finalists}:
+        rows = [row for row in run.finalists if row.metric == metric]
+        assert all(row.baseline == baseline and row.split == run.report_split for row in rows)
+        assert [row.p_holm for row in rows] == pytest.approx(holm([row.p for row in rows]), abs=ROUNDING * len(rows))
         for row in rows:
-            other = run.comparison(row["configuration"], baseline, run.report_split, metric)
-            assert row["difference"] == pytest.approx(other["difference"], abs=2 * ROUNDING)
+            other = run.comparison(row.configuration, baseline, run.report_split, metric)
+            assert row.difference == pytest.approx(other.difference, abs=2 * ROUNDING)
 
 
 def test_optimism_is_the_margin_where_chosen_less_the_margin_on_fresh_questions(run: Run) -> None:
     row, (split, metric), baseline = run.selection, run.select, run.manifest["baseline"]
     margins = [
-        run.row(run.best, where, metric)["mean"] - run.row(baseline, where, metric)["mean"] for where in (split, run.report_split)
+        run.row(run.best, where, metric).mean - run.row(baseline, where, metric).mean for where in (split, run.report_split)
     ]
-    assert (row["configuration"], row["baseline"], row["candidates"]) == (run.best, baseline, 16)
-    assert [row["select_margin"], row["report_margin"]] == pytest.approx(margins, abs=2e-6)
-    assert row["optimism"] == pytest.approx(margins[0] - margins[1], abs=3e-6)
-    assert row["ci_low"] <= row["optimism"] <= row["ci_high"]
-    assert row["predicted_optimism"] >= 0
+    assert (row.configuration, row.baseline, row.candidates) == (run.best, baseline, 16)
+    assert [row.select_margin, row.report_margin] == pytest.approx(margins, abs=2e-6)
+    assert row.optimism == pytest.approx(margins[0] - margins[1], abs=3e-6)
+    assert row.ci_low <= row.optimism <= row.ci_high
+    assert row.predicted_optimism >= 0
 
 
 def test_a_failed_answer_stays_in_the_mean_and_is_counted_once(tmp_path: Path) -> None:
-    rows = [tables.Result("c", "dev", "q1", metric, None, "prompt too long") for metric in ("em", "f1")]
-    rows += [tables.Result("c", "dev", q, metric, 0.9, "ok") for q in ("q2", "q3") for metric in ("em", "f1")]
+    rows = [ResultRow("c", "dev", "q1", metric, None, "prompt too long") for metric in ("em", "f1")]
+    rows += [ResultRow("c", "dev", q, metric, 0.9, "ok") for q in ("q2", "q3") for metric in ("em", "f1")]
     assert failures(rows) == {"prompt too long": 1}
     board = tables.leaderboard(tables.matrices(rows, {q: q for q in ("q1", "q2", "q3")}))
-    assert [(r["mean"], r["n"], r["failed"], r["best"]) for r in board] == [pytest.approx((0.6, 3, 1, 2.8 / 3))] * 2
+    assert [(r.mean, r.n, r.failed, r.best) for r in board] == [pytest.approx((0.6, 3, 1, 2.8 / 3))] * 2
 
 
 def test_every_generator_shows_its_noise_floor(either: Finished) -> None:
@@ -186,22 +195,22 @@ def test_an_answer_that_differs_when_repeated_is_named(
 def test_the_plan_of_a_finished_experiment_counts_its_finalists_and_computes_nothing(toy: Finished) -> None:
     rows, total = Experiment.load(toy.config, toy.runs, progress=Progress()).planned_costs()
     stages = json.loads((toy.run / "plan.json").read_text())["stages"]
-    assert total["missing"] == total["tokens"] == 0 and sum(row["distinct"] for row in rows) == len(stages)
+    assert total.missing == total.tokens == 0 and sum(row.distinct for row in rows) == len(stages)
 
 
 def test_greedy_measures_only_what_its_path_leads_past(run: Run, toy: Finished) -> None:
     overrides = ["search.strategy=greedy", "search.order=file"]
     found = Experiment.load(toy.config, toy.runs, overrides, Progress()).compare()
     split, metric = run.select
-    looked_at = {row["configuration"] for row in found.search if row["n"]}
-    left = {row["configuration"] for row in found.search if row["status"] == "not looked at"}
+    looked_at = {row.configuration for row in found.search if row.n}
+    left = {row.configuration for row in found.search if row.status == "not looked at"}
     # four axes of two values from the baseline: at most one new configuration each
     assert run.manifest["baseline"] in looked_at and len(looked_at) <= 5 and len(looked_at) + len(left) == 16
-    assert {r["configuration"] for r in found.leaderboard if r["split"] == split} == looked_at
+    assert {r.configuration for r in found.leaderboard if r.split == split} == looked_at
     for c in looked_at:
         assert found.row(c, split, metric) == run.row(c, split, metric)
     ended = next(line for line in conclusions(run) if "as a question passes them" in line)
-    end = [row for row in found.search if row["status"] == "kept"][-1]["configuration"]
+    end = [row for row in found.search if row.status == "kept"][-1].configuration
     assert (end == run.best and "the grid's best" in ended) or run.labels[end] in ended
     assert any(line.startswith(f"greedy: {len(looked_at)} of 16 configurations") for line in conclusions(found))
 
@@ -222,22 +231,22 @@ def test_greedy_decides_the_axes_in_the_order_told(toy: Finished, tmp_path: Path
 def test_several_seeds_are_averaged_and_widen_the_intervals(run: Run, toy: Finished) -> None:
     overrides = ["seeds=3", "report.of=all", "axes.retriever=[bm25]", "axes.reranker=[none]", "axes.prompt=[terse]"]
     found = Experiment.load(toy.config, toy.runs, overrides, Progress()).compare()
-    (base,), (tuned,) = ([r["configuration"] for r in found.configurations if r["generator"] == g] for g in ("base", "tuned"))
+    (base,), (tuned,) = ([r.configuration for r in found.configurations if r.values["generator"] == g] for g in ("base", "tuned"))
     assert base == run.manifest["baseline"] and tuned not in run.labels  # another measurement, so another name
-    assert {(r["configuration"], r["seed"]) for r in found.seeds} == {(tuned, seed) for seed in range(3)}
-    once = next(r["configuration"] for r in run.configurations if r["label"] == "bm25/none/terse/tuned")
+    assert {(r.configuration, r.seed) for r in found.seeds} == {(tuned, seed) for seed in range(3)}
+    once = next(r.configuration for r in run.configurations if r.label == "bm25/none/terse/tuned")
     first, averaged = run.scores("dev", "f1").column(once), found.scores("dev", "f1").column(tuned)
-    trained = [[r["value"] for r in found.seeds if (r["split"], r["metric"], r["seed"]) == ("dev", "f1", s)] for s in range(3)]
+    trained = [[r.value for r in found.seeds if (r.split, r.metric, r.seed) == ("dev", "f1", s)] for s in range(3)]
     assert trained[0] == first.tolist() and np.mean(trained, axis=0) == pytest.approx(averaged, abs=1e-6)
     scores = found.scores("dev", "contains")
     gaps, by_seed = scores.difference(tuned, base)
     assert by_seed.mean() == pytest.approx(gaps.mean()) and len(by_seed) == 3
     row = found.comparison(tuned, base, "dev", "contains")
-    assert row["ci_high"] - row["ci_low"] >= np.ptp(mean_interval(gaps, scores.groups)) - 2e-6
+    assert row.ci_high - row.ci_low >= np.ptp(mean_interval(gaps, scores.groups)) - 2e-6
     said = conclusions(found)
     assert any(line.startswith("figures of tuned are means over 3 trainings (seeds 0 to 2)") for line in said)
     served = Pipeline.open(found, tuned)
-    assert served.answers.writer.adapter.seed == 0 and served.replay(found.scores("test", "f1").queries[0])["same"]
+    assert served.answers.writer.adapter.seed == 0 and served.replay(found.scores("test", "f1").queries[0]).same
     assert of_runs([run, found], "dev", "f1").scores.by_seed.shape[0] == 3
 
 
@@ -245,38 +254,38 @@ def test_a_race_measures_the_rest_as_the_grid_does(run: Run, toy: Finished) -> N
     overrides = ["search.strategy=racing", "axes.retriever=[bm25]", "axes.reranker=[none]", "axes.prompt=[terse]"]
     found = Experiment.load(toy.config, toy.runs, overrides, Progress()).compare()
     split, metric = run.select
-    assert sorted({row["n"] for row in found.search}) == [6, 12]
-    whole = {row["configuration"] for row in found.search if row["n"] == 12}
-    assert whole and run.manifest["baseline"] in {r["configuration"] for r in found.leaderboard if r["split"] == split}
+    assert sorted({row.n for row in found.search}) == [6, 12]
+    whole = {row.configuration for row in found.search if row.n == 12}
+    assert whole and run.manifest["baseline"] in {r.configuration for r in found.leaderboard if r.split == split}
     for c in whole:
         assert found.row(c, split, metric) == run.row(c, split, metric)
-        assert [row["mean"] for row in found.search if (row["configuration"], row["n"]) == (c, 12)] == [
-            pytest.approx(run.row(c, split, metric)["mean"], abs=2e-6)
+        assert [row.mean for row in found.search if (row.configuration, row.n) == (c, 12)] == [
+            pytest.approx(run.row(c, split, metric).mean, abs=2e-6)
         ]
 
 
 def test_a_race_by_a_ranking_metric_is_refused(toy: Finished) -> None:
     overrides = ["search.strategy=racing", "metrics.select_by=ndcg@10"]
     with pytest.raises(InputError, match=r"'racing' saves answers, but metrics\.select_by is 'ndcg@10'"):
-        Experiment.load(toy.config, toy.runs, overrides, Progress()).compare()
+        Experiment.load(toy.config, toy.runs, overrides, Progress())
 
 
 def test_an_interaction_is_the_difference_of_two_effects(run: Run) -> None:
     split, metric = run.select
-    means = {r["configuration"]: r["mean"] for r in run.leaderboard if (r["split"], r["metric"]) == (split, metric)}
-    rows = [row for row in run.interactions if row["metric"] == metric]
+    means = {r.configuration: r.mean for r in run.leaderboard if (r.split, r.metric) == (split, metric)}
+    rows = [row for row in run.interactions if row.metric == metric]
     assert len(rows) == 6  # pairs of the four axes that vary, two values each
 
     def mean(**wanted: str) -> float:
-        chosen = [means[c["configuration"]] for c in run.configurations if all(str(c[a]) == v for a, v in wanted.items())]
+        chosen = [means[c.configuration] for c in run.configurations if all(c.values[a] == v for a, v in wanted.items())]
         return sum(chosen) / len(chosen)
 
     for row in rows:
         at = [
-            mean(**{row["axis"]: row["a"], row["given"]: value}) - mean(**{row["axis"]: row["b"], row["given"]: value})
-            for value in (row["given_a"], row["given_b"])
+            mean(**{row.axis: row.a, row.given: value}) - mean(**{row.axis: row.b, row.given: value})
+            for value in (row.given_a, row.given_b)
         ]
-        assert row["difference"] == pytest.approx(at[0] - at[1], abs=3e-6)
+        assert row.difference == pytest.approx(at[0] - at[1], abs=3e-6)
 
 
 def test_answers_show_where_their_passages_stand(run: Run) -> None:
@@ -386,7 +395,7 @@ def test_replayed_answers_are_the_measured_ones(either: Finished) -> None:
     for configuration in sorted({row["configuration"] for row in recorded})[::5]:
         pipeline = Pipeline.open(either.run, configuration)
         for row in [r for r in recorded if r["configuration"] == configuration][:3]:
-            assert pipeline.replay(row["query_id"])["same"]
+            assert pipeline.replay(row["query_id"]).same
 
 
 def test_replay_tells_a_changed_answer(toy: Finished, tmp_path: Path) -> None:
@@ -401,7 +410,9 @@ def test_replay_tells_a_changed_answer(toy: Finished, tmp_path: Path) -> None:
         (folder / name).write_bytes((toy.run / name).read_bytes())
     (folder / "answers.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
     outcome = Pipeline.open(folder, rows[0]["configuration"]).replay(rows[0]["query_id"])
-    assert not outcome["same"] and outcome["differing"] == ["reply"]
+    assert not outcome.same and outcome.differing == ["reply"]
+    told = workbench("replay", folder, rows[0]["query_id"], "--configuration", rows[0]["configuration"])
+    assert told.returncode == 1 and json.loads(told.stdout)["differing"] == ["reply"], told.stderr
 
 
 def test_promoting_names_the_split_that_chose_and_figures_of_the_other(toy: Finished) -> None:

@@ -133,10 +133,10 @@ def test_an_experiment_from_before_the_axis_keeps_its_name(folder: Path) -> None
 
 
 def test_closed_book_answers_read_no_ranking(run: Run) -> None:
-    keys = {row["label"]: json.loads(row["keys"]) for row in run.configurations}
+    keys = {row.label: row.keys for row in run.configurations}
     assert set(keys["never"]) == {"answers"} and set(keys["margin of 3"]) == set(keys["always"]) | {"threshold"}
     assert all(row["passages"] == [] for row in answers(run, "never", "test").values())
-    labels = {run.labels[row["configuration"]] for row in run.leaderboard if row["metric"] == "ndcg@10"}
+    labels = {run.labels[row.configuration] for row in run.leaderboard if row.metric == "ndcg@10"}
     assert labels == {"always", "top_score", "margin of 3"}
 
 
@@ -168,8 +168,8 @@ def test_every_question_is_answered_as_always_or_as_never(run: Run, label: str) 
     for query_id, row in chosen.items():
         whole = (always if row["passages"] else never)[query_id]
         assert {k: v for k, v in row.items() if k != "configuration"} == {k: v for k, v in whole.items() if k != "configuration"}
-    counted = next(r for r in run.shown if run.labels[r["configuration"]] == label and r["split"] == "test")
-    assert counted["without_passages"] == sum(not row["passages"] for row in chosen.values()) and counted["questions"] == 4
+    counted = next(r for r in run.shown if run.labels[r.configuration] == label and r.split == "test")
+    assert counted.without_passages == sum(not row["passages"] for row in chosen.values()) and counted.questions == 4
 
 
 def test_which_questions_go_without_passages_follows_from_the_threshold(run: Run, folder: Path) -> None:
@@ -194,9 +194,9 @@ def test_which_questions_go_without_passages_follows_from_the_threshold(run: Run
 def test_what_is_served_was_measured(run: Run, label: str) -> None:
     pipeline = Pipeline.open(run, label)
     outcome = pipeline.replay(pipeline.session.dataset.split("test")[0].id)
-    assert outcome["same"], outcome["differing"]
+    assert outcome.same, outcome.differing
     provenance = pipeline.ask("What is a generator?").provenance
-    learned = pipeline.measured.artifacts().get("threshold")
+    learned = pipeline.stages.artifacts().get("threshold")
     assert ("retrieval" in provenance) == (label != "always") and (learned is not None) == (
         "threshold" in provenance["artifacts"]
     )
@@ -218,10 +218,10 @@ def test_all_of_it_was_planned_and_comes_out_the_same_again(run: Run, folder: Pa
 @pytest.mark.parametrize("strategy", ["greedy", "racing"])
 def test_searches_measure_what_the_grid_does(run: Run, folder: Path, strategy: str) -> None:
     found = load(folder, f"search.strategy={strategy}", "report.of=finalists").compare()
-    grid = {(row["configuration"], row["split"], row["metric"]): row["mean"] for row in run.leaderboard}
-    assert {row["configuration"] for row in found.search} == set(run.labels)
+    grid = {(row.configuration, row.split, row.metric): row.mean for row in run.leaderboard}
+    assert {row.configuration for row in found.search} == set(run.labels)
     for row in found.leaderboard:
-        assert row["mean"] == grid[row["configuration"], row["split"], row["metric"]]
+        assert row.mean == grid[row.configuration, row.split, row.metric]
 
 
 def test_every_seed_of_an_adapter_learns_its_own_threshold(folder: Path) -> None:

@@ -254,8 +254,8 @@ def test_the_page_says_what_is_served_and_how_good_it_is(page, pipeline):
     figure = app.measured_figure(pipeline.run, pipeline.configuration.id)
     assert pipeline.configuration.label in header
     assert pipeline.run.folder.name in header
-    assert f"{figure['metric']} {figure['mean']:.3f}" in header
-    assert f"measured on {figure['n']} questions of the {figure['split']} split" in header
+    assert f"{figure.row.metric} {figure.row.mean:.3f}" in header
+    assert f"measured on {figure.row.n} questions of the {figure.row.split} split" in header
 
 
 def test_the_page_answers_a_question_as_measured_with_its_passage_and_asks_nobody_else(page, url, recorded):
@@ -360,12 +360,12 @@ def test_what_a_reply_lacks_is_said_plainly(changes, said):
 
 def test_a_figure_from_the_split_that_chose_is_marked_as_flattering(pipeline):
     run = pipeline.run
-    reported = {row["configuration"] for row in run.leaderboard if row["split"] == run.report_split}
+    reported = {row.configuration for row in run.leaderboard if row.split == run.report_split}
     chosen_only = next(c for c in run.labels if c not in reported)
     figure = app.measured_figure(run, chosen_only)
-    assert (figure["split"], figure["flattered"]) == (run.select[0], True)
+    assert (figure.row.split, figure.flattered) == (run.select[0], True)
     assert "which flatters it" in app._figure_html(figure)
-    assert not app.measured_figure(run, next(iter(reported)))["flattered"]
+    assert not app.measured_figure(run, next(iter(reported))).flattered
 
 
 # The gate, and what is refused before serving

@@ -325,14 +325,14 @@ def test_an_experiment_ranks_alike_with_every_store(run: Run) -> None:
     rankings = {}
     for label in ("flat", "qdrant", "chroma"):
         pipeline = Pipeline.open(run, label)
-        rankings[label] = pipeline.session.read(pipeline.experiment.planner.measured(pipeline.configuration, "test").ranking)
+        rankings[label] = pipeline.session.read(pipeline.experiment.planner.stages(pipeline.configuration, "test").ranking)
         query = pipeline.session.dataset.split("test")[0]
         asked, _ = pipeline.ranking.rank([query.text], pipeline.session)[0]
         assert asked.tolist() == rankings[label].row(rankings[label].query_ids.index(query.id))[0].tolist()
     assert (rankings["flat"].passages == rankings["qdrant"].passages).all()
     assert (rankings["flat"].scores == rankings["qdrant"].scores).all()
     assert (rankings["flat"].passages == rankings["chroma"].passages).mean() > 0.95
-    keys = {row["label"]: set(json.loads(row["keys"])) for row in run.configurations}
+    keys = {row.label: set(row.keys) for row in run.configurations}
     assert "index QdrantIndex" in keys["qdrant"] and "index ChromaIndex" in keys["chroma"]
 
 
@@ -341,7 +341,7 @@ def test_a_store_is_built_once_wherever_it_is(run: Run, server: Server) -> None:
     again = experiment(folder).compare()
     assert json.loads((again.folder / "plan.json").read_text())["totals"]["computed"] == 0
     remote = experiment(folder, f"components.retrievers.qdrant.index={{kind: qdrant, url: '{server.url}'}}")
-    assert {c.id for c in remote.configurations} == {row["configuration"] for row in run.configurations}
+    assert {c.id for c in remote.configurations} == {row.configuration for row in run.configurations}
     compared = remote.compare()
     assert json.loads((compared.folder / "plan.json").read_text())["totals"]["computed"] == 0
     assert (compared.folder / "leaderboard.csv").read_bytes() == (run.folder / "leaderboard.csv").read_bytes()
@@ -350,8 +350,8 @@ def test_a_store_is_built_once_wherever_it_is(run: Run, server: Server) -> None:
 
 
 def test_every_store_is_held_against_exact_search(run: Run) -> None:
-    rows = {row["index"]: row for row in parity.save(experiment(home(run)), run.folder)}
+    rows = {row.kind: row for row in parity.save(experiment(home(run)), run.folder)}
     assert set(rows) == {"flat", "qdrant", "chroma"}
-    assert rows["qdrant"]["recall@100"] == 1.0 and rows["chroma"]["recall@100"] > 0.95
-    assert "Qdrant in this process" in rows["qdrant"]["reason"] and "no fixed order" in rows["chroma"]["reason"]
+    assert rows["qdrant"].recall_at_100 == 1.0 and rows["chroma"].recall_at_100 > 0.95
+    assert "Qdrant in this process" in rows["qdrant"].reason and "no fixed order" in rows["chroma"].reason
     assert parity.sentence(rows["chroma"]).startswith("chroma (Chroma builds its graph")

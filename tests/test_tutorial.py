@@ -47,7 +47,7 @@ def test_three_components_of_ones_own_are_compared(folder: Path, offline: dict[s
     assert planned["index"] == 2 and planned["reranked"] == 12  # six configurations on two splits
     last = done(folder, run, offline).strip().splitlines()[-1]
     found = Run.open(folder / last.removeprefix("run: "))
-    assert {row["label"] for row in found.configurations} == {
+    assert {row.label for row in found.configurations} == {
         f"{expansion}/{retriever}/{reranker}"
         for expansion in ("none", "keywords")
         for retriever in ("bm25", "trigrams", "both")

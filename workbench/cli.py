@@ -8,7 +8,7 @@ import shlex
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
@@ -26,6 +26,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Compare retrieval-augmented generation pipelines, with the statistics a referee would ask for.",
 )
+
+INTERRUPTED = 130  # exit status
 
 ConfigPath = Annotated[Path, typer.Argument(help="The experiment's YAML file.")]
 RunPath = Annotated[Path, typer.Argument(help="Folder of a finished run.")]
@@ -55,7 +57,7 @@ def run(
         with experiment.session.progress.patient():
             finished = _run(experiment, runs, notebooks)
     except KeyboardInterrupt:
-        _fail(_interrupted(experiment), 130)
+        _fail(_interrupted(experiment), INTERRUPTED)
     _print_outcome(finished, runs)
     typer.echo(f"run: {finished.folder}")
 
@@ -95,7 +97,7 @@ def _interrupted(experiment: Experiment) -> str:
     )
 
 
-def _described(experiment: Any) -> str:
+def _described(experiment: Experiment) -> str:
     dataset = experiment.session.dataset
     sizes = ", ".join(f"{n} {split}" for split, n in dataset.splits.items())
     return (
@@ -141,12 +143,12 @@ def _print_plan(experiment: Experiment, stream: TextIO) -> None:
         column.justify = "right"
     rows, total = experiment.planned_costs()
     for row in rows:
-        table.add_row(row["stage"], *(f"{row[k]:,.0f}" for k in ("distinct", "uses", "found", "missing", "tokens", "seconds")))
+        table.add_row(row.stage, *(f"{figure:,.0f}" for figure in row[1:]))
     Console(file=stream).print(table)
-    memory = f"; peak memory of earlier runs {total['memory_gb']:.1f} GB" if total["memory_gb"] else ""
+    memory = f"; peak memory of earlier runs {total.memory_gb:.1f} GB" if total.memory_gb else ""
     stream.write(
-        f"{len(experiment.configurations)} configurations; to compute for selection and report: {total['missing']} stages, "
-        f"at most {total['tokens']:,} tokens, about {total['seconds']:.0f} s at most{memory}\n"
+        f"{len(experiment.configurations)} configurations; to compute for selection and report: {total.missing} stages, "
+        f"at most {total.tokens:,} tokens, about {total.seconds:.0f} s at most{memory}\n"
     )
 
 
@@ -210,8 +212,7 @@ def _print_comparison(compared: Compared) -> None:
         table.columns[number].justify = "right"
     for line in rendering.table(compared):
         table.add_row(*line)
-    wide = {} if sys.stdout.isatty() else {"width": 160}
-    console = Console(highlight=False, **wide)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
     console.print(table)
     console.print(rendering.caption(compared), markup=False)
 
@@ -260,8 +261,8 @@ def replay(run: RunPath, query_id: str, configuration: ConfigurationOption = Non
     from workbench.pipeline import Pipeline
 
     outcome = Pipeline.open(run, configuration).replay(query_id)
-    typer.echo(json.dumps(outcome, indent=1, ensure_ascii=False))
-    if not outcome["same"]:
+    typer.echo(json.dumps(outcome.as_json(), indent=1, ensure_ascii=False))
+    if not outcome.same:
         raise typer.Exit(1)
 
 
@@ -282,8 +283,8 @@ def latency(
     save_figures(measured, measured.folder / "figures")
     for row in measured.latency:
         typer.echo(
-            f"{measured.labels[row['configuration']]}: half of the answers within {row['p50']:.2f} s, 95 % within "
-            f"{row['p95']:.2f} s; {row['answers_per_second']:.2f} answers a second together"
+            f"{measured.labels[row.configuration]}: half of the answers within {row.p50:.2f} s, 95 % within "
+            f"{row.p95:.2f} s; {row.answers_per_second:.2f} answers a second together"
         )
 
 
@@ -455,15 +456,18 @@ def doctor() -> None:
 def main() -> None:
     """Entry point: turns errors into one message and an exit status (2 bad input, 1 failure, 130 interrupted)."""
     try:
-        app(standalone_mode=False)
+        status = app(standalone_mode=False)  # what a command exits with: typer gives it back instead of raising it
     except (typer.Exit, SystemExit) as error:
         sys.exit(getattr(error, "exit_code", getattr(error, "code", 0)))
     except (KeyboardInterrupt, typer.Abort):
-        _fail("interrupted", 130)
+        _fail("interrupted", INTERRUPTED)
     except Exception as error:
         if os.environ.get("WORKBENCH_DEBUG"):
             raise
         _fail(*_explained(error))
+    if status == INTERRUPTED:
+        _fail("interrupted", INTERRUPTED)
+    sys.exit(status or 0)
 
 
 def _explained(error: Exception) -> tuple[str, int]:

@@ -15,11 +15,15 @@ import sys
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar, get_args
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from workbench.errors import InputError, unknown
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 
 def canonical(value: object) -> str:
@@ -134,7 +138,7 @@ def load_class(spec: str, base: type[C], folder: Path | None = None) -> type[C]:
     return found
 
 
-def _load_file(place: str, folder: Path | None) -> object:
+def _load_file(place: str, folder: Path | None) -> ModuleType:
     path = ((folder or Path()) / place).resolve()
     if not path.is_file():
         raise InputError(f"component file {place!r} does not exist (looked for {path})")
@@ -143,6 +147,8 @@ def _load_file(place: str, folder: Path | None) -> object:
     if name in sys.modules:
         return sys.modules[name]
     module_spec = importlib.util.spec_from_file_location(name, path)
+    if module_spec is None or module_spec.loader is None:
+        raise InputError(f"component file {path} cannot be imported: Python has no loader for such files")
     module = importlib.util.module_from_spec(module_spec)
     sys.modules[name] = module
     try:
@@ -153,7 +159,7 @@ def _load_file(place: str, folder: Path | None) -> object:
     return module
 
 
-def _load_module(place: str) -> object:
+def _load_module(place: str) -> ModuleType:
     try:
         return importlib.import_module(place)
     except Exception as error:
@@ -177,7 +183,7 @@ def build(cls: type[C], values: dict[str, Any], where: str) -> C:
         raise InputError("; ".join(explain(cls, item, where) for item in error.errors())) from error
 
 
-def explain(cls: type[BaseModel], item: dict[str, Any], where: str) -> str:
+def explain(cls: type[BaseModel], item: ErrorDetails, where: str) -> str:
     """One of pydantic's errors in a sentence: the place in the file, what was received, what is allowed."""
     place = ".".join([where, *map(str, item["loc"])]).strip(".")
     if item["type"] == "extra_forbidden":

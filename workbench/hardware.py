@@ -116,13 +116,15 @@ def cuda_device() -> Gpu | None:
     driver.cuDeviceGet(ctypes.byref(device), 0)
     name = ctypes.create_string_buffer(256)
     driver.cuDeviceGetName(name, 256, device)
-    capability = []
-    for attribute in (75, 76):  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR
-        driver.cuDeviceGetAttribute(ctypes.byref(value), attribute, device)
-        capability.append(value.value)
+
+    def attribute(number: int) -> int:
+        driver.cuDeviceGetAttribute(ctypes.byref(value), number, device)
+        return value.value
+
+    capability = (attribute(75), attribute(76))  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR
     size = ctypes.c_size_t()
     driver.cuDeviceTotalMem_v2(ctypes.byref(size), device)
-    return Gpu(name.value.decode(), tuple(capability), size.value / 2**30)
+    return Gpu(name.value.decode(), capability, size.value / 2**30)
 
 
 def peak_gb() -> float:
@@ -131,6 +133,6 @@ def peak_gb() -> float:
     On Linux from its own page: `getrusage` begins with the memory of the process that started this one.
     """
     status = Path("/proc/self/status")
-    if status.is_file():
-        return int(re.search(r"VmHWM:\s+(\d+) kB", status.read_text())[1]) * 1024 / 1e9
+    if status.is_file() and (peak := re.search(r"VmHWM:\s+(\d+) kB", status.read_text())):
+        return int(peak[1]) * 1024 / 1e9
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,7 +45,7 @@ def as_langchain_retriever(
 
 
 @cache
-def _retriever_class() -> type[BaseRetriever]:
+def _retriever_class() -> Callable[..., BaseRetriever]:
     try:
         from langchain_core.documents import Document
         from langchain_core.retrievers import BaseRetriever

@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -17,8 +16,11 @@ from workbench.errors import InputError
 from workbench.evaluation.statistics import bootstrap_interval, mean_interval
 from workbench.machine import cpu_count, cpu_name
 from workbench.pipeline import Pipeline
-from workbench.results import tables
-from workbench.results.run import LATENCY, Run
+from workbench.results import table_files
+from workbench.results.rows import LatencyRow
+from workbench.results.run import Run
+from workbench.results.tables import known
+from workbench.stages.answers import Answers
 from workbench.store.items import Items
 from workbench.store.progress import Progress
 
@@ -43,16 +45,17 @@ def measure(run: Run, configurations: Sequence[str] = (), requests: int = 50, pr
     """
     if requests < 2:
         raise InputError(f"{requests} requests were asked for; at least 2 are needed for an interval, 50 are usual")
-    chosen = list(configurations) or sorted({r["configuration"] for r in run.leaderboard if r["split"] == run.report_split})
+    chosen = list(configurations) or sorted({row.configuration for row in run.leaderboard if row.split == run.report_split})
     # a pipeline's own progress would come between: a request reranks, generates, ...
     rows = [_row(Pipeline.open(run, one, Progress()), requests, progress or Progress()) for one in chosen]
     path = run.folder / "latency.csv"
-    tables.write_table(path, LATENCY, rows)
+    table_files.write(path, LatencyRow, rows)
     return path
 
 
-def _row(pipeline: Pipeline, requests: int, progress: Progress) -> dict[str, Any]:
-    if pipeline.answers is None:
+def _row(pipeline: Pipeline, requests: int, progress: Progress) -> LatencyRow:
+    answers = pipeline.answers
+    if answers is None:
         raise InputError(f"{pipeline.configuration.label} only ranks passages; latency is measured on configurations that answer")
     with _nothing_stored(pipeline), progress.task(f"asking {pipeline.configuration.label}", requests) as report:
         questions = _questions(pipeline)
@@ -62,17 +65,34 @@ def _row(pipeline: Pipeline, requests: int, progress: Progress) -> dict[str, Any
         for question in itertools.islice(questions, requests):
             replies.append(pipeline.ask(question))
             report(1)
-        throughput = _throughput(pipeline, list(itertools.islice(questions, BATCH)))
+        throughput = _throughput(pipeline, answers, list(itertools.islice(questions, BATCH)))
     seconds = np.array([reply.seconds["total"] for reply in replies])
-    row = {"configuration": pipeline.configuration.id, "requests": requests}
-    for name, level in (("p50", 0.5), ("p95", 0.95)):
-        low, high = bootstrap_interval(seconds, lambda drawn, level=level: float(np.quantile(drawn, level)))
-        row |= {name: float(np.quantile(seconds, level)), f"{name}_low": low, f"{name}_high": high}
     prompt, answer = (np.array([reply.tokens[side] for reply in replies], float) for side in ("prompt", "answer"))
     low, high = mean_interval(prompt + answer)
-    row |= {"tokens": float((prompt + answer).mean()), "tokens_low": low, "tokens_high": high}
-    row |= {"prompt_tokens": float(prompt.mean()), "answer_tokens": float(answer.mean()), "answers_per_second": throughput}
-    return row | {"load": os.getloadavg()[0] / cpu_count(), "processor": cpu_name()}
+    return LatencyRow(
+        pipeline.configuration.id,
+        requests,
+        *_quantile(seconds, 0.5),
+        *_quantile(seconds, 0.95),
+        float((prompt + answer).mean()),
+        known(low),
+        known(high),
+        float(prompt.mean()),
+        float(answer.mean()),
+        throughput,
+        os.getloadavg()[0] / cpu_count(),
+        cpu_name(),
+    )
+
+
+def _quantile(seconds: np.ndarray, level: float) -> tuple[float, float | None, float | None]:
+    """A quantile of float64 (n,) timings, with the ends of its 95 % bootstrap interval."""
+
+    def quantile(drawn: np.ndarray) -> float:
+        return float(np.quantile(drawn, level))
+
+    low, high = bootstrap_interval(seconds, quantile)
+    return quantile(seconds), known(low), known(high)
 
 
 @contextmanager
@@ -96,9 +116,9 @@ def _questions(pipeline: Pipeline) -> Iterator[str]:
     return itertools.cycle([query.text for split in splits for query in dataset.split(split)])
 
 
-def _throughput(pipeline: Pipeline, questions: Sequence[str]) -> float:
+def _throughput(pipeline: Pipeline, answers: Answers, questions: Sequence[str]) -> float:
     """Answers a second when questions are answered together, as a sweep does."""
-    session, answers = pipeline.session, pipeline.answers
+    session = pipeline.session
     started = time.perf_counter()
     ranked = pipeline.ranked(questions)
     prompts = [answers.prompted("", question, row, session).messages for question, row in zip(questions, ranked, strict=True)]

@@ -10,17 +10,19 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from math import isinf
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from workbench.component import digest, library_version
 from workbench.data.conversation import read_history
 from workbench.data.dataset import Place, Query
 from workbench.errors import InputError
 from workbench.experiment.experiment import Experiment
+from workbench.experiment.planner import passages_of
 from workbench.machine import Machine, cpu_name, independence
+from workbench.results.records import AnswerRecord, PlaceRecord
 from workbench.results.run import Run
 from workbench.retrieval.ranking import Ranked
-from workbench.stages.answers import NO_PASSAGES, Answer, Answers, ClosedAnswers, SelectiveAnswers
+from workbench.stages.answers import NO_PASSAGES, Answer, Answers, ClosedAnswers, OpenAnswers, SelectiveAnswers
 from workbench.stages.questions import Rewriting
 from workbench.stages.rankings import RankingStage
 from workbench.store.progress import Progress
@@ -77,6 +79,40 @@ class Reply:
         return values
 
 
+class Replayed(NamedTuple):
+    """What a replay compares: places of the passages shown, digest of the prompt, reply, answer as read in it, status."""
+
+    passages: list[PlaceRecord]
+    prompt: str | None
+    reply: str
+    answer: str | None
+    status: str
+
+
+class Replay(NamedTuple):
+    """A measured answer computed again.
+
+    Attributes:
+        query_id: the query.
+        question: its text.
+        same: whether all that is compared is equal.
+        differing: names of the fields of `Replayed` that are not.
+        recorded: what the run holds.
+        replayed: what was computed now.
+    """
+
+    query_id: str
+    question: str
+    same: bool
+    differing: list[str]
+    recorded: Replayed
+    replayed: Replayed
+
+    def as_json(self) -> dict[str, Any]:
+        """The replay as plain values."""
+        return self._asdict() | {"recorded": self.recorded._asdict(), "replayed": self.replayed._asdict()}
+
+
 class Pipeline:
     """A measured configuration that answers single questions.
 
@@ -93,7 +129,7 @@ class Pipeline:
                 f"run {run.folder}: its configuration {configuration} is not among those its config.yaml gives now; "
                 f"weights, components or data have changed since. Run the experiment again"
             )
-        self.measured = experiment.planner.measured(chosen, run.select[0])
+        self.stages = experiment.planner.stages(chosen, run.select[0])
         self.configuration = chosen
         self._check_artifacts()
 
@@ -118,8 +154,8 @@ class Pipeline:
 
     def _check_artifacts(self) -> None:
         """Refuses to answer from other artifacts than those measured: a component, library or machine has changed."""
-        row = next(row for row in self.run.configurations if row["configuration"] == self.configuration.id)
-        then, now = json.loads(row["keys"]), {name: stage.key for name, stage in self.measured.artifacts().items()}
+        row = next(row for row in self.run.configurations if row.configuration == self.configuration.id)
+        then, now = row.keys, {name: stage.key for name, stage in self.stages.artifacts().items()}
         names = sorted(then.keys() | now.keys())
         if changed := [name for name in names if then.get(name) != now.get(name)]:
             raise InputError(_not_here(self.run, self.session.machine, changed, [name for name in names if name not in changed]))
@@ -127,12 +163,12 @@ class Pipeline:
     @property
     def ranking(self) -> RankingStage | None:
         """The stage that ranks, reranking included; None where passages are never shown."""
-        return self.measured.ranking
+        return self.stages.ranking
 
     @property
     def answers(self) -> Answers | None:
         """The stage that answers, or None in an experiment that only ranks."""
-        return self.measured.answers
+        return self.stages.answers
 
     def warm(self) -> None:
         """Opens indexes and models, so that the first question does not wait for them."""
@@ -160,7 +196,7 @@ class Pipeline:
         """
         _refuse_empty(question)
         turns = read_history(history, "history")
-        rewriter = self.measured.questions
+        rewriter = self.stages.questions
         if turns and not rewriter:
             raise InputError(
                 f"{self.configuration.label} does not rewrite questions, so the history of {len(turns)} turns would be ignored; "
@@ -174,7 +210,7 @@ class Pipeline:
         said = {"rewriting": rewriting._asdict() | {"measured_on": self._measured_on}} if rewriter else {}
         provenance = self.provenance() | said | self._gated(row)
         sources: tuple[Source, ...] | None = None
-        for answer in self._answers(rewriting.question, row) if self.answers else [None]:
+        for answer in self._answers(self.answers, rewriting.question, row) if self.answers else [None]:
             if sources is None:
                 sources = self._sources(row, len(answer.passages) if answer else SHOWN)
             done = time.perf_counter()
@@ -203,7 +239,7 @@ class Pipeline:
     def shown(self) -> int:
         """Passages shown to the generator, at most; without one, to whoever asks."""
         answers = self.answers.open if isinstance(self.answers, SelectiveAnswers) else self.answers
-        return getattr(answers, "shown", SHOWN)
+        return answers.shown if isinstance(answers, OpenAnswers) else SHOWN
 
     def search(self, question: str, k: int) -> tuple[Source, ...]:
         """The k best passages for a question, without an answer; fewer where the ranking ends before.
@@ -215,9 +251,9 @@ class Pipeline:
         return self._sources(self.ranked([question])[0], k)
 
     def _sources(self, row: Ranked, shown: int) -> tuple[Source, ...]:
-        if not shown:
+        if not shown or not self.ranking:
             return ()
-        passages = self.session.read(self.measured.artifacts()["passages"])
+        passages = self.session.read(passages_of(self.ranking))
         best = zip(row[0][:shown].tolist(), row[1][:shown].tolist(), strict=True)
         return tuple(Source(rank, passages.place(n), score, *passages.shown(n)) for rank, (n, score) in enumerate(best, 1))
 
@@ -238,11 +274,11 @@ class Pipeline:
         shown = threshold.shows(row, self.session)
         return {"retrieval": {"when": threshold.gate.when, "sureness": sureness, "threshold": value, "shown": shown}}
 
-    def _answers(self, question: str, row: Ranked) -> Iterator[Answer]:
+    def _answers(self, answers: Answers, question: str, row: Ranked) -> Iterator[Answer]:
         """Beginnings of the answer, then the answer."""
-        prompt = self.answers.prompted("", question, row, self.session)
-        for generation in self.answers.writer.opened(self.session).written(prompt.messages):
-            yield self.answers.answer(prompt, generation)
+        prompt = answers.prompted("", question, row, self.session)
+        for generation in answers.writer.opened(self.session).written(prompt.messages):
+            yield answers.answer(prompt, generation)
 
     def provenance(self) -> dict[str, Any]:
         """Where answers come from: run, configuration, and the keys of the artifacts used."""
@@ -251,49 +287,39 @@ class Pipeline:
             "experiment": self.run.manifest["experiment"],
             "configuration": self.configuration.id,
             "label": self.configuration.label,
-            "artifacts": {name: stage.key for name, stage in self.measured.artifacts().items()},
+            "artifacts": {name: stage.key for name, stage in self.stages.artifacts().items()},
             "weights": self.answers.writer.generator.definition()["weights"] if self.answers else None,
             "arithmetic": self.session.machine.arithmetic,
         } | ({"notes": notes} if (notes := independence.notes()) else {})
 
-    def replay(self, query_id: str) -> dict[str, Any]:
+    def replay(self, query_id: str) -> Replay:
         """Computes a measured answer again, from the question, and says whether it is the same.
-
-        Returns:
-            ``same``: whether passages, prompt, reply, answer and status are equal to the run's, and both sides of each.
 
         Raises:
             InputError: the run has no answer of this configuration to that query.
         """
-        recorded, query = self._recorded(query_id)
-        reply = self.ask(query.text, query.history if self.measured.questions else ())
-        now = {
-            "passages": [s.place._asdict() for s in reply.sources],
-            "prompt": reply.provenance.get("prompt"),
-            "reply": reply.reply,
-            "answer": reply.answer,
-            "status": reply.status,
-        }
-        differing = [field for field in now if now[field] != recorded[field]]
-        return {
-            "query_id": query_id,
-            "question": query.text,
-            "same": not differing,
-            "differing": differing,
-            "recorded": {field: recorded[field] for field in now},
-            "replayed": now,
-        }
+        line, query = self._recorded(query_id)
+        reply = self.ask(query.text, query.history if self.stages.questions else ())
+        places = [_place(source.place) for source in reply.sources]
+        now = Replayed(places, reply.provenance.get("prompt"), reply.reply, reply.answer, reply.status)
+        then = Replayed(line["passages"], line["prompt"], line["reply"], line["answer"], line["status"])
+        differing = [name for name in Replayed._fields if getattr(now, name) != getattr(then, name)]
+        return Replay(query_id, query.text, not differing, differing, then, now)
 
-    def _recorded(self, query_id: str) -> tuple[dict[str, Any], Query]:
+    def _recorded(self, query_id: str) -> tuple[AnswerRecord, Query]:
         answers = _read_answers(self.run.folder / "answers.jsonl")
-        rows = [row for row in answers if row["configuration"] == self.configuration.id]
-        row = next((row for row in rows if row["query_id"] == query_id), None)
-        if row is None:
+        lines = [line for line in answers if line["configuration"] == self.configuration.id]
+        found = next((line for line in lines if line["query_id"] == query_id), None)
+        if found is None:
             who = f"{self.configuration.id} ({self.configuration.label})"
-            those = _few([r["query_id"] for r in rows])
+            those = _few([line["query_id"] for line in lines])
             raise InputError(f"run {self.run.folder} holds no answer of {who} to query {query_id!r}; it has those to {those}")
-        query = next(q for q in self.session.dataset.split(row["split"]) if q.id == query_id)
-        return row, query
+        query = next(q for q in self.session.dataset.split(found["split"]) if q.id == query_id)
+        return found, query
+
+
+def _place(place: Place) -> PlaceRecord:
+    return {"doc_id": place.doc_id, "start": place.start, "end": place.end}
 
 
 def _not_here(run: Run, machine: Machine, changed: Sequence[str], same: Sequence[str]) -> str:
@@ -319,8 +345,8 @@ def _not_here(run: Run, machine: Machine, changed: Sequence[str], same: Sequence
     )
 
 
-def _read_answers(path: Path) -> list[dict[str, Any]]:
-    rows = []
+def _read_answers(path: Path) -> list[AnswerRecord]:
+    rows: list[AnswerRecord] = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         try:
             rows.append(json.loads(line))

@@ -10,9 +10,9 @@ import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from itertools import pairwise
-from math import isnan, nan
+from math import isnan
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol
 
 import matplotlib.style
 from matplotlib.axes import Axes
@@ -22,8 +22,18 @@ from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import offset_copy
 
 from workbench.errors import InputError, unknown
-from workbench.evaluation.statistics import PairedComparison, letters, power_curve
+from workbench.evaluation.statistics import letters, power_curve
 from workbench.results.rendering import p_text
+from workbench.results.rows import (
+    ComparisonRow,
+    ConfigurationRow,
+    EffectRow,
+    IndexRow,
+    LatencyRow,
+    LeaderboardRow,
+    SystemRow,
+    Tested,
+)
 from workbench.results.run import Run
 from workbench.results.tables import WORST
 
@@ -43,6 +53,26 @@ METRICS = {"f1": "F1", "em": "exact match", "contains": "answer contained", "gro
 MEASURES = {"ndcg": "nDCG", "mrr": "MRR", "map": "MAP"}
 DIRECTIONLESS = {"abstained"}  # neither more nor less of it is better in itself
 RANKING_AXES = ("chunking", "rewriting", "expansion", "retriever", "reranker")
+
+
+class Loss(Protocol):
+    """A loss after an optimiser step, as `workbench.models.training` gives them."""
+
+    @property
+    def step(self) -> int:
+        """Number of the step, from 1; 0 is before the first."""
+
+    @property
+    def loss(self) -> float:
+        """Mean loss, nats per answer token."""
+
+
+class Counted(Protocol):
+    """A figure over a number of queries."""
+
+    @property
+    def n(self) -> int:
+        """Number of queries."""
 
 
 class Look(NamedTuple):
@@ -87,57 +117,38 @@ def looks(run: Run) -> dict[str, Look]:
 
 def axis_names(run: Run) -> str:
     """What the parts of a label mean: the axes that vary, as in ``retriever/reranker``."""
-    columns = [name for name in run.configurations[0] if name not in {"configuration", "label", "prompt_mismatch", "keys"}]
-    return "/".join(name for name in columns if len({row[name] for row in run.configurations}) > 1)
+    return "/".join(axis for axis in run.axes if len({row.values[axis] for row in run.configurations}) > 1)
 
 
 # --- Rows of the tables, as the figures and dashboards show them ------------------------------------------------------
 
 
-def ranked(run: Run, split: str, metric: str) -> list[dict[str, Any]]:
+def ranked(run: Run, split: str, metric: str) -> list[LeaderboardRow]:
     """Rows of the leaderboard, best first, equal means in the order of ids.
 
     Raises:
         InputError: nothing was measured by that metric on that split; the message lists what was.
     """
-    rows = [row for row in run.leaderboard if (row["split"], row["metric"]) == (split, metric)]
+    rows = [row for row in run.leaderboard if (row.split, row.metric) == (split, metric)]
     if not rows:
-        raise unknown("split and metric", f"{split} {metric}", {f"{r['split']} {r['metric']}" for r in run.leaderboard})
-    return sorted(rows, key=lambda row: (-row["mean"], row["configuration"]))
+        raise unknown("split and metric", f"{split} {metric}", {f"{r.split} {r.metric}" for r in run.leaderboard})
+    return sorted(rows, key=lambda row: (-row.mean, row.configuration))
 
 
-def compared(run: Run, split: str, metric: str) -> list[dict[str, Any]]:
+def compared(run: Run, split: str, metric: str) -> list[ComparisonRow]:
     """Rows of comparisons.csv on a split and metric: one family for Holm's adjustment."""
-    return [row for row in run.comparisons if (row["split"], row["metric"]) == (split, metric)]
+    return [row for row in run.comparisons if (row.split, row.metric) == (split, metric)]
 
 
 def significance_letters(run: Run, split: str, metric: str) -> dict[str, str]:
     """Configuration id -> letters; two that share one do not differ significantly (Holm-adjusted p not below .05)."""
-    pairs = [
-        PairedComparison(
-            a=row["a"],
-            b=row["b"],
-            n=row["n"],
-            n_groups=row["n"],  # not in the table; letters come from p_holm alone
-            difference=row["difference"],
-            low=_number(row["ci_low"]),
-            high=_number(row["ci_high"]),
-            p=_number(row["p"]),
-            p_holm=_number(row["p_holm"]),
-            smallest_detectable=_number(row["smallest_detectable"]),
-        )
-        for row in compared(run, split, metric)
-    ]
-    return letters(pairs, [row["configuration"] for row in ranked(run, split, metric)], ALPHA)
+    order = [row.configuration for row in ranked(run, split, metric)]
+    return letters(compared(run, split, metric), order, ALPHA)
 
 
-def significant(row: Mapping[str, Any]) -> bool:
+def significant(row: Tested) -> bool:
     """Whether a comparison's or effect's Holm-adjusted p is below .05; a missing p is not."""
-    return row["p_holm"] is not None and row["p_holm"] < ALPHA
-
-
-def _number(value: float | None) -> float:
-    return nan if value is None else value
+    return row.p_holm is not None and row.p_holm < ALPHA
 
 
 # --- Figures ----------------------------------------------------------------------------------------------------------
@@ -151,12 +162,12 @@ def plot_leaderboard(ax: Axes, run: Run, split: str, metric: str) -> Axes:
     """
     rows, drawn, groups = ranked(run, split, metric), looks(run), significance_letters(run, split, metric)
     for y, row in enumerate(rows):
-        _dot(ax, y, row["mean"], row["ci_low"], row["ci_high"], drawn[row["configuration"]])
-        _at_right(ax, y, groups[row["configuration"]])
-    _rows(ax, [_failing(run.labels[row["configuration"]], row["failed"]) for row in rows], axis_names(run))
-    baseline = next((row for row in rows if row["configuration"] == run.manifest["baseline"]), None)
+        _dot(ax, y, row.mean, row.ci_low, row.ci_high, drawn[row.configuration])
+        _at_right(ax, y, groups[row.configuration])
+    _rows(ax, [_failing(run.labels[row.configuration], row.failed) for row in rows], axis_names(run))
+    baseline = next((row for row in rows if row.configuration == run.manifest["baseline"]), None)
     if baseline:
-        _line(ax, baseline["mean"], f"baseline {baseline['mean']:.3f}")
+        _line(ax, baseline.mean, f"baseline {baseline.mean:.3f}")
     if len(rows) > 1:
         _at_right(ax, -1, "letters")
     shared = "\nsame letter: no significant difference" if len(rows) > 1 else ""
@@ -178,16 +189,16 @@ def plot_differences(ax: Axes, run: Run, split: str, metric: str, against: str) 
     Raises:
         InputError: nothing was measured by that metric on that split, or not for `against`.
     """
-    ids = [row["configuration"] for row in ranked(run, split, metric)]
+    ids = [row.configuration for row in ranked(run, split, metric)]
     if against not in ids:
         raise unknown("configuration", against, [f"{c} ({run.labels[c]})" for c in ids])
     pairs = [pair for c in ids if c != against and (pair := run.comparison(c, against, split, metric))]
     ax.set_title(f"{metric_name(metric)} on {split}: difference to\n{_wrapped(run.labels[against], TITLE_WIDTH)}", pad=24)
     if not pairs:
         return _note(ax, "There is no other configuration to compare with.")
-    pairs.sort(key=lambda pair: (-pair["difference"], pair["a"]))
+    pairs.sort(key=lambda pair: (-pair.difference, pair.a))
     drawn, family = looks(run), len(compared(run, split, metric))
-    _forest(ax, pairs, [run.labels[pair["a"]] for pair in pairs], axis_names(run), [drawn[pair["a"]] for pair in pairs])
+    _forest(ax, pairs, [run.labels[pair.a] for pair in pairs], axis_names(run), [drawn[pair.a] for pair in pairs])
     ax.set_xlabel(
         f"difference in mean {metric_name(metric)} (right of 0: {_better(metric)})\n"
         f"{_n(pairs)}, 95 % intervals, p adjusted over {_count(family, 'pair')}"
@@ -203,7 +214,7 @@ def plot_effects(ax: Axes, run: Run, metric: str) -> Axes:
     """
     split = run.select[0]
     ranked(run, split, metric)
-    rows = [row for row in run.effects if row["metric"] == metric]
+    rows = [row for row in run.effects if row.metric == metric]
     ax.set_title(f"What each axis does to {metric_name(metric)} on {split}", pad=24)
     if not rows:
         return _note(ax, "No axis has two levels that can be compared.")
@@ -227,14 +238,14 @@ def plot_wins(ax: Axes, run: Run, split: str, metric: str, a: str, b: str) -> Ax
     gaps = sorted((first[query] - second[query] for query in first.keys() & second.keys()), reverse=True)
     wins, losses = sum(gap > 0 for gap in gaps), sum(gap < 0 for gap in gaps)
     at = range(1, len(gaps) + 1)
-    won: dict[str, Any] = {"color": WIN, "label": f"{_better(metric)}: {wins}"}
-    lost = {"facecolor": LOSS, "hatch": "///", "edgecolor": "black", "linewidth": 0.6, "label": f"{_worse(metric)}: {losses}"}
-    ax.bar(at[:wins], gaps[:wins], **won)
-    ax.bar(at[len(gaps) - losses :], gaps[len(gaps) - losses :], **lost)
+    ax.bar(at[:wins], gaps[:wins], color=WIN)
+    ax.bar(at[len(gaps) - losses :], gaps[len(gaps) - losses :], facecolor=LOSS, hatch="///", edgecolor="black", linewidth=0.6)
     equal = ax.axhline(0, color=LINE, linewidth=1, label=f"equal: {len(gaps) - wins - losses}")
     ax.set_xlim(0.25, len(gaps) + 0.75)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    handles = [Patch(**won), Patch(**lost), equal]
+    won = Patch(color=WIN, label=f"{_better(metric)}: {wins}")
+    lost = Patch(facecolor=LOSS, hatch="///", edgecolor="black", linewidth=0.6, label=f"{_worse(metric)}: {losses}")
+    handles = [won, lost, equal]
     ax.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, borderpad=0, ncols=3)
     ax.set_title(_wrapped(run.labels[a], 50) + "\n" + _wrapped(f"against {run.labels[b]}, on {split}", 50), pad=26)
     ax.set_xlabel(f"queries, ordered by difference (n = {_count(len(gaps), 'query')})")
@@ -284,57 +295,67 @@ def plot_pareto(ax: Axes, run: Run, split: str, metric: str, cost: str = "p50") 
 
     On the front is what no other configuration beats in both. Costs come from latency.csv: one of `COSTS`.
     """
-    means = {row["configuration"]: row for row in ranked(run, split, metric)}
-    rows = sorted((row for row in run.latency if row["configuration"] in means), key=lambda row: row[cost])
+    means = {row.configuration: row for row in ranked(run, split, metric)}
+    rows = sorted((row for row in run.latency if row.configuration in means), key=lambda row: _cost(row, cost)[0])
     if not rows:
         return _note(ax, "No latency was measured; `workbench latency RUN` does.")
-    drawn, best, front = looks(run), -1.0, []
+    drawn, best = looks(run), -1.0
+    front: list[tuple[float, float]] = []
     for row in rows:
-        mean = means[row["configuration"]]
-        if mean["mean"] > best:
-            best = mean["mean"]
-            front.append((row[cost], best))
-        look = drawn[row["configuration"]]
-        if mean["ci_low"] is not None:
-            ax.plot([row[cost]] * 2, [mean["ci_low"], mean["ci_high"]], color=look.colour, linewidth=1.8)
-        name = run.labels[row["configuration"]]
-        on_front = front[-1] == (row[cost], mean["mean"])
-        _dot(ax, mean["mean"], row[cost], row[f"{cost}_low"], row[f"{cost}_high"], look, label=name, filled=on_front)
+        mean, (value, low, high) = means[row.configuration], _cost(row, cost)
+        if mean.mean > best:
+            best = mean.mean
+            front.append((value, best))
+        look = drawn[row.configuration]
+        if mean.ci_low is not None and mean.ci_high is not None:
+            ax.plot([value] * 2, [mean.ci_low, mean.ci_high], color=look.colour, linewidth=1.8)
+        name = run.labels[row.configuration]
+        _dot(ax, mean.mean, value, low, high, look, label=name, filled=front[-1] == (value, mean.mean))
     ax.plot(*zip(*front, strict=True), color=LINE, linestyle="--", linewidth=1, zorder=1, label="front")
     ax.set_xlim(left=0)
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, borderpad=0, ncols=2)
-    ax.set_xlabel(f"{COSTS[cost]} (lower is better), {rows[0]['requests']} requests each")
+    ax.set_xlabel(f"{COSTS[cost]} (lower is better), {rows[0].requests} requests each")
     ax.set_ylabel(f"mean {metric_name(metric)} on {split}\n({direction(metric)})")
     return ax
 
 
-def plot_indexes(ax: Axes, rows: Sequence[Mapping[str, Any]]) -> Axes:
+def _cost(row: LatencyRow, cost: str) -> tuple[float, float | None, float | None]:
+    """One of `COSTS` with its interval."""
+    costs = {
+        "p50": (row.p50, row.p50_low, row.p50_high),
+        "p95": (row.p95, row.p95_low, row.p95_high),
+        "tokens": (row.tokens, row.tokens_low, row.tokens_high),
+    }
+    return costs[cost]
+
+
+def plot_indexes(ax: Axes, rows: Sequence[IndexRow]) -> Axes:
     """Queries per second against recall@10 of indexes, each with its bytes per vector; rows as in indexes.csv."""
     if not rows:
         return _note(ax, "No dense index is in this experiment.")
     for j, row in enumerate(rows):
         look = Look(COLOURS[j % len(COLOURS)], MARKERS[j % len(MARKERS)])
-        name = f"{row['index']} {row['settings']}".strip()
-        label = f"{name}: {row['bytes_per_vector']:,.0f} bytes a vector"
-        ax.plot(row["recall@10"], row["queries_per_second"], look.marker, color=look.colour, markersize=8, label=label)
+        name = f"{row.kind} {row.settings}".strip()
+        label = f"{name}: {row.bytes_per_vector:,.0f} bytes a vector"
+        ax.plot(row.recall_at_10, row.queries_per_second, look.marker, color=look.colour, markersize=8, label=label)
     ax.set_yscale("log")
-    low = min(row["recall@10"] for row in rows)
+    low = min(row.recall_at_10 for row in rows)
     ax.set_xlim(low - 0.1 * (1.05 - low), 1.0 + 0.1 * (1.05 - low))
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, borderpad=0, ncols=2)
-    ax.set_xlabel(f"recall@10 against exact search, n = {rows[0]['queries']} queries (higher is better)")
+    ax.set_xlabel(f"recall@10 against exact search, n = {rows[0].queries} queries (higher is better)")
     ax.set_ylabel("queries per second, asked together\n(higher is better)")
     return ax
 
 
-def plot_training(ax: Axes, curve: Sequence[Mapping[str, Any]], held_back: Sequence[Mapping[str, Any]] = ()) -> Axes:
+def plot_training(ax: Axes, curve: Sequence[Loss], held_back: Sequence[Loss] = ()) -> Axes:
     """Loss of each step of a training, and the mean of the last tenth of the steps where there are twenty or more.
 
     Args:
         ax: where to draw.
-        curve: rows with ``step`` and ``loss`` (nats per answer token; None leaves a gap), as `Experiment.training_curve` gives.
-        held_back: the same for the examples held back, as `Experiment.held_back_curve` gives; the lowest is marked.
+        curve: losses of the steps in their order, in nats per answer token; nan leaves a gap.
+        held_back: the same for the examples held back; the lowest is marked.
     """
-    steps, losses = [row["step"] for row in curve], [_number(row["loss"]) for row in curve]
+    steps, losses = [row.step for row in curve], [row.loss for row in curve]
     ax.set_title("Training of the adapter")
     if not steps:
         return _note(ax, "The training has no steps.")
@@ -345,14 +366,14 @@ def plot_training(ax: Axes, curve: Sequence[Mapping[str, Any]], held_back: Seque
         means = [sum(losses[i - window + 1 : i + 1]) / window for i in range(window - 1, len(losses))]
         ax.plot(steps[window - 1 :], means, color=COLOURS[0], label=f"mean of {window} steps")
     if held_back:
-        best = min(held_back, key=lambda row: row["loss"])
-        looks_at, found = zip(*((row["step"], row["loss"]) for row in held_back), strict=True)
+        best = min(held_back, key=lambda row: row.loss)
+        looks_at, found = [row.step for row in held_back], [row.loss for row in held_back]
         ax.plot(looks_at, found, color=COLOURS[5], marker="s", markersize=5, label="held back")
-        label = f"kept: {best['loss']:.2f} after step {best['step']}"
-        ax.plot(best["step"], best["loss"], "s", color=COLOURS[5], markerfacecolor="white", markersize=11, label=label)
+        label = f"kept: {best.loss:.2f} after step {best.step}"
+        ax.plot(best.step, best.loss, "s", color=COLOURS[5], markerfacecolor="white", markersize=11, label=label)
     if smooth or held_back:
         ax.legend(loc="upper right")
-    drawn = [value for value in (*losses, *(row["loss"] for row in held_back)) if not isnan(value)]
+    drawn = [value for value in (*losses, *(row.loss for row in held_back)) if not isnan(value)]
     ax.set_ylim(0, 1.06 * max(drawn, default=1.0))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_xlabel(f"optimizer step (n = {_count(len(steps), 'step')})")
@@ -360,18 +381,18 @@ def plot_training(ax: Axes, curve: Sequence[Mapping[str, Any]], held_back: Seque
     return ax
 
 
-def plot_systems(ax: Axes, rows: Sequence[Mapping[str, Any]]) -> Axes:
-    """Mean of base, adapter and merged weights with 95 % intervals; rows as the ``scores`` of `Experiment.merging`."""
+def plot_systems(ax: Axes, rows: Sequence[SystemRow]) -> Axes:
+    """Mean of base, adapter and merged weights with 95 % intervals."""
     if not rows:
         return _note(ax, "No configuration of this experiment answers with this adapter.")
     for y, row in enumerate(rows):
-        _dot(ax, y, row["mean"], row["ci_low"], row["ci_high"], Look(COLOURS[y % len(COLOURS)], MARKERS[y % len(MARKERS)]))
-        _at_right(ax, y, f"{row['mean']:.3f}")
-    _rows(ax, [row["system"] for row in rows], "")
+        _dot(ax, y, row.mean, row.ci_low, row.ci_high, Look(COLOURS[y % len(COLOURS)], MARKERS[y % len(MARKERS)]))
+        _at_right(ax, y, f"{row.mean:.3f}")
+    _rows(ax, [row.system for row in rows], "")
     _at_right(ax, -1, "mean")
-    metric = rows[0]["metric"]
+    metric = rows[0].metric
     ax.set_title("The same prompts, three ways", pad=24)
-    ax.set_xlabel(f"mean {metric_name(metric)} on {rows[0]['split']} ({direction(metric)})\n{_n(rows)}, 95 % intervals")
+    ax.set_xlabel(f"mean {metric_name(metric)} on {rows[0].split} ({direction(metric)})\n{_n(rows)}, 95 % intervals")
     return ax
 
 
@@ -394,14 +415,14 @@ def plot_ranking_metrics(ax: Axes, run: Run, split: str) -> Axes:
         for i, metric in enumerate(metrics):
             row = tables[metric][configuration]
             y = i + (j - (len(distinct) - 1) / 2) * step
-            _dot(ax, y, row["mean"], row["ci_low"], row["ci_high"], drawn[configuration], _wrapped(label, 60) if i == 0 else None)
+            _dot(ax, y, row.mean, row.ci_low, row.ci_high, drawn[configuration], _wrapped(label, 60) if i == 0 else None)
     _rows(ax, [metric_name(metric) for metric in metrics], "")
     for y, _ in pairwise(range(len(metrics))):
         ax.axhline(y + 0.5, color="#D9D9D9", linewidth=0.8)
     ax.set_title(f"Rankings on {split}")
     ax.set_xlabel(f"mean (higher is better)\n{_n([row for t in tables.values() for row in t.values()])}, 95 % intervals")
     columns = 2 if len(distinct) > 4 and all(len(label) < 30 for label in distinct.values()) else 1
-    below = offset_copy(ax.transAxes, fig=ax.figure, y=-56, units="points")
+    below = offset_copy(ax.transAxes, fig=ax.get_figure(root=True), y=-56, units="points")
     ax.legend(loc="upper left", bbox_to_anchor=(0, 0), bbox_transform=below, borderpad=0, ncols=columns)
     return ax
 
@@ -434,20 +455,20 @@ def figures(run: Run) -> dict[str, Figure]:
 
 def ranking_metrics(run: Run, split: str) -> list[str]:
     """Metrics of rankings that were measured on a split, sorted; they have a cut-off in their names."""
-    return sorted({row["metric"] for row in run.leaderboard if row["split"] == split and "@" in row["metric"]})
+    return sorted({row.metric for row in run.leaderboard if row.split == split and "@" in row.metric})
 
 
 def _figures(run: Run) -> Iterator[tuple[str, Figure]]:
     """Name and figure of everything that fits the run."""
     (select, metric), baseline = run.select, run.manifest["baseline"]
-    reported_any = any((row["split"], row["metric"]) == (run.report_split, metric) for row in run.leaderboard)
+    reported_any = any((row.split, row.metric) == (run.report_split, metric) for row in run.leaderboard)
     report = run.report_split if reported_any else select
     yield "leaderboard", _leaderboards(run, list(dict.fromkeys([select, report])), metric)
-    reported = [row["configuration"] for row in ranked(run, report, metric)]
+    reported = [row.configuration for row in ranked(run, report, metric)]
     drawn = figure(len(reported) - 1, run.labels.values())
     plot_differences(drawn.subplots(), run, report, metric, baseline if baseline in reported else run.best)
     yield "differences", drawn
-    effects = [row for row in run.effects if row["metric"] == metric]
+    effects = [row for row in run.effects if row.metric == metric]
     drawn = figure(len(effects), map(_effect_name, effects))
     plot_effects(drawn.subplots(), run, metric)
     yield "effects", drawn
@@ -500,11 +521,11 @@ def _dot(
     ax.plot([x], [y], look.marker, color=look.colour, markerfacecolor=face, markeredgewidth=1.5, label=label, zorder=3)
 
 
-def _forest(ax: Axes, rows: Sequence[Mapping[str, Any]], names: Sequence[str], title: str, drawn: Sequence[Look]) -> None:
+def _forest(ax: Axes, rows: Sequence[Tested], names: Sequence[str], title: str, drawn: Sequence[Look]) -> None:
     """Differences with intervals, a line at zero, and adjusted p at the right edge."""
     for y, (row, look) in enumerate(zip(rows, drawn, strict=True)):
-        _dot(ax, y, row["difference"], row["ci_low"], row["ci_high"], look, filled=significant(row))
-        _at_right(ax, y, p_text(row["p_holm"]))
+        _dot(ax, y, row.difference, row.ci_low, row.ci_high, look, filled=significant(row))
+        _at_right(ax, y, p_text(row.p_holm))
     _at_right(ax, -1, "p (Holm)")
     _rows(ax, names, title)
     _line(ax, 0.0, "no difference")
@@ -556,8 +577,8 @@ def _wrapped(label: str, width: int) -> str:
     return "\n".join(line.replace("/ ", "/") for line in lines)
 
 
-def _effect_name(row: Mapping[str, Any]) -> str:
-    return f"{row['axis']}: {row['a']} − {row['b']}"
+def _effect_name(row: EffectRow) -> str:
+    return f"{row.axis}: {row.a} − {row.b}"
 
 
 def _failing(label: str, failed: int) -> str:
@@ -569,9 +590,9 @@ def _count(n: int, noun: str) -> str:
     return f"{n} {noun if n == 1 else noun[:-1] + 'ies' if noun.endswith('y') else noun + 's'}"
 
 
-def _n(rows: Sequence[Mapping[str, Any]]) -> str:
+def _n(rows: Sequence[Counted]) -> str:
     """Number of queries, ``n = 12 queries``, or its range where rows differ."""
-    low, high = min(row["n"] for row in rows), max(row["n"] for row in rows)
+    low, high = min(row.n for row in rows), max(row.n for row in rows)
     return f"n = {_count(high, 'query')}" if low == high else f"n = {low} to {high} queries"
 
 
@@ -579,9 +600,9 @@ def _values(run: Run, configuration: str, split: str, metric: str) -> dict[str, 
     """Query id -> value; a failure has the worst."""
     wanted = (configuration, split, metric)
     found = {
-        row["query_id"]: WORST if row["value"] is None else row["value"]
+        row.query_id: WORST if row.value is None else row.value
         for row in run.results
-        if (row["configuration"], row["split"], row["metric"]) == wanted
+        if (row.configuration, row.split, row.metric) == wanted
     }
     if not found:
         name = run.labels.get(configuration, configuration)
@@ -597,20 +618,20 @@ def _worse(metric: str) -> str:
     return "less" if metric in DIRECTIONLESS else "worse"
 
 
-def _ranking_tables(run: Run, split: str) -> dict[str, dict[str, dict[str, Any]]]:
+def _ranking_tables(run: Run, split: str) -> dict[str, dict[str, LeaderboardRow]]:
     """Metric of rankings -> configuration id, best first -> row of the leaderboard."""
-    return {m: {row["configuration"]: row for row in ranked(run, split, m)} for m in ranking_metrics(run, split)}
+    return {m: {row.configuration: row for row in ranked(run, split, m)} for m in ranking_metrics(run, split)}
 
 
-def _distinct_rankings(run: Run, tables: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, str]:
+def _distinct_rankings(run: Run, tables: Mapping[str, Mapping[str, LeaderboardRow]]) -> dict[str, str]:
     """The first configuration of each group with equal figures -> what its group shares of the axes that make a ranking."""
-    groups: dict[tuple[Any, ...], list[str]] = {}
+    groups: dict[tuple[tuple[float | None, ...], ...], list[str]] = {}
     for c in next(iter(tables.values())):
-        groups.setdefault(tuple((t[c]["mean"], t[c]["ci_low"], t[c]["ci_high"]) for t in tables.values()), []).append(c)
-    rows = {row["configuration"]: row for row in run.configurations}
+        groups.setdefault(tuple((t[c].mean, t[c].ci_low, t[c].ci_high) for t in tables.values()), []).append(c)
+    rows = {row.configuration: row for row in run.configurations}
     axes = [axis for axis in axis_names(run).split("/") if axis in RANKING_AXES]
     return {group[0]: _shared([rows[c] for c in group], axes) or run.labels[group[0]] for group in groups.values()}
 
 
-def _shared(rows: Sequence[Mapping[str, Any]], axes: Sequence[str]) -> str:
-    return "/".join(str(rows[0][axis]) for axis in axes if len({row[axis] for row in rows}) == 1)
+def _shared(rows: Sequence[ConfigurationRow], axes: Sequence[str]) -> str:
+    return "/".join(rows[0].values[axis] for axis in axes if len({row.values[axis] for row in rows}) == 1)

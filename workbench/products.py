@@ -16,12 +16,14 @@ import os
 import platform
 import sys
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from workbench import hardware
 
 if TYPE_CHECKING:
     import torch
+
+M = TypeVar("M", bound="torch.nn.Module")
 
 VARIABLE = "MKL_CBWR"
 LOOKED_AT = ((384, 1536), (1536, 384), (576, 192), (384, 1))  # inputs, outputs
@@ -48,7 +50,7 @@ def strict_mode(vendor: str, flags: frozenset[str]) -> str | None:
     return "AVX2,STRICT" if "avx2" in flags else None
 
 
-def with_independent_rows(model: torch.nn.Module) -> torch.nn.Module:
+def with_independent_rows(model: M) -> M:
     """The model itself, whose linear layers now multiply by `linear` while no gradients are computed.
 
     Its layers get another class, a subclass of theirs. They can be copied and their weights saved as before, but not pickled.
@@ -79,7 +81,8 @@ def linear(rows: torch.Tensor, weights: torch.Tensor, bias: torch.Tensor | None 
 def _by_onednn(rows: torch.Tensor, weights: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
     import torch
 
-    return torch.ops.mkldnn._linear_pointwise(rows, weights, bias, "none", [], "")
+    product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(rows, weights, bias, "none", [], "")
+    return product
 
 
 @cache
@@ -87,8 +90,10 @@ def onednn_keeps_rows_apart() -> bool:
     """Whether torch has oneDNN here, gives its products to programs, and its rows do not depend on each other: a quick look."""
     import torch
 
-    if platform.machine().lower() not in ("x86_64", "amd64") or not torch.backends.mkldnn.is_available():
+    if platform.machine().lower() not in ("x86_64", "amd64"):
         return False  # elsewhere other libraries stand behind it
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return False
     return hasattr(torch.ops.mkldnn, "_linear_pointwise") and all(_keeps_rows_apart(*shape) for shape in LOOKED_AT)
 
 
@@ -136,6 +141,9 @@ def _transposed_layer() -> type[torch.nn.Module]:
         """transformers' layer with weights (inputs, outputs) that multiplies by `linear`."""
 
         def forward(self, rows: torch.Tensor) -> torch.Tensor:
-            return super().forward(rows) if torch.is_grad_enabled() else linear(rows, self.weight.t(), self.bias)
+            if not torch.is_grad_enabled():
+                return linear(rows, self.weight.t(), self.bias)
+            product: torch.Tensor = super().forward(rows)  # type: ignore[no-untyped-call]
+            return product
 
     return IndependentConv1D

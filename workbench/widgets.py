@@ -21,6 +21,8 @@ from matplotlib.figure import Figure
 
 from workbench import plots
 from workbench.errors import InputError
+from workbench.results.rendering import p_text
+from workbench.results.rows import Tested
 from workbench.results.run import Run, finished
 
 log = logging.getLogger(__name__)
@@ -79,12 +81,12 @@ def run_name(folder: Path) -> str:
 
 def splits(run: Run) -> list[str]:
     """Measured splits, that of the selection first: all configurations are on it."""
-    return sorted({row["split"] for row in run.leaderboard}, key=lambda split: (split != run.select[0], split))
+    return sorted({row.split for row in run.leaderboard}, key=lambda split: (split != run.select[0], split))
 
 
 def metrics(run: Run, split: str) -> list[str]:
     """Metrics on a split, that of the selection first, then those of answers, then those of rankings."""
-    found = {row["metric"] for row in run.leaderboard if row["split"] == split}
+    found = {row.metric for row in run.leaderboard if row.split == split}
     return sorted(found, key=lambda metric: (metric != run.select[1], "@" in metric, metric))
 
 
@@ -101,19 +103,11 @@ def leaderboard_frame(run: Run, split: str, metric: str) -> pd.DataFrame:
     rows, letters = plots.ranked(run, split, metric), plots.significance_letters(run, split, metric)
     shown = []
     for row in rows:
-        against = run.comparison(row["configuration"], run.manifest["baseline"], split, metric) or {}
-        shown.append(
-            {name: row[name] for name in ("configuration", "mean", "ci_low", "ci_high", "n", "failed")}
-            | {
-                "rank": 1 + sum(other["mean"] > row["mean"] for other in rows),
-                "label": run.labels[row["configuration"]],
-                "letters": letters[row["configuration"]],
-                "difference": against.get("difference"),
-                "difference_low": against.get("ci_low"),
-                "difference_high": against.get("ci_high"),
-                "p_holm": against.get("p_holm"),
-            }
-        )
+        against = run.comparison(row.configuration, run.manifest["baseline"], split, metric)
+        rank = 1 + sum(other.mean > row.mean for other in rows)
+        head = rank, run.labels[row.configuration], row.configuration, row.mean, row.ci_low, row.ci_high, row.n, row.failed
+        compared = (against.difference, against.ci_low, against.ci_high, against.p_holm) if against else (None,) * 4
+        shown.append((*head, letters[row.configuration], *compared))
     frame = pd.DataFrame(shown, columns=COLUMNS)
     numbers = ["mean", "ci_low", "ci_high", "difference", "difference_low", "difference_high", "p_holm"]
     return frame.astype(dict.fromkeys(numbers, float))
@@ -128,21 +122,21 @@ def verdict(run: Run) -> str:
         start = f"The only configuration is {run.labels[best]}"
     if row is None:
         return f"{start}; it was not measured on {report}, so there is no figure to report."
-    start += f"; on {report} it reaches {name} {_estimate(row['mean'], row['ci_low'], row['ci_high'])}, n = {row['n']}"
+    start += f"; on {report} it reaches {name} {_estimate(row.mean, row.ci_low, row.ci_high)}, n = {row.n}"
     if best == baseline:
         return f"{start}." if of == 1 else f"{start}. It is the baseline itself: nothing tried here is better."
     pair, against = run.comparison(best, baseline, report, metric), f"the baseline {run.labels[baseline]}"
     if pair is None:
         return f"{start}. It was not compared with {against} there."
-    gap, p = _estimate(pair["difference"], pair["ci_low"], pair["ci_high"], signed=True), plots.p_text(pair["p_holm"])
+    gap, p = _estimate(pair.difference, pair.ci_low, pair.ci_high, signed=True), p_text(pair.p_holm)
     adjusted = f"p {p if p.startswith('<') else f'= {p}'}, Holm over {_pairs(len(plots.compared(run, report, metric)))}"
     return f"{start}: {gap} against {against} ({adjusted}), {_outcome(pair)}."
 
 
-def _outcome(pair: Mapping[str, Any]) -> str:
+def _outcome(pair: Tested) -> str:
     if not plots.significant(pair):
         return "no significant difference"
-    return "significantly better" if pair["difference"] > 0 else "significantly worse"
+    return "significantly better" if pair.difference > 0 else "significantly worse"
 
 
 def caveats(run: Run) -> str:
@@ -152,11 +146,11 @@ def caveats(run: Run) -> str:
     said = []
     if pair and not plots.significant(pair):
         said.append("So this run does not show that the best beats the baseline.")
-        if pair["smallest_detectable"] is not None:
-            found = f"a true difference of {pair['smallest_detectable']:.3f}"
+        if pair.smallest_detectable is not None:
+            found = f"a true difference of {pair.smallest_detectable:.3f}"
             said.append(f"Of runs like it, 8 in 10 would find {found} (p not adjusted).")
     if pair and before and report != select:
-        gap = _estimate(before["difference"], None, None, signed=True)
+        gap = _estimate(before.difference, None, None, signed=True)
         said.append(f"Where it was chosen, on {select}, the difference was {gap}.")
     if before and report == select:
         said.append("It was chosen and reported on the same queries, so its figure is flattered by the choice.")
@@ -188,7 +182,7 @@ def _table_row(row: Any, mark: str) -> str:
     badges = "".join(f" <span class='wb-mark'>{escape(word)}</span>" for word in mark.split())
     baseline = "baseline" in mark.split()
     gap = "–" if pd.isna(row.difference) else _estimate_html(row.difference, row.difference_low, row.difference_high, signed=True)
-    p = "–" if baseline else plots.p_text(None if pd.isna(row.p_holm) else row.p_holm)
+    p = "–" if baseline else p_text(None if pd.isna(row.p_holm) else row.p_holm)
     n = f"{row.n} <small>{row.failed} failed</small>" if row.failed else row.n
     label = _breakable(row.label)
     cells = [f"<td title='{escape(row.configuration)}'>{label}{badges}</td>"]
@@ -283,16 +277,17 @@ CSS = """<style>
 </style>"""
 
 
-class LeaderboardView(widgets.VBox):
+class LeaderboardView(widgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
     """Choose a run, a split and a metric; see what is best, the table and the figure.
 
     Whatever goes wrong is shown in the page.
     """
 
+    _run: Run  # the one chosen
+
     def __init__(self, runs: str | Path = "") -> None:
         """Shows the newest finished run below a folder; see `runs_folder` for the default."""
         self._runs = runs_folder(runs)
-        self._run: Run | None = None
         self._frame: pd.DataFrame | None = None
         self._said = ""
         self._busy = False
@@ -317,7 +312,8 @@ class LeaderboardView(widgets.VBox):
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
         """The widget, and for a page without widgets what it says."""
-        return super()._repr_mimebundle_(**kwargs) | {"text/plain": repr(self)}
+        bundle: dict[str, Any] = super()._repr_mimebundle_(**kwargs)
+        return bundle | {"text/plain": repr(self)}
 
     def _start(self) -> None:
         self._controls.layout.display = "none"  # nothing to choose from, if the next line fails
@@ -378,7 +374,7 @@ def _dropdown(name: str) -> widgets.Dropdown:
     return widgets.Dropdown(description=name, layout=layout, style={"description_width": "auto"})
 
 
-def _offer(choice: widgets.Dropdown, options: Sequence[tuple[str, Any]]) -> None:
+def _offer(choice: widgets.Dropdown, options: Sequence[tuple[str, object]]) -> None:
     """New options; what was chosen stays chosen where it is still offered, otherwise it is the first."""
     kept = choice.value
     choice.options = options

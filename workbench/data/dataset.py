@@ -25,6 +25,7 @@ from workbench.data.conversation import History, Turn
 from workbench.errors import InputError, unknown
 
 T = TypeVar("T")
+Row = dict[str, Any]  # of a table or a file, by column
 SPLITS = ("train", "dev", "test")
 
 DOCUMENTS = pa.schema([("id", pa.string()), ("title", pa.string()), ("text", pa.string())])
@@ -149,7 +150,8 @@ class Dataset:
         """A value computed once; a dataset does not change, and plans ask for its splits hundreds of times."""
         if key not in self._memory:
             self._memory[key] = compute()
-        return self._memory[key]
+        value: T = self._memory[key]
+        return value
 
     def judged(self, split: str | Sample) -> Judgements:
         """Judgements on the queries of a split."""
@@ -248,13 +250,13 @@ def _order(text: str) -> bytes:
     return hashlib.sha256(text.encode()).digest()
 
 
-def _query(row: dict) -> Query:
+def _query(row: Row) -> Query:
     answers = None if row["answers"] is None else tuple(row["answers"])
     return Query(row["id"], row["text"], answers, row["group"], tuple(Turn(**turn) for turn in row.get("history") or ()))
 
 
 def assemble(
-    name: str, documents: Sequence[dict], queries: Sequence[dict], judgements: Sequence[dict], notes: Sequence[str]
+    name: str, documents: Sequence[Row], queries: Sequence[Row], judgements: Sequence[Row], notes: Sequence[str]
 ) -> Dataset:
     """A `Dataset` from rows, checked.
 
@@ -292,10 +294,10 @@ def assemble(
     )
 
 
-def _distinct(name: str, what: str, rows: Sequence[dict]) -> set[str]:
-    ids = [row["id"] for row in rows]
-    if len(set(ids)) < len(ids):
-        seen: set[str] = set()
-        twice = next(i for i in ids if i in seen or seen.add(i))
-        raise InputError(f"dataset {name}: {what} id {twice!r} is given twice; ids must be distinct")
-    return set(ids)
+def _distinct(name: str, what: str, rows: Sequence[Row]) -> set[str]:
+    seen: set[str] = set()
+    for row in rows:
+        if row["id"] in seen:
+            raise InputError(f"dataset {name}: {what} id {row['id']!r} is given twice; ids must be distinct")
+        seen.add(row["id"])
+    return seen

@@ -9,14 +9,14 @@ from pathlib import Path
 
 from workbench.component import digest
 from workbench.data.conversation import read_history
-from workbench.data.dataset import SPLITS, Dataset, Place, assemble
+from workbench.data.dataset import SPLITS, Dataset, Place, Row, assemble
 from workbench.errors import InputError, unknown
 
 QUESTION_KEYS = ("id", "split", "question", "answers", "evidence")
 PARAGRAPH_BREAK = re.compile(r"\n[ \t]*\n")
 
 
-def read_questions(path: Path) -> list[dict]:
+def read_questions(path: Path) -> list[Row]:
     """Questions from a JSON-lines file.
 
     A line is ``{"id", "split", "question", "answers", "evidence"}``: `answers` a list of accepted answers, empty if
@@ -35,7 +35,7 @@ def read_questions(path: Path) -> list[dict]:
     return questions
 
 
-def _question(line: str, where: str) -> dict:
+def _question(line: str, where: str) -> Row:
     try:
         row = json.loads(line)
     except ValueError as error:
@@ -48,13 +48,40 @@ def _question(line: str, where: str) -> dict:
     for key in row:
         if key not in (*QUESTION_KEYS, "history"):
             raise InputError(f"{where}: {unknown('key', key, [*QUESTION_KEYS, 'history'])}")
+    for key in ("id", "split", "question"):
+        if not isinstance(row[key], str) or not row[key].strip():
+            raise InputError(f"{where}: {key}: received {json.dumps(row[key], ensure_ascii=False)}; allowed: a text in quotes")
     if row["split"] not in SPLITS:
         raise InputError(f"{where}: {unknown('split', row['split'], SPLITS)}")
+    check_answers(row["answers"], where)
     evidence = row["evidence"]
-    row["evidence"] = [] if evidence is None else [evidence] if isinstance(evidence, str) else list(evidence)
+    row["evidence"] = [] if evidence is None else [evidence] if isinstance(evidence, str) else evidence
+    if not _are_texts(row["evidence"]):
+        said = json.dumps(evidence, ensure_ascii=False)
+        raise InputError(f"{where}: evidence: received {said}; allowed: a sentence, a list of sentences, or null for none")
     if "history" in row:
         row["history"] = [turn._asdict() for turn in read_history(row["history"], f"{where}: history")]
     return row
+
+
+def check_answers(answers: object, where: str) -> None:
+    """Refuses accepted answers that are no list of texts.
+
+    Args:
+        answers: as read from a file; None: not known.
+        where: file and line, for the message.
+
+    Raises:
+        InputError: another form, such as a text that is no list.
+    """
+    if answers is not None and not _are_texts(answers):
+        said = json.dumps(answers, ensure_ascii=False)
+        hint = f"; write [{said}]" if isinstance(answers, str) else ""
+        raise InputError(f"{where}: answers: received {said}; allowed: a list of texts, empty where nothing answers{hint}")
+
+
+def _are_texts(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(one, str) for one in value)
 
 
 def places(evidence: str, documents: Mapping[str, str]) -> Iterator[Place]:
@@ -77,7 +104,7 @@ def paragraph(text: str, position: int) -> str:
     return " ".join(text[start : end.start() if end else len(text)].split())
 
 
-def with_evidence(name: str, documents: list[dict], questions: list[dict], notes: list[str]) -> Dataset:
+def with_evidence(name: str, documents: list[Row], questions: list[Row], notes: list[str]) -> Dataset:
     """A dataset judged by spans, from documents and questions with evidence sentences.
 
     A question whose evidence stands nowhere is left out of the dataset and named in its notes: its documents differ

@@ -41,7 +41,7 @@ class PassageTable:
         self.table = table
 
     def __len__(self) -> int:
-        return self.table.num_rows
+        return int(self.table.num_rows)
 
     def place(self, number: int) -> Place:
         """Where a passage stands."""
@@ -65,8 +65,8 @@ class PassageTable:
         place = self.place(number)
         words = [(place.start + m.start(), place.start + m.end()) for m in WORD.finditer(self.table["text"][number].as_py())]
         following = self.place(number + 1) if number + 1 < len(self) else None
-        same = following is not None and following.doc_id == place.doc_id
-        return Seen(place, words, following.start if same else place.end)
+        reach = following.start if following is not None and following.doc_id == place.doc_id else place.end
+        return Seen(place, words, reach)
 
     def by_document(self) -> dict[str, list[int]]:
         """Document id -> numbers of its passages, ascending."""

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from workbench.component import digest, file_digest
 from workbench.data.conversation import read_history
-from workbench.data.dataset import Dataset, assemble
-from workbench.data.evidence import read_questions, with_evidence
+from workbench.data.dataset import Dataset, Row, assemble
+from workbench.data.evidence import check_answers, read_questions, with_evidence
 from workbench.errors import InputError
 from workbench.weights import home
 
@@ -115,7 +115,7 @@ def _read_beir(folder: Path, files: list[Path]) -> Dataset:
         for row in _json_lines(corpus, ("_id", "text"))
     ]
     splits: dict[str, str] = {}
-    judgements: list[dict] = []
+    judgements: list[Row] = []
     for file in qrels:
         for query_id, doc_id, relevance in _read_qrels(file):
             if splits.setdefault(query_id, file.stem) != file.stem:
@@ -132,8 +132,9 @@ def _read_beir(folder: Path, files: list[Path]) -> Dataset:
     return assemble(folder.name, documents, kept, judgements, notes)
 
 
-def _beir_query(row: dict, splits: dict[str, str], first: dict[str, str]) -> dict:
+def _beir_query(row: Row, splits: dict[str, str], first: dict[str, str]) -> Row:
     query_id = str(row["_id"])
+    check_answers(row.get("answers"), f"query {query_id!r}")
     return {
         "id": query_id,
         "split": splits[query_id],
@@ -144,7 +145,7 @@ def _beir_query(row: dict, splits: dict[str, str], first: dict[str, str]) -> dic
     }
 
 
-def _json_lines(path: Path, needed: tuple[str, ...]) -> Iterator[dict]:
+def _json_lines(path: Path, needed: tuple[str, ...]) -> Iterator[Row]:
     opener = gzip.open if path.suffix == ".gz" else open
     with opener(path, "rt", encoding="utf-8") as lines:
         for number, line in enumerate(lines, 1):
@@ -190,7 +191,7 @@ def text_folder(folder: Path, questions: Path) -> Dataset:
     return _prepared(key, lambda: with_evidence(folder.name, [_text_document(file, folder) for file in files], rows, []))
 
 
-def _text_document(file: Path, folder: Path) -> dict:
+def _text_document(file: Path, folder: Path) -> Row:
     try:
         text = file.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:

@@ -88,15 +88,16 @@ NAMES = ("f1", "em", "contains", "grounded", "abstained")
 NOT_FOR_SELECTION = ("grounded", "abstained")
 
 
-def score(metric: str, answer: str, accepted: Sequence[str], passages: Sequence[str]) -> float:
+def score(metric: str, answer: str, accepted: Sequence[str] | None, passages: Sequence[str]) -> float:
     """One metric of `NAMES` on one answer.
 
     Args:
         metric: its name.
         answer: the answer as the template read it; empty: abstained.
-        accepted: accepted answers; empty: the documents do not answer the question.
+        accepted: accepted answers; empty: the documents do not answer the question. None: not known, for metrics that do not
+            compare with them.
         passages: texts shown to the generator.
     """
     if metric in AGAINST_ACCEPTED:
-        return AGAINST_ACCEPTED[metric](answer, accepted)
+        return AGAINST_ACCEPTED[metric](answer, accepted or ())
     return grounded(answer, passages) if metric == "grounded" else abstained(answer)

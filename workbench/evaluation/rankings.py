@@ -10,10 +10,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from workbench.data.dataset import Judgements, Place
 from workbench.data.passages import Seen
 from workbench.errors import InputError
+
+if TYPE_CHECKING:
+    from ir_measures import Measure
 
 MEASURES = {"ndcg": "nDCG", "recall": "R", "mrr": "RR", "map": "AP", "precision": "P", "success": "Success"}
 NAME = re.compile(r"(?P<measure>[a-z]+)@(?P<cutoff>[1-9]\d*)(?P<words>w?)")
@@ -82,11 +86,12 @@ def evaluate(
     return values
 
 
-def measure(metric: RankingMetric) -> object:
+def measure(metric: RankingMetric) -> Measure:
     """The measure of ir-measures; after N words without a cut-off that matters, as the words were counted before."""
     import ir_measures
 
-    return getattr(ir_measures, MEASURES[metric.measure]) @ (100_000 if metric.in_words else metric.cutoff)
+    found: Measure = getattr(ir_measures, MEASURES[metric.measure]) @ (100_000 if metric.in_words else metric.cutoff)
+    return found
 
 
 def truncated(ranking: Sequence[Seen], words: int | None) -> list[Seen]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from math import ceil, log2
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,9 +16,8 @@ ALPHA = 0.05  # chance that a race drops the truly best configuration, over all 
 LOOKS = 4  # a race looks at an eighth of the queries, a quarter, half, all
 
 
-@dataclass(frozen=True)
-class Step:
-    """What a search saw of one configuration at one time; a row of search.csv.
+class SearchStep(NamedTuple):
+    """One row of search.csv: what a search saw of one configuration at one time.
 
     Attributes:
         step: number of the look, from 1.
@@ -63,15 +62,20 @@ def greedy(
         rest = {name: value for name, value in design[now].items() if name != axis}
         near = sorted(c for c, point in design.items() if {n: v for n, v in point.items() if n != axis} == rest)
         found = means(near)
-        now = min(near, key=lambda c, now=now: (-found[c], c != now, c))
+        now = _best(near, found, now)
         path.append((now, near))
     return path
+
+
+def _best(near: Sequence[str], found: Mapping[str, float], now: str) -> str:
+    """The one with the highest value; where several have it, the present one, else the lowest id."""
+    return min(near, key=lambda name: (-found[name], name != now, name))
 
 
 Scores = Callable[[Sequence[str], Sequence[int]], np.ndarray]
 
 
-def race(systems: Sequence[str], groups: Sequence[str], scores: Scores, seed: int = 0) -> list[Step]:
+def race(systems: Sequence[str], groups: Sequence[str], scores: Scores, seed: int = 0) -> list[SearchStep]:
     """Measures systems on growing samples of the queries and drops, at each look, those clearly behind the leader.
 
     The truly best system is dropped with a chance of at most `ALPHA`: it can only fall behind one of the K - 1 others at one of
@@ -90,7 +94,7 @@ def race(systems: Sequence[str], groups: Sequence[str], scores: Scores, seed: in
     names = sorted(systems)
     level = ALPHA / (LOOKS - 1) / max(1, len(names) - 1)
     order = _in_groups(groups, seed)
-    steps: list[Step] = []
+    steps: list[SearchStep] = []
     seen, values = 0, {name: np.empty(0) for name in names}
     for look, n in enumerate(_sizes(order, groups, level), 1):
         new = scores(names, order[seen:n])
@@ -103,7 +107,8 @@ def race(systems: Sequence[str], groups: Sequence[str], scores: Scores, seed: in
             gone = p.get(name, 1.0) < level
             why = f"behind {leader}" if gone else "the leader" if name == leader else "not clearly behind the leader"
             mean = float(values[name].mean())
-            steps.append(Step(look, name, n, mean, p.get(name), None if last else level, "dropped" if gone else "kept", why))
+            status = "dropped" if gone else "kept"
+            steps.append(SearchStep(look, name, n, mean, p.get(name), None if last else level, status, why))
         names = [name for name in names if not p.get(name, 1.0) < level]
         values = {name: values[name] for name in names}
     return steps

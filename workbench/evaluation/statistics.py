@@ -42,7 +42,7 @@ from functools import lru_cache
 from itertools import combinations
 from math import ceil, inf, isnan, nan, sqrt
 from string import ascii_letters
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -256,7 +256,8 @@ def _variance_of_mean(by_seed: Floats, scale: Floats) -> Floats:
     if len(by_seed) < 2:
         return np.zeros(by_seed.shape[1])
     gaps = _without_rounding(by_seed - by_seed.mean(axis=0), scale)
-    return (gaps**2).sum(axis=0) / (len(by_seed) - 1) / len(by_seed)
+    variance: Floats = (gaps**2).sum(axis=0) / (len(by_seed) - 1) / len(by_seed)
+    return variance
 
 
 def _with_seeds(errors: Floats, df: float, seeds: Floats, n_seeds: int) -> tuple[Floats, Floats]:
@@ -398,7 +399,7 @@ def _exact_p(sums: Floats, threshold: float) -> float:
 def _sign_patterns(k: int) -> Floats:
     """All (2^(k-1), k) patterns of +1 and -1 that begin with +1: the mirror images have the same absolute sums."""
     numbers = np.arange(2 ** (k - 1))[:, None]
-    return 1.0 - 2.0 * ((numbers >> np.arange(k)) & 1)
+    return 1.0 - 2.0 * ((numbers >> np.arange(k)) & 1).astype(np.float64)
 
 
 def _flip_p(columns: Floats, left: Indexes, right: Indexes, threshold: Floats, m: int, seed: int) -> Floats:
@@ -416,7 +417,8 @@ def _flip_p(columns: Floats, left: Indexes, right: Indexes, threshold: Floats, m
     more = FLIPS_PER_TEST * m - FLIPS
     if more > 0 and again.size:
         used, ends = np.unique(np.concatenate((left[again], right[again])), return_inverse=True)
-        counts = counts[again] + _reached(columns[:, used], *np.split(ends, 2), threshold[again], more, stream)
+        first, second = np.split(ends, 2)
+        counts = counts[again] + _reached(columns[:, used], first, second, threshold[again], more, stream)
         p[again] = (1 + counts) / (1 + FLIPS + more)
     return p
 
@@ -456,22 +458,22 @@ def holm(p: ArrayLike) -> Floats:
     return adjusted
 
 
-def _analyse(families: Sequence[_Family], sample: _Sample, seed: int, level: float) -> list[list[dict[str, float]]]:
-    """The fields of `Finding` for every contrast of every family; the families are flipped together, adjusted apart."""
+def _analyse(families: Sequence[_Family], sample: _Sample, seed: int, level: float) -> list[list[Finding]]:
+    """A `Finding` for every contrast of every family; the families are flipped together, adjusted apart."""
     found = [_contrasts(family, sample) for family in families]
     p_values = _all_p(families, found, sample, seed)
     return [
         [
-            {
-                "n": sample.n,
-                "n_groups": sample.n_groups,
-                "difference": float(d),
-                "low": float(d - _quantile_t(level, df) * error),
-                "high": float(d + _quantile_t(level, df) * error),
-                "p": float(p),
-                "p_holm": float(adjusted),
-                "smallest_detectable": float(_noncentrality(df) * error) if error > 0 else nan,
-            }
+            Finding(
+                n=sample.n,
+                n_groups=sample.n_groups,
+                difference=float(d),
+                low=float(d - _quantile_t(level, df) * error),
+                high=float(d + _quantile_t(level, df) * error),
+                p=float(p),
+                p_holm=float(adjusted),
+                smallest_detectable=float(_noncentrality(df) * error) if error > 0 else nan,
+            )
             for d, error, df, p, adjusted in zip(contrasts.difference, contrasts.error, contrasts.df, p, holm(p), strict=True)
         ]
         for contrasts, p in zip(found, p_values, strict=True)
@@ -542,7 +544,7 @@ def compare_all(
     ]
     found = _analyse(families, sample, seed, level)
     return {
-        metric: [PairedComparison(a=a, b=b, **fields) for (a, b), fields in zip(wanted, rows, strict=True)]
+        metric: [PairedComparison(a=a, b=b, **vars(finding)) for (a, b), finding in zip(wanted, rows, strict=True)]
         for metric, rows in zip(values, found, strict=True)
     }
 
@@ -557,7 +559,8 @@ def _checked(metric: str, scores: ArrayLike, systems: Sequence[object], ids: Seq
 def _seed_means(by_seed: BySeed, metric: str, values: Floats) -> Floats:
     """Means (S, K) of a metric's systems under each seed; those over all queries where there is one seed only."""
     if by_seed is None or metric not in by_seed:
-        return values.mean(axis=0, keepdims=True)
+        whole: Floats = values.mean(axis=0, keepdims=True)
+        return whole
     means = _complete(by_seed[metric], f"the seeds by {metric!r}")
     if means.shape[1] != values.shape[1]:
         raise InputError(
@@ -707,7 +710,8 @@ def _split_half_gaps(sums: Floats, sizes: Floats, baseline: int, draws: Floats) 
     there = ((1 - half) @ sums) / ((1 - half) @ sizes)[:, None]
     best = here >= here.max(axis=1, keepdims=True) - TIE * np.abs(here).max(axis=1, keepdims=True)
     gap = (here - here[:, [baseline]]) - (there - there[:, [baseline]])
-    return (gap * best).sum(axis=1) / best.sum(axis=1)
+    gaps: Floats = (gap * best).sum(axis=1) / best.sum(axis=1)
+    return gaps
 
 
 def observed_optimism(
@@ -740,7 +744,7 @@ Design = Sequence[Mapping[str, Hashable]]
 class _Term(NamedTuple):
     """A contrast of the design over cells k: system plus[k] - minus[k], less plus_2[k] - minus_2[k] for an interaction."""
 
-    label: dict[str, object]
+    label: dict[str, Any]  # the fields that `Effect` or `Interaction` adds to those of `Finding`
     plus: list[int]
     minus: list[int]
     plus_2: list[int]
@@ -773,7 +777,7 @@ def effects(
     cells = _cells(design)
     terms = [term for axis in cells.axes for pair in combinations(cells.levels(axis), 2) for term in _effect(cells, axis, pair)]
     found = _analyse_terms(matrices, terms, len(design), groups, seed, ids, level, by_seed)
-    return {metric: [Effect(**term.label, **fields) for term, fields in rows] for metric, rows in found.items()}
+    return {metric: [Effect(**term.label, **vars(finding)) for term, finding in rows] for metric, rows in found.items()}
 
 
 def interactions(
@@ -798,7 +802,7 @@ def interactions(
         for term in _interaction(cells, axes, (first, second))
     ]
     found = _analyse_terms(matrices, terms, len(design), groups, seed, ids, level, by_seed)
-    return {metric: [Interaction(**term.label, **fields) for term, fields in rows] for metric, rows in found.items()}
+    return {metric: [Interaction(**term.label, **vars(finding)) for term, finding in rows] for metric, rows in found.items()}
 
 
 class _Cells(NamedTuple):
@@ -816,7 +820,7 @@ class _Cells(NamedTuple):
         found = []
         for key in self.column:
             point = dict(zip(self.axes, key, strict=True))
-            keys = [tuple((point | change).values()) for change in changes]
+            keys = [tuple({**point, **change}.values()) for change in changes]
             if keys[0] == key and all(other in self.column for other in keys):
                 found.append([self.column[other] for other in keys])
         return [list(column) for column in zip(*found, strict=True)]
@@ -838,13 +842,19 @@ def _effect(cells: _Cells, axis: str, levels: tuple[Hashable, Hashable]) -> list
     """The contrast of two levels, or nothing when they never meet."""
     a, b = levels
     matched = cells.matched([{axis: a}, {axis: b}])
-    return [_Term({"axis": axis, "a": a, "b": b, "cells": len(matched[0])}, *matched, [], [])] if matched else []
+    if not matched:
+        return []
+    plus, minus = matched
+    return [_Term({"axis": axis, "a": a, "b": b, "cells": len(plus)}, plus, minus, [], [])]
 
 
 def _interaction(cells: _Cells, axes: tuple[str, str], levels: tuple[tuple[Hashable, ...], tuple[Hashable, ...]]) -> list[_Term]:
     """The difference of differences of two levels on two axes, or nothing when no cell has all four."""
     matched = cells.matched([{axes[0]: a, axes[1]: b} for b in levels[1] for a in levels[0]])
-    return [_Term({"axes": axes, "levels": levels, "cells": len(matched[0])}, *matched)] if matched else []
+    if not matched:
+        return []
+    plus, minus, plus_2, minus_2 = matched
+    return [_Term({"axes": axes, "levels": levels, "cells": len(plus)}, plus, minus, plus_2, minus_2)]
 
 
 def _analyse_terms(
@@ -856,8 +866,8 @@ def _analyse_terms(
     ids: Sequence[str] | None,
     level: float,
     by_seed: BySeed,
-) -> dict[str, list[tuple[_Term, dict[str, float]]]]:
-    """Every term with the fields of `Finding`, for each metric."""
+) -> dict[str, list[tuple[_Term, Finding]]]:
+    """Every term with what was found of it, for each metric."""
     values = {metric: _checked(metric, scores, range(n_systems), ids) for metric, scores in matrices.items()}
     if not values or not terms:
         return {metric: [] for metric in values}
@@ -882,13 +892,30 @@ def _term_values(values: Floats, term: _Term) -> Floats:
     gaps = values[:, term.plus] - values[:, term.minus]
     if term.plus_2:
         gaps -= values[:, term.plus_2] - values[:, term.minus_2]
-    return _without_rounding(gaps, np.abs(values).max()).mean(axis=1)
+    means: Floats = _without_rounding(gaps, np.abs(values).max()).mean(axis=1)
+    return means
 
 
 # --- Letters ----------------------------------------------------------------------------------------------------------
 
 
-def letters(comparisons: Sequence[PairedComparison], order: Sequence[str], alpha: float = 0.05) -> dict[str, str]:
+class AdjustedPair(Protocol):
+    """Two systems with the adjusted p-value of their difference, nan or None where there is none."""
+
+    @property
+    def a(self) -> str:
+        """One system."""
+
+    @property
+    def b(self) -> str:
+        """The other."""
+
+    @property
+    def p_holm(self) -> float | None:
+        """The p-value."""
+
+
+def letters(comparisons: Sequence[AdjustedPair], order: Sequence[str], alpha: float = 0.05) -> dict[str, str]:
     """Compact letter display: two systems share a letter exactly when their Holm-adjusted p is not below alpha.
 
     ``order`` lists the systems, best first; "a" goes to the best. A pair without p, or not compared, is not distinguishable.
@@ -901,7 +928,7 @@ def letters(comparisons: Sequence[PairedComparison], order: Sequence[str], alpha
         raise InputError(f"order lacks {', '.join(sorted(strangers))}; it must list every system compared")
     sets = [frozenset(order)]
     for c in comparisons:
-        if c.p_holm < alpha:
+        if c.p_holm is not None and c.p_holm < alpha:
             sets = _split(sets, c.a, c.b)
     # Groups that reach further up come first: the letters then run down the table.
     ranked = sorted(sorted(rank[name] for name in members) for members in sets)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from workbench.component import build
+from workbench.component import Component, build
 from workbench.data.chunking import Chunking
 from workbench.errors import InputError, unknown
 from workbench.evaluation import answers, rankings
@@ -47,7 +48,7 @@ def axes_of(settings: ExperimentSettings, components: Components) -> dict[str, l
 def _default(axis: str, components: Components) -> Any:
     if axis in DEFAULTS:
         return DEFAULTS[axis]
-    named = components.retrievers if axis == "retriever" else components.generators
+    named: Mapping[str, Component] = components.retrievers if axis == "retriever" else components.generators
     if not named:
         raise InputError(f"components.{axis}s: none is defined; an experiment needs at least one {axis}")
     return next(iter(named))
@@ -73,13 +74,14 @@ def _axis_value(axis: str, value: Any, components: Components, where: str) -> An
         return value
     if axis == "prompt":
         return str(value)
-    named = {
+    families: dict[str, Mapping[str, Component]] = {
         "rewriting": components.rewriters,
         "expansion": components.expanders,
         "retriever": components.retrievers,
         "reranker": components.rerankers,
         "generator": components.generators,
-    }[axis]
+    }
+    named = families[axis]
     optional = axis in ("rewriting", "expansion", "reranker")
     if optional and value in (NONE, None):
         return NONE
@@ -89,7 +91,7 @@ def _axis_value(axis: str, value: Any, components: Components, where: str) -> An
 
 
 def _retrieval(value: Any, where: str) -> str | Gate:
-    if value in (ALWAYS, NEVER):
+    if isinstance(value, str) and value in (ALWAYS, NEVER):
         return value
     if not isinstance(value, dict):
         raise InputError(f"{where}: received {value!r}; allowed: {ALWAYS}, {NEVER}, or {{when: top_score}}, {{when: margin}}")
@@ -100,7 +102,8 @@ def check_metrics(settings: ExperimentSettings, axes: dict[str, list[Any]]) -> s
     """The metric that selects, after refusing contradictory ones.
 
     Raises:
-        InputError: a metric that nothing computes here, `grounded` chosen to select, or `@k` metrics across chunkings.
+        InputError: a metric that nothing computes here, `grounded` chosen to select, a race by a ranking metric, or `@k` metrics
+            across chunkings.
     """
     generating = "generator" in axes
     names = [*settings.metrics.rankings, *(settings.metrics.answers if generating else ())]
@@ -114,6 +117,10 @@ def check_metrics(settings: ExperimentSettings, axes: dict[str, list[Any]]) -> s
         )
     if select_by not in names:
         raise at("metrics.select_by", unknown("metric", select_by, [n for n in names if n not in answers.NOT_FOR_SELECTION]))
+    if settings.search.strategy == "racing" and select_by not in answers.NAMES:
+        raise InputError(
+            f"search.strategy: 'racing' saves answers, but metrics.select_by is {select_by!r}, which needs none; use 'grid'"
+        )
     retrieval = [*axes.get("retrieval", ()), settings.baseline.get("retrieval", ALWAYS)]
     if any(value != ALWAYS for value in retrieval) and select_by not in answers.NAMES:
         raise InputError(

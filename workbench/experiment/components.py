@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,9 @@ class Components:
     """The components of a file, built, with the names they refer to each other by checked."""
 
     def __init__(self, settings: ComponentSettings, folder: Path) -> None:
-        self.embedders = {n: _embedder(v, f"components.embedders.{n}") for n, v in settings.embedders.items()}
+        self.embedders: dict[str, AnyEmbedder] = {
+            n: _embedder(v, f"components.embedders.{n}") for n, v in settings.embedders.items()
+        }
         self.generators = {n: build(Generator, v, f"components.generators.{n}") for n, v in settings.generators.items()}
         self.retrievers: dict[str, Retriever] = _family("retriever", settings.retrievers, folder)
         self.rewriters: dict[str, Rewriter] = _family("rewriter", settings.rewriters, folder)
@@ -64,11 +67,11 @@ class Components:
 
     def references(self, component: Component) -> dict[str, Component]:
         """The components that a component's fields name, by field."""
-        named = {"embedder": self.embedders, "generator": self.generators}
+        named: dict[str, Mapping[str, Component]] = {"embedder": self.embedders, "generator": self.generators}
         return {field: those[getattr(component, field)] for field, those in named.items() if field in component.references}
 
     def _check_references(self) -> None:
-        families = (
+        families: tuple[tuple[str, Mapping[str, Component]], ...] = (
             ("rewriters", self.rewriters),
             ("retrievers", self.retrievers),
             ("expanders", self.expanders),
@@ -80,7 +83,11 @@ class Components:
                     if field in component.references and getattr(component, field) not in those:
                         where = f"components.{family}.{name}.{field}"
                         raise at(where, unknown(field, getattr(component, field), those))
-        for family, named in (("embedders", self.embedders), ("rerankers", self.rerankers)):
+        trained: tuple[tuple[str, Mapping[str, Component]], ...] = (
+            ("embedders", self.embedders),
+            ("rerankers", self.rerankers),
+        )
+        for family, named in trained:
             for name, component in named.items():
                 training = training_of(component)
                 if training and training.negatives_from and training.negatives_from not in self.retrievers:

@@ -80,7 +80,7 @@ class DatasetSettings(Settings):
         """Reads the dataset."""
         if self.beir is not None:
             dataset = sources.beir(self.beir)
-        elif self.folder is not None:
+        elif self.folder is not None and self.questions is not None:
             dataset = sources.text_folder(self.folder, self.questions)
         else:
             dataset = sources.pydocs()

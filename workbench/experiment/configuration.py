@@ -12,6 +12,7 @@ from workbench.component import digest
 from workbench.data import leaks
 from workbench.data.chunking import Chunking
 from workbench.data.dataset import Dataset
+from workbench.data.leaks import Policy
 from workbench.errors import InputError, unknown
 from workbench.evaluation import answers as answer_metrics
 from workbench.experiment.axes import axes_of, axis_value, check_metrics
@@ -153,6 +154,11 @@ class Space:
                     f"dataset.{role}: {self.dataset.name} has no split {getattr(data, role)!r}; "
                     f"allowed: {', '.join(self.dataset.splits)}"
                 )
+        if self._trains and data.train == data.report:
+            raise InputError(
+                f"dataset.train and dataset.report are both {data.report!r}, so what is trained would be reported on the very "
+                f"questions it learned from; name another split for one of them"
+            )
         if self.generating and any(m in answer_metrics.AGAINST_ACCEPTED for m in self.answer_metrics):
             for split in (data.select, data.report, *([data.train] if self._gates else [])):
                 if any(query.answers is None for query in self.dataset.split(split)):
@@ -214,7 +220,7 @@ class Space:
         said = f"{n} train questions left out that the evaluation asks too, or nearly so: {', '.join(dropping)}"
         return (*self.dataset.notes, said)
 
-    def dropped(self, policy: leaks.Policy) -> tuple[str, ...]:
+    def dropped(self, policy: Policy) -> tuple[str, ...]:
         """Ids of train questions that a training or a prompt with this policy leaves out."""
         return leaks.dropped(self.leaks) if policy == "drop" else ()
 
@@ -260,7 +266,7 @@ class Space:
         if axis == "generator":
             generator = self.components.generators[value]
             named = generator.definition()
-            lora = self._resolved_lora(generator) if generator.lora else None
+            lora = self._resolved_lora(generator.lora) if generator.lora else None
             return {"settings": named["settings"], "weights": named["weights"], "lora": lora}
         return value
 
@@ -296,8 +302,8 @@ class Space:
         retriever = self._resolved_retriever(training.negatives_from or base["retriever"])
         return [[training.settings(), retriever, base["chunking"].settings(), *filter(None, [self.dropped(training.leaks)])]]
 
-    def _resolved_lora(self, generator: Generator) -> Any:
-        base, lora = self.base, generator.lora
+    def _resolved_lora(self, lora: Lora) -> list[Any]:
+        base = self.base
         several = [self.settings.seeds] if self.settings.seeds > 1 else []
         return [
             *several,

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from workbench.experiment.planner import PlannedStage
 from workbench.machine import peak_gb, precisions
@@ -42,6 +42,44 @@ class Cost:
     seconds: float
 
 
+class StageCosts(NamedTuple):
+    """The distinct stages of one name in a plan, and what computing the missing ones takes.
+
+    Attributes:
+        stage: the name.
+        distinct: how many there are.
+        uses: by configurations, counted over all of them.
+        found: how many the store holds.
+        missing: how many have to be computed.
+        tokens: that models read and write for the missing ones, at most.
+        seconds: for the missing ones, at most.
+    """
+
+    stage: str
+    distinct: int
+    uses: int
+    found: int
+    missing: int
+    tokens: int
+    seconds: float
+
+
+class TotalCosts(NamedTuple):
+    """The sums of a plan; `memory_gb` is the peak memory of earlier runs into this store, None before the first."""
+
+    missing: int
+    tokens: int
+    seconds: float
+    memory_gb: float | None
+
+
+class PlannedCosts(NamedTuple):
+    """What a plan costs: by the names of its stages, and in total."""
+
+    stages: list[StageCosts]
+    total: TotalCosts
+
+
 class Estimator:
     """Estimates of stages; keeps what this machine showed in the store."""
 
@@ -50,26 +88,25 @@ class Estimator:
         self.path = session.store.folder / RATES
         self.rates = self._read()
 
-    def cost(self, stage: Stage) -> Cost:
+    def cost(self, stage: Stage[object]) -> Cost:
         """An upper bound; see `Work`."""
         work = stage.work(self.session)
         return Cost(work.tokens, work.units * self._rate(work.kind) if work.kind else NEXT_TO_NOTHING)
 
-    def table(self, planned: Sequence[PlannedStage]) -> list[dict[str, Any]]:
-        """A plan by stage name: distinct stages, uses, those found and missing, and what computing the missing ones costs."""
-        rows: dict[str, dict[str, Any]] = {}
+    def costs(self, planned: Sequence[PlannedStage]) -> PlannedCosts:
+        """What computing the missing stages of a plan takes, by the name of the stage."""
+        by_name: dict[str, list[PlannedStage]] = {}
         for one in planned:
-            empty = dict.fromkeys(("distinct", "uses", "found", "missing", "tokens", "seconds"), 0)
-            row = rows.setdefault(one.stage.name, {"stage": one.stage.name} | empty)
-            row["distinct"] += 1
-            row["uses"] += one.uses
-            row["found"] += one.found
-            row["missing"] += not one.found
-            if not one.found:
-                cost = self.cost(one.stage)
-                row["tokens"] += cost.tokens
-                row["seconds"] += cost.seconds
-        return list(rows.values())
+            by_name.setdefault(one.stage.name, []).append(one)
+        rows = [self._costs(name, stages) for name, stages in by_name.items()]
+        missing, tokens, seconds = (sum(figures) for figures in zip(*(row[4:] for row in rows), strict=True))
+        return PlannedCosts(rows, TotalCosts(int(missing), int(tokens), float(seconds), self.memory_gb()))
+
+    def _costs(self, name: str, stages: Sequence[PlannedStage]) -> StageCosts:
+        costs = [self.cost(one.stage) for one in stages if not one.found]
+        uses, found = sum(one.uses for one in stages), len(stages) - len(costs)
+        tokens, seconds = sum(cost.tokens for cost in costs), sum(cost.seconds for cost in costs)
+        return StageCosts(name, len(stages), uses, found, len(costs), tokens, seconds)
 
     def learn(self, timings: Iterable[Timing], counts: dict[str, Counts]) -> None:
         """Keeps the rates a run showed, for the next plan; recent ones weigh as much as all before."""
@@ -113,6 +150,7 @@ class Estimator:
 
     def _read(self) -> dict[str, float]:
         try:
-            return json.loads(Path(self.path).read_text())
+            rates: dict[str, float] = json.loads(Path(self.path).read_text())
+            return rates
         except (OSError, ValueError):
             return {}

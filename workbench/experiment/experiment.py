@@ -10,12 +10,11 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from workbench.experiment.config import ExperimentSettings, read_settings
 from workbench.experiment.configuration import Configuration, Space
-from workbench.experiment.estimates import Estimator
-from workbench.experiment.planner import Measured, PlannedStage, Planner, plan
+from workbench.experiment.estimates import Estimator, PlannedCosts
+from workbench.experiment.planner import ConfigurationStages, PlannedStage, Planner, plan
 from workbench.experiment.search import Searcher
 from workbench.experiment.sweep import Sweep
 from workbench.experiment.writer import RunWriter, new_folder
@@ -82,7 +81,7 @@ class Experiment(Displayed):
         return self.space.notes
 
     @property
-    def selected_on(self) -> list[Measured]:
+    def selected_on(self) -> list[ConfigurationStages]:
         """Stages of all configurations on the selection split."""
         return self.sweep.selected_on
 
@@ -90,17 +89,15 @@ class Experiment(Displayed):
         """Distinct stages of the selection, each after those it reads; what the report needs follows from its outcome."""
         return plan(self.selected_on, self.session.has)
 
-    def planned_costs(self) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    def planned_costs(self) -> PlannedCosts:
         """The plan by stage name, with what computing the missing ones costs, and the totals.
 
         Before the selection is measured the finalists are not known, so their report is counted as that of the first
         configurations: as many stages, about the same cost.
         """
         report = self.settings.dataset.report
-        reported = [self.planner.measured(c, report) for c in Searcher(self.sweep).expected_finalists()]
-        rows = self.estimator.table(plan([*self.selected_on, *reported], self.session.has))
-        total = {key: sum(row[key] for row in rows) for key in ("missing", "tokens", "seconds")}
-        return rows, total | {"memory_gb": self.estimator.memory_gb()}
+        reported = [self.planner.stages(c, report) for c in Searcher(self.sweep).expected_finalists()]
+        return self.estimator.costs(plan([*self.selected_on, *reported], self.session.has))
 
     @cached_property
     def estimator(self) -> Estimator:
@@ -136,4 +133,4 @@ class Experiment(Displayed):
     def _note_estimate(self) -> None:
         """Keeps what the plan says before anything is computed, to be held against what it took."""
         if self.sweep.estimated_seconds is None:
-            self.sweep.estimated_seconds = float(self.planned_costs()[1]["seconds"])
+            self.sweep.estimated_seconds = self.planned_costs().total.seconds

@@ -21,8 +21,7 @@ def spelled_out(values: dict[str, Any]) -> dict[str, Any]:
         InputError: an empty list, or a baseline that names several generators.
     """
     components = values.get("components")
-    generators = components.get("generators") if isinstance(components, dict) else None
-    if not isinstance(generators, dict):
+    if not isinstance(components, dict) or not isinstance(generators := components.get("generators"), dict):
         return values
     named = {name: _generators(name, given) for name, given in generators.items()}
     spelled = {new: given for made in named.values() for new, given in made.items()}
@@ -43,8 +42,9 @@ def _names(named: dict[str, dict[str, Any]], name: Any) -> list[Any]:
 
 def _generators(name: str, given: Any) -> dict[str, Any]:
     """One generator by its own name, or one for each combination."""
-    lora = given.get("lora") if isinstance(given, dict) else None
-    lists = {key: value for key, value in lora.items() if isinstance(value, list)} if isinstance(lora, dict) else {}
+    if not isinstance(given, dict) or not isinstance(lora := given.get("lora"), dict):
+        return {name: given}
+    lists = {key: value for key, value in lora.items() if isinstance(value, list)}
     if not lists:
         return {name: given}
     for key, options in lists.items():

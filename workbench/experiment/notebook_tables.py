@@ -1,114 +1,210 @@
-"""What the notebooks show of an experiment beside its run: indexes, rankings, trainings, prompts. Tables are lists of rows."""
+"""What the notebooks show of an experiment beside its run: indexes, rankings, trainings, prompts.
+
+Tables are lists of rows; `workbench.results.table_files.frame` makes them pandas frames.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
-from typing import Any
+from typing import NamedTuple
 
 from workbench.experiment.experiment import Experiment
-from workbench.experiment.planner import closure
+from workbench.experiment.planner import ConfigurationStages, passages_of
 from workbench.models import prompts
 from workbench.models.chat import Message
 from workbench.models.lora import Example
-from workbench.models.training import HELD_BACK
+from workbench.models.training import HELD_BACK, LOSSES, Evaluation, Step, read_held_back, read_losses
 from workbench.results import tables
-from workbench.results.tables import Result
+from workbench.results.rows import ResultRow, SystemRow
 from workbench.stages.indexes import DenseIndex, TextIndex
-from workbench.stages.merging import SYSTEMS
-from workbench.stages.passages import Passages
+from workbench.stages.merging import SYSTEMS, Merging
+from workbench.stages.scores import RankingScores
 from workbench.stages.training import Adapter
 
-PLANNED = ("distinct", "uses", "found", "missing", "tokens", "seconds")
+RANKING_AXES = ("chunking", "rewriting", "expansion", "retriever", "reranker")
+
+class IndexFacts(NamedTuple):
+    """One index of an experiment.
+
+    Attributes:
+        kind: the class of its retriever, or of the index of its vectors.
+        chunking: of its passages.
+        passages: how many it holds.
+        megabytes: on disk.
+        seconds: that building it took.
+        key: beginning of its key in the store.
+        folder: where it lies.
+    """
+
+    kind: str
+    chunking: str
+    passages: int
+    megabytes: float
+    seconds: float
+    key: str
+    folder: str
 
 
-def indexes(experiment: Experiment, stages: Sequence[TextIndex | DenseIndex]) -> list[dict[str, Any]]:
+class RankingFacts(NamedTuple):
+    """Quality of one ranking by one metric; `values` are its axes, columns of a frame."""
+
+    values: dict[str, str]
+    split: str
+    metric: str
+    mean: float
+    ci_low: float | None
+    ci_high: float | None
+    n: int
+
+
+class RankedPassage(NamedTuple):
+    """A passage of a ranking: its score, title and text."""
+
+    score: float
+    title: str
+    text: str
+
+
+class TrainingFacts(NamedTuple):
+    """What the training of an adapter was.
+
+    Tokens, seconds and memory are those of the process that ended the training; memory is its peak until then, whatever else it
+    did before.
+
+    Attributes:
+        base: weights source of the generator.
+        seed: of the training.
+        rank: of the LoRA matrices.
+        epochs: passes over the examples.
+        examples: how many there were.
+        held_back: how many of them were held back to watch the loss on.
+        left_out: train questions that the evaluation asks too.
+        tokens: read, padding included.
+        padding: share of them that was padding; None where no token was read.
+        seconds: that it took.
+        tokens_per_second: without padding.
+        peak_gb: peak memory of the process, GB.
+        first_loss: of the first step, nats per answer token.
+        last_loss: of the last step.
+        key: beginning of the adapter's key in the store.
+    """
+
+    base: str
+    seed: int
+    rank: int
+    epochs: int
+    examples: int
+    held_back: int
+    left_out: int
+    tokens: int
+    padding: float | None
+    seconds: float
+    tokens_per_second: float
+    peak_gb: float
+    first_loss: float
+    last_loss: float
+    key: str
+
+
+class MergingFacts(NamedTuple):
+    """The same prompts answered by the base, by the adapter beside the weights, and by the merged weights.
+
+    Attributes:
+        scores: mean of the selecting metric of each, with its 95 % interval.
+        replies: for each prompt the query's id and the reply of each.
+        different_answers: share of the prompts that merging answers otherwise.
+        largest: largest absolute difference of a logit of the first answer token between the adapter and the merged weights.
+        mean: mean of these differences.
+        spread: standard deviation of the logits, to read the differences by.
+    """
+
+    scores: list[SystemRow]
+    replies: list[dict[str, str]]
+    different_answers: float
+    largest: float
+    mean: float
+    spread: float
+
+
+def indexes(experiment: Experiment, stages: Sequence[TextIndex | DenseIndex]) -> list[IndexFacts]:
     """One row of facts for each index that `Experiment.index` returns."""
     rows = []
     for stage in stages:
         folder = experiment.session.ensure(stage)
         manifest = experiment.session.store.manifest(stage.name, stage.key)
         passages = stage.passages if isinstance(stage, TextIndex) else stage.embeddings.passages
-        rows.append(
-            {
-                "index": type(stage.retriever if isinstance(stage, TextIndex) else stage.index).__name__,
-                "chunking": passages.label,
-                "passages": len(experiment.session.read(passages)),
-                "megabytes": round(sum(f["bytes"] for f in manifest["files"].values()) / 1e6, 2),
-                "seconds": manifest["seconds"],
-                "key": stage.key[:12],
-                "folder": str(folder),
-            }
-        )
+        kind = type(stage.retriever if isinstance(stage, TextIndex) else stage.index).__name__
+        megabytes = round(sum(file["bytes"] for file in manifest["files"].values()) / 1e6, 2)
+        n = len(experiment.session.read(passages))
+        rows.append(IndexFacts(kind, passages.label, n, megabytes, manifest["seconds"], stage.key[:12], str(folder)))
     return rows
 
 
-def rankings(experiment: Experiment) -> list[dict[str, Any]]:
+def rankings(experiment: Experiment) -> list[RankingFacts]:
     """Quality of every distinct ranking on the selection split: one row for each and metric, with intervals."""
-    first = {one.ranking.key: one for one in reversed(experiment.selected_on) if one.ranking_scores}
-    scored = {key: one.ranking_scores for key, one in first.items()}
+    first: dict[str, ConfigurationStages] = {}
+    scored: dict[str, RankingScores] = {}
+    for one in experiment.selected_on:
+        if one.ranking and one.ranking_scores and one.ranking.key not in first:
+            first[one.ranking.key], scored[one.ranking.key] = one, one.ranking_scores
     experiment.sweep.ensure(scored.values())
     split, space = experiment.settings.dataset.select, experiment.space
-    rows = [Result(key, split, *score) for key, stage in scored.items() for score in experiment.session.read(stage)]
-    axes = [axis for axis in ("chunking", "rewriting", "expansion", "retriever", "reranker") if axis in space.axes]
+    rows = [ResultRow(key, split, *score) for key, stage in scored.items() for score in experiment.session.read(stage)]
+    axes = [axis for axis in RANKING_AXES if axis in space.axes]
     named = {key: {axis: one.configuration.columns()[axis] for axis in axes} for key, one in first.items()}
     board = tables.leaderboard(tables.matrices(rows, experiment.sweep.groups))
-    return [named[r["configuration"]] | {k: r[k] for k in ("split", "metric", "mean", "ci_low", "ci_high", "n")} for r in board]
+    return [RankingFacts(named[r.configuration], r.split, r.metric, r.mean, r.ci_low, r.ci_high, r.n) for r in board]
 
 
-def example(experiment: Experiment) -> tuple[str, list[dict[str, Any]]]:
+def example(experiment: Experiment) -> tuple[str, list[RankedPassage]]:
     """The first judged question of the train (else selection) split, and its five best passages by the baseline's ranking."""
     data, dataset = experiment.settings.dataset, experiment.session.dataset
     split = data.train if data.train in dataset.splits else data.select
     judged = dataset.judged(split).judged
     query = next((q for q in dataset.split(split) if q.id in judged), dataset.split(split)[0])
     ranking = experiment.planner.ranking(experiment.space.baseline, split)
-    passages = experiment.session.read(next(s for s in closure(ranking) if isinstance(s, Passages)))
+    passages = experiment.session.read(passages_of(ranking))
     ids, scores = ranking.rank([query.text], experiment.session)[0]
     return query.text, [
-        {"score": round(float(score), 3), "title": passages.shown(n).title, "text": " ".join(passages.shown(n).text.split())}
+        RankedPassage(round(float(score), 3), passages.shown(n).title, " ".join(passages.shown(n).text.split()))
         for n, score in zip(ids[:5].tolist(), scores[:5], strict=True)
     ]
 
 
-def training_curve(experiment: Experiment, adapter: Adapter) -> list[dict[str, Any]]:
-    """Losses of a training: step, loss (nats per answer token), learning_rate, tokens."""
-    return tables.read_table(experiment.session.ensure(adapter) / "training.csv")
+def training_curve(experiment: Experiment, adapter: Adapter) -> list[Step]:
+    """The steps of a training."""
+    return read_losses(experiment.session.ensure(adapter) / LOSSES)
 
 
-def held_back_curve(experiment: Experiment, adapter: Adapter) -> list[dict[str, Any]]:
-    """Losses on the examples held back: step, loss; empty where none were."""
-    path = experiment.session.ensure(adapter) / HELD_BACK
-    return tables.read_table(path) if path.is_file() else []
+def held_back_curve(experiment: Experiment, adapter: Adapter) -> list[Evaluation]:
+    """Losses on the examples held back; empty where none were."""
+    return read_held_back(experiment.session.ensure(adapter) / HELD_BACK)
 
 
-def training_facts(experiment: Experiment, adapter: Adapter) -> dict[str, Any]:
-    """What a training was: base, rank, epochs, examples, tokens, seconds, first and last loss.
-
-    Tokens, seconds and memory are those of the process that ended the training; memory is its peak until then, whatever
-    else it did before.
-    """
+def training_facts(experiment: Experiment, adapter: Adapter) -> TrainingFacts:
+    """What a training was: base, rank, epochs, examples, tokens, seconds, first and last loss."""
     curve = training_curve(experiment, adapter)
     manifest = experiment.session.store.manifest(adapter.name, adapter.key)
-    facts, lora = manifest["facts"], adapter.generator.lora
-    read = facts.get("tokens_read", facts["tokens"])
-    return {
-        "base": adapter.generator.model,
-        "seed": adapter.seed,
-        "rank": lora.rank,
-        "epochs": lora.epochs,
-        "examples": facts["examples"],
-        "held back": facts.get("held_back", 0),
-        "left out": len(facts.get("dropped", ())),
-        "tokens": facts["tokens"],
-        "padding": round(1 - read / facts["tokens"], 3) if facts["tokens"] else None,
-        "seconds": manifest["seconds"],
-        "tokens per second": round(read / manifest["seconds"], 1),
-        "peak GB": facts.get("peak_gb"),
-        "first loss": curve[0]["loss"],
-        "last loss": curve[-1]["loss"],
-        "key": adapter.key[:12],
-    }
+    facts, seconds = manifest["facts"], manifest["seconds"]
+    tokens, read = facts["tokens"], facts["tokens_read"]
+    return TrainingFacts(
+        base=adapter.generator.model,
+        seed=adapter.seed,
+        rank=adapter.lora.rank,
+        epochs=adapter.lora.epochs,
+        examples=facts["examples"],
+        held_back=facts.get("held_back", 0),
+        left_out=len(facts.get("dropped", ())),
+        tokens=tokens,
+        padding=round(1 - read / tokens, 3) if tokens else None,
+        seconds=seconds,
+        tokens_per_second=round(read / seconds, 1),
+        peak_gb=facts["peak_gb"],
+        first_loss=curve[0].loss,
+        last_loss=curve[-1].loss,
+        key=adapter.key[:12],
+    )
 
 
 def training_example(experiment: Experiment, adapter: Adapter) -> Example:
@@ -116,33 +212,35 @@ def training_example(experiment: Experiment, adapter: Adapter) -> Example:
     return adapter.examples(experiment.session)[0]
 
 
-def merging(experiment: Experiment, adapter: Adapter) -> dict[str, Any]:
-    """The same prompts answered by the base, by the adapter beside the weights, and by the merged weights.
-
-    Returns:
-        ``scores``: mean of the selecting metric of each, with its 95 % interval; ``replies``: a row for each prompt;
-        ``different answers``: share of the prompts that merging answers otherwise; ``largest`` and ``mean`` difference of
-        a logit of the first answer token, and their ``spread`` (standard deviation of the logits) to read it by. Empty
-        where no configuration of the experiment shows it.
-    """
+def merging(experiment: Experiment, adapter: Adapter) -> MergingFacts | None:
+    """What merging an adapter into the weights changes; None where no configuration of the experiment shows it."""
     shown = [one.merging for one in experiment.selected_on if one.merging]
-    stage = next((one for one in shown if one.answers.writer.adapter.key == adapter.key), None)
+    stage = next((one for one in shown if _adapter_key(one) == adapter.key), None)
     if stage is None:
-        return {}
+        return None
     found, split, space = experiment.session.read(stage), experiment.settings.dataset.select, experiment.space
     metric = space.select_by if space.select_by in space.answer_metrics else space.answer_metrics[0]
     scored = [
-        Result(name, split, row["query_id"], metric, row[name][metric], row[name]["status"])
-        for row in found["rows"]
-        for name in SYSTEMS
+        ResultRow(name, split, row.query_id, metric, reply.scores[metric], reply.status)
+        for row in found.rows
+        for name, reply in row.replies.items()
     ]
-    board = {row["configuration"]: row for row in tables.leaderboard(tables.matrices(scored, experiment.sweep.groups))}
-    columns = ("split", "metric", "mean", "ci_low", "ci_high", "n")
-    return {
-        "scores": [{"system": name} | {key: board[name][key] for key in columns} for name in SYSTEMS],
-        "replies": [{"query_id": row["query_id"]} | {name: row[name]["reply"] for name in SYSTEMS} for row in found["rows"]],
-        "different answers": sum(r["adapter"]["reply"] != r["merged"]["reply"] for r in found["rows"]) / len(found["rows"]),
-    } | {key: found[key] for key in ("largest", "mean", "spread")}
+    board = {row.configuration: row for row in tables.leaderboard(tables.matrices(scored, experiment.sweep.groups))}
+    systems = [board[name] for name in SYSTEMS]
+    different = sum(row.replies["adapter"].reply != row.replies["merged"].reply for row in found.rows)
+    return MergingFacts(
+        [SystemRow(row.configuration, row.split, row.metric, row.mean, row.ci_low, row.ci_high, row.n) for row in systems],
+        [{"query_id": row.query_id} | {name: row.replies[name].reply for name in SYSTEMS} for row in found.rows],
+        different / len(found.rows),
+        found.largest,
+        found.mean,
+        found.spread,
+    )
+
+
+def _adapter_key(merging: Merging) -> str | None:
+    adapter = merging.answers.writer.adapter
+    return adapter.key if adapter else None
 
 
 def gallery(experiment: Experiment, shown: int = 2) -> list[tuple[str, list[Message]]]:
@@ -153,11 +251,11 @@ def gallery(experiment: Experiment, shown: int = 2) -> list[tuple[str, list[Mess
     space, session = experiment.space, experiment.session
     if not space.generating:
         return []
-    ranking = experiment.planner.measured(space.baseline, experiment.settings.dataset.select).ranking
+    ranking = experiment.planner.ranking(space.baseline, experiment.settings.dataset.select)
     query = ranking.queries(session)[0]
     ids, _ = session.read(ranking).row(0)
     asked = {one.configuration["prompt"]: one.answers for one in experiment.selected_on if one.answers}
-    passages = session.read(next(s for s in closure(ranking) if isinstance(s, Passages)))
+    passages = session.read(passages_of(ranking))
     found = []
     for name in dict.fromkeys([*prompts.names(), *asked]):
         template, few_shot = space.template(name), asked[name].few_shot if name in asked else None
@@ -170,8 +268,8 @@ def plan_html(experiment: Experiment) -> str:
     """What a run would compute, as a table: the distinct stages, and what the store lacks of them."""
     rows, total = experiment.planned_costs()
     names = ("stage", "distinct", "uses", "in store", "to compute", "tokens", "seconds")
-    lines = [_line("th", names), *(_line("td", [row["stage"], *(f"{row[key]:,.0f}" for key in PLANNED)]) for row in rows)]
-    cost = f"To compute: {total['missing']} stages, at most {total['tokens']:,} tokens, about {total['seconds']:,.0f} s at most."
+    lines = [_line("th", names), *(_line("td", [row.stage, *(f"{figure:,.0f}" for figure in row[1:])]) for row in rows)]
+    cost = f"To compute: {total.missing} stages, at most {total.tokens:,} tokens, about {total.seconds:,.0f} s at most."
     table = f"<div style='overflow-x: auto'><table>{''.join(lines)}</table></div>"
     return f"<p>{escape(repr(experiment))}</p>{table}<p>{cost}</p>"
 

@@ -6,12 +6,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import ParamSpec, TypeVar, cast
 
+from workbench.component import Component
 from workbench.data.chunking import Chunking
 from workbench.data.dataset import Sample
 from workbench.errors import InputError
-from workbench.experiment.components import training_of
 from workbench.experiment.config import ALWAYS, NEVER, NONE
 from workbench.experiment.configuration import Configuration, Space
 from workbench.machine import Machine
@@ -22,8 +22,10 @@ from workbench.retrieval.fusion import Fusion
 from workbench.retrieval.gate import Gate
 from workbench.retrieval.indexes.backends import arithmetic
 from workbench.retrieval.indexes.dense import Dense
+from workbench.retrieval.learning import RankedTraining
 from workbench.retrieval.rerankers.base import Reranker
 from workbench.retrieval.rerankers.cross_encoder import CrossEncoder
+from workbench.retrieval.retriever import TextRetriever
 from workbench.stages.answers import Answers, ClosedAnswers, OpenAnswers, Repeated, SelectiveAnswers, Threshold
 from workbench.stages.indexes import AnalyzedPassages, DenseIndex, Embeddings, Encoder, TextIndex
 from workbench.stages.merging import Merging
@@ -37,6 +39,10 @@ from workbench.stages.training import Adapter, TrainedEmbedder, TrainedOnRanking
 from workbench.stages.writers import Writer
 from workbench.store.stage import Stage
 
+P = ParamSpec("P")
+T = TypeVar("T")
+S = TypeVar("S", bound=TrainedOnRankings)
+
 
 @dataclass(frozen=True)
 class Trained:
@@ -48,7 +54,7 @@ class Trained:
 
 
 @dataclass(frozen=True)
-class Measured:
+class ConfigurationStages:
     """The stages of one configuration on one split.
 
     Attributes:
@@ -75,24 +81,26 @@ class Measured:
     questions: Questions | None = None
     merging: Merging | None = None
 
-    def stages(self) -> list[Stage]:
+    def stages(self) -> list[Stage[object]]:
         """All stages of the configuration, each after those it reads."""
         roots = (self.ranking, self.answers, self.ranking_scores, self.answer_scores, self.repeated, self.merging)
         again = [one.scores for one in self.trained]
         return list(dict.fromkeys(stage for root in (*roots, *again) if root for stage in closure(root)))
 
     def all_answers(self) -> list[Answers]:
-        """Answers with every seed."""
-        return [one.answers for one in self.trained] or [self.answers]
+        """Answers with every seed; none where passages are only ranked."""
+        return [one.answers for one in self.trained] or ([self.answers] if self.answers else [])
 
-    def artifacts(self) -> dict[str, Stage]:
+    def artifacts(self) -> dict[str, Stage[object]]:
         """The artifacts the configuration answers with, by name: what its keys in a run are, and its provenance."""
-        found: dict[str, Stage] = {}
+        found: dict[str, Stage[object]] = {}
         for stage in _answering(self.ranking) if self.ranking else ():
             if stage.name in ("passages", "embeddings", "embedder", "reranker"):
                 found[stage.name] = stage
-            elif stage.name == "index":
-                found[f"index {type(getattr(stage, 'retriever', None) or stage.index).__name__}"] = stage
+            elif isinstance(stage, TextIndex):
+                found[f"index {type(stage.retriever).__name__}"] = stage
+            elif isinstance(stage, DenseIndex):
+                found[f"index {type(stage.index).__name__}"] = stage
         if self.ranking:
             found["ranking"] = self.ranking
         if self.questions:
@@ -108,14 +116,19 @@ class Measured:
         return found
 
 
-def closure(stage: Stage) -> Iterator[Stage]:
+def closure(stage: Stage[object]) -> Iterator[Stage[object]]:
     """A stage and all it reads, inputs first; shared ones may come again."""
     for part in stage.inputs():
         yield from closure(part)
     yield stage
 
 
-def _answering(stage: Stage) -> Iterator[Stage]:
+def passages_of(ranking: RankingStage) -> Passages:
+    """The passages that a ranking numbers."""
+    return next(stage for stage in _answering(ranking) if isinstance(stage, Passages))
+
+
+def _answering(stage: Stage[object]) -> Iterator[Stage[object]]:
     """As `closure`, without what only a training read."""
     for part in stage.inputs():
         if isinstance(part, TrainedOnRankings):
@@ -133,12 +146,12 @@ class Planner:
         self.settings = space.settings
         self.dataset = space.dataset
         self.machine = machine
-        self._made: dict[Any, Any] = {}
+        self._made: dict[object, object] = {}
         self._training: list[str] = []  # embedders whose training is being planned
         for name in space.components.embedders:
             self._encoder(name)
 
-    def measured(self, configuration: Configuration, split: str) -> Measured:
+    def stages(self, configuration: Configuration, split: str) -> ConfigurationStages:
         """Stages that measure a configuration on a split."""
         ranking = None if configuration["retrieval"] == NEVER else self.ranking(configuration, split)
         questions, judgements = self.questions(configuration, split), self.dataset.answers_digest(split)
@@ -147,7 +160,7 @@ class Planner:
             passages = self._passages(configuration["chunking"])
             ranked = self._make(RankingScores, ranking, passages, judgements, self.settings.metrics.rankings)
         if not self.space.generating:
-            return Measured(configuration, split, ranking, ranking_scores=ranked, questions=questions)
+            return ConfigurationStages(configuration, split, ranking, ranking_scores=ranked, questions=questions)
         trained = []
         for seed in self.space.seeds(self.space.components.generators[configuration["generator"]]):
             answers = self._answers(configuration, split, seed)
@@ -158,9 +171,11 @@ class Planner:
         several = tuple(trained) if len(trained) > 1 else ()
         merging = None
         shows = split == self.settings.dataset.select and configuration.id in self._first_as_trained.values()
-        if shows and first.answers.writer.adapter:
+        if shows and isinstance(first.answers, OpenAnswers) and first.answers.writer.adapter:
             merging = self._make(Merging, first.answers, judgements, self.space.answer_metrics)
-        return Measured(configuration, split, ranking, first.answers, ranked, first.scores, repeated, several, questions, merging)
+        return ConfigurationStages(
+            configuration, split, ranking, first.answers, ranked, first.scores, repeated, several, questions, merging
+        )
 
     @cached_property
     def _first_as_trained(self) -> dict[str, str]:
@@ -194,12 +209,12 @@ class Planner:
         shots = self._few_shot(template, passages, split)
         return self._make(Adapter, generator, template, shown, ranking, passages, digest_, seed, arithmetic, dropped, shots)
 
-    def _make(self, cls: type, *args: Any) -> Any:
+    def _make(self, cls: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:
         """A stage, or the equal one made before."""
-        identity = (cls, *map(_identity, args))
+        identity = (cls, *map(_identity, (*args, *named.items())))
         if identity not in self._made:
-            self._made[identity] = cls(*args)
-        return self._made[identity]
+            self._made[identity] = cls(*args, **named)
+        return cast(T, self._made[identity])
 
     def _passages(self, chunking: Chunking) -> Passages:
         return self._make(Passages, chunking, self.dataset.documents_digest)
@@ -215,18 +230,18 @@ class Planner:
                 f"trained; name another one as negatives_from, e.g. a bm25"
             )
         embedder = self.space.components.embedders[name]
-        if training_of(embedder) is None:
+        if not isinstance(embedder, Embedder) or embedder.train is None:
             return Encoder(embedder, None)
         self._training.append(name)
-        trained = self._trained_on_rankings(TrainedEmbedder, embedder)
+        trained = self._trained_on_rankings(TrainedEmbedder, embedder, embedder.train)
         self._training.remove(name)
         return Encoder(embedder, trained)
 
-    def _trained_on_rankings(self, cls: type[TrainedOnRankings], component: Embedder | CrossEncoder) -> TrainedOnRankings:
+    def _trained_on_rankings(self, cls: Callable[..., S], component: Component, training: RankedTraining) -> S:
         base, split = self.space.base, self.settings.dataset.train
         passages = self._passages(base["chunking"])
-        ranking = self._ranking(component.train.negatives_from or base["retriever"], passages, split)
-        judgements, dropped = self.dataset.answers_digest(split), self.space.dropped(component.train.leaks)
+        ranking = self._ranking(training.negatives_from or base["retriever"], passages, split)
+        judgements, dropped = self.dataset.answers_digest(split), self.space.dropped(training.leaks)
         seed, arithmetic = self.settings.seed, self.machine.for_training().arithmetic
         return self._make(cls, ranking, passages, judgements, seed, arithmetic, dropped, component)
 
@@ -241,8 +256,13 @@ class Planner:
         if isinstance(retriever, Dense):
             encoder = self._encoder(retriever.embedder)
             embeddings = self._embeddings(encoder, passages)
-            index = self._make(DenseIndex, retriever.index, embeddings, arithmetic(self.machine, retriever.index.learned))
-            return self._make(DenseRanking, retriever, encoder, embeddings, index, split, queries, depth, questions)
+            nearest = self._make(DenseIndex, retriever.index, embeddings, arithmetic(self.machine, retriever.index.learned))
+            return self._make(DenseRanking, retriever, encoder, embeddings, nearest, split, queries, depth, questions)
+        if not isinstance(retriever, TextRetriever):
+            raise InputError(
+                f"components.retrievers.{name}: {type(retriever).__name__} is none of the retrievers that an experiment can "
+                f"build; derive the class from {TextRetriever.__module__}.TextRetriever"
+            )
         terms = self._make(AnalyzedPassages, retriever.analyzer, passages) if retriever.analyzer else None
         index = self._make(TextIndex, retriever, passages, terms, self.machine.arithmetic if retriever.computes else None)
         return self._make(TextRanking, index, split, queries, depth, questions)
@@ -256,7 +276,7 @@ class Planner:
             return ranking
         reranker = self.space.components.rerankers[configuration["reranker"]]
         references = tuple(
-            (field, self._encoder(reranker.embedder) if field == "embedder" else component)
+            (field, self._encoder(getattr(reranker, field)) if field == "embedder" else component)
             for field, component in self.space.components.references(reranker).items()
         )
         trained = self.trained_reranker(reranker)
@@ -289,7 +309,7 @@ class Planner:
         """The stage that trains a reranker, or None."""
         if not isinstance(reranker, CrossEncoder) or reranker.train is None:
             return None
-        return self._trained_on_rankings(TrainedReranker, reranker)
+        return self._trained_on_rankings(TrainedReranker, reranker, reranker.train)
 
     def _answers(self, configuration: Configuration, split: str, seed: int) -> Answers:
         retrieval = configuration["retrieval"]
@@ -340,7 +360,7 @@ class Planner:
         return FewShot(shots, solved, split, nearest)
 
 
-def _identity(value: Any) -> Any:
+def _identity(value: object) -> object:
     """What makes two arguments of a stage equal: keys of stages, the text of everything else."""
     if isinstance(value, tuple):
         return tuple(map(_identity, value))
@@ -353,12 +373,12 @@ def _identity(value: Any) -> Any:
 class PlannedStage:
     """One distinct stage of a plan: how many configurations use it, and whether the store holds it."""
 
-    stage: Stage
+    stage: Stage[object]
     uses: int
     found: bool
 
 
-def plan(measured: Iterable[Measured], found: Callable[[Stage], bool]) -> list[PlannedStage]:
+def plan(measured: Iterable[ConfigurationStages], found: Callable[[Stage[object]], bool]) -> list[PlannedStage]:
     """The distinct stages that configurations need, each after those it reads.
 
     Args:
@@ -366,7 +386,7 @@ def plan(measured: Iterable[Measured], found: Callable[[Stage], bool]) -> list[P
         found: whether the store holds a stage.
     """
     uses: Counter[str] = Counter()
-    stages: dict[str, Stage] = {}
+    stages: dict[str, Stage[object]] = {}
     for one in measured:
         for stage in one.stages():
             stages.setdefault(stage.key, stage)

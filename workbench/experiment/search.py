@@ -8,14 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from workbench.errors import InputError
-from workbench.evaluation import answers as answer_metrics
 from workbench.evaluation import search
-from workbench.evaluation.search import MODELS_FIRST, Step
+from workbench.evaluation.search import MODELS_FIRST, SearchStep
 from workbench.experiment.configuration import Configuration
-from workbench.experiment.planner import Measured
+from workbench.experiment.planner import ConfigurationStages
 from workbench.experiment.sweep import Sweep
 from workbench.results import tables
-from workbench.results.tables import Result
+from workbench.results.rows import ResultRow
 
 FINALISTS = 4  # winner, its untuned twin, runner-up, baseline
 
@@ -31,10 +30,10 @@ class Found:
         steps: what the search saw on its way.
     """
 
-    rows: list[Result]
-    measured: list[Measured]
+    rows: list[ResultRow]
+    measured: list[ConfigurationStages]
     ranked: list[Configuration]
-    steps: list[Step]
+    steps: list[SearchStep]
 
 
 class Searcher:
@@ -53,11 +52,11 @@ class Searcher:
         planner, report = self.sweep.planner, self.settings.dataset.report
         if self.settings.search.strategy == "grid" and self.settings.report.of == "all":
             # nothing waits for the selection, so both splits go through the queues together
-            self.sweep.measure([*self.sweep.selected_on, *(planner.measured(c, report) for c in self.space.configurations)])
+            self.sweep.measure([*self.sweep.selected_on, *(planner.stages(c, report) for c in self.space.configurations)])
         selected, steps = self.select()
         rows = list(self.sweep.results(selected))
         ranked = self._ranked(rows)
-        reported = [planner.measured(c, report) for c in self._finalists(ranked)]
+        reported = [planner.stages(c, report) for c in self._finalists(ranked)]
         self.sweep.measure(reported)
         rows += self.sweep.results(reported)
         return Found(sorted(rows, key=lambda row: tuple(map(str, row))), [*selected, *reported], ranked, steps)
@@ -73,7 +72,7 @@ class Searcher:
             return self.space.configurations[:n]
         return self._finalists(self._ranked(list(self.sweep.results(self.sweep.selected_on))))
 
-    def select(self) -> tuple[list[Measured], list[Step]]:
+    def select(self) -> tuple[list[ConfigurationStages], list[SearchStep]]:
         """Configurations measured on the whole selection split, the baseline among them, and what the search saw on its way."""
         self.sweep.need(self.sweep.selected_on)  # a plan counts the whole grid, of which a strategy may save some
         if self.settings.search.strategy == "grid":
@@ -81,7 +80,7 @@ class Searcher:
             return self.sweep.selected_on, []
         return self._greedy() if self.settings.search.strategy == "greedy" else self._race()
 
-    def _ranked(self, rows: Sequence[Result]) -> list[Configuration]:
+    def _ranked(self, rows: Sequence[ResultRow]) -> list[Configuration]:
         """Configurations measured on the selection split by their mean."""
         found = tables.matrices([r for r in rows if r.split == self.split and r.metric == self.metric], self.sweep.groups)
         if not found:
@@ -113,7 +112,7 @@ class Searcher:
             if c["generator"] in twins and same == dict(winner.values)
         ]
 
-    def _greedy(self) -> tuple[list[Measured], list[Step]]:
+    def _greedy(self) -> tuple[list[ConfigurationStages], list[SearchStep]]:
         """Axis by axis from the baseline."""
         design = {c.id: c.columns() for c in self.space.configurations}
         varying = [axis for axis in self.space.axes if len({point[axis] for point in design.values()}) > 1]
@@ -132,9 +131,9 @@ class Searcher:
         for number, (axis, (end, near)) in enumerate(zip(order, path, strict=True), 1):
             for c in near:
                 status, why = ("kept", f"best by {axis}") if c == end else ("dropped", f"not the best by {axis}")
-                steps.append(Step(number, c, n, means[c], None, None, status, why))
+                steps.append(SearchStep(number, c, n, means[c], None, None, status, why))
         why = "no step of the path led past it"
-        steps += [Step(len(order), c, 0, None, None, None, "not looked at", why) for c in sorted(design) if c not in means]
+        steps += [SearchStep(len(order), c, 0, None, None, None, "not looked at", why) for c in sorted(design) if c not in means]
         return [self.by_id[c] for c in sorted(means)], steps
 
     def _means(self, wanted: Sequence[str]) -> dict[str, float]:
@@ -144,16 +143,8 @@ class Searcher:
         found = tables.matrices(rows, self.sweep.groups)
         return {c: float(one.column(c).mean()) for one in found for c in one.systems}
 
-    def _race(self) -> tuple[list[Measured], list[Step]]:
-        """All on growing samples of the questions.
-
-        Raises:
-            InputError: the experiment chooses by a ranking metric.
-        """
-        if self.metric not in answer_metrics.NAMES:
-            raise InputError(
-                f"search.strategy: 'racing' saves answers, but metrics.select_by is {self.metric!r}, which needs none; use 'grid'"
-            )
+    def _race(self) -> tuple[list[ConfigurationStages], list[SearchStep]]:
+        """All on growing samples of the questions."""
         self.sweep.before_answers(dict.fromkeys(stage for one in self.by_id.values() for stage in one.stages()))
         groups = [query.group for query in self.session.dataset.split(self.split)]
         steps = search.race(list(self.by_id), groups, self._scores, self.settings.seed)

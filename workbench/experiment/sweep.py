@@ -10,11 +10,11 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
-from typing import Any
+from typing import TypeVar
 
-from workbench.experiment.planner import Measured, PlannedStage, Planner, Trained, plan
+from workbench.experiment.planner import ConfigurationStages, PlannedStage, Planner, Trained, plan
 from workbench.results import tables
-from workbench.results.tables import Result, SeedResult
+from workbench.results.rows import ResultRow, SeedRow
 from workbench.retrieval.rerankers.base import PairScorer
 from workbench.stages.answers import Answer, Answers, Repeated, Threshold
 from workbench.stages.merging import Merging
@@ -25,6 +25,7 @@ from workbench.stages.writers import ANSWERS
 from workbench.store.session import Session, Timing
 from workbench.store.stage import Stage
 
+S = TypeVar("S")
 LATE = (Answers, Threshold, ScoresStage, Repeated, Merging)  # stages that come after retrieval and fine-tuning
 
 
@@ -47,9 +48,9 @@ class Sweep:
         self.estimated_seconds: float | None = None
 
     @cached_property
-    def selected_on(self) -> list[Measured]:
+    def selected_on(self) -> list[ConfigurationStages]:
         """Stages of all configurations on the selection split."""
-        return [self.planner.measured(c, self.settings.dataset.select) for c in self.space.configurations]
+        return [self.planner.stages(c, self.settings.dataset.select) for c in self.space.configurations]
 
     @cached_property
     def groups(self) -> dict[str, str]:
@@ -57,19 +58,19 @@ class Sweep:
         data = self.settings.dataset
         return {q.id: q.group for split in (data.select, data.report) for q in self.session.dataset.split(split)}
 
-    def need(self, measured: Sequence[Measured]) -> list[Stage]:
+    def need(self, measured: Sequence[ConfigurationStages]) -> list[Stage[object]]:
         """Distinct stages of configurations; each is noted as planned at the first time it is asked for."""
         planned = plan(measured, self.session.has)
         for one in planned:
             self.planned.setdefault(one.stage.key, one)
         return [one.stage for one in planned]
 
-    def ensure(self, stages: Iterable[Stage]) -> None:
+    def ensure(self, stages: Iterable[Stage[object]]) -> None:
         """Computes the stages that the store lacks, in their order."""
         for stage in stages:
             self.session.ensure(stage)
 
-    def index(self) -> list[Stage]:
+    def index(self) -> list[Stage[object]]:
         """Computes what comes before fine-tuning and answers; returns the stages."""
         wanted = [s for s in self.need(self.selected_on) if not isinstance(s, (Adapter, *LATE))]
         self.prepare(wanted)
@@ -81,20 +82,20 @@ class Sweep:
         self.ensure(adapters)
         return adapters
 
-    def measure(self, measured: Sequence[Measured]) -> None:
+    def measure(self, measured: Sequence[ConfigurationStages]) -> None:
         """Computes all that configurations need."""
         missing = [s for s in self.need(measured) if not self.session.has(s)]
         self.before_answers(missing)
         self.answer(missing)
         self.ensure(missing)
 
-    def before_answers(self, stages: Iterable[Stage]) -> None:
+    def before_answers(self, stages: Iterable[Stage[object]]) -> None:
         """Computes those among stages that answers read."""
         stages = list(stages)
         self.prepare(stages)
         self.learn(stages)
 
-    def prepare(self, stages: Iterable[Stage]) -> None:
+    def prepare(self, stages: Iterable[Stage[object]]) -> None:
         """Computes those among stages that come before answers."""
         missing = [s for s in stages if not isinstance(s, LATE) and not self.session.has(s)]
         self.ensure(s for s in missing if not isinstance(s, Reranked))
@@ -102,13 +103,13 @@ class Sweep:
             self.score_together(group)
         self.ensure(missing)
 
-    def learn(self, stages: Iterable[Stage]) -> None:
+    def learn(self, stages: Iterable[Stage[object]]) -> None:
         """Learns the thresholds among stages, from answers to train questions that go through one queue for each writer."""
         thresholds = [s for s in stages if isinstance(s, Threshold) and not self.session.has(s)]
         self.answer(dict.fromkeys(part for one in thresholds for part in (one.open, one.closed)))
         self.ensure(thresholds)
 
-    def answer(self, stages: Iterable[Stage]) -> None:
+    def answer(self, stages: Iterable[Stage[object]]) -> None:
         """Computes the answers among stages, in one queue for each writer."""
         for group in answer_groups([s for s in stages if not self.session.has(s)]):
             self.write_together(group, [prompt.text for stage in group for prompt in stage.prompts(self.session)])
@@ -144,38 +145,38 @@ class Sweep:
     def _timed(self, what: str, namespace: str, started: float, tokens: int, items: int) -> None:
         self.session.timings.append(Timing(what, namespace, time.monotonic() - started, tokens, items))
 
-    def results(self, measured: Sequence[Measured]) -> Iterator[Result]:
+    def results(self, measured: Sequence[ConfigurationStages]) -> Iterator[ResultRow]:
         """Every score of configurations; means over the seeds where there are several."""
         for one in measured:
-            stages = (one.ranking_scores, None if one.trained else one.answer_scores)
+            stages: tuple[ScoresStage | None, ...] = (one.ranking_scores, None if one.trained else one.answer_scores)
             for score in (score for stage in stages if stage for score in self.session.read(stage)):
-                yield Result(one.configuration.id, one.split, *score)
+                yield ResultRow(one.configuration.id, one.split, *score)
             for rows in zip(*(self._seed_results(one, trained) for trained in one.trained), strict=True):
                 yield tables.over_seeds(rows)
 
-    def seed_results(self, measured: Sequence[Measured]) -> Iterator[SeedResult]:
+    def seed_results(self, measured: Sequence[ConfigurationStages]) -> Iterator[SeedRow]:
         """Scores with each of several seeds."""
         for one in measured:
             for trained in one.trained:
                 yield from self._seed_results(one, trained)
 
-    def _seed_results(self, one: Measured, trained: Trained) -> Iterator[SeedResult]:
+    def _seed_results(self, one: ConfigurationStages, trained: Trained) -> Iterator[SeedRow]:
         for score in self.session.read(trained.scores):
-            yield SeedResult(one.configuration.id, one.split, trained.seed, *score)
+            yield SeedRow(one.configuration.id, one.split, trained.seed, *score)
 
 
-def answer_groups(stages: Iterable[Stage]) -> list[list[Answers]]:
+def answer_groups(stages: Iterable[Stage[object]]) -> list[list[Answers]]:
     """Answers stages by writer: the prompts of a group go through one queue."""
     return _grouped((stage.writer.namespace, stage) for stage in stages if isinstance(stage, Answers))
 
 
-def scoring_groups(stages: Iterable[Stage]) -> list[list[Reranked]]:
+def scoring_groups(stages: Iterable[Stage[object]]) -> list[list[Reranked]]:
     """Reranked stages by scorer: the pairs of a group go through one queue."""
     return _grouped((s.namespace, s) for s in stages if isinstance(s, Reranked) and isinstance(s.reranker, PairScorer))
 
 
-def _grouped(stages: Iterable[tuple[str, Any]]) -> list[list[Any]]:
-    groups: dict[str, list[Any]] = {}
+def _grouped(stages: Iterable[tuple[str, S]]) -> list[list[S]]:
+    groups: dict[str, list[S]] = {}
     for namespace, stage in stages:
         groups.setdefault(namespace, []).append(stage)
     return list(groups.values())

@@ -7,38 +7,58 @@ import os
 import platform
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import yaml
 
-from workbench.component import Component, canonical, digest, file_digest, library_version
+from workbench.component import Component, digest, file_digest, library_version
 from workbench.data.chunking import Chunking
-from workbench.data.passages import PassageTable
 from workbench.errors import StageFailedError
-from workbench.evaluation.search import Step
+from workbench.evaluation.search import SearchStep
 from workbench.experiment.config import ALWAYS, NEVER, ExperimentSettings
 from workbench.experiment.configuration import Space
-from workbench.experiment.planner import Measured, plan
+from workbench.experiment.planner import ConfigurationStages, plan
 from workbench.experiment.search import Found
 from workbench.experiment.sweep import Sweep
 from workbench.machine import Machine, cpu_name, precisions
-from workbench.results import tables
-from workbench.results.run import CONFIGURATIONS, MANIFEST
-from workbench.results.tables import Result
+from workbench.results import table_files, tables
+from workbench.results.records import (
+    CountsRecord,
+    CutRecord,
+    Manifest,
+    PlannedRecord,
+    PlanRecord,
+    TotalsRecord,
+    TruncationRecord,
+)
+from workbench.results.rows import (
+    ComparisonRow,
+    ConfigurationRow,
+    EffectRow,
+    FinalistRow,
+    InteractionRow,
+    LeaderboardRow,
+    QueryRow,
+    ResultRow,
+    RetrievalRow,
+    SeedRow,
+    SelectionRow,
+    TimingRow,
+)
+from workbench.results.run import MANIFEST
 from workbench.retrieval.indexes import backends
 from workbench.stages.answers import Answers, ClosedAnswers, SelectiveAnswers
 from workbench.stages.indexes import EMBEDDINGS, Embeddings
 from workbench.stages.reranking import PAIRS
 from workbench.stages.writers import ANSWERS
-from workbench.store.session import Timing
 from workbench.version import __version__
 
-SEARCH = tuple(field.name for field in fields(Step))
-TIMINGS = ("stage", "key", "uses", "computed", "seconds", "tokens", "items", "seconds_per_item")
 LIBRARIES = ("torch", "transformers", "peft", "sentence-transformers", "faiss", "bm25s", "ir-measures", "numpy", "scipy")
+
+
+R = TypeVar("R", bound=NamedTuple)
 
 
 def new_folder(parent: Path, started: datetime, settings: ExperimentSettings) -> Path:
@@ -73,140 +93,145 @@ class RunWriter:
         scores = tables.matrices(rows, self.sweep.groups, seeds)
         axes, design = list(self.space.axes), {c.id: c.columns() for c in self.space.configurations}
         settings, baseline = self.settings, self.space.baseline.id
-        steps: dict[str, Callable[[], object]] = {
-            "config.yaml": lambda: yaml.safe_dump(
-                resolved(self.space, self.session.machine), sort_keys=False, allow_unicode=True
+        select, report, seed = settings.dataset.select, settings.dataset.report, settings.seed
+        files: dict[str, Callable[[], None]] = {
+            "config.yaml": lambda: self._text(
+                "config.yaml", yaml.safe_dump(resolved(self.space, self.session.machine), sort_keys=False, allow_unicode=True)
             ),
-            "configurations.csv": lambda: ([*CONFIGURATIONS, *axes, "prompt_mismatch", "keys"], self._configurations()),
-            "results.csv": lambda: (tables.RESULTS, [row._asdict() for row in rows]),
-            "seeds.csv": lambda: (tables.SEEDS, [row._asdict() for row in seeds]),
-            "leaderboard.csv": lambda: (tables.LEADERBOARD, tables.leaderboard(scores)),
-            "comparisons.csv": lambda: (tables.COMPARISONS, tables.comparisons(scores, settings.seed)),
-            "effects.csv": lambda: (
-                tables.EFFECTS,
-                tables.effects(scores, design, baseline, settings.dataset.select, settings.seed),
+            "configurations.csv": lambda: table_files.write_configurations(
+                self.folder / "configurations.csv", axes, self._configurations()
             ),
-            "interactions.csv": lambda: (
-                tables.INTERACTIONS,
-                tables.interactions(scores, design, baseline, settings.dataset.select, settings.seed),
+            "results": lambda: self._table("results", ResultRow, rows),
+            "seeds": lambda: self._table("seeds", SeedRow, seeds),
+            "leaderboard": lambda: self._table("leaderboard", LeaderboardRow, tables.leaderboard(scores)),
+            "comparisons": lambda: self._table("comparisons", ComparisonRow, tables.comparisons(scores, seed)),
+            "effects": lambda: self._table("effects", EffectRow, tables.effects(scores, design, baseline, select, seed)),
+            "interactions": lambda: self._table(
+                "interactions", InteractionRow, tables.interactions(scores, design, baseline, select, seed)
             ),
-            "finalists.csv": lambda: (
-                tables.FINALISTS,
-                tables.finalists(scores, settings.dataset.report, baseline, settings.seed),
+            "finalists": lambda: self._table("finalists", FinalistRow, tables.finalists(scores, report, baseline, seed)),
+            "search": lambda: self._table("search", SearchStep, found.steps),
+            "selection": lambda: self._table("selection", SelectionRow, [self._selection(scores, found.ranked[0].id)]),
+            "queries": lambda: self._table("queries", QueryRow, self._queries()),
+            "retrieval": lambda: self._table("retrieval", RetrievalRow, self._shown(measured)),
+            "answers.jsonl": lambda: self._text("answers.jsonl", "".join(line + "\n" for line in self._answers(measured))),
+            "plan.json": lambda: self._text("plan.json", json.dumps(self._plan(measured), indent=1)),
+            "timings": lambda: self._table("timings", TimingRow, self._timings(measured)),
+            MANIFEST: lambda: self._text(
+                MANIFEST, json.dumps(self._manifest(rows, measured), indent=1, ensure_ascii=False)
             ),
-            "search.csv": lambda: (SEARCH, [vars(step) for step in found.steps]),
-            "selection.csv": lambda: (tables.SELECTION, [self._selection(scores, found.ranked[0].id)]),
-            "queries.csv": lambda: (tables.QUERIES, self._queries()),
-            "retrieval.csv": lambda: (tables.SHOWN, self._shown(measured)),
-            "answers.jsonl": lambda: "".join(line + "\n" for line in self._answers(measured)),
-            "plan.json": lambda: json.dumps(self._plan(measured), indent=1),
-            "timings.csv": lambda: (TIMINGS, self._timings(measured)),
-            MANIFEST: lambda: json.dumps(self._manifest(rows, measured), indent=1, ensure_ascii=False),
         }
-        with self.session.progress.task("writing", len(steps)) as report:
-            for name, content in steps.items():
-                self._file(name, content())
-                report(1, name)
+        with self.session.progress.task("writing", len(files)) as done:
+            for name, write in files.items():
+                write()
+                done(1, name)
 
-    def _file(self, name: str, content: Any) -> None:
-        """Writes one file: a text, or a table as (columns, rows)."""
-        if isinstance(content, str):
-            self._text(name, content)
-        else:
-            tables.write_table(self.folder / name, *content)
+    def _table(self, name: str, kind: type[R], rows: Iterable[R]) -> None:
+        table_files.write(self.folder / f"{name}.csv", kind, rows)
 
     def _text(self, name: str, text: str) -> None:
         temporary = self.folder / f".{name}.tmp"
         temporary.write_text(text, encoding="utf-8")
         temporary.rename(self.folder / name)
 
-    def _configurations(self) -> list[dict[str, Any]]:
+    def _configurations(self) -> list[ConfigurationRow]:
         rows = []
         for one in self.sweep.selected_on:
             c, keys = one.configuration, {name: stage.key for name, stage in one.artifacts().items()}
-            mismatch = str(c.prompt_mismatch).lower()
-            head = {"configuration": c.id, "label": c.label, "prompt_mismatch": mismatch, "keys": canonical(keys)}
-            rows.append(head | c.columns())
+            rows.append(ConfigurationRow(c.id, c.label, c.columns(), c.prompt_mismatch, keys))
         return rows
 
-    def _selection(self, scores: Sequence[tables.Scores], winner: str) -> dict[str, Any]:
+    def _selection(self, scores: Sequence[tables.Scores], winner: str) -> SelectionRow:
         data, metric = self.settings.dataset, self.space.select_by
         by = {(one.split, one.metric): one for one in scores}
         report = by.get((data.report, metric))
         return tables.selection(by[data.select, metric], report, winner, self.space.baseline.id, self.settings.seed)
 
-    def _queries(self) -> list[dict[str, str]]:
+    def _queries(self) -> list[QueryRow]:
         data = self.settings.dataset
         return [
-            {"split": split, "query_id": q.id, "group": q.group, "question": q.text}
+            QueryRow(split, q.id, q.group, q.text)
             for split in sorted({data.select, data.report})
             for q in sorted(self.session.dataset.split(split), key=lambda q: q.id)
         ]
 
-    def _answers(self, measured: Sequence[Measured]) -> list[str]:
+    def _answers(self, measured: Sequence[ConfigurationStages]) -> list[str]:
         lines = []
-        for head, answers in _answering(measured):
-            passages: PassageTable | None = self.session.read(answers.passages) if answers.passages else None
-            for row in sorted(self.session.read(answers), key=lambda r: r.query_id):
-                shown = [passages.place(n)._asdict() for n in row.passages]
+        for one in _answering(measured):
+            passages = self.session.read(one.answers.passages) if one.answers.passages else None
+            head = {"configuration": one.configuration, "split": one.split, "seed": one.seed}
+            for row in sorted(self.session.read(one.answers), key=lambda r: r.query_id):
+                shown = [passages.place(n)._asdict() for n in row.passages] if passages else []
                 lines.append(json.dumps(head | row._asdict() | {"passages": shown}, ensure_ascii=False))
         return lines
 
-    def _shown(self, measured: Sequence[Measured]) -> list[dict[str, Any]]:
+    def _shown(self, measured: Sequence[ConfigurationStages]) -> list[RetrievalRow]:
         """How many questions were answered without passages, and the threshold that decided it."""
         rows = []
-        for head, answers in _answering(measured):
+        for one in _answering(measured):
+            answers = one.answers
             found = self.session.read(answers)
-            without = sum(not row.passages for row in found)
-            counted = head | {"questions": len(found), "without_passages": without}
+            counted = one.configuration, one.split, one.seed, len(found), sum(not row.passages for row in found)
             if isinstance(answers, SelectiveAnswers):
                 learned = answers.threshold
-                counted |= {"retrieval": learned.gate.label, "threshold": learned.value(self.session), "key": learned.key}
+                rows.append(RetrievalRow(*counted, learned.gate.label, learned.value(self.session), learned.key))
             else:
-                never = isinstance(answers, ClosedAnswers)
-                counted |= {"retrieval": NEVER if never else ALWAYS, "threshold": None, "key": ""}
-            rows.append(counted)
+                when = NEVER if isinstance(answers, ClosedAnswers) else ALWAYS
+                rows.append(RetrievalRow(*counted, when, None, ""))
         return rows
 
-    def _plan(self, measured: Sequence[Measured]) -> dict[str, Any]:
+    def _plan(self, measured: Sequence[ConfigurationStages]) -> PlanRecord:
         """What was planned and what was computed; the two must agree."""
-        uses = {one.stage.key: one.uses for one in plan(measured, self.session.has)}
-        stages = []
+        uses = self._uses(measured)
+        stages: list[PlannedRecord] = []
         for key, one in sorted(self.sweep.planned.items(), key=lambda item: (item[1].stage.name, item[0])):
             computed = key in self.session.computed
-            if computed == one.found:
-                happened = "was computed although the plan had found it" if computed else "was planned but not computed"
-                # another process may have computed it between plan and run; only the first is a fault of ours
-                if computed:
-                    raise StageFailedError(f"stage {one.stage.name} {key[:12]} {happened}")
-            stages.append(
-                {"stage": one.stage.name, "key": key, "uses": uses.get(key, one.uses), "found": one.found, "computed": computed}
-            )
-        counts = self.session.counts()
-        items = {kind.name: vars(counts[kind.name]) for kind in (EMBEDDINGS, PAIRS, ANSWERS)}
-        totals = {
+            if computed and one.found:  # not the other way round: another process may have computed it meanwhile
+                raise StageFailedError(
+                    f"stage {one.stage.name} {key[:12]} was computed although the plan had found it in the store"
+                )
+            record: PlannedRecord = {
+                "stage": one.stage.name,
+                "key": key,
+                "uses": uses.get(key, one.uses),
+                "found": one.found,
+                "computed": computed,
+            }
+            stages.append(record)
+        totals: TotalsRecord = {
             "planned": len(stages),
-            "found": sum(s["found"] for s in stages),
-            "computed": sum(s["computed"] for s in stages),
+            "found": sum(record["found"] for record in stages),
+            "computed": sum(record["computed"] for record in stages),
         }
         took = sum(timing.seconds for timing in self.session.timings)
         seconds = {"estimated": round(self.sweep.estimated_seconds or 0.0, 1), "computing": round(took, 1)}
-        return {"stages": stages, "items": items, "totals": totals, "seconds": seconds}
+        return {"stages": stages, "items": self._items(), "totals": totals, "seconds": seconds}
 
-    def _timings(self, measured: Sequence[Measured]) -> list[dict[str, Any]]:
-        uses = {one.stage.key: one.uses for one in plan(measured, self.session.has)}
-        timed: list[Timing] = self.session.timings
-        return [
-            {"stage": t.stage, "key": t.key, "uses": uses.get(t.key, ""), "computed": 1, "seconds": t.seconds, "tokens": t.tokens}
-            | {"items": t.items or "", "seconds_per_item": t.seconds / t.items if t.items else ""}
-            for t in timed
-        ]
+    def _items(self) -> dict[str, CountsRecord]:
+        counts = self.session.counts()
+        found: dict[str, CountsRecord] = {}
+        for kind in (EMBEDDINGS.name, PAIRS.name, ANSWERS.name):
+            one = counts[kind]
+            found[kind] = {"distinct": one.distinct, "found": one.found, "computed": one.computed}
+        return found
 
-    def _cut(self, measured: Sequence[Measured]) -> dict[str, dict[str, int]]:
+    def _uses(self, measured: Sequence[ConfigurationStages]) -> dict[str, int]:
+        """Key of a stage -> configurations that use it."""
+        return {one.stage.key: one.uses for one in plan(measured, self.session.has)}
+
+    def _timings(self, measured: Sequence[ConfigurationStages]) -> list[TimingRow]:
+        uses = self._uses(measured)
+        rows = []
+        for t in self.session.timings:
+            each = t.seconds / t.items if t.items else None
+            rows.append(TimingRow(t.stage, t.key, uses.get(t.key), 1, t.seconds, t.tokens, t.items or None, each))
+        return rows
+
+    def _cut(self, measured: Sequence[ConfigurationStages]) -> dict[str, CutRecord]:
         """Prompts, by generator, that were too long for it, and the passages left out of them."""
-        found: dict[str, dict[str, int]] = {}
+        found: dict[str, CutRecord] = {}
         for one in measured:
-            for answers in one.all_answers() if one.answers else ():
+            for answers in one.all_answers():
                 cuts = [row.cut for row in self.session.read(answers) if row.cut]
                 if cuts:
                     total = found.setdefault(one.configuration["generator"], {"prompts": 0, "passages": 0})
@@ -214,7 +239,7 @@ class RunWriter:
                     total["passages"] += sum(cuts)
         return dict(sorted(found.items()))
 
-    def _manifest(self, rows: Sequence[Result], measured: Sequence[Measured]) -> dict[str, Any]:
+    def _manifest(self, rows: Sequence[ResultRow], measured: Sequence[ConfigurationStages]) -> Manifest:
         machine, dataset = self.session.machine, self.session.dataset
         backend = backends.choose(machine)
         data = self.settings.dataset
@@ -224,7 +249,7 @@ class RunWriter:
             "started": self.started.isoformat(timespec="seconds"),
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
             "select": {"split": data.select, "metric": self.space.select_by},
-            "search": self.settings.search.model_dump(),
+            "search": {"strategy": self.settings.search.strategy, "order": self.settings.search.order},
             "report": {"split": data.report, "of": self.settings.report.of},
             "baseline": self.space.baseline.id,
             "seed": self.settings.seed,
@@ -262,28 +287,41 @@ class RunWriter:
             },
         }
 
-    def _truncation(self, measured: Sequence[Measured]) -> list[dict[str, Any]]:
+    def _truncation(self, measured: Sequence[ConfigurationStages]) -> list[TruncationRecord]:
         """What each embedder did not read of the passages it embedded; null where its server does not say."""
         names = {one: name for name, one in sorted(self.space.components.embedders.items(), reverse=True)}
-        found = []
+        found: list[TruncationRecord] = []
         for stage in {s.key: s for one in measured for s in one.stages() if isinstance(s, Embeddings)}.values():
             facts = self.session.store.manifest(stage.name, stage.key)["facts"]
-            if "truncation" in facts:  # artifacts of older versions do not say
-                head = {"embedder": names[stage.encoder.embedder], "chunking": stage.passages.label}
-                found.append(head | facts)
-        return sorted(found, key=lambda row: (row["embedder"], row["chunking"]))
+            record: TruncationRecord = {
+                "embedder": names[stage.encoder.embedder],
+                "chunking": stage.passages.label,
+                "passages": facts["passages"],
+                "truncation": facts["truncation"],
+            }
+            found.append(record)
+        return sorted(found, key=lambda record: (record["embedder"], record["chunking"]))
 
 
-def _answering(measured: Sequence[Measured]) -> Iterator[tuple[dict[str, Any], Answers]]:
-    """Answers with each seed, sorted, and what says whose they are."""
+class Answering(NamedTuple):
+    """Answers of a configuration on a split, with the seed of the adapter where there is one."""
+
+    configuration: str
+    split: str
+    seed: int | None
+    answers: Answers
+
+
+def _answering(measured: Sequence[ConfigurationStages]) -> Iterator[Answering]:
+    """Answers with each seed, sorted by configuration and split."""
     for one in sorted(measured, key=lambda m: (m.configuration.id, m.split)):
-        for answers in one.all_answers() if one.answers else ():
+        for answers in one.all_answers():
             # the seed of the adapter; nothing else in an answer is random
             seed = answers.writer.adapter.seed if answers.writer.adapter else None
-            yield {"configuration": one.configuration.id, "split": one.split, "seed": seed}, answers
+            yield Answering(one.configuration.id, one.split, seed, answers)
 
 
-def failures(rows: Iterable[Result]) -> dict[str, int]:
+def failures(rows: Iterable[ResultRow]) -> dict[str, int]:
     """How many answers have no score, by what went wrong; they stay in every mean as the worst value."""
     failed = {(row.configuration, row.split, row.query_id, row.status) for row in rows if row.status != "ok"}
     return dict(sorted(Counter(status for *_, status in failed).items()))

@@ -37,7 +37,8 @@ _confirmed: set[tuple[str, str]] = set()
 def of(device: str, precision: str) -> str:
     """The fingerprint of a precision on a device, 16 hexadecimal characters; computed once on each machine."""
     measure = _in_a_new_process if products.TORCH_CAME_FIRST else computed
-    return record.kept(_name(device, precision), lambda: measure(device, precision))
+    found: str = record.kept(_name(device, precision), lambda: measure(device, precision))
+    return found
 
 
 def of_indexes() -> str:
@@ -162,7 +163,9 @@ def _backward(given: Callable[..., torch.Tensor]) -> Iterator[bytes]:
         states = torch.nn.functional.silu(torch.nn.functional.linear(given(120, 576), first))
         logits = torch.nn.functional.linear(states, second).float()
         loss = torch.nn.functional.cross_entropy(logits, torch.arange(120, device=logits.device))
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
+        if first.grad is None or second.grad is None:
+            raise RuntimeError("torch computed no gradients")
         for tensor in (loss, first.grad, second.grad):
             yield _bytes(tensor)
 

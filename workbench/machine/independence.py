@@ -115,7 +115,7 @@ def check(model: Model, definition: str, name: str, machine: Machine) -> None:
 
 def notes() -> list[str]:
     """What is special about how models of this process compute, in words."""
-    return [mode.note for _, mode in sorted(used.items())]
+    return [mode.note for _, mode in sorted(used.items()) if mode.note]
 
 
 def kept() -> list[Mode]:

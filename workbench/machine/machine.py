@@ -100,5 +100,5 @@ def resolve(
         choice = precisions.choose(device)
         precision, reason = choice.inference, f"{reason}; {choice.reason}"
         training = choice.training if training == "auto" else training
-    rows = (32 if gpu else 16) if batch_size == "auto" else batch_size
+    rows = batch_size if isinstance(batch_size, int) else 32 if gpu else 16
     return Machine(device, kind, precision, rows, reason, index, None if training == "auto" else training)

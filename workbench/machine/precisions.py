@@ -70,7 +70,7 @@ def fastest(timings: dict[str, list[float]]) -> str:
     """
     reference = timings["float32"]
     surely = {name: min(ratios(timings, name)) for name in timings if name != "float32" and len(timings[name]) == len(reference)}
-    best = max(surely, key=surely.get, default="float32")
+    best = max(surely, key=surely.__getitem__, default="float32")
     return best if surely.get(best, 0.0) >= FASTER else "float32"
 
 
@@ -95,7 +95,8 @@ def reason(table: dict[str, dict[str, list[float]]], chosen: dict[str, str]) -> 
 
 def measured(device: str) -> dict[str, dict[str, list[float]]]:
     """Seconds by use (``inference``, ``training``) and precision, three each; timed once on each machine."""
-    return record.kept(f"products {VERSION} {device}", lambda: timed(device))
+    found: dict[str, dict[str, list[float]]] = record.kept(f"products {VERSION} {device}", lambda: timed(device))
+    return found
 
 
 def timed(device: str) -> dict[str, dict[str, list[float]]]:
@@ -182,7 +183,7 @@ def _call(use: str, device: str, precision: str) -> Callable[[], None]:
                 with torch.inference_mode(not trains):
                     found = (torch.nn.functional.linear if trains else products.linear)(rows, weights)
                 if trains:
-                    found.sum().backward()
+                    found.sum().backward()  # type: ignore[no-untyped-call]
 
     return call
 

@@ -113,7 +113,8 @@ def _known(place: Path, key: str) -> dict[str, Any]:
         state = place.stat()
     except OSError:
         return {}
-    return _parsed(place, state.st_mtime_ns, state.st_size).get(key, {}).get("measured", {})
+    measured: dict[str, Any] = _parsed(place, state.st_mtime_ns, state.st_size).get(key, {}).get("measured", {})
+    return measured
 
 
 @lru_cache(maxsize=4)

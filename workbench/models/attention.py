@@ -81,9 +81,11 @@ def grouped_attention(
     import torch
 
     if isinstance(key, list):
-        queries = query.split([len(part.keys) for part in key])
-        mixed = [grouped_attention(module, rows, *part, scaling)[0] for rows, part in zip(queries, key, strict=True)]
-        return torch.cat(mixed), None
+        queries = torch.split(query, [len(part.keys) for part in key])
+        parts = [grouped_attention(module, rows, *part, scaling)[0] for rows, part in zip(queries, key, strict=True)]
+        return torch.cat(parts), None
+    if value is None:
+        raise TypeError("grouped_attention was given keys without values")
     batch, heads, length, size = query.shape
     shared = key.shape[1]
     together = (batch, shared, heads // shared * length)

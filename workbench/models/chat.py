@@ -10,7 +10,7 @@ import json
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from workbench import products, weights
 from workbench.errors import InputError
@@ -58,8 +58,11 @@ def encode_chat(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message])
         InputError: the tokenizer's chat template refuses the conversation.
     """
     if not tokenizer.chat_template:
-        return tokenizer(plain(messages))["input_ids"]
-    return tokenizer(_written(tokenizer, list(messages)), add_special_tokens=False)["input_ids"]
+        read = tokenizer(plain(messages))
+    else:
+        read = tokenizer(_written(tokenizer, list(messages)), add_special_tokens=False)
+    ids: list[int] = read["input_ids"]
+    return ids
 
 
 def plain(messages: Sequence[Message]) -> str:
@@ -76,7 +79,7 @@ def _written(tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -> str
     dated = isinstance(template, str) and "strftime_now" in template
 
     def write(turns: list[Message]) -> str:
-        return tokenizer.apply_chat_template(
+        written = tokenizer.apply_chat_template(
             turns,
             add_generation_prompt=True,
             tokenize=False,
@@ -84,6 +87,7 @@ def _written(tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -> str
             # answers of a few words, not thoughts cut off before them
             enable_thinking=False,
         )
+        return cast(str, written)  # one conversation that is not tokenised is one text
 
     try:
         try:
@@ -152,7 +156,8 @@ def load_model(model: str, machine: Machine, adapter: Path | None = None, merge:
         with quiet_transformers():
             adapted = PeftModel.from_pretrained(loaded, adapter)
             loaded = (adapted.merge_and_unload() if merge else adapted.get_base_model()).to(precision)
-    return products.with_independent_rows(loaded.to(machine.device).eval())
+    ready = cast("PreTrainedModel", loaded.to(machine.device).eval())  # peft says `Module` of the model that it was given
+    return products.with_independent_rows(ready)
 
 
 def base_name(model: str) -> str:

@@ -56,19 +56,20 @@ class Decoder:
         positions = (self.mask.cumsum(1) - 1).clamp(min=0)
         self.lengths = positions[:, -1:] + 1
         with attention.reading(self.model):
-            return self.model(
+            logits: torch.Tensor = self.model(
                 input_ids=self.ids,
                 attention_mask=self.mask,
                 position_ids=positions,
                 past_key_values=self.cache,
                 logits_to_keep=1,
             ).logits[:, -1]
+        return logits
 
     def next(self, tokens: torch.Tensor) -> torch.Tensor:
         import torch
 
         self.mask = torch.cat([self.mask, self.mask.new_ones(len(tokens), 1)], 1)
-        logits = self.model(
+        logits: torch.Tensor = self.model(
             input_ids=tokens[:, None], attention_mask=self.mask, position_ids=self.lengths, past_key_values=self.cache
         ).logits[:, -1]
         self.lengths = self.lengths + 1
@@ -97,13 +98,14 @@ class EncoderDecoder:
         return self.next(self.ids.new_full((len(self.ids),), start_token(self.model)))
 
     def next(self, tokens: torch.Tensor) -> torch.Tensor:
-        return self.model(
+        logits: torch.Tensor = self.model(
             encoder_outputs=self.encoded,
             attention_mask=self.mask,
             decoder_input_ids=tokens[:, None],
             past_key_values=self.cache,
             use_cache=True,
         ).logits[:, -1]
+        return logits
 
     def keep(self, index: torch.Tensor) -> None:
         self.cache.batch_select_indices(index)
@@ -115,8 +117,9 @@ def start_token(model: Any) -> int:
     """What a decoder beside an encoder reads first."""
     for settings in (model.generation_config, model.config):
         for name in ("decoder_start_token_id", "bos_token_id"):
-            if getattr(settings, name, None) is not None:
-                return getattr(settings, name)
+            token: int | None = getattr(settings, name, None)
+            if token is not None:
+                return token
     return 0
 
 

@@ -15,7 +15,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from pydantic import Field, model_validator
 
@@ -257,18 +257,21 @@ class LoadedGenerator:
         ids, mask = left_padded([self.encode(messages)], len(self.encode(messages)), self.machine.device)
         with torch.inference_mode():
             self.model.set_attn_implementation("sdpa")
-            return self.model(input_ids=ids, attention_mask=mask, logits_to_keep=1).logits[0, -1].float().tolist()
+            logits = self.model(input_ids=ids, attention_mask=mask, logits_to_keep=1).logits[0, -1]
+        found: list[float] = logits.float().tolist()
+        return found
 
     def _log_probabilities(self, states: torch.Tensor, tokens: list[int]) -> torch.Tensor:
         """Of the tokens that follow states (n, size), float64 (n,), `HEAD_ROWS` at a time so that each product has one shape."""
         import torch
 
         cap = getattr(self.model.config.get_text_config(), "final_logit_softcapping", None)
+        head = self.model.get_output_embeddings()  # type: ignore[no-untyped-call]
         found = []
         for start in range(0, len(tokens), HEAD_ROWS):
             part, wanted = states[start : start + HEAD_ROWS], tokens[start : start + HEAD_ROWS]
             filled = torch.nn.functional.pad(part, (0, 0, 0, HEAD_ROWS - len(part)))
-            logits = self.model.get_output_embeddings()(filled)[: len(part)].double()
+            logits = head(filled)[: len(part)].double()
             if cap is not None:  # Gemma 2 does this behind its head
                 logits = cap * torch.tanh(logits / cap)
             chosen = logits.gather(1, torch.tensor(wanted, device=logits.device)[:, None])[:, 0]
@@ -305,7 +308,8 @@ class LoadedGenerator:
 
     def _definition(self) -> str:
         """What its arithmetic depends on: an adapter beside the weights adds products, one merged into them does not."""
-        beside = None if self.settings.merge else [self.settings.lora.rank, self.settings.lora.target_modules]
+        lora = None if self.settings.merge else self.settings.lora
+        beside = [lora.rank, lora.target_modules] if lora else None
         return digest(["generator", self.settings.version, weights.digest(self.settings.model), beside])
 
     def _together(self, batch_size: int | None) -> int:
@@ -328,7 +332,8 @@ class LoadedGenerator:
 
     def _text(self, ids: list[int]) -> str:
         finished = bool(ids) and ids[-1] in self.ends
-        return self.tokenizer.decode(ids[:-1] if finished else ids, skip_special_tokens=True).strip()
+        text = self.tokenizer.decode(ids[:-1] if finished else ids, skip_special_tokens=True)
+        return cast(str, text).strip()  # of one answer's tokens; of several answers' it would be a list
 
     def _answers(self, prompts: Sequence[list[int]]) -> list[list[int]]:
         """Tokens of the answers to the prompts of a batch."""

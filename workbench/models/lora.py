@@ -166,7 +166,7 @@ class _LoraTraining(Training):
         self.rows = [row for i, row in enumerate(rows) if i not in apart]
         self.held_rows = [row for i, row in enumerate(rows) if i in apart]
         torch.manual_seed(seed)
-        base = load_model(model, machine)
+        self.base = base = load_model(model, machine)
         if base.config.is_encoder_decoder:
             raise InputError(
                 f"weights {model!r}: LoRA trains decoders here, and this model has an encoder beside it; "
@@ -190,7 +190,7 @@ class _LoraTraining(Training):
         loss, tokens = 0.0, 0
         for micro in micro_batches(rows):
             part = self._loss(micro) / answer_tokens
-            part.backward()
+            part.backward()  # type: ignore[no-untyped-call]
             loss += part.item()
             tokens += len(micro) * _width(micro)
         self.tokens += sum(len(prompt) + len(answer) for prompt, answer in rows)
@@ -206,7 +206,7 @@ class _LoraTraining(Training):
     def _loss(self, rows: Sequence[Row]) -> torch.Tensor:
         """`answer_loss` of one micro-batch, with the attention that is quicker for its length."""
         quick = self.machine.device == "cpu" and _width(rows) <= EAGER_UP_TO
-        self.model.base_model.model.set_attn_implementation("eager" if quick else "sdpa")
+        self.base.set_attn_implementation("eager" if quick else "sdpa")
         with _mixed_precision(self.model, self.machine):
             return answer_loss(self.model, rows, self.machine.device)
 
@@ -292,7 +292,7 @@ def answer_loss(model: Any, rows: Sequence[Row], device: str) -> torch.Tensor:
 
 def save_adapter(model: PeftModel, base: str, folder: Path) -> None:
     """Writes the adapter so that equal tensors give equal bytes; the base model is named by its digest, not its place."""
-    model.save_pretrained(folder)
+    model.save_pretrained(str(folder))
     path = folder / "adapter_config.json"
     config = json.loads(path.read_text())
     config["target_modules"] = sorted(config["target_modules"])

@@ -9,7 +9,7 @@ from string import Formatter
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import yaml
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from workbench.component import Component, build
 from workbench.data.leaks import Policy
@@ -114,9 +114,9 @@ class Template(Component):
 
     @field_validator("user", "passage")
     @classmethod
-    def _variables_are_known(cls, value: str, info: object) -> str:
+    def _variables_are_known(cls, value: str, info: ValidationInfo) -> str:
         needed = {"question", "passages"} if info.field_name == "user" else {"text"}
-        return checked_variables(value, VARIABLES[info.field_name], needed)
+        return checked_variables(value, VARIABLES[str(info.field_name)], needed)
 
     @field_validator("abstention")
     @classmethod

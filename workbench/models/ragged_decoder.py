@@ -18,6 +18,8 @@ from workbench.models.reading import bucket
 if TYPE_CHECKING:
     import torch
 
+    LayerCache = tuple[torch.Tensor, torch.Tensor]  # keys and values (rows, heads, room, size)
+
 MIN_TOKENS = 128  # read together, copies of a prompt filling up: smaller products sum in another order
 MAX_TOKENS = 1536  # read together, where a prompt is not longer: more are no faster, and take memory
 
@@ -51,12 +53,13 @@ class RaggedDecoder:
                 lengths += [len(row) for row in rows]
         self.cache = RaggedCache(groups)
         self.lengths = torch.tensor(lengths, device=self.device)[:, None]
-        return self.model.get_output_embeddings()(torch.cat(last))[:, -1]
+        logits: torch.Tensor = self.model.get_output_embeddings()(torch.cat(last))[:, -1]
+        return logits
 
     def next(self, tokens: torch.Tensor) -> torch.Tensor:
         # four dimensions say that a mask is complete, so that none is made of it; the groups bring their own
         mask = self.lengths.new_zeros(len(tokens), 1, 1, 1)
-        logits = self.model(
+        logits: torch.Tensor = self.model(
             input_ids=tokens[:, None], attention_mask=mask, position_ids=self.lengths, past_key_values=self.cache
         ).logits[:, -1]
         self.cache.step()
@@ -80,12 +83,17 @@ class RaggedDecoder:
             cache = DynamicCache(config=self.model.config)
             positions = (mask.cumsum(1) - 1).clamp(min=0)
             read = self.model.base_model(input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache)
-            caches.append([(layer.keys[: len(part)], layer.values[: len(part)]) for layer in cache.layers])
+            caches.append([_first_rows(layer, len(part)) for layer in cache.layers])
             masks.append(mask[: len(part)])
             states.append(read.last_hidden_state[: len(part), -1:])
         chosen = [distinct.index(row) for row in rows]
         group = Group(torch.cat(masks)[chosen], caches, chosen, self.new_tokens)
         return group, torch.cat(states)[chosen]
+
+
+def _first_rows(layer: Any, n: int) -> LayerCache:
+    """What a layer of transformers' cache holds of the first rows; of the models that suit, every layer holds keys and values."""
+    return layer.keys[:n], layer.values[:n]
 
 
 class Group:
@@ -97,7 +105,9 @@ class Group:
         layers: keys and values of each layer, both (rows, heads, room, size).
     """
 
-    def __init__(self, seen: torch.Tensor, caches: Sequence[Sequence[Any]], chosen: Sequence[int], new_tokens: int) -> None:
+    def __init__(
+        self, seen: torch.Tensor, caches: Sequence[Sequence[LayerCache]], chosen: Sequence[int], new_tokens: int
+    ) -> None:
         """Begins.
 
         Args:
@@ -110,7 +120,7 @@ class Group:
 
         rows, self.end = seen.shape
         self.room = self.end + new_tokens
-        self.layers = []
+        self.layers: list[LayerCache] = []
         for parts in zip(*caches, strict=True):
             keys, values = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
             self.layers.append((self._with_room(keys[list(chosen)]), self._with_room(values[list(chosen)])))
@@ -124,15 +134,20 @@ class Group:
     def keep(self, rows: Sequence[int]) -> None:
         """Goes on with these rows alone."""
         rows = list(rows)
-        self.layers = [tuple(self._with_room(one[rows, :, : self.end]) for one in layer) for layer in self.layers]
+
+        def kept(tensor: torch.Tensor) -> torch.Tensor:
+            return self._with_room(tensor[rows, :, : self.end])
+
+        self.layers = [(kept(keys), kept(values)) for keys, values in self.layers]
         self.mask = self.mask[rows]
 
     def part(self, layer: int, keys: torch.Tensor, values: torch.Tensor) -> attention.Part:
         """Takes keys and values (rows, heads, 1, size) of the token that is read, and gives all up to it."""
         now = self.end + 1
-        for whole, new in zip(self.layers[layer], (keys, values), strict=True):
-            whole[:, :, self.end : now] = new
-        return attention.Part(*(whole[:, :, :now] for whole in self.layers[layer]), self.mask[..., :now])
+        all_keys, all_values = self.layers[layer]
+        all_keys[:, :, self.end : now] = keys
+        all_values[:, :, self.end : now] = values
+        return attention.Part(all_keys[:, :, :now], all_values[:, :, :now], self.mask[..., :now])
 
     def _with_room(self, tensor: torch.Tensor) -> torch.Tensor:
         rows, heads, _, size = tensor.shape
@@ -149,8 +164,10 @@ class RaggedCache:
 
     def update(self, keys: torch.Tensor, values: torch.Tensor, layer: int, *_: Any) -> tuple[list[attention.Part], None]:
         """Takes keys and values (rows, heads, 1, size) of the token read; `attention.grouped_attention` takes the parts."""
+        import torch
+
         sizes = [len(group) for group in self.groups]
-        new = zip(self.groups, keys.split(sizes), values.split(sizes), strict=True)
+        new = zip(self.groups, torch.split(keys, sizes), torch.split(values, sizes), strict=True)
         return [group.part(layer, k, v) for group, k, v in new], None
 
     def step(self) -> None:

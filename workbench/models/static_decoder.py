@@ -47,7 +47,7 @@ class StaticDecoder:
         import torch
 
         with attention.reading(self.model):
-            logits = self.model(
+            logits: torch.Tensor = self.model(
                 input_ids=self.ids,
                 attention_mask=self.seen[:, : self.width].long(),
                 position_ids=self.positions,
@@ -75,15 +75,16 @@ class StaticDecoder:
         raise NotImplementedError("rows of a recorded step stay where they are")
 
     def _step(self) -> torch.Tensor:
-        return self.model(
+        logits: torch.Tensor = self.model(
             input_ids=self.tokens, attention_mask=self.mask, position_ids=self.position, past_key_values=self.cache
         ).logits[:, -1]
+        return logits
 
     def _replayed(self) -> torch.Tensor:
         import torch
 
         if self.end == self.width + 1:  # once as usual, on a stream beside: libraries set themselves up in the first step
-            stream = torch.cuda.Stream()
+            stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
             stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(stream):
                 logits = self._step()

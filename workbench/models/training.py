@@ -44,8 +44,8 @@ class TrainingSettings(Component):
         leaks: ``refuse`` training questions that the evaluation asks too, or ``drop`` them; which are dropped is in the key.
     """
 
-    references: ClassVar = ("checkpoint_every", "leaks")
-    added: ClassVar = ("warm_up",)
+    references: ClassVar[tuple[str, ...]] = ("checkpoint_every", "leaks")
+    added: ClassVar[tuple[str, ...]] = ("warm_up",)
 
     epochs: int = Field(default=1, ge=1)
     learning_rate: float = Field(default=3e-4, gt=0)
@@ -206,8 +206,8 @@ class Training(ABC):
         self.restore(saved["model"])
         self.optimizer.load_state_dict(saved["optimizer"])
         self.steps = [Step(**step) for step in saved["steps"]]
-        self.held_back = [Evaluation(**one) for one in saved.get("held_back", [])]
-        self.best = saved.get("best")
+        self.held_back = [Evaluation(**one) for one in saved["held_back"]]
+        self.best = saved["best"]
 
 
 def epochs_order(n: int, settings: TrainingSettings, seed: int) -> list[list[int]]:
@@ -243,3 +243,18 @@ def write_held_back(found: Sequence[Evaluation], path: Path) -> None:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["step", "loss"])
         writer.writerows([one.step, f"{one.loss:.6f}"] for one in found)
+
+
+def read_losses(path: Path) -> list[Step]:
+    """The steps that `write_losses` wrote."""
+    with path.open(newline="") as file:
+        rows = csv.DictReader(file)
+        return [Step(int(r["step"]), float(r["loss"]), float(r["learning_rate"]), int(r["tokens"])) for r in rows]
+
+
+def read_held_back(path: Path) -> list[Evaluation]:
+    """The losses that `write_held_back` wrote; none where nothing was held back."""
+    if not path.is_file():
+        return []
+    with path.open(newline="") as file:
+        return [Evaluation(int(row["step"]), float(row["loss"])) for row in csv.DictReader(file)]

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from workbench.errors import InputError, unknown
 from workbench.evaluation import statistics
 from workbench.results import tables
+from workbench.results.rows import ComparisonRow
 from workbench.results.run import Run
-from workbench.results.tables import Scores
+from workbench.results.tables import Bools, Floats, Scores
 
 ALPHA = 0.05  # two systems whose Holm-adjusted p is below it do not share a letter
 
@@ -117,9 +118,9 @@ class _Measured(NamedTuple):
 
     run: Run
     system: str
-    values: np.ndarray
-    failed: np.ndarray
-    seeds: np.ndarray | None
+    values: Floats
+    failed: Bools
+    seeds: Floats | None
 
     @property
     def label(self) -> str:
@@ -153,13 +154,13 @@ def of_runs(runs: Sequence[Run], split: str | None = None, metric: str | None = 
     labels = [one.label for one in found]
     several = [labels.count(label) > 1 for label in labels]
     names = {f"{one.system} {one.run.folder.name}": _name(one, more) for one, more in zip(found, several, strict=True)}
-    values, failed = (np.stack([getattr(one, side) for one in found], axis=1) for side in ("values", "failed"))
+    values, failed = np.stack([one.values for one in found], axis=1), np.stack([one.failed for one in found], axis=1)
     scores = replace(parts[0], systems=tuple(names), values=values, failed=failed, by_seed=_by_seed(found))
     first = runs[0].manifest
     return Compared(scores, names, baseline or f"{first['baseline']} {runs[0].folder.name}", first["seed"])
 
 
-def _by_seed(found: Sequence[_Measured]) -> np.ndarray | None:
+def _by_seed(found: Sequence[_Measured]) -> Floats | None:
     """Means (n_seeds, len(found)) under each seed, the same under all for what was measured with one; None if all were."""
     counts = {len(one.seeds): one.run.folder for one in found if one.seeds is not None}
     if len(counts) > 1:
@@ -182,9 +183,9 @@ def _name(one: _Measured, several: bool) -> str:
 
 
 def _check_same_dataset(first: Run, other: Run, split: str) -> None:
-    for part in ("documents", "queries", "judgements"):
-        a, b = (run.manifest["dataset"][part] for run in (first, other))
-        a, b = (side if part == "documents" else side.get(split) for side in (a, b))
+    measured, own = (_digests(run, split) for run in (first, other))
+    for part, a in measured.items():
+        b = own[part]
         if a != b:
             raise InputError(
                 f"{other.folder} was measured on other {part} than {first.folder} ({split}: {str(b)[:12]}, not {str(a)[:12]}): "
@@ -192,10 +193,17 @@ def _check_same_dataset(first: Run, other: Run, split: str) -> None:
             )
 
 
-def pair_rows(compared: Compared) -> list[dict[str, Any]]:
-    """All pairs in the columns of comparisons.csv, by shown names."""
+def _digests(run: Run, split: str) -> dict[str, str | None]:
+    """Digests of what a run asked and searched on a split."""
+    dataset = run.manifest["dataset"]
+    queries, judgements = dataset["queries"].get(split), dataset["judgements"].get(split)
+    return {"documents": dataset["documents"], "queries": queries, "judgements": judgements}
+
+
+def pair_rows(compared: Compared) -> list[ComparisonRow]:
+    """All pairs as rows of comparisons.csv, by shown names."""
     names, scores = compared.names, compared.scores
     return [
-        tables.row(tables.COMPARISONS, one, a=names[one.a], b=names[one.b], split=scores.split, metric=scores.metric)
+        ComparisonRow(names[one.a], names[one.b], scores.split, scores.metric, one.n, *tables.figures(one))
         for one in compared.pairs
     ]

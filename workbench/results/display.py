@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from html import escape
+from typing import TypeVar
 
-_shown: dict[str, Callable[[Any], str]] = {}
+from workbench.errors import InputError
+
+D = TypeVar("D", bound="Displayed")
+_shown: dict[str, Callable[..., str]] = {}  # type: ignore[explicit-any]  # each takes the class it is registered for
 
 
-def register(name: str, show: Callable[[Any], str]) -> None:
+def register(name: str, show: Callable[[D], str]) -> None:
     """Says how objects of a class show themselves.
 
     Args:
@@ -27,3 +31,5 @@ class Displayed:
             return show(self) if show else None
         except ImportError:  # what draws needs a package that is not installed
             return None
+        except InputError as error:  # such as a file that is missing in a run's folder
+            return f"<pre>{escape(repr(self))}\n{escape(str(error))}</pre>"

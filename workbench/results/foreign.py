@@ -9,7 +9,7 @@ import csv
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import NamedTuple, TextIO, TypeVar
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from workbench.errors import InputError, unknown
 from workbench.evaluation import rankings
 from workbench.results.tables import Scores
 
+T = TypeVar("T")
 LONG = ("configuration", "query_id", "value")
 METRIC = "score"  # of a table that names none
 SHOWN = 5  # faults named in a message
@@ -210,7 +211,7 @@ def read_rankings(paths: Sequence[Path], qrels: Path, metrics: Sequence[str]) ->
     return [Scores(name, "", tuple(names), queries, queries, table, nothing) for name, table in values.items()]
 
 
-def _trec(path: Path, read: Callable[[str], Iterable[Any]], form: str) -> list[Any]:
+def _trec(path: Path, read: Callable[[str], Iterable[T]], form: str) -> list[T]:
     try:
         rows = list(read(str(path)))
     except (OSError, ValueError, IndexError, TypeError) as error:

@@ -8,15 +8,16 @@ from math import isinf, isnan
 from pathlib import Path
 
 from workbench.errors import InputError
-from workbench.results import tables
+from workbench.results import table_files
 from workbench.results.compare import ALPHA, Compared, pair_rows
+from workbench.results.rows import ComparisonRow
 
 HEAD = ("system", "mean", "95 % interval", "letters", "failed", "difference", "95 % interval", "p (Holm)", "n needed")
 
 
 def table(compared: Compared) -> list[tuple[str, ...]]:
     """One line of texts for each system, best first, in the columns of `HEAD`."""
-    lines = []
+    lines: list[tuple[str, ...]] = []
     for system in compared.order:
         one, other = compared.standing(system), compared.against_baseline.get(system)
         head = (one.name, f"{one.mean:.3f}", _interval(one.low, one.high), compared.letters[system], str(one.failed))
@@ -129,7 +130,7 @@ def _tex(text: str) -> str:
 
 
 def _write_pairs(compared: Compared, path: Path) -> None:
-    tables.write_table(path, tables.COMPARISONS, pair_rows(compared))
+    table_files.write(path, ComparisonRow, pair_rows(compared))
 
 
 FORMS: dict[str, Callable[[Compared, Path], object]] = {

@@ -3,30 +3,60 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import yaml
 
 from workbench.errors import InputError, unknown
-from workbench.results import tables
+from workbench.evaluation.search import SearchStep
+from workbench.results import table_files, tables
 from workbench.results.display import Displayed
-from workbench.results.tables import Result, SeedResult
+from workbench.results.records import Manifest, Promotion
+from workbench.results.rows import (
+    ComparisonRow,
+    ConfigurationRow,
+    EffectRow,
+    FinalistRow,
+    IndexRow,
+    InteractionRow,
+    LatencyRow,
+    LeaderboardRow,
+    QueryRow,
+    ResultRow,
+    RetrievalRow,
+    SeedRow,
+    SelectionRow,
+    TimingRow,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+R = TypeVar("R", bound=NamedTuple)
 
 MANIFEST = "manifest.json"
 PROMOTED = "promoted.yaml"
-CONFIGURATIONS = ("configuration", "label")
-LATENCY = (
-    "configuration",
-    "requests",
-    *(f"{name}{end}" for name in ("p50", "p95", "tokens") for end in ("", "_low", "_high")),  # seconds; tokens of both sides
-    "prompt_tokens",
-    "answer_tokens",
-    "answers_per_second",
-    "load",
-    "processor",
-)
+# the tables of a run, by the names that `Run.frame` takes; file names are the same with .csv
+TABLES: Mapping[str, type[NamedTuple]] = {
+    "results": ResultRow,
+    "seeds": SeedRow,
+    "leaderboard": LeaderboardRow,
+    "comparisons": ComparisonRow,
+    "effects": EffectRow,
+    "interactions": InteractionRow,
+    "finalists": FinalistRow,
+    "search": SearchStep,
+    "selection": SelectionRow,
+    "queries": QueryRow,
+    "retrieval": RetrievalRow,
+    "timings": TimingRow,
+    "latency": LatencyRow,
+    "indexes": IndexRow,
+}
+LATER = {"latency": "workbench latency", "indexes": "workbench index check"}  # tables that a command of their own writes
 
 
 class Run(Displayed):
@@ -34,7 +64,7 @@ class Run(Displayed):
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
-        self.manifest: dict[str, Any] = json.loads((self.folder / MANIFEST).read_text(encoding="utf-8"))
+        self.manifest: Manifest = json.loads((self.folder / MANIFEST).read_text(encoding="utf-8"))
 
     def __repr__(self) -> str:
         return f"Run {self.folder}"
@@ -71,83 +101,104 @@ class Run(Displayed):
             raise InputError(f"no finished run of {experiment or 'any experiment'} in {runs}; `workbench run CONFIG` makes one")
         return cls.open(found[-1])
 
+    def frame(self, table: str) -> pd.DataFrame:
+        """A table of the run as a pandas frame, a row for each of its rows; axes of configurations are columns.
+
+        Args:
+            table: ``configurations``, or a name of `TABLES`: ``leaderboard``, ``comparisons``, ``effects``, ``results``, ...
+
+        Raises:
+            InputError: no such table, or one that was not written.
+        """
+        if table == "configurations":
+            return table_files.frame(self.configurations)
+        if table not in TABLES:
+            raise unknown("table", table, ["configurations", *TABLES])
+        if table in LATER and not (self.folder / f"{table}.csv").is_file():
+            raise InputError(f"{self.folder} holds no {table}.csv; `{LATER[table]} {self.folder}` writes it")
+        return table_files.frame(self._table(table, TABLES[table]), TABLES[table]._fields)
+
+    def _table(self, name: str, kind: type[R]) -> list[R]:
+        return table_files.read(self.folder / f"{name}.csv", kind)
+
+    def _later(self, name: str, kind: type[R]) -> list[R]:
+        """A table that a command of its own writes; no rows where it was not called."""
+        return self._table(name, kind) if (self.folder / f"{name}.csv").is_file() else []
+
     @cached_property
-    def configurations(self) -> list[dict[str, Any]]:
+    def configurations(self) -> list[ConfigurationRow]:
         """Rows of configurations.csv."""
-        return tables.read_table(self.folder / "configurations.csv")
+        return table_files.read_configurations(self.folder / "configurations.csv")
 
     @cached_property
     def labels(self) -> dict[str, str]:
         """Configuration id -> label."""
-        return {row["configuration"]: row["label"] for row in self.configurations}
+        return {row.configuration: row.label for row in self.configurations}
 
     @cached_property
-    def leaderboard(self) -> list[dict[str, Any]]:
+    def leaderboard(self) -> list[LeaderboardRow]:
         """Rows of leaderboard.csv."""
-        return tables.read_table(self.folder / "leaderboard.csv")
+        return self._table("leaderboard", LeaderboardRow)
 
     @cached_property
-    def comparisons(self) -> list[dict[str, Any]]:
+    def comparisons(self) -> list[ComparisonRow]:
         """Rows of comparisons.csv."""
-        return tables.read_table(self.folder / "comparisons.csv")
+        return self._table("comparisons", ComparisonRow)
 
     @cached_property
-    def effects(self) -> list[dict[str, Any]]:
+    def effects(self) -> list[EffectRow]:
         """Rows of effects.csv."""
-        return tables.read_table(self.folder / "effects.csv")
+        return self._table("effects", EffectRow)
 
     @cached_property
-    def interactions(self) -> list[dict[str, Any]]:
+    def interactions(self) -> list[InteractionRow]:
         """Rows of interactions.csv."""
-        return tables.read_table(self.folder / "interactions.csv")
+        return self._table("interactions", InteractionRow)
 
     @cached_property
-    def finalists(self) -> list[dict[str, Any]]:
+    def finalists(self) -> list[FinalistRow]:
         """Rows of finalists.csv."""
-        return tables.read_table(self.folder / "finalists.csv")
+        return self._table("finalists", FinalistRow)
 
     @cached_property
-    def selection(self) -> dict[str, Any]:
+    def selection(self) -> SelectionRow:
         """The row of selection.csv: how much choosing the winner flattered it."""
-        return tables.read_table(self.folder / "selection.csv")[0]
+        return self._table("selection", SelectionRow)[0]
 
     @property
-    def latency(self) -> list[dict[str, Any]]:
+    def latency(self) -> list[LatencyRow]:
         """Rows of latency.csv, or none where `workbench latency` was not called."""
-        path = self.folder / "latency.csv"
-        return tables.read_table(path) if path.is_file() else []
+        return self._later("latency", LatencyRow)
 
     @property
-    def indexes(self) -> list[dict[str, Any]]:
+    def indexes(self) -> list[IndexRow]:
         """Rows of indexes.csv, or none where `workbench index check` was not called."""
-        path = self.folder / "indexes.csv"
-        return tables.read_table(path) if path.is_file() else []
+        return self._later("indexes", IndexRow)
 
     @cached_property
-    def search(self) -> list[dict[str, Any]]:
+    def search(self) -> list[SearchStep]:
         """Rows of search.csv, in the order of the looks; none for the whole grid."""
-        return tables.read_table(self.folder / "search.csv")
+        return self._table("search", SearchStep)
 
     @cached_property
-    def shown(self) -> list[dict[str, Any]]:
-        """Rows of retrieval.csv: how many questions were answered without passages; none in a run older than that file."""
-        path = self.folder / "retrieval.csv"
-        return tables.read_table(path) if path.is_file() else []
+    def shown(self) -> list[RetrievalRow]:
+        """Rows of retrieval.csv: how many questions were answered without passages."""
+        return self._table("retrieval", RetrievalRow)
 
     @cached_property
     def axes(self) -> list[str]:
         """Axes of the experiment, in the order in which a question passes them."""
-        return [name for name in self.configurations[0] if name not in (*CONFIGURATIONS, "prompt_mismatch", "keys")]
+        return list(self.configurations[0].values)
 
     @cached_property
-    def results(self) -> list[dict[str, Any]]:
+    def results(self) -> list[ResultRow]:
         """Rows of results.csv."""
-        return tables.read_table(self.folder / "results.csv")
+        return self._table("results", ResultRow)
 
     @cached_property
-    def seeds(self) -> list[dict[str, Any]]:
+    def seeds(self) -> list[SeedRow]:
         """Rows of seeds.csv: scores under each seed, of configurations measured with several."""
-        return tables.read_table(self.folder / "seeds.csv")
+        return self._table("seeds", SeedRow)
 
     @property
     def select(self) -> tuple[str, str]:
@@ -159,22 +210,25 @@ class Run(Displayed):
         """Split that figures are reported from."""
         return self.manifest["report"]["split"]
 
-    def row(self, configuration: str, split: str, metric: str) -> dict[str, Any] | None:
+    def row(self, configuration: str, split: str, metric: str) -> LeaderboardRow | None:
         """A configuration's row of the leaderboard, or None where it was not measured."""
-        wanted = (configuration, split, metric)
-        return next((r for r in self.leaderboard if (r["configuration"], r["split"], r["metric"]) == wanted), None)
+        return next((row for row in self.leaderboard if row[:3] == (configuration, split, metric)), None)
 
     @property
     def best(self) -> str:
         """The configuration with the highest mean on the selection split; equal means: the lowest id."""
-        split, metric = self.select
-        rows = [r for r in self.leaderboard if (r["split"], r["metric"]) == (split, metric)]
-        return min(rows, key=lambda r: (-r["mean"], r["configuration"]))["configuration"]
+        return self.best_row.configuration
+
+    @property
+    def best_row(self) -> LeaderboardRow:
+        """The row of `best` on the selection split, by the metric that chooses."""
+        rows = [row for row in self.leaderboard if (row.split, row.metric) == self.select]
+        return min(rows, key=lambda row: (-row.mean, row.configuration))
 
     @cached_property
-    def queries(self) -> list[dict[str, Any]]:
+    def queries(self) -> list[QueryRow]:
         """Rows of queries.csv."""
-        return tables.read_table(self.folder / "queries.csv")
+        return self._table("queries", QueryRow)
 
     def scores(self, split: str, metric: str) -> tables.Scores:
         """Every score of one split by one metric.
@@ -182,28 +236,41 @@ class Run(Displayed):
         Raises:
             InputError: the run did not measure that.
         """
-        rows = [r for r in self.results if (r["split"], r["metric"]) == (split, metric)]
+        rows = [row for row in self.results if (row.split, row.metric) == (split, metric)]
         if not rows:
-            measured = sorted({f"{r['metric']} on {r['split']}" for r in self.leaderboard})
+            measured = sorted({f"{row.metric} on {row.split}" for row in self.leaderboard})
             raise unknown(f"scores in {self.folder}:", f"{metric} on {split}", measured)
-        groups = {row["query_id"]: row["group"] for row in self.queries if row["split"] == split}
-        seeds = [SeedResult(**row) for row in self.seeds if (row["split"], row["metric"]) == (split, metric)]
-        return tables.matrices([Result(**row) for row in rows], groups, seeds)[0]
+        groups = {row.query_id: row.group for row in self.queries if row.split == split}
+        seeds = [row for row in self.seeds if (row.split, row.metric) == (split, metric)]
+        return tables.matrices(rows, groups, seeds)[0]
 
-    def comparison(self, a: str, b: str, split: str, metric: str) -> dict[str, Any] | None:
-        """The row of comparisons.csv on two configurations, turned so that the difference is a - b."""
+    def comparison(self, a: str, b: str, split: str, metric: str) -> ComparisonRow | None:
+        """The row of comparisons.csv on two configurations, turned so that the difference is a - b.
+
+        Args:
+            a: id of the first configuration.
+            b: id of the second.
+            split: the split they were measured on.
+            metric: the metric they were measured by.
+
+        Returns:
+            None where they were not compared.
+        """
         for row in self.comparisons:
-            if (row["split"], row["metric"]) == (split, metric) and {row["a"], row["b"]} == {a, b}:
-                return row if row["a"] == a else _turned(row)
+            if (row.split, row.metric) == (split, metric) and {row.a, row.b} == {a, b}:
+                return row if row.a == a else row.turned()
         return None
 
     @property
-    def promoted(self) -> dict[str, Any] | None:
+    def promoted(self) -> Promotion | None:
         """What promoted.yaml says, or None."""
         path = self.folder / PROMOTED
-        return yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
+        if not path.is_file():
+            return None
+        promoted: Promotion = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return promoted
 
-    def promote(self, configuration: str | None = None) -> dict[str, Any]:
+    def promote(self, configuration: str | None = None) -> Promotion:
         """Marks a configuration as the one to serve: the best on the selection split, or the one named.
 
         Args:
@@ -217,20 +284,30 @@ class Run(Displayed):
         """
         chosen = self.find(configuration) if configuration else self.best
         split, metric = self.select
-        reported = [r for r in self.leaderboard if r["configuration"] == chosen and r["split"] == self.report_split]
+        reported = [row for row in self.leaderboard if (row.configuration, row.split) == (chosen, self.report_split)]
         if not reported:
             raise InputError(
                 f"configuration {chosen} ({self.labels[chosen]}) was not measured on {self.report_split!r}, so it has no figures "
                 f"to promote it with; run again with --set report.of=all"
             )
-        values = next(dict(r) for r in self.configurations if r["configuration"] == chosen)
-        values.pop("keys")
-        record = {
+        promoted = next(row for row in self.configurations if row.configuration == chosen)
+        record: Promotion = {
             "configuration": chosen,
-            "label": self.labels[chosen],
-            "values": {k: v for k, v in values.items() if k not in CONFIGURATIONS},
+            "label": promoted.label,
+            "values": {axis: int(value) if value.isdecimal() else value for axis, value in promoted.values.items()},
+            "prompt_mismatch": promoted.prompt_mismatch,
             "chosen": {"by": "name" if configuration else "best mean", "split": split, "metric": metric},
-            "figures": {r["metric"]: {k: r[k] for k in ("split", "mean", "ci_low", "ci_high", "n", "failed")} for r in reported},
+            "figures": {
+                row.metric: {
+                    "split": row.split,
+                    "mean": row.mean,
+                    "ci_low": row.ci_low,
+                    "ci_high": row.ci_high,
+                    "n": row.n,
+                    "failed": row.failed,
+                }
+                for row in reported
+            },
             "run": self.folder.name,
         }
         temporary = self.folder / f".{PROMOTED}.tmp"
@@ -248,14 +325,6 @@ class Run(Displayed):
         if len(fitting) != 1:
             raise unknown("configuration", name, [f"{c} ({label})" for c, label in self.labels.items()])
         return fitting[0]
-
-
-def _turned(row: dict[str, Any]) -> dict[str, Any]:
-    """A comparison seen from its other side."""
-    swapped = {"a": row["b"], "b": row["a"], "difference": -row["difference"]}
-    if row["ci_low"] is not None:
-        swapped |= {"ci_low": -row["ci_high"], "ci_high": -row["ci_low"]}
-    return row | swapped
 
 
 def finished(runs: str | Path, experiment: str | None = None) -> list[Path]:

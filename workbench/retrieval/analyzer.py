@@ -13,8 +13,8 @@ import numpy as np
 from workbench.component import Component
 
 # those that bm25s has stop words for and PyStemmer a stemmer
-LANGUAGES = ("english", "german", "dutch", "french", "spanish", "portuguese", "italian", "russian", "swedish", "norwegian")
-LANGUAGES += ("danish", "turkish")
+LANGUAGES: tuple[str, ...] = ("english", "german", "dutch", "french", "spanish", "portuguese", "italian", "russian", "swedish")
+LANGUAGES += ("norwegian", "danish", "turkish")
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +63,8 @@ class Analyzer(Component):
 
     def tokenize(self, texts: Sequence[str]) -> list[list[str]]:
         """Terms of each text."""
-        return self._tokenize(texts, return_ids=False)
+        terms: list[list[str]] = self._tokenize(texts, return_ids=False)
+        return terms
 
     def terms(self, texts: Sequence[str]) -> Terms:
         """Terms of many texts, as numbers."""
@@ -75,7 +76,7 @@ class Analyzer(Component):
     def _tokenize(self, texts: Sequence[str], return_ids: bool) -> Any:
         import bm25s
 
-        stopwords = self.stopwords or []
+        stopwords: str | list[str] = self.stopwords or []
         return bm25s.tokenize(
             list(texts), stopwords=stopwords, stemmer=self._stemmer(), return_ids=return_ids, show_progress=False
         )

@@ -49,7 +49,7 @@ def filled(rows: Sequence[T], n: int) -> list[T]:
     return [*rows, *[rows[0]] * (n - len(rows))]
 
 
-def padded(rows: Sequence[Sequence[int]], wide: int, value: int) -> torch.Tensor:
+def padded(rows: Sequence[Sequence[int] | np.ndarray], wide: int, value: int) -> torch.Tensor:
     """Rows of numbers, padded on the right, int64 (len(rows), wide)."""
     import torch
 

@@ -12,7 +12,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from workbench.machine import Machine
 from workbench.retrieval.analyzer import Analyzer, Terms, check_language
 from workbench.retrieval.ranking import Ranked, best
-from workbench.retrieval.retriever import OpenIndex, TextRetriever
+from workbench.retrieval.retriever import OpenTextIndex, TextRetriever
 
 if TYPE_CHECKING:
     import bm25s
@@ -72,7 +72,7 @@ class BM25(TextRetriever):
         return OpenBM25(self.analyzer, index)
 
 
-class OpenBM25(OpenIndex):
+class OpenBM25(OpenTextIndex):
     """A BM25 index in memory; None stands for one without terms."""
 
     def __init__(self, analyzer: Analyzer, index: bm25s.BM25 | None) -> None:
@@ -84,9 +84,10 @@ class OpenBM25(OpenIndex):
         return [self._search_one(terms, depth) for terms in self.analyzer.tokenize(queries)]
 
     def _search_one(self, terms: list[str], depth: int) -> Ranked:
-        known = [term for term in terms if self.index is not None and term in self.index.vocab_dict]
-        if not known:
+        index = self.index
+        known = [] if index is None else [term for term in terms if term in index.vocab_dict]
+        if index is None or not known:
             return np.empty(0, np.int32), np.empty(0, np.float32)
-        scores = self.index.get_scores(known)
+        scores = index.get_scores(known)
         matching = np.flatnonzero(scores > 0)
         return best(matching, scores[matching], depth)

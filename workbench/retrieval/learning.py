@@ -26,8 +26,8 @@ class RankedTraining(TrainingSettings):
         skip: wrong passages left out at the top, where unjudged right ones are likeliest.
     """
 
-    libraries: ClassVar = ("torch", "transformers")
-    references: ClassVar = (*TrainingSettings.references, "negatives_from")
+    libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers")
+    references: ClassVar[tuple[str, ...]] = (*TrainingSettings.references, "negatives_from")
 
     negatives: int = Field(default=7, ge=1)
     negatives_from: str | None = None

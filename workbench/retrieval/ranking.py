@@ -42,7 +42,7 @@ class Ranking:
     @property
     def depth(self) -> int:
         """Passages kept per query, at most."""
-        return self.passages.shape[1]
+        return int(self.passages.shape[1])
 
     def row(self, i: int) -> Ranked:
         """Passages and scores of the i-th query, without the padding."""

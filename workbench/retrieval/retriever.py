@@ -17,7 +17,7 @@ from workbench.retrieval.analyzer import Analyzer, Terms
 from workbench.retrieval.ranking import Ranked
 
 
-class OpenIndex(ABC):
+class OpenTextIndex(ABC):
     """An index in memory that answers queries."""
 
     @abstractmethod
@@ -57,5 +57,5 @@ class TextRetriever(Retriever, ABC):
         """Writes an index of `texts` (passage number = position) into an empty folder."""
 
     @abstractmethod
-    def open(self, folder: Path, machine: Machine) -> OpenIndex:
+    def open(self, folder: Path, machine: Machine) -> OpenTextIndex:
         """Opens what `build` wrote."""

@@ -20,7 +20,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from workbench.errors import InputError, MissingExtraError, StageFailedError, unknown
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
     from workbench.pipeline import Pipeline, Reply, Source
+    from workbench.results.rows import LeaderboardRow
     from workbench.results.run import Run
     from workbench.store.progress import Progress
 
@@ -96,26 +97,55 @@ def _kind(value: object) -> str:
 # What people see
 
 
-def heading_html(facts: Mapping[str, Any]) -> str:
-    """What is served and how good its answers are; `facts` as `served` gives them."""
-    source = escape(f"{facts['documents']:,} documents of {facts['dataset']}")
-    promoted = "the promoted configuration" if facts["promoted"] else "not the promoted configuration"
-    by = f"<strong>{escape(facts['label'])}</strong>, {promoted} of run {escape(facts['run'])}"
-    title = f"<h1>{escape(facts['experiment'])}</h1>"
-    return f"<header>{title}<p>Answers from {source}, by {by}.</p>{_figure_html(facts['figure'])}</header>"
+class Figure(NamedTuple):
+    """How good a configuration's answers are: its row of the leaderboard, and whether that split is the one it was chosen on."""
+
+    row: LeaderboardRow
+    flattered: bool
 
 
-def _figure_html(figure: Mapping[str, Any] | None) -> str:
+class Served(NamedTuple):
+    """What a pipeline serves.
+
+    Attributes:
+        experiment: its name.
+        run: its run's id.
+        label: the configuration's.
+        promoted: whether the configuration is the promoted one.
+        dataset: name of what is searched.
+        documents: how many there are.
+        figure: how good its answers are; None where that was not measured.
+    """
+
+    experiment: str
+    run: str
+    label: str
+    promoted: bool
+    dataset: str
+    documents: int
+    figure: Figure | None
+
+
+def heading_html(facts: Served) -> str:
+    """What is served and how good its answers are."""
+    source = escape(f"{facts.documents:,} documents of {facts.dataset}")
+    promoted = "the promoted configuration" if facts.promoted else "not the promoted configuration"
+    by = f"<strong>{escape(facts.label)}</strong>, {promoted} of run {escape(facts.run)}"
+    title = f"<h1>{escape(facts.experiment)}</h1>"
+    return f"<header>{title}<p>Answers from {source}, by {by}.</p>{_figure_html(facts.figure)}</header>"
+
+
+def _figure_html(figure: Figure | None) -> str:
     if figure is None:
         return '<p class="figure">How good its answers are was not measured.</p>'
-    interval = ""
-    if figure["ci_low"] is not None:
-        interval = f"; 95% interval {figure['ci_low']:.3f} to {figure['ci_high']:.3f}".replace("-", "\N{MINUS SIGN}")
-    failed = f", {figure['failed']} of them failed" if figure["failed"] else ""
-    flattered = "; this configuration was chosen on them, which flatters it" if figure["flattered"] else ""
+    row, interval = figure.row, ""
+    if row.ci_low is not None:
+        interval = f"; 95% interval {row.ci_low:.3f} to {row.ci_high:.3f}".replace("-", "\N{MINUS SIGN}")
+    failed = f", {row.failed} of them failed" if row.failed else ""
+    flattered = "; this configuration was chosen on them, which flatters it" if figure.flattered else ""
     return (
-        f'<p class="figure"><strong>{escape(figure["metric"])} {figure["mean"]:.3f}</strong> (at best 1{interval}), '
-        f"measured on {figure['n']:,} questions of the {escape(figure['split'])} split{failed}{flattered}.</p>"
+        f'<p class="figure"><strong>{escape(row.metric)} {row.mean:.3f}</strong> (at best 1{interval}), '
+        f"measured on {row.n:,} questions of the {escape(row.split)} split{failed}{flattered}.</p>"
     )
 
 
@@ -142,7 +172,8 @@ def answer_html(reply: Reply) -> str:
 
 def passages_shown(reply: Reply) -> bool:
     """Whether passages were meant to be shown to the generator: by default they always are."""
-    return reply.provenance.get("retrieval", {}).get("shown", True)
+    shown: bool = reply.provenance.get("retrieval", {}).get("shown", True)
+    return shown
 
 
 def _told(kind: str, text: str) -> str:
@@ -187,31 +218,27 @@ def provenance_rows(provenance: Mapping[str, Any]) -> list[tuple[str, str]]:
 # What is served
 
 
-def served(pipeline: Pipeline) -> dict[str, Any]:
+def served(pipeline: Pipeline) -> Served:
     """Experiment, label, run, data and measured figure of what a pipeline serves."""
     run, configuration = pipeline.run, pipeline.configuration
-    dataset = pipeline.session.dataset
-    return {
-        "experiment": run.manifest["experiment"],
-        "run": run.folder.name,
-        "label": configuration.label,
-        "promoted": (run.promoted or {}).get("configuration") == configuration.id,
-        "dataset": dataset.name,
-        "documents": dataset.documents.num_rows,
-        "figure": measured_figure(run, configuration.id),
-    }
+    dataset, promoted = pipeline.session.dataset, run.promoted
+    return Served(
+        run.manifest["experiment"],
+        run.folder.name,
+        configuration.label,
+        promoted is not None and promoted["configuration"] == configuration.id,
+        dataset.name,
+        dataset.documents.num_rows,
+        measured_figure(run, configuration.id),
+    )
 
 
-def measured_figure(run: Run, configuration: str) -> dict[str, Any] | None:
-    """A configuration's row of the leaderboard for the metric that chose, on the report split, else on the selection split.
-
-    Returns:
-        The row, with ``flattered``: whether its split is the one the configuration was chosen on. None: there is no row.
-    """
+def measured_figure(run: Run, configuration: str) -> Figure | None:
+    """A configuration's row of the leaderboard for the metric that chose, on the report split, else on the selection split."""
     chosen_on, metric = run.select
     for split in (run.report_split, chosen_on):
         if row := run.row(configuration, split, metric):
-            return row | {"flattered": split == chosen_on}
+            return Figure(row, split == chosen_on)
     return None
 
 
@@ -269,7 +296,7 @@ def build(pipeline: Pipeline) -> fastapi.FastAPI:
     answering = Answering(pipeline)
     app = fastapi.FastAPI(title="RAG Workbench", docs_url=None, redoc_url=None, openapi_url=None)  # their pages load from a CDN
     _add_api(app, answering)
-    return gradio.mount_gradio_app(
+    mounted: fastapi.FastAPI = gradio.mount_gradio_app(
         app,
         _page(answering),
         path="/",
@@ -282,6 +309,7 @@ def build(pipeline: Pipeline) -> fastapi.FastAPI:
         show_error=False,
         max_file_size="1kb",  # nothing is uploaded here
     )
+    return mounted
 
 
 def require_extra() -> None:
@@ -348,7 +376,8 @@ def _page(answering: Answering) -> gradio.Blocks:
             yield gradio.skip(), *said
         yield gradio.Button("Ask", interactive=True), *said
 
-    with gradio.Blocks(title=f"{facts['experiment']}: ask", analytics_enabled=False) as page:
+    page: gradio.Blocks = gradio.Blocks(title=f"{facts.experiment}: ask", analytics_enabled=False)
+    with page:
         gradio.HTML(heading_html(facts))
         with gradio.Row(elem_id="ask"):
             box = gradio.Textbox(
@@ -476,10 +505,10 @@ def gate(pipeline: Pipeline) -> str:
             f"as it was measured; run the experiment again"
         )
     outcome = pipeline.replay(query_id)
-    if not outcome["same"]:
+    if not outcome.same:
+        recorded, replayed = outcome.recorded._asdict(), outcome.replayed._asdict()
         differences = "; ".join(
-            f"{field}: recorded {_short(outcome['recorded'][field])}, now {_short(outcome['replayed'][field])}"
-            for field in outcome["differing"]
+            f"{field}: recorded {_short(recorded[field])}, now {_short(replayed[field])}" for field in outcome.differing
         )
         raise StageFailedError(
             f"not served: {pipeline.configuration.label} no longer answers query {query_id} as run {pipeline.run.folder} "

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import fsum, inf
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypedDict
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from workbench.evaluation import answers as answer_metrics
 from workbench.models.chat import Message
 from workbench.models.generator import Generation
 from workbench.models.prompts import Template
+from workbench.results.records import RepeatedRecord
 from workbench.retrieval import gate
 from workbench.retrieval.gate import Gate, Point
 from workbench.retrieval.ranking import Ranked
@@ -61,7 +62,13 @@ class Answer(NamedTuple):
     cut: int  # passages that did not fit into the generator's context
 
 
-class Answers(Stage):
+class Learned(TypedDict):
+    """What a threshold artifact says that answering reads: how sure a ranking must be; None: minus infinity."""
+
+    threshold: float | None
+
+
+class Answers(Stage[list[Answer]]):
     """Base of stages whose artifact is a generator's answers to the questions of a split.
 
     Attributes:
@@ -76,12 +83,25 @@ class Answers(Stage):
     name: ClassVar = "answers"
     version: ClassVar = 2
 
-    split: str | Sample
-    ranking: RankingStage | None
-    passages: Passages | None
-    template: Template
-    writer: Writer
-    few_shot: FewShot | None
+    if TYPE_CHECKING:  # some stages have these as fields, others read them off their parts
+
+        @property
+        def split(self) -> str | Sample: ...
+
+        @property
+        def ranking(self) -> RankingStage | None: ...
+
+        @property
+        def passages(self) -> Passages | None: ...
+
+        @property
+        def template(self) -> Template: ...
+
+        @property
+        def writer(self) -> Writer: ...
+
+        @property
+        def few_shot(self) -> FewShot | None: ...
 
     def prompt_tokens(self, session: Session) -> float:
         """About how many tokens one prompt has."""
@@ -100,7 +120,7 @@ class Answers(Stage):
 
     def queries(self, session: Session) -> list[Query]:
         """The queries of the split, rewritten where they are."""
-        return self.ranking.queries(session)
+        raise NotImplementedError
 
     def prompted(self, query_id: str, question: str, ranked: Ranked, session: Session) -> Prompted:
         """The prompt of one question on its ranked passages."""
@@ -129,9 +149,17 @@ class Answers(Stage):
             prompt.cut,
         )
 
-    def score(self, metric: str, row: Answer, accepted: Sequence[str], session: Session) -> float | None:
-        """One metric of one answer; None where there is none."""
-        shown = [session.read(self.passages).full_text(n) for n in row.passages]
+    def score(self, metric: str, row: Answer, accepted: Sequence[str] | None, session: Session) -> float | None:
+        """One metric of one answer; None where there is no answer.
+
+        Args:
+            metric: its name.
+            row: the answer.
+            accepted: accepted answers; empty: the documents hold none; None: not known.
+            session: reads the passages shown.
+        """
+        passages = self.passages
+        shown = [session.read(passages).full_text(n) for n in row.passages] if passages else []
         return answer_metrics.score(metric, row.answer, accepted, shown) if row.status == "ok" else None
 
     def read(self, folder: Path, session: Session) -> list[Answer]:
@@ -154,7 +182,7 @@ class OpenAnswers(Answers):
     def split(self) -> str | Sample:
         return self.ranking.split
 
-    def inputs(self) -> tuple[Stage, ...]:
+    def inputs(self) -> tuple[Stage[object], ...]:
         shots = self.few_shot.inputs() if self.few_shot else ()
         return (self.ranking, self.passages, *self.writer.inputs(), *shots)
 
@@ -163,6 +191,9 @@ class OpenAnswers(Answers):
 
     def prompt_tokens(self, session: Session) -> float:
         return prompt_tokens(self.template, self.shown, self.passages, session)
+
+    def queries(self, session: Session) -> list[Query]:
+        return self.ranking.queries(session)
 
     def prompted(self, query_id: str, question: str, ranked: Ranked, session: Session) -> Prompted:
         passages = session.read(self.passages)
@@ -177,17 +208,25 @@ class OpenAnswers(Answers):
 class ClosedAnswers(Answers):
     """Questions -> answers without any passage: what the generator knows by itself."""
 
-    ranking: ClassVar = None
-    passages: ClassVar = None
-    few_shot: ClassVar = None
-
     split: str | Sample
     queries_digest: str
     template: Template
     writer: Writer
     questions: Questions | None = None
 
-    def inputs(self) -> tuple[Stage, ...]:
+    @property
+    def ranking(self) -> None:
+        return None
+
+    @property
+    def passages(self) -> None:
+        return None
+
+    @property
+    def few_shot(self) -> None:
+        return None
+
+    def inputs(self) -> tuple[Stage[object], ...]:
         return (*([self.questions] if self.questions else []), *self.writer.inputs())
 
     def settings(self) -> dict[str, Any]:
@@ -215,14 +254,32 @@ class SelectiveAnswers(Answers):
     threshold: Threshold
 
     # as its two parts, which differ in none of them
-    split = property(lambda self: self.open.split)
-    ranking = property(lambda self: self.open.ranking)
-    passages = property(lambda self: self.open.passages)
-    template = property(lambda self: self.open.template)
-    writer = property(lambda self: self.open.writer)
-    few_shot = property(lambda self: self.open.few_shot)
 
-    def inputs(self) -> tuple[Stage, ...]:
+    @property
+    def split(self) -> str | Sample:
+        return self.open.split
+
+    @property
+    def ranking(self) -> RankingStage:
+        return self.open.ranking
+
+    @property
+    def passages(self) -> Passages:
+        return self.open.passages
+
+    @property
+    def template(self) -> Template:
+        return self.open.template
+
+    @property
+    def writer(self) -> Writer:
+        return self.open.writer
+
+    @property
+    def few_shot(self) -> FewShot | None:
+        return self.open.few_shot
+
+    def inputs(self) -> tuple[Stage[object], ...]:
         return (*self.open.inputs(), self.threshold)
 
     def settings(self) -> dict[str, Any]:
@@ -231,13 +288,16 @@ class SelectiveAnswers(Answers):
     def prompt_tokens(self, session: Session) -> float:
         return self.open.prompt_tokens(session)  # as if passages were always shown
 
+    def queries(self, session: Session) -> list[Query]:
+        return self.open.queries(session)
+
     def prompted(self, query_id: str, question: str, ranked: Ranked, session: Session) -> Prompted:
         part = self.open if self.threshold.shows(ranked, session) else self.closed
         return part.prompted(query_id, question, ranked, session)
 
 
 @dataclass(frozen=True, eq=False)
-class Threshold(Stage):
+class Threshold(Stage[Learned]):
     """Answers to train questions with passages and without -> how sure a ranking must be for its passages to be shown.
 
     The threshold with the highest mean score is taken, of equal ones that with the fewest questions without passages. An adapter
@@ -251,7 +311,7 @@ class Threshold(Stage):
     metric: str
     answers_digest: str
 
-    def inputs(self) -> tuple[Stage, ...]:
+    def inputs(self) -> tuple[Stage[object], ...]:
         return (self.open.ranking, self.open, self.closed)
 
     def settings(self) -> dict[str, Any]:
@@ -266,8 +326,9 @@ class Threshold(Stage):
         (folder / "threshold.json").write_text(json.dumps(values | {"curve": [_point(one) for one in points]}, indent=1))
         return {"questions": len(sureness)}
 
-    def read(self, folder: Path, session: Session) -> dict[str, Any]:
-        return json.loads((folder / "threshold.json").read_text())
+    def read(self, folder: Path, session: Session) -> Learned:
+        learned: Learned = json.loads((folder / "threshold.json").read_text())
+        return learned
 
     def value(self, session: Session) -> float:
         """The threshold; minus infinity where passages are shown to every question that has any."""
@@ -290,7 +351,7 @@ def _point(point: Point) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, eq=False)
-class Repeated(Stage):
+class Repeated(Stage[RepeatedRecord]):
     """Answers -> how many of them come out the same again, in another batch: the noise floor of a generator.
 
     The artifact says how many were generated again and which of them differed. Where none did, running an experiment again
@@ -302,7 +363,7 @@ class Repeated(Stage):
     name: ClassVar = "repeated"
     answers: Answers
 
-    def inputs(self) -> tuple[Stage, ...]:
+    def inputs(self) -> tuple[Stage[object], ...]:
         return (self.answers,)
 
     def settings(self) -> dict[str, Any]:
@@ -321,5 +382,6 @@ class Repeated(Stage):
         (folder / "repeated.json").write_text(json.dumps({"answers": len(prompts), "differing": differing}))
         return {"answers": len(prompts), "tokens": sum(again.prompt_tokens + again.new_tokens for again in found.values())}
 
-    def read(self, folder: Path, session: Session) -> dict[str, Any]:
-        return json.loads((folder / "repeated.json").read_text())
+    def read(self, folder: Path, session: Session) -> RepeatedRecord:
+        found: RepeatedRecord = json.loads((folder / "repeated.json").read_text())
+        return found

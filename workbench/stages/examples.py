@@ -116,18 +116,16 @@ def solved_questions(train: TrainSplit, shown: int, seed: int, without_gold: flo
     pairs = [(query, ids) for query, ids in train.ranked() if query.answers is not None]
     if not pairs:
         raise InputError(f"dataset {train.dataset}: the split {train.split!r} has no answers; there is nothing to learn from")
-    found = [_solved(query, ids, train.relevant(query), shown, seed) for query, ids in pairs]
-    kept = [(pair, one) for pair, one in zip(pairs, found, strict=True) if one is not None]
+    known = [(query, ids, train.relevant(query)) for query, ids in pairs]
+    # an answer that no passage supports is left out: it would teach inventing
+    kept = [(query, ids, relevant) for query, ids, relevant in known if relevant or not query.answers]
     if not kept:
         raise InputError(
             f"dataset {train.dataset}: no question of {train.split!r} has an answer and a judged passage to learn from"
         )
-    answered = [one.query_id for _, one in kept if one.answer is not None]
+    answered = [query.id for query, _, _ in kept if query.answers]
     bare = set(random.Random(f"without gold {seed}").sample(answered, round(without_gold * len(answered))))
-    return [
-        _solved(query, ids, train.relevant(query), shown, seed, with_gold=False) if query.id in bare else one
-        for (query, ids), one in kept
-    ]
+    return [_solved(query, ids, relevant, shown, seed, query.id not in bare) for query, ids, relevant in kept]
 
 
 def ranked_examples(train: TrainSplit, settings: RankedTraining, seed: int) -> list[RankedExample]:
@@ -160,12 +158,8 @@ def _gold(relevant: dict[int, float], ranked: np.ndarray) -> int:
     return max(relevant, key=lambda n: (relevant[n], -_rank(ranked, n), -n))
 
 
-def _solved(
-    query: Query, ranked: np.ndarray, relevant: dict[int, float], count: int, seed: int, with_gold: bool = True
-) -> Solved | None:
-    """A question with `count` passages; None for an answer that no passage supports: that would teach inventing."""
-    if query.answers and not relevant:
-        return None
+def _solved(query: Query, ranked: np.ndarray, relevant: dict[int, float], count: int, seed: int, with_gold: bool) -> Solved:
+    """A question with `count` passages, its gold passage among them or not."""
     gold = [_gold(relevant, ranked)] if relevant and with_gold else []
     wrong = [int(n) for n in ranked if int(n) not in relevant][: count - len(gold)]
     shown = gold + wrong

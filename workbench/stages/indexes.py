@@ -15,9 +15,9 @@ from workbench.retrieval.analyzer import Analyzer, Terms
 from workbench.retrieval.embedders.base import AnyEmbedder, Truncation
 from workbench.retrieval.indexes import backends
 from workbench.retrieval.indexes.base import OpenStore
-from workbench.retrieval.indexes.faiss import OpenIndex
+from workbench.retrieval.indexes.faiss import OpenFaissIndex
 from workbench.retrieval.indexes.kinds import AnyIndex
-from workbench.retrieval.retriever import TextRetriever
+from workbench.retrieval.retriever import OpenTextIndex, TextRetriever
 from workbench.stages.passages import PassageStage
 from workbench.store.items import ItemKind
 from workbench.store.session import Session
@@ -33,7 +33,7 @@ class Encoder:
     """An embedder, with the stage that trains it where it is trained here."""
 
     embedder: AnyEmbedder
-    trained: Stage | None
+    trained: Stage[object] | None
 
     @property
     def key(self) -> str:
@@ -44,7 +44,7 @@ class Encoder:
         """The embedder's, and the key of its training."""
         return self.embedder.definition() | ({"trained": self.trained.key} if self.trained else {})
 
-    def inputs(self) -> tuple[Stage, ...]:
+    def inputs(self) -> tuple[Stage[object], ...]:
         """The training."""
         return (self.trained,) if self.trained else ()
 
@@ -83,7 +83,7 @@ class Encoder:
 
 
 @dataclass(frozen=True, eq=False)
-class Embeddings(Stage):
+class Embeddings(Stage[np.ndarray]):
     """Passages -> vectors, float32 (n, d), unit length."""
 
     TOGETHER: ClassVar = 65_536  # passages in memory at once
@@ -93,7 +93,7 @@ class Embeddings(Stage):
     passages: PassageStage
     arithmetic: str
 
-    def inputs(self) -> tuple[Stage, ...]:
+    def inputs(self) -> tuple[Stage[object], ...]:
         return (self.passages, *self.encoder.inputs())
 
     def settings(self) -> dict[str, Any]:
@@ -105,7 +105,7 @@ class Embeddings(Stage):
     def compute(self, folder: Path, session: Session) -> dict[str, Any]:
         passages = session.read(self.passages)
         loaded = self.encoder.component(session).load(session.machine)
-        file: np.ndarray | None = None
+        file: np.memmap | None = None
         cut: list[Truncation | None] = []
         for start in range(0, len(passages), self.TOGETHER):
             texts = self.encoder.passages(passages.full_texts(start, start + self.TOGETHER))
@@ -120,14 +120,17 @@ class Embeddings(Stage):
             np.save(folder / "vectors.npy", np.empty((0, 0), np.float32))
         else:
             file.flush()
-        return {"passages": len(passages), "truncation": None if None in cut else asdict(Truncation.total(cut))}
+        counted = [one for one in cut if one is not None]
+        unread = asdict(Truncation.total(counted)) if len(counted) == len(cut) else None  # a server does not say
+        return {"passages": len(passages), "truncation": unread}
 
     def read(self, folder: Path, session: Session) -> np.ndarray:
-        return np.load(folder / "vectors.npy", mmap_mode="r")
+        vectors: np.ndarray = np.load(folder / "vectors.npy", mmap_mode="r")
+        return vectors
 
 
 @dataclass(frozen=True, eq=False)
-class DenseIndex(Stage):
+class DenseIndex(Stage[OpenFaissIndex | OpenStore]):
     """Vectors -> FAISS index, or vector store."""
 
     name: ClassVar = "index"
@@ -135,7 +138,7 @@ class DenseIndex(Stage):
     embeddings: Embeddings
     arithmetic: str | None = None
 
-    def inputs(self) -> tuple[Stage, ...]:
+    def inputs(self) -> tuple[Stage[object], ...]:
         return (self.embeddings,)
 
     def settings(self) -> dict[str, Any]:
@@ -148,19 +151,19 @@ class DenseIndex(Stage):
             session.fell_back(facts["fallback"])
         return {"vectors": len(vectors)} | facts
 
-    def read(self, folder: Path, session: Session) -> OpenIndex | OpenStore:
+    def read(self, folder: Path, session: Session) -> OpenFaissIndex | OpenStore:
         return self.index.open(folder, backends.choose(session.machine), session.fell_back)
 
 
 @dataclass(frozen=True, eq=False)
-class AnalyzedPassages(Stage):
+class AnalyzedPassages(Stage[Terms]):
     """Passages -> terms, for retrievers that read terms."""
 
     name: ClassVar = "terms"
     analyzer: Analyzer
     passages: PassageStage
 
-    def inputs(self) -> tuple[Stage, ...]:
+    def inputs(self) -> tuple[Stage[object], ...]:
         return (self.passages,)
 
     def settings(self) -> dict[str, Any]:
@@ -176,7 +179,7 @@ class AnalyzedPassages(Stage):
 
 
 @dataclass(frozen=True, eq=False)
-class TextIndex(Stage):
+class TextIndex(Stage[OpenTextIndex]):
     """Passages, or their terms -> the index of a retriever that reads texts (BM25)."""
 
     name: ClassVar = "index"
@@ -185,7 +188,7 @@ class TextIndex(Stage):
     terms: AnalyzedPassages | None
     arithmetic: str | None = None
 
-    def inputs(self) -> tuple[Stage, ...]:
+    def inputs(self) -> tuple[Stage[object], ...]:
         return (self.terms or self.passages,)
 
     def settings(self) -> dict[str, Any]:
@@ -200,5 +203,5 @@ class TextIndex(Stage):
         self.retriever.build(texts, folder, session.machine)
         return {"passages": len(texts)}
 
-    def read(self, folder: Path, session: Session) -> Any:
+    def read(self, folder: Path, session: Session) -> OpenTextIndex:
         return self.retriever.open(folder, session.machine)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -16,8 +16,39 @@ from workbench.store.stage import Stage, Work
 SYSTEMS = ("base", "adapter", "merged")
 
 
+class WayReply(NamedTuple):
+    """What one of the `SYSTEMS` replied: the text, ``ok`` or why there is none, and its scores by metric."""
+
+    reply: str
+    status: str
+    scores: dict[str, float | None]
+
+
+class ThreeWays(NamedTuple):
+    """The replies of all `SYSTEMS` to one prompt."""
+
+    query_id: str
+    replies: dict[str, WayReply]
+
+
+class Merged(NamedTuple):
+    """What a merging artifact says.
+
+    Attributes:
+        rows: the replies to each prompt.
+        largest: largest absolute difference of a logit of the first answer token, merged against beside the weights.
+        mean: mean of these differences.
+        spread: standard deviation of the logits, to read the differences by.
+    """
+
+    rows: list[ThreeWays]
+    largest: float
+    mean: float
+    spread: float
+
+
 @dataclass(frozen=True, eq=False)
-class Merging(Stage):
+class Merging(Stage[Merged]):
     """Answers of a tuned generator -> those of its base, of adapter beside weights, and of adapter merged, to the same prompts.
 
     The first prompts of the split are answered by all three. The artifact holds the replies with their scores, and how far
@@ -32,7 +63,7 @@ class Merging(Stage):
     answers_digest: str
     metrics: tuple[str, ...]
 
-    def inputs(self) -> tuple[Stage, ...]:
+    def inputs(self) -> tuple[Stage[object], ...]:
         return (self.answers,)
 
     def settings(self) -> dict[str, Any]:
@@ -76,5 +107,13 @@ class Merging(Stage):
         gaps = np.abs(np.array(merged) - np.array(beside))
         return {"largest": float(gaps.max()), "mean": float(gaps.mean()), "spread": float(np.std(beside))}
 
-    def read(self, folder: Path, session: Session) -> dict[str, Any]:
-        return json.loads((folder / "merging.json").read_text(encoding="utf-8"))
+    def read(self, folder: Path, session: Session) -> Merged:
+        found = json.loads((folder / "merging.json").read_text(encoding="utf-8"))
+        return Merged([self._row(row) for row in found["rows"]], found["largest"], found["mean"], found["spread"])
+
+    def _row(self, row: dict[str, Any]) -> ThreeWays:
+        replies = {
+            name: WayReply(row[name]["reply"], row[name]["status"], {metric: row[name][metric] for metric in self.metrics})
+            for name in SYSTEMS
+        }
+        return ThreeWays(row["query_id"], replies)

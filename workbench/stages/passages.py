@@ -25,7 +25,7 @@ class Size(NamedTuple):
     words: float
 
 
-class PassageStage(Stage):
+class PassageStage(Stage[PassageTable]):
     """Base of stages whose artifact is a `PassageTable`: what indexes are made of."""
 
     @property

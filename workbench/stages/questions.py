@@ -27,7 +27,7 @@ class Rewriting(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Questions(Stage):
+class Questions(Stage[list[Query]]):
     """Questions of a split and what was said before them -> questions that stand alone."""
 
     name: ClassVar = "questions"

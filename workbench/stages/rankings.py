@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from workbench.component import canonical
 from workbench.data.dataset import Query, Sample
@@ -21,11 +21,21 @@ from workbench.store.session import Session
 from workbench.store.stage import Stage, Work
 
 
-class RankingStage(Stage):
-    """Base of stages whose artifact is a `Ranking` of a split."""
+class RankingStage(Stage[Ranking]):
+    """Base of stages whose artifact is a `Ranking` of a split.
 
-    split: str | Sample
-    depth: int
+    Attributes:
+        split: whose queries are ranked for.
+        depth: passages kept for each query.
+    """
+
+    if TYPE_CHECKING:  # some stages have these as fields, others read them off their inputs
+
+        @property
+        def split(self) -> str | Sample: ...
+
+        @property
+        def depth(self) -> int: ...
 
     def queries(self, session: Session) -> list[Query]:
         """The queries ranked for, rewritten where they are."""
@@ -73,7 +83,7 @@ class TextRanking(RankingStage):
     depth: int
     questions: Questions | None = None
 
-    def inputs(self) -> tuple[Stage, ...]:
+    def inputs(self) -> tuple[Stage[object], ...]:
         return (self.index, *([self.questions] if self.questions else []))
 
     def settings(self) -> dict[str, Any]:
@@ -100,7 +110,7 @@ class DenseRanking(RankingStage):
     depth: int
     questions: Questions | None = None
 
-    def inputs(self) -> tuple[Stage, ...]:
+    def inputs(self) -> tuple[Stage[object], ...]:
         return (self.embeddings, self.index, *([self.questions] if self.questions else []))
 
     def settings(self) -> dict[str, Any]:
@@ -127,7 +137,7 @@ class FusedRanking(RankingStage):
     split: str | Sample
     depth: int
 
-    def inputs(self) -> tuple[Stage, ...]:
+    def inputs(self) -> tuple[Stage[object], ...]:
         return self.parts
 
     def settings(self) -> dict[str, Any]:
@@ -159,7 +169,7 @@ class ExpandedRanking(DerivedRanking):
     ranking: RankingStage
     queries_digest: str
 
-    def inputs(self) -> tuple[Stage, ...]:
+    def inputs(self) -> tuple[Stage[object], ...]:
         return (self.ranking,)
 
     def settings(self) -> dict[str, Any]:

@@ -35,10 +35,10 @@ class Reranked(DerivedRanking):
     references: tuple[tuple[str, Encoder | Component], ...]
     ranking: RankingStage
     passages: Passages
-    trained: Stage | None
+    trained: Stage[object] | None
     arithmetic: str
 
-    def inputs(self) -> tuple[Stage, ...]:
+    def inputs(self) -> tuple[Stage[object], ...]:
         encoders = [one for _, one in self.references if isinstance(one, Encoder)]
         trained = [stage for encoder in encoders for stage in encoder.inputs()]
         return (self.ranking, self.passages, *([self.trained] if self.trained else []), *trained)
@@ -70,12 +70,17 @@ class Reranked(DerivedRanking):
 
     def scores(self, pairs: Sequence[Pair], session: Session) -> list[float]:
         """Scores of (query, passage text) pairs by a `PairScorer`; each distinct pair is scored once and stored."""
-        references = {name: one.component(session) if isinstance(one, Encoder) else one for name, one in self.references}
+        scorer = self.reranker
+        if not isinstance(scorer, PairScorer):
+            raise TypeError(f"{type(scorer).__name__} scores rankings as a whole, not pairs")
+        references: dict[str, object] = {
+            name: one.component(session) if isinstance(one, Encoder) else one for name, one in self.references
+        }
         if self.trained:
             references["trained"] = session.ensure(self.trained)
 
         def compute(missing: list[str]) -> Iterator[list[tuple[int, float]]]:
-            return self.reranker.score([tuple(json.loads(text)) for text in missing], session.machine, **references)
+            return scorer.score([_read_pair(text) for text in missing], session.machine, **references)
 
         return session.items(PAIRS, self.namespace, [canonical(pair) for pair in pairs], compute)
 
@@ -99,7 +104,7 @@ class Reranked(DerivedRanking):
     def _given(self, session: Session) -> dict[str, Any]:
         """What a reranker of whole rankings is given of the components it names."""
         encoder = dict(self.references).get("embedder")
-        if encoder is None:
+        if not isinstance(encoder, Encoder):
             return {}
 
         def embed(texts: Sequence[str], query: bool) -> np.ndarray:
@@ -111,6 +116,12 @@ class Reranked(DerivedRanking):
         """Texts of the passages looked at again."""
         passages = session.read(self.passages)
         return [[passages.full_text(int(n)) for n in ids[: self.reranker.top]] for ids, _ in rows]
+
+
+def _read_pair(text: str) -> Pair:
+    """A pair from its canonical JSON."""
+    query, passage = json.loads(text)
+    return query, passage
 
 
 def _pairs(queries: Sequence[str], texts: Sequence[Sequence[str]]) -> list[Pair]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from workbench.component import library_version
+from workbench.data.passages import Seen
 from workbench.evaluation import rankings as ranking_metrics
 from workbench.stages.answers import Answers
 from workbench.stages.passages import Passages
@@ -26,7 +27,7 @@ class Score(NamedTuple):
     status: str
 
 
-class ScoresStage(Stage):
+class ScoresStage(Stage[list[Score]]):
     """Base of stages whose artifact is a table of scores."""
 
     name: ClassVar = "scores"
@@ -59,7 +60,7 @@ class RankingScores(ScoresStage):
     answers_digest: str
     metrics: tuple[str, ...]
 
-    def inputs(self) -> tuple[Stage, ...]:
+    def inputs(self) -> tuple[Stage[object], ...]:
         return (self.ranking, self.passages)
 
     def settings(self) -> dict[str, Any]:
@@ -70,7 +71,7 @@ class RankingScores(ScoresStage):
         passages, ranking = session.read(self.passages), session.read(self.ranking)
         judged = session.dataset.judged(self.ranking.split)
         metrics = [ranking_metrics.parse(name) for name in self.metrics]
-        seen = {
+        seen: dict[str, Sequence[Seen]] = {
             query_id: [passages.seen(int(n)) for n in ids]
             for query_id, (ids, _) in zip(ranking.query_ids, ranking.rows(), strict=True)
             if query_id in judged.judged
@@ -87,7 +88,7 @@ class AnswerScores(ScoresStage):
     answers_digest: str
     metrics: tuple[str, ...]
 
-    def inputs(self) -> tuple[Stage, ...]:
+    def inputs(self) -> tuple[Stage[object], ...]:
         return (self.answers,)
 
     def settings(self) -> dict[str, Any]:

@@ -34,7 +34,7 @@ def train_split(ranking: RankingStage, passages: Passages, dropped: Sequence[str
     dataset, split = session.dataset, ranking.split
     rows = session.read(ranking).rows()
     return TrainSplit(
-        dataset.name, split, dataset.split(split), rows, dataset.judged(split), session.read(passages), frozenset(dropped)
+        dataset.name, str(split), dataset.split(split), rows, dataset.judged(split), session.read(passages), frozenset(dropped)
     )
 
 
@@ -67,7 +67,7 @@ class TrainQuestions(PassageStage):
 
 
 @dataclass(frozen=True, eq=False)
-class SolvedQuestions(Stage):
+class SolvedQuestions(Stage[dict[str, Solved]]):
     """Train questions with passages and answer, in an order drawn by the seed."""
 
     name: ClassVar = "shots"
@@ -78,7 +78,7 @@ class SolvedQuestions(Stage):
     seed: int
     dropped: tuple[str, ...]
 
-    def inputs(self) -> tuple[Stage, ...]:
+    def inputs(self) -> tuple[Stage[object], ...]:
         return (self.ranking, self.passages)
 
     def settings(self) -> dict[str, Any]:
@@ -119,11 +119,11 @@ class FewShot:
         """Digest of all that decides what is shown."""
         return digest([self.shots.settings(), *(stage.key for stage in self.inputs())])
 
-    def inputs(self) -> tuple[Stage, ...]:
+    def inputs(self) -> tuple[Stage[object], ...]:
         """The stages read."""
         return (self.solved, self.nearest) if self.nearest else (self.solved,)
 
-    def artifacts(self) -> dict[str, Stage]:
+    def artifacts(self) -> dict[str, Stage[object]]:
         """What a configuration answers with, by name."""
         return {"shots": self.solved} | ({"neighbours": self.nearest} if self.nearest else {})
 
@@ -141,15 +141,17 @@ class FewShot:
             return ()
         ranking = session.read(self.nearest)
         if query_id in ranking.query_ids:
-            return ranking.row(ranking.query_ids.index(query_id))[0]
-        return self.nearest.rank([question], session)[0][0]
+            ids, _ = ranking.row(ranking.query_ids.index(query_id))
+        else:
+            ids, _ = self.nearest.rank([question], session)[0]
+        return [int(n) for n in ids]
 
     def _chosen(self, query_id: str, near: Iterable[int], session: Session) -> list[Shot]:
         """The nearest solved questions but the one asked, filled up with the first of all; nearest last."""
         solved, passages = session.read(self.solved), session.read(self.solved.passages)
         train = session.dataset.split(self.solved.ranking.split)
         chosen: list[str] = []
-        for i in chain((train[int(n)].id for n in near), solved):
+        for i in chain((train[n].id for n in near), solved):
             if len(chosen) == self.shots.count:
                 break
             if i in solved and i != query_id and i not in chosen:

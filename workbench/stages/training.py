@@ -6,30 +6,37 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from workbench.component import digest
-from workbench.machine import peak_gb
+from workbench.machine import Machine, peak_gb
 from workbench.models import lora
 from workbench.models.generator import Generator
+from workbench.models.lora import Example, Lora
 from workbench.models.prompts import Template
 from workbench.models.training import Step, TrainingSettings
 from workbench.retrieval.embedders import training
 from workbench.retrieval.embedders.embedder import Embedder
-from workbench.retrieval.learning import RankedTraining
+from workbench.retrieval.learning import RankedExample, RankedTraining
 from workbench.retrieval.rerankers import cross_encoder
 from workbench.retrieval.rerankers.cross_encoder import CrossEncoder
 from workbench.stages.examples import left_out, ranked_examples, training_examples
 from workbench.stages.passages import QUESTION_TOKENS, TOKENS_PER_WORD, Passages
 from workbench.stages.rankings import RankingStage
 from workbench.stages.shots import FewShot, prompt_tokens, train_split
+from workbench.stages.writers import AdapterStage
 from workbench.store.session import Session
 from workbench.store.stage import Stage, Work
 
+T = TypeVar("T")
+# examples, machine, seed, folder for the weights, folder of checkpoints, and what is told of each step and their number
+Train = Callable[[Sequence[RankedExample], Machine, int, Path, Path, Callable[[Step, int], None]], None]
+
 
 @dataclass(frozen=True, eq=False)
-class TrainedOnRankings(Stage):
+class TrainedOnRankings(Stage[Path]):
     """Base of trainings that tell the right passage from the best wrong ones of a ranking of the train split.
 
     `dropped` are ids of train questions left out, since the evaluation asks them too.
@@ -51,11 +58,12 @@ class TrainedOnRankings(Stage):
         """What is trained."""
         raise NotImplementedError
 
-    def train(self, *given: Any) -> None:
-        """Trains; takes what `embedders.training.train` takes after its first argument."""
+    @property
+    def train(self) -> Train:
+        """Trains it."""
         raise NotImplementedError
 
-    def inputs(self) -> tuple[Stage, ...]:
+    def inputs(self) -> tuple[Stage[object], ...]:
         return (self.ranking, self.passages)
 
     def settings(self) -> dict[str, Any]:
@@ -94,14 +102,15 @@ class TrainedEmbedder(TrainedOnRankings):
 
     @property
     def training(self) -> RankedTraining:
-        return self.embedder.train
+        return _given(self.embedder.train)
 
     def trained(self) -> dict[str, Any]:
         # what the trained weights compute in later is no part of their training
         return self.embedder.model_copy(update={"precision": None}).definition()
 
-    def train(self, *given: Any) -> None:
-        training.train(self.embedder, *given)
+    @property
+    def train(self) -> Train:
+        return partial(training.train, self.embedder)
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,17 +122,18 @@ class TrainedReranker(TrainedOnRankings):
 
     @property
     def training(self) -> RankedTraining:
-        return self.reranker.train
+        return _given(self.reranker.train)
 
     def trained(self) -> dict[str, Any]:
         return self.reranker.definition() | {"settings": {"max_length": self.reranker.max_length}}
 
-    def train(self, *given: Any) -> None:
-        cross_encoder.train(self.reranker, *given)
+    @property
+    def train(self) -> Train:
+        return partial(cross_encoder.train, self.reranker)
 
 
 @dataclass(frozen=True, eq=False)
-class Adapter(Stage):
+class Adapter(AdapterStage):
     """Train split -> LoRA weights, with the prompt template they were trained in and where they come from."""
 
     name: ClassVar = "adapter"
@@ -138,13 +148,18 @@ class Adapter(Stage):
     dropped: tuple[str, ...]
     few_shot: FewShot | None
 
-    def inputs(self) -> tuple[Stage, ...]:
+    @property
+    def lora(self) -> Lora:
+        """How it is trained."""
+        return _given(self.generator.lora)
+
+    def inputs(self) -> tuple[Stage[object], ...]:
         return (self.ranking, self.passages, *(self.few_shot.inputs() if self.few_shot else ()))
 
     def settings(self) -> dict[str, Any]:
         return {
             "base": self.generator.definition()["weights"],
-            "lora": self.generator.lora.definition(),
+            "lora": self.lora.definition(),
             "template": self.template.definition(),
             "passages": self.shown,
             "answers": self.answers_digest,
@@ -153,22 +168,22 @@ class Adapter(Stage):
         } | left_out(self.dropped)
 
     def work(self, session: Session) -> Work:
-        settings, questions = self.generator.lora, len(session.dataset.split(self.ranking.split))
+        settings, questions = self.lora, len(session.dataset.split(self.ranking.split))
         examples = min(questions, settings.examples or questions) * settings.epochs
         looks = examples / settings.batch_size / settings.evaluate_every / 3  # forwards only: a third of a step's work
         share = 1 - settings.held_back + settings.held_back * looks
         tokens = int(examples * share * prompt_tokens(self.template, self.shown, self.passages, session))
         return Work("training", tokens, tokens)
 
-    def examples(self, session: Session) -> list[lora.Example]:
+    def examples(self, session: Session) -> list[Example]:
         """What it learns from."""
         train = train_split(self.ranking, self.passages, self.dropped, session)
         ids = [query.id for query in train.queries]
         shots = dict(zip(ids, self.few_shot.of_split(session), strict=True)) if self.few_shot else {}
-        return training_examples(train, self.template, self.shown, self.generator.lora, self.seed, shots)
+        return training_examples(train, self.template, self.shown, self.lora, self.seed, shots)
 
     def compute(self, folder: Path, session: Session) -> dict[str, Any]:
-        settings = self.generator.lora
+        settings = self.lora
         chosen = self.examples(session)
         (folder / "prompt.json").write_text(json.dumps(self.template.settings(), indent=1, ensure_ascii=False))
         (folder / "origin.json").write_text(json.dumps(self._origin(chosen, session), indent=1))
@@ -179,7 +194,7 @@ class Adapter(Stage):
         facts = {"examples": len(chosen), "tokens": progress.tokens, "tokens_read": read, "peak_gb": round(peak_gb(), 2)}
         return facts | ({"held_back": apart} if apart else {}) | left_out(self.dropped)
 
-    def _origin(self, chosen: Sequence[lora.Example], session: Session) -> dict[str, Any]:
+    def _origin(self, chosen: Sequence[Example], session: Session) -> dict[str, Any]:
         """Digests of what the adapter was made from."""
         return {
             "base": self.generator.definition()["weights"],
@@ -193,6 +208,13 @@ class Adapter(Stage):
 
     def read(self, folder: Path, session: Session) -> Path:
         return folder
+
+
+def _given(settings: T | None) -> T:
+    """The settings of a training; a component without them is trained by no stage."""
+    if settings is None:
+        raise ValueError("this component is not trained here: its settings name no training")
+    return settings
 
 
 class TrainingProgress:

@@ -6,6 +6,8 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from workbench.component import canonical, digest
 from workbench.machine import independence
@@ -22,6 +24,19 @@ ANSWERS = ItemKind[Generation](
 )
 
 
+class AdapterStage(Stage[Path]):
+    """Base of the stage that trains a generator's adapter; its artifact is the folder of the LoRA weights.
+
+    Attributes:
+        seed: of the training.
+    """
+
+    if TYPE_CHECKING:  # a field of the stage
+
+        @property
+        def seed(self) -> int: ...
+
+
 @dataclass(frozen=True, eq=False)
 class Writer:
     """A generator with its adapter, computing in one kind of arithmetic.
@@ -33,7 +48,7 @@ class Writer:
     """
 
     generator: Generator
-    adapter: Stage | None
+    adapter: AdapterStage | None
     arithmetic: str
 
     @cached_property
@@ -42,7 +57,7 @@ class Writer:
         adapter = self.adapter.key if self.adapter else None
         return digest(["answer", self.generator.definition(), adapter, self.arithmetic])
 
-    def inputs(self) -> tuple[Stage, ...]:
+    def inputs(self) -> tuple[Stage[object], ...]:
         """The stage that trains its adapter, where it has one."""
         return (self.adapter,) if self.adapter else ()
 

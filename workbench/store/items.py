@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 T = TypeVar("T")
 CHUNK = 500  # keys asked for in one query; SQLite allows 999 variables in its oldest builds
@@ -40,7 +40,7 @@ class ItemKind(Generic[T]):
 
     name: str
     verb: str
-    encode: Callable[[Any], bytes]
+    encode: Callable[[T], bytes]
     decode: Callable[[bytes], T]
 
 
@@ -58,7 +58,7 @@ class Items:
 
     def get(self, namespace: str, keys: Sequence[bytes]) -> dict[bytes, bytes]:
         """Values of those keys that are there. One whose checksum does not fit counts as absent."""
-        found = {}
+        found: dict[bytes, bytes] = {}
         for start in range(0, len(keys), CHUNK):
             part = keys[start : start + CHUNK]
             marks = ",".join("?" * len(part))
@@ -95,8 +95,8 @@ class Items:
         self,
         namespace: str,
         inputs: Sequence[str],
-        compute: Callable[[list[str]], Iterator[list[tuple[int, Any]]]],
-        encode: Callable[[Any], bytes],
+        compute: Callable[[list[str]], Iterator[list[tuple[int, T]]]],
+        encode: Callable[[T], bytes],
         decode: Callable[[bytes], T],
         on_batch: Callable[[int], None] = lambda n: None,
     ) -> list[T]:

@@ -8,6 +8,10 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as RichProgress
 
 PLAIN_EVERY_SECONDS = 10.0
 
@@ -111,7 +115,7 @@ class Plain(Progress):
 class BarTask(Task):
     """A task shown by rich."""
 
-    def __init__(self, name: str, total: int, progress: Progress, bar: object) -> None:
+    def __init__(self, name: str, total: int, progress: Progress, bar: RichProgress) -> None:
         super().__init__(name, total, progress)
         self.bar = bar
         self.handle = bar.add_task(name, total=total, note="")

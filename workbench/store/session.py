@@ -9,7 +9,7 @@ import time
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar, cast
 
 from filelock import FileLock
 
@@ -22,12 +22,13 @@ from workbench.store.store import Store
 OPENED = 3  # models kept in memory: one request may rewrite, expand and answer
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 
-class Computable(Protocol):
+class Computable(Protocol[T_co]):
     """What a session has to know of a stage; see `workbench.store.stage.Stage`."""
 
-    name: Any
+    name: ClassVar[str]
 
     @property
     def key(self) -> str:
@@ -37,13 +38,13 @@ class Computable(Protocol):
     def definition(self) -> dict[str, Any]:
         """All that defines the artifact."""
 
-    def inputs(self) -> tuple[Any, ...]:
+    def inputs(self) -> tuple[Computable[object], ...]:
         """The stages read."""
 
     def compute(self, folder: Path, session: Session) -> dict[str, Any]:
         """Writes the artifact."""
 
-    def read(self, folder: Path, session: Session) -> Any:
+    def read(self, folder: Path, session: Session) -> T_co:
         """Reads the artifact."""
 
 
@@ -82,8 +83,8 @@ class Session:
         self.notes: list[str] = []
         self.fallbacks: list[str] = []
         self._asked: dict[str, dict[bytes, bool]] = {}
-        self._known: dict[str, Any] = {}
-        self._opened: OrderedDict[str, Any] = OrderedDict()
+        self._known: dict[str, object] = {}
+        self._opened: OrderedDict[str, object] = OrderedDict()
 
     def note(self, notes: Iterable[str]) -> None:
         """Says and keeps what is worth knowing of the results, each note once."""
@@ -98,11 +99,11 @@ class Session:
             self.fallbacks.append(text)
             self.progress.say(text)
 
-    def has(self, stage: Computable) -> bool:
+    def has(self, stage: Computable[object]) -> bool:
         """Whether a stage's artifact is in the store and whole."""
         return self.store.has(stage.name, stage.key)
 
-    def ensure(self, stage: Computable) -> Path:
+    def ensure(self, stage: Computable[object]) -> Path:
         """Folder of a stage's artifact, computed first if it is not there, with whatever it reads."""
         if not self.has(stage):
             for damaged in self.store.damaged:
@@ -124,7 +125,7 @@ class Session:
                 self.timings.append(Timing(stage.name, stage.key, time.monotonic() - started, facts.get("tokens", 0)))
         return self.store.path(stage.name, stage.key)
 
-    def read(self, stage: Computable) -> Any:
+    def read(self, stage: Computable[T]) -> T:
         """A stage's artifact in memory, computed first if need be; kept for later calls."""
         return self.once(stage.key, lambda: stage.read(self.ensure(stage), self))
 
@@ -132,7 +133,7 @@ class Session:
         """What `compute` gives, called at the first request for `name` in this session."""
         if name not in self._known:
             self._known[name] = compute()
-        return self._known[name]
+        return cast(T, self._known[name])  # a name always stands for the same computation
 
     def opened(self, name: str, load: Callable[[], T]) -> T:
         """The model that `load` gives, kept in memory under a name; the last `OPENED` used stay."""
@@ -141,14 +142,14 @@ class Session:
                 self._opened.popitem(last=False)
             self._opened[name] = load()
         self._opened.move_to_end(name)
-        return self._opened[name]
+        return cast(T, self._opened[name])  # likewise
 
     def items(
         self,
         kind: ItemKind[T],
         namespace: str,
         inputs: Sequence[str],
-        compute: Callable[[list[str]], Iterator[list[tuple[int, Any]]]],
+        compute: Callable[[list[str]], Iterator[list[tuple[int, T]]]],
     ) -> list[T]:
         """Values of all inputs; those the store lacks are computed once each and stored batch by batch.
 

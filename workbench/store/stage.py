@@ -10,10 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from workbench.component import digest
 from workbench.store.session import Session
+
+T_co = TypeVar("T_co", covariant=True)
 
 
 @dataclass(frozen=True)
@@ -33,13 +35,13 @@ class Work:
     tokens: int = 0
 
 
-class Stage:
-    """Base of all stages. Subclasses are frozen dataclasses of components and of the stages they read."""
+class Stage(Generic[T_co]):
+    """Base of all stages; what a stage reads is a `T_co`. Subclasses are frozen dataclasses of components and stages."""
 
     name: ClassVar[str]
     version: ClassVar[int] = 1
 
-    def inputs(self) -> tuple[Stage, ...]:
+    def inputs(self) -> tuple[Stage[object], ...]:
         """Stages whose artifacts this one reads."""
         return ()
 
@@ -66,6 +68,6 @@ class Stage:
         """Writes the artifact's files into an empty folder; returns facts on the work, e.g. tokens."""
         raise NotImplementedError
 
-    def read(self, folder: Path, session: Session) -> Any:
+    def read(self, folder: Path, session: Session) -> T_co:
         """The artifact in memory (or memory-mapped)."""
         raise NotImplementedError

@@ -81,7 +81,8 @@ class Store:
 
     def manifest(self, stage: str, key: str) -> dict[str, Any]:
         """An artifact's manifest: its definition, files and the seconds it took."""
-        return json.loads((self.path(stage, key) / MANIFEST).read_text())
+        manifest: dict[str, Any] = json.loads((self.path(stage, key) / MANIFEST).read_text())
+        return manifest
 
     def create(self, stage: str, key: str, definition: dict[str, Any], compute: Callable[[Path], dict[str, Any] | None]) -> bool:
         """Computes an artifact unless it is there.
@@ -192,7 +193,7 @@ def file_system(folder: Path) -> str:
     return max(inside, key=lambda mount: len(mount[0]), default=("", ""))[1]
 
 
-def disk_full(error: BaseException) -> bool:
+def disk_full(error: BaseException | None) -> bool:
     """Whether an error says that no more can be written: disk, quota or file size limit."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):

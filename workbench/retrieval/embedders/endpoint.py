@@ -129,4 +129,5 @@ class LoadedEndpoint(LoadedEmbedder):
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
         if not lengths.all():
             raise InputError(f"{self._name} answers a vector of zeros, which has no direction to compare")
-        return (vectors / lengths).astype(np.float32)
+        unit: np.ndarray = (vectors / lengths).astype(np.float32)
+        return unit

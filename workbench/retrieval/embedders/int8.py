@@ -117,7 +117,7 @@ fingerprint.OPERATIONS["int8"] = operations
 def _openvino() -> Any:
     """The package, kept from reporting its use to its maker."""
     # it then takes the stand-in that it has for an absent reporter
-    sys.modules.setdefault("openvino_telemetry", None)
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # None stops an import; typeshed lacks it
     import openvino
 
     return openvino
@@ -135,7 +135,8 @@ def _folder(model: SentenceTransformer, source: str) -> Path:
         if not target.is_dir():
             temporary = Path(tempfile.mkdtemp(prefix=f".{os.getpid()}-", dir=parent))
             try:
-                _openvino().save_model(_converted(model[0].model), temporary / "model.xml", compress_to_fp16=False)
+                graph = _converted(model[0].get_submodule("model"))
+                _openvino().save_model(graph, temporary / "model.xml", compress_to_fp16=False)
                 temporary.rename(target)
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
@@ -152,7 +153,8 @@ def _converted(transformer: torch.nn.Module) -> openvino.Model:
             self.transformer = transformer
 
         def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-            return self.transformer(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+            states: torch.Tensor = self.transformer(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+            return states
 
     example = torch.ones(2, 32, dtype=torch.long)
     with torch.no_grad(), quiet_transformers():

@@ -34,17 +34,18 @@ def read(source: str, machine: Machine) -> LoadedTransformer | LoadedStatic:
                 dtype = torch.float32 if integers else getattr(torch, machine.precision)
                 model = SentenceTransformer(str(path), device=machine.device, model_kwargs={"dtype": dtype})
     except Exception as error:  # each library below raises its own kinds for damaged weights
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise InputError(f"weights {source!r}: {path} cannot be read as a sentence-transformers model: {first}") from error
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise InputError(f"weights {source!r}: {path} cannot be read as a sentence-transformers model: {reason}") from error
     model.eval()
-    if isinstance(model[0], Transformer):
+    first = model[0]
+    if isinstance(first, Transformer):
         if integers:
             return int8.LoadedInt8(model, machine.device, source)
         return LoadedTransformer(products.with_independent_rows(model), machine.device)
-    if not isinstance(model[0], StaticEmbedding):
+    if not isinstance(first, StaticEmbedding):
         raise InputError(
-            f"weights {source!r}: the model begins with {type(model[0]).__name__}; allowed: a transformer, static embeddings"
+            f"weights {source!r}: the model begins with {type(first).__name__}; allowed: a transformer, static embeddings"
         )
     if integers:
         raise InputError(f"weights {source!r}: static embeddings multiply nothing that int8 would speed up; leave precision out")
-    return LoadedStatic(model, machine.device)
+    return LoadedStatic(model, first, machine.device)

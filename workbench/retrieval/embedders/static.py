@@ -14,6 +14,7 @@ from workbench.retrieval.embedders.tokenizing import TokenizingEmbedder
 if TYPE_CHECKING:
     import torch
     from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
     from tokenizers import Encoding
 
 BATCH = 1024  # texts looked up in one go; only memory and speed depend on it
@@ -24,7 +25,7 @@ def is_model2vec(folder: Path) -> bool:
     config = folder / "config.json"
     if (folder / "modules.json").is_file() or not config.is_file():
         return False
-    return json.loads(config.read_text()).get("model_type") == "model2vec"
+    return bool(json.loads(config.read_text()).get("model_type") == "model2vec")
 
 
 class LoadedStatic(TokenizingEmbedder):
@@ -33,11 +34,19 @@ class LoadedStatic(TokenizingEmbedder):
     Texts of any length are read whole, unless the tokenizer's own file says where to cut.
     """
 
-    def __init__(self, model: SentenceTransformer, device: str) -> None:
+    def __init__(self, model: SentenceTransformer, table: StaticEmbedding, device: str) -> None:
+        """Begins.
+
+        Args:
+            model: all of it.
+            table: its first module.
+            device: where it computes.
+        """
         super().__init__()
         self.model = model.float()
+        self.table = table
         self.device = device
-        self.max_tokens = (model[0].tokenizer.truncation or {}).get("max_length")
+        self.max_tokens = (table.tokenizer.truncation or {}).get("max_length")
 
     def encode(self, texts: Sequence[str]) -> Iterator[list[tuple[int, np.ndarray]]]:
         """As in the base class. A text without tokens gives zeros."""
@@ -46,21 +55,21 @@ class LoadedStatic(TokenizingEmbedder):
         size = BATCH if self.mode.batches == "any" else 1
         for start in range(0, len(texts), size):
             with torch.inference_mode(), self.mode.computing():
-                vectors = self.forward(self.tokenize(texts[start : start + size]))["sentence_embedding"]
-                vectors = torch.nn.functional.normalize(vectors, dim=1).cpu().numpy()
+                found = self.forward(self.tokenize(texts[start : start + size]))["sentence_embedding"]
+                vectors = torch.nn.functional.normalize(found, dim=1).cpu().numpy()
             yield list(enumerate(vectors, start))
 
     def encode_tokens(self, texts: Sequence[str]) -> Iterator[list[tuple[int, np.ndarray]]]:
         import torch
 
-        table = self.model[0].embedding.weight  # looked up, not computed
+        table = self.table.embedding.weight  # looked up, not computed
         for start in range(0, len(texts), BATCH):
             with torch.inference_mode():
                 rows = [table[torch.from_numpy(ids).long()] for ids in self.tokenize(texts[start : start + BATCH])]
                 yield [(i, torch.nn.functional.normalize(row, dim=1).cpu().numpy()) for i, row in enumerate(rows, start)]
 
     def encodings(self, texts: list[str]) -> list[Encoding]:
-        return self.model[0].tokenizer.encode_batch(texts, add_special_tokens=False)
+        return self.table.tokenizer.encode_batch(texts, add_special_tokens=False)
 
     def forward(self, rows: Sequence[np.ndarray], wide: int = 0) -> dict[str, torch.Tensor]:
         """The model's output for rows of token ids; nothing is padded, whatever `wide` says."""

@@ -52,7 +52,10 @@ class _EmbedderTraining(Training):
     """
 
     def __init__(self, embedder: Embedder, examples: Sequence[RankedExample], machine: Machine, seed: int) -> None:
+        if embedder.train is None:
+            raise ValueError(f"the embedder {embedder.model!r} has no settings of a training")
         machine.prepare()
+        self.temperature = embedder.train.temperature
         self.machine = machine
         self.settings_of = embedder
         self.examples = examples
@@ -72,10 +75,10 @@ class _EmbedderTraining(Training):
         with torch.autocast(self.machine.device, precision, enabled=precision != torch.float32):
             asked, first = self._vectors(queries)
             found, second = self._vectors([self.settings_of.passage(text) for text in passages])
-        logits = asked @ found.T / self.settings.temperature
+        logits = asked @ found.T / self.temperature
         right = torch.tensor([column[one.gold] for one in chosen], device=logits.device)
         loss = torch.nn.functional.cross_entropy(logits, right)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         return loss.item(), first + second
 
     def _vectors(self, texts: Sequence[str]) -> tuple[torch.Tensor, int]:

@@ -43,8 +43,7 @@ class LoadedTransformer(TokenizingEmbedder):
         import torch
 
         for batch, features in self._batches(texts):
-            vectors = features["sentence_embedding"].float()
-            vectors = torch.nn.functional.normalize(vectors, dim=1).cpu().numpy()
+            vectors = torch.nn.functional.normalize(features["sentence_embedding"].float(), dim=1).cpu().numpy()
             yield list(zip(batch, vectors, strict=True))
 
     def encode_tokens(self, texts: Sequence[str]) -> Iterator[list[tuple[int, np.ndarray]]]:
@@ -57,9 +56,10 @@ class LoadedTransformer(TokenizingEmbedder):
             yield [(i, row[keep].cpu().numpy()) for i, row, keep in zip(batch, vectors, wanted, strict=True)]
 
     def encodings(self, texts: list[str]) -> list[Encoding]:
-        return self.model.tokenizer(texts, truncation=True, max_length=self.max_tokens).encodings
+        found: list[Encoding] = self.model.tokenizer(texts, truncation=True, max_length=self.max_tokens).encodings
+        return found
 
-    def forward(self, rows: Sequence[Sequence[int]], wide: int) -> dict[str, torch.Tensor]:
+    def forward(self, rows: Sequence[np.ndarray], wide: int) -> dict[str, torch.Tensor]:
         """The model's output for rows of token ids, padded to one width."""
         ids = padded(rows, wide, self.model.tokenizer.pad_token_id)
         mask = padded([[1] * len(row) for row in rows], wide, 0)
@@ -72,7 +72,8 @@ class LoadedTransformer(TokenizingEmbedder):
 
     def transform(self, features: dict[str, Any]) -> dict[str, Any]:
         """The features with the transformer's output, ``token_embeddings``."""
-        return self.model[0](features)
+        found: dict[str, Any] = self.model[0](features)
+        return found
 
     def _batches(self, texts: Sequence[str]) -> Iterator[tuple[list[int], dict[str, torch.Tensor]]]:
         import torch

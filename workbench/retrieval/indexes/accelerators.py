@@ -33,7 +33,7 @@ class Accelerator(ABC):
 
     @abstractmethod
     def candidates(self, queries: np.ndarray, k: int) -> np.ndarray:
-        """As `OpenIndex.candidates`, of float32 (n, d) queries: int64 (n, k); -1 for none."""
+        """As `OpenFaissIndex.candidates`, of float32 (n, d) queries: int64 (n, k); -1 for none."""
 
 
 class FaissGpu(Accelerator):
@@ -54,10 +54,11 @@ class FaissGpu(Accelerator):
             self.index.nprobe = index.nprobe
 
     def candidates(self, queries: np.ndarray, k: int) -> np.ndarray:
-        """As `OpenIndex.candidates`."""
+        """As `OpenFaissIndex.candidates`."""
         given = {"params": cagra_parameters(max(self.ef_search, k))} if self.ef_search else {}
         if self.exact:
-            return self.index.search(queries, k)[1]
+            found: np.ndarray = self.index.search(queries, k)[1]
+            return found
         padded = np.resize(queries, (-(-len(queries) // self.ROWS) * self.ROWS, queries.shape[1]))
         parts = [self.index.search(padded[i : i + self.ROWS], k, **given)[1] for i in range(0, len(padded), self.ROWS)]
         return np.concatenate(parts)[: len(queries)]
@@ -75,7 +76,7 @@ class Torch(Accelerator):
         self.vectors = torch.tensor(vectors, device=device)
 
     def candidates(self, queries: np.ndarray, k: int) -> np.ndarray:
-        """As `OpenIndex.candidates`."""
+        """As `OpenFaissIndex.candidates`."""
         import torch
 
         rows = max(1, SCORES // len(self.vectors))
@@ -84,7 +85,7 @@ class Torch(Accelerator):
             # for one query `mv` reads the vectors once, at the speed of memory
             found = [
                 (torch.mv(self.vectors, part[0])[None] if len(part) == 1 else part @ self.vectors.T).topk(k, sorted=False).indices
-                for part in asked.split(rows)
+                for part in torch.split(asked, rows)
             ]
             return torch.cat(found).cpu().numpy()
 
@@ -110,8 +111,8 @@ def resources() -> Any:
     return made
 
 
-def to_gpu(index: _faiss.Index) -> _faiss.Index:
-    """A copy of an index on the first GPU.
+def to_gpu(index: _faiss.Index) -> Any:
+    """A copy of an index on the first GPU, of a class that FAISS' annotations lack.
 
     Raises:
         RuntimeError: FAISS has no such index for GPUs, or the memory is too small.
@@ -127,7 +128,8 @@ def trained_on_gpu(index: _faiss.Index, vectors: np.ndarray) -> _faiss.Index:
     on_gpu = to_gpu(index)
     on_gpu.train(vectors)
     on_gpu.add(vectors)
-    return faiss().index_gpu_to_cpu(on_gpu)
+    brought_back: _faiss.Index = faiss().index_gpu_to_cpu(on_gpu)
+    return brought_back
 
 
 def cagra(vectors: np.ndarray, degree: int, intermediate: int) -> _faiss.Index:
@@ -139,7 +141,7 @@ def cagra(vectors: np.ndarray, degree: int, intermediate: int) -> _faiss.Index:
     config.graph_degree, config.intermediate_graph_degree = degree, intermediate
     on_gpu = faiss().GpuIndexCagra(resources(), vectors.shape[1], faiss().METRIC_L2, config)
     on_gpu.train(vectors)
-    graph = faiss().IndexHNSWCagra()
+    graph: _faiss.Index = faiss().IndexHNSWCagra()
     on_gpu.copyTo(graph)
     return graph
 

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable
 from math import ceil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 import numpy as np
 from pydantic import Field
@@ -22,7 +22,8 @@ from workbench.retrieval.indexes.backends import CPU, Backend
 from workbench.retrieval.indexes.base import OpenStore, VectorStore, padded
 
 if TYPE_CHECKING:
-    from chromadb.api import ClientAPI
+    from chromadb.api.client import Client
+    from chromadb.api.collection_configuration import CreateHNSWConfiguration
 
 COLLECTION = "vectors"
 INGESTED = 1_000  # vectors added at once
@@ -47,9 +48,15 @@ class ChromaIndex(VectorStore):
 
     def build(self, vectors: np.ndarray, folder: Path, backend: Backend = CPU) -> dict[str, Any]:
         n = len(vectors)
-        graph = {"space": "ip", "max_neighbors": self.m, "ef_construction": self.ef_construction, "ef_search": self.ef_search}
-        # Written in full with the last vector: what Chroma left in its log, every opening would put into the graph anew.
-        graph |= {"batch_size": 2, "sync_threshold": max(2, n)}
+        graph: CreateHNSWConfiguration = {
+            "space": "ip",
+            "max_neighbors": self.m,
+            "ef_construction": self.ef_construction,
+            "ef_search": self.ef_search,
+            # Written in full with the last vector: what Chroma left in its log, every opening would put into the graph anew.
+            "batch_size": 2,
+            "sync_threshold": max(2, n),
+        }
         client = _client(folder)
         try:
             collection = client.create_collection(COLLECTION, embedding_function=None, configuration={"hnsw": graph})
@@ -71,7 +78,7 @@ class OpenChroma(OpenStore):
         shutil.copytree(folder, self.copy.name, dirs_exist_ok=True)
         self.client = _client(Path(self.copy.name))
         self.collection = self.client.get_collection(COLLECTION, embedding_function=None)
-        self.n = self.collection.count()
+        self.n = int(self.collection.count())
 
     def __len__(self) -> int:
         return self.n
@@ -86,9 +93,11 @@ class OpenChroma(OpenStore):
         return padded(found, wanted)
 
 
-def _client(folder: Path) -> ClientAPI:
+def _client(folder: Path) -> Client:
     try:
         import chromadb
+        from chromadb.config import Settings
     except ModuleNotFoundError as error:
         raise MissingExtraError("chromadb", "stores", "an index in Chroma") from error
-    return chromadb.PersistentClient(str(folder), chromadb.Settings(anonymized_telemetry=False))
+    # annotated as the interface of all clients, which lacks `close`
+    return cast("Client", chromadb.PersistentClient(str(folder), Settings(anonymized_telemetry=False)))

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from workbench.retrieval.indexes.base import OpenStore
-from workbench.retrieval.indexes.faiss import FlatIndex, OpenIndex
+from workbench.retrieval.indexes.faiss import FlatIndex, OpenFaissIndex
 from workbench.retrieval.indexes.kinds import AnyIndex
 from workbench.retrieval.ranking import Ranked
 from workbench.retrieval.retriever import Retriever
@@ -33,7 +33,7 @@ class Dense(Retriever):
     embedder: str
     index: AnyIndex = FlatIndex()
 
-    def rank(self, index: OpenIndex | OpenStore, vectors: np.ndarray, queries: np.ndarray, depth: int) -> list[Ranked]:
+    def rank(self, index: OpenFaissIndex | OpenStore, vectors: np.ndarray, queries: np.ndarray, depth: int) -> list[Ranked]:
         """The best passages of each query.
 
         The index proposes; scores are computed again in float64 and rounded to float32, so that one query alone, a
@@ -79,7 +79,7 @@ def _rescored(vectors: np.ndarray, queries: np.ndarray, ids: np.ndarray) -> list
     return [(row[:n], values[:n]) for row, values, n in zip(ids, scores, (ids >= 0).sum(axis=1).tolist(), strict=True)]
 
 
-def _deep_enough(index: OpenIndex, vectors: np.ndarray, query: np.ndarray, row: Ranked, depth: int) -> Ranked:
+def _deep_enough(index: OpenFaissIndex | OpenStore, vectors: np.ndarray, query: np.ndarray, row: Ranked, depth: int) -> Ranked:
     """The best of a query; of an exact index from more candidates while the last may tie with some it left out."""
     ids, scores = row
     while index.exact and depth < len(ids) < len(index) and scores[depth - 1] - scores[-1] <= ROUNDING:

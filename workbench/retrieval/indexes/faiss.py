@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from math import ceil, sqrt
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -82,7 +82,7 @@ class Index(Component, ABC):
         except RuntimeError as error:
             return self.make(vectors), {"built": CPU.name, "fallback": _fallback(f"{self.kind} is built", error)}
 
-    def open(self, folder: Path, backend: Backend = CPU, say: Callable[[str], None] = lambda text: None) -> OpenIndex:
+    def open(self, folder: Path, backend: Backend = CPU, say: Callable[[str], None] = lambda text: None) -> OpenFaissIndex:
         """Opens what `build` wrote, memory-mapped; the codes of a fast scan are read, since FAISS packs them anew.
 
         Args:
@@ -92,7 +92,7 @@ class Index(Component, ABC):
         """
         index = faiss().read_index(str(folder / FILE), faiss().IO_FLAG_MMAP_IFC)
         self.prepare(index)
-        return OpenIndex(index, self.exact, self.lookups, self.accelerator(index, backend, say), say)
+        return OpenFaissIndex(index, self.exact, self.lookups, self.accelerator(index, backend, say), say)
 
     def accelerator(self, index: _faiss.Index, backend: Backend, say: Callable[[str], None]) -> Accelerator | None:
         """What searches an index in FAISS' stead on the processor, or None."""
@@ -135,7 +135,9 @@ def _fallback(what: str, error: RuntimeError) -> str:
 
 def held(index: _faiss.Index) -> np.ndarray:
     """The vectors a flat index holds, float32 (n, d), not copied."""
-    return faiss().rev_swig_ptr(index.get_xb(), index.ntotal * index.d).reshape(-1, index.d)
+    flat = cast("_faiss.IndexFlat", index)  # what exact kinds make; the types are known only where FAISS is installed
+    vectors: np.ndarray = faiss().rev_swig_ptr(flat.get_xb(), flat.ntotal * flat.d).reshape(-1, flat.d)
+    return vectors
 
 
 class FlatIndex(Index):
@@ -150,7 +152,7 @@ class FlatIndex(Index):
         return True
 
     def make(self, vectors: np.ndarray) -> _faiss.Index:
-        index = faiss().IndexFlatIP(vectors.shape[1])
+        index: _faiss.Index = faiss().IndexFlatIP(vectors.shape[1])
         index.add(vectors)
         return index
 
@@ -170,7 +172,8 @@ class _Clustered(Index):
     nprobe: int = Field(default=16, ge=1)
 
     def prepare(self, index: _faiss.Index) -> None:
-        index.nprobe = min(self.nprobe, index.nlist)
+        cells = cast("_faiss.IndexIVF", index)  # as every `description` says
+        cells.nprobe = min(self.nprobe, cells.nlist)
 
     def cells(self, n: int) -> int:
         """Cells for n vectors; never so many that k-means has too few for each."""
@@ -191,7 +194,8 @@ class _Clustered(Index):
         return accelerators.trained_on_gpu(self._empty(*vectors.shape), vectors)
 
     def _empty(self, n: int, d: int) -> _faiss.Index:
-        return faiss().index_factory(d, self.description(n, d), faiss().METRIC_INNER_PRODUCT)
+        index: _faiss.Index = faiss().index_factory(d, self.description(n, d), faiss().METRIC_INNER_PRODUCT)
+        return index
 
 
 class IVFFlatIndex(_Clustered):
@@ -266,14 +270,14 @@ class HNSWIndex(Index):
     ef_search: int = Field(default=128, ge=1)
 
     def make(self, vectors: np.ndarray) -> _faiss.Index:
-        index = faiss().IndexHNSWFlat(vectors.shape[1], self.m, faiss().METRIC_INNER_PRODUCT)
+        index: _faiss.IndexHNSWFlat = faiss().IndexHNSWFlat(vectors.shape[1], self.m, faiss().METRIC_INNER_PRODUCT)
         index.hnsw.efConstruction = self.ef_construction
         with _one_thread():
             index.add(vectors)
         return index
 
     def prepare(self, index: _faiss.Index) -> None:
-        index.hnsw.efSearch = self.ef_search
+        cast("_faiss.IndexHNSW", index).hnsw.efSearch = self.ef_search  # what `make` gives
 
 
 class CagraIndex(Index):
@@ -325,7 +329,7 @@ class CagraIndex(Index):
         return accelerators.FaissGpu(index, self.exact, self.ef_search)
 
     def prepare(self, index: _faiss.Index) -> None:
-        index.hnsw.efSearch = self.ef_search
+        cast("_faiss.IndexHNSW", index).hnsw.efSearch = self.ef_search  # what `make` and `make_on_gpu` give
 
 
 class AutoIndex(Index):
@@ -355,7 +359,7 @@ class AutoIndex(Index):
         (folder / CHOICE).write_text(json.dumps({"shape": vectors.shape}))
         return {"chosen": chosen.kind, "reason": reason} | facts
 
-    def open(self, folder: Path, backend: Backend = CPU, say: Callable[[str], None] = lambda text: None) -> OpenIndex:
+    def open(self, folder: Path, backend: Backend = CPU, say: Callable[[str], None] = lambda text: None) -> OpenFaissIndex:
         shape = json.loads((folder / CHOICE).read_text())["shape"]
         return self.choice(*shape)[0].open(folder, backend, say)
 
@@ -373,7 +377,7 @@ class AutoIndex(Index):
         return chosen, f"{n:,} vectors {why}: {parts} 4-bit codes each, {chosen.nprobe} of {cells:,} cells searched"
 
 
-class OpenIndex:
+class OpenFaissIndex:
     """A FAISS index in memory, to which vectors can be added and from which they can be removed.
 
     Added vectors are compared one by one, and removed ones are passed over, so that every kind can be changed, and what `build`

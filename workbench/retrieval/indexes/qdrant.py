@@ -25,6 +25,8 @@ from workbench.retrieval.indexes.backends import CPU, Backend
 from workbench.retrieval.indexes.base import OpenStore, VectorStore, padded
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from qdrant_client import QdrantClient
 
 VECTORS = "vectors.npy"
@@ -103,7 +105,7 @@ class OpenQdrant(OpenStore):
                 return
             for start in range(0, self.n, INGESTED):
                 rows = vectors[start : start + INGESTED]
-                ids = list(range(start, start + len(rows)))
+                ids: list[int | str | UUID] = list(range(start, start + len(rows)))
                 self.client.upsert(self.name, models.Batch(ids=ids, vectors=rows.tolist()), wait=True)
             if (held := self._count()) != self.n:
                 raise InputError(
@@ -142,7 +144,7 @@ class OpenQdrant(OpenStore):
             requests = [models.QueryRequest(query=query, limit=wanted, params=params) for query in asked]
             with self._answering():
                 answers = self.client.query_batch_points(self.name, requests)
-            found += [[point.id for point in answer.points] for answer in answers]
+            found += [[int(point.id) for point in answer.points] for answer in answers]
         return padded(found, wanted)
 
     @contextmanager

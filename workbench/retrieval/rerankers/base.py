@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from pydantic import Field
@@ -38,9 +38,10 @@ class Reranker(Component, ABC):
     kind: str
     top: int = Field(default=50, ge=1)
 
+    # `*args` with `**references` is how Python's types say that a subclass names arguments of its own; all come by name
     @abstractmethod
     def rerank(
-        self, query: str, passages: Sequence[str], scores: np.ndarray, machine: Machine, **references: object
+        self, query: str, passages: Sequence[str], scores: np.ndarray, machine: Machine, *args: Any, **references: Any
     ) -> np.ndarray:
         """New scores, float (n,), higher is better, for the n passages that came with the scores float32 (n,)."""
 
@@ -64,12 +65,13 @@ class PairScorer(Reranker):
     references: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
-    def score(self, pairs: Sequence[Pair], machine: Machine, **references: Component) -> Iterator[list[tuple[int, float]]]:
+    def score(self, pairs: Sequence[Pair], machine: Machine, *args: Any, **references: Any) -> Iterator[list[tuple[int, float]]]:
         """Scores of all pairs, higher is better.
 
         Args:
             pairs: distinct (query, passage text) pairs.
             machine: where to compute.
+            args: none; see `Reranker.rerank`.
             references: the components that the fields in `references` name; ``trained``, the folder of a trained scorer.
 
         Yields:
@@ -77,11 +79,11 @@ class PairScorer(Reranker):
         """
 
     def rerank(
-        self, query: str, passages: Sequence[str], scores: np.ndarray, machine: Machine, **references: Component
+        self, query: str, passages: Sequence[str], scores: np.ndarray, machine: Machine, *args: Any, **references: Any
     ) -> np.ndarray:
         """Scores of one query's passages, float64 (n,)."""
         result = np.zeros(len(passages))
-        for batch in self.score([(query, passage) for passage in passages], machine, **references):
+        for batch in self.score([(query, passage) for passage in passages], machine, *args, **references):
             for i, value in batch:
                 result[i] = value
         return result

@@ -140,7 +140,8 @@ class _Loaded:
         }
         if "token_type_ids" in self.tokenizer.model_input_names:
             given["token_type_ids"] = padded([segments for _, segments in rows], wide, 0)
-        return self.model(**{name: tensor.to(self.device) for name, tensor in given.items()}).logits[:, 0].float()
+        found: torch.Tensor = self.model(**{name: tensor.to(self.device) for name, tensor in given.items()}).logits[:, 0].float()
+        return found
 
 
 @lru_cache(maxsize=2)
@@ -185,6 +186,8 @@ class _CrossTraining(Training):
     def __init__(self, reranker: CrossEncoder, examples: Sequence[RankedExample], machine: Machine, seed: int) -> None:
         import torch
 
+        if reranker.train is None:
+            raise ValueError(f"the cross-encoder {reranker.model!r} has no settings of a training")
         torch.manual_seed(seed)
         self.machine = machine
         self.loaded = _Loaded(str(weights.folder(reranker.model)), reranker.model, machine, new_head=True)
@@ -206,13 +209,14 @@ class _CrossTraining(Training):
             with torch.autocast(self.machine.device, precision, enabled=precision != torch.float32):
                 logits = self.loaded.logits(rows, wide)
             loss = torch.nn.functional.cross_entropy(logits[None], torch.zeros(1, dtype=torch.long, device=logits.device))
-            (loss / len(examples)).backward()
+            (loss / len(examples)).backward()  # type: ignore[no-untyped-call]
             total += loss.item() / len(examples)
             tokens += len(rows) * wide
         return total, tokens
 
     def state(self) -> dict[str, torch.Tensor]:
-        return self.loaded.model.state_dict()
+        tensors: dict[str, torch.Tensor] = self.loaded.model.state_dict()
+        return tensors
 
     def restore(self, state: dict[str, torch.Tensor]) -> None:
         self.loaded.model.load_state_dict(state)

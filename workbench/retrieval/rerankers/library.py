@@ -84,7 +84,8 @@ class LibraryModel(Component):
         """
         try:
             with redirect_stdout(io.StringIO()):
-                return ranker.rank(query, list(passages), doc_ids=list(range(len(passages)))).results
+                results: list[Any] = ranker.rank(query, list(passages), doc_ids=list(range(len(passages)))).results
+                return results
         except Exception as error:  # each model and service raises its own kinds
             raise InputError(f"{self.said} fails on {len(passages)} passages: {_first_line(error)}") from error
 
@@ -114,7 +115,7 @@ class Library(LibraryModel, PairScorer):
             scores = {result.document.doc_id: result.score for result in results}
             yield [(i, self._number(scores.get(n))) for n, i in enumerate(group)]
 
-    def _number(self, score: object) -> float:
+    def _number(self, score: Any) -> float:
         try:
             return round(float(score), 6)
         except TypeError as error:

@@ -47,7 +47,8 @@ def marginal_order(likeness: np.ndarray, vectors: np.ndarray, relevance: float) 
         relevance: lambda.
     """
     nearest = np.full(len(vectors), -np.inf)  # largest cosine to what was taken
-    left, order = list(range(len(vectors))), []
+    left = list(range(len(vectors)))
+    order: list[int] = []
     while left:
         near = nearest[left] if order else np.zeros(len(left))
         # rounded, since the last bits of a cosine depend on how it was summed

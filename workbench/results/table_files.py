@@ -1,0 +1,169 @@
+"""Tables as CSV files and as pandas frames: rows in, rows out, their class says which columns there are."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, TypeVar, get_type_hints
+
+from workbench.component import canonical
+from workbench.errors import InputError
+from workbench.results.rows import ConfigurationRow
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+R = TypeVar("R", bound=NamedTuple)
+
+HEAD, TAIL = ("configuration", "label"), ("prompt_mismatch", "keys")  # of configurations.csv, around its axes
+
+
+def cell(value: object) -> str:
+    """A value in a table: floats with six decimals, nothing for a missing one."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, float):
+        return f"{value + 0.0:.6f}".replace("-0.000000", "0.000000")
+    return str(value)
+
+
+def write(path: Path, kind: type[R], rows: Iterable[R]) -> None:
+    """Writes rows of a class as CSV, its fields as columns, in one step: the file is complete or absent."""
+    _write(path, kind._fields, rows)
+
+
+def write_configurations(path: Path, axes: Sequence[str], rows: Iterable[ConfigurationRow]) -> None:
+    """Writes configurations.csv, one column for each axis, in one step."""
+    lines = [
+        (
+            row.configuration,
+            row.label,
+            *(row.values[axis] for axis in axes),
+            str(row.prompt_mismatch).lower(),
+            canonical(row.keys),
+        )
+        for row in rows
+    ]
+    _write(path, (*HEAD, *axes, *TAIL), lines)
+
+
+def _write(path: Path, columns: Sequence[str], rows: Iterable[Iterable[object]]) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows([cell(value) for value in row] for row in rows)
+    temporary.rename(path)
+
+
+def read(path: Path, kind: type[R]) -> list[R]:
+    """Reads the rows of a table.
+
+    Args:
+        path: the file.
+        kind: the class of its rows.
+
+    Raises:
+        InputError: no such file, other columns than the fields of the class, or a value of the wrong type; the message names
+            the file, the line and the column.
+    """
+    columns, lines = _lines(path)
+    if columns != kind._fields:
+        raise InputError(
+            f"{path} has the columns {', '.join(columns) or '(none)'}; this version of the workbench reads "
+            f"{', '.join(kind._fields)}. Run the experiment again"
+        )
+    return [kind._make(_parsed(path, number, kind, line)) for number, line in lines]
+
+
+def read_configurations(path: Path) -> list[ConfigurationRow]:
+    """Reads configurations.csv, whose middle columns are the experiment's axes.
+
+    Raises:
+        InputError: as `read`.
+    """
+    columns, lines = _lines(path)
+    if columns[:2] != HEAD or columns[-2:] != TAIL:
+        raise InputError(
+            f"{path} has the columns {', '.join(columns) or '(none)'}; this version of the workbench reads {', '.join(HEAD)}, "
+            f"one for each axis, {', '.join(TAIL)}. Run the experiment again"
+        )
+    rows = []
+    for number, (configuration, label, *values, mismatch, keys) in lines:
+        try:
+            artifacts = json.loads(keys)
+        except ValueError:
+            raise InputError(f"{path}, line {number}, column keys: {keys!r} is no JSON") from None
+        named = dict(zip(columns[2:-2], values, strict=True))
+        rows.append(ConfigurationRow(configuration, label, named, mismatch == "true", artifacts))
+    return rows
+
+
+def frame(rows: Sequence[NamedTuple], columns: Sequence[str] = ()) -> pd.DataFrame:
+    """Rows as a pandas frame: a column for each field; for a field `values`, one for each of its keys.
+
+    Args:
+        rows: of one class.
+        columns: what the frame has where there are no rows.
+    """
+    import pandas as pd
+
+    return pd.DataFrame([_flat(row) for row in rows]) if rows else pd.DataFrame(columns=list(columns))
+
+
+def _flat(row: NamedTuple) -> dict[str, object]:
+    flat: dict[str, object] = {}
+    for name, value in zip(row._fields, row, strict=True):
+        flat |= value if name == "values" and isinstance(value, dict) else {name: value}
+    return flat
+
+
+def _lines(path: Path) -> tuple[tuple[str, ...], list[tuple[int, list[str]]]]:
+    """The header of a CSV file, and each line after it with its number; each has a cell for each column."""
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.reader(file)
+            columns = tuple(next(reader, ()))
+            lines = [(reader.line_num, line) for line in reader]
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing, so the folder of this run is incomplete; run the experiment again") from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path} cannot be read: {error}; run the experiment again") from error
+    for number, line in lines:
+        if len(line) != len(columns):
+            raise InputError(f"{path}, line {number} has {len(line)} cells instead of {len(columns)}; run the experiment again")
+    return columns, lines
+
+
+def _or_none(read_one: Callable[[str], object]) -> Callable[[str], object]:
+    return lambda text: read_one(text) if text else None
+
+
+# how a cell is read, by the type of its field, and what it is called where it cannot be read
+READERS: Mapping[object, tuple[Callable[[str], object], str]] = {
+    str: (str, "text"),
+    int: (int, "a whole number"),
+    float: (float, "a number"),
+    int | None: (_or_none(int), "a whole number or nothing"),
+    float | None: (_or_none(float), "a number or nothing"),
+    int | float | None: (_or_none(lambda text: int(text) if text.isdecimal() else float(text)), "a number or nothing"),
+}
+
+
+@cache
+def _readers(kind: type[NamedTuple]) -> list[tuple[Callable[[str], object], str]]:
+    return [READERS[hint] for hint in get_type_hints(kind).values()]
+
+
+def _parsed(path: Path, number: int, kind: type[NamedTuple], line: Sequence[str]) -> list[object]:
+    values: list[object] = []
+    for column, text, (read_one, wanted) in zip(kind._fields, line, _readers(kind), strict=True):
+        try:
+            values.append(read_one(text))
+        except ValueError:
+            raise InputError(f"{path}, line {number}, column {column}: {text!r} is not {wanted}; run it again") from None
+    return values
