@@ -157,6 +157,12 @@ def significant(row: Tested) -> bool:
 def plot_leaderboard(ax: Axes, run: Run, split: str, metric: str) -> Axes:
     """Mean of each configuration with its 95 % interval, best on top, the baseline as a line, letters at the right edge.
 
+    Args:
+        ax: where to draw.
+        run: the run.
+        split: measured on it.
+        metric: measured by it.
+
     Raises:
         InputError: nothing was measured by that metric on that split.
     """
@@ -231,6 +237,14 @@ def plot_wins(ax: Axes, run: Run, split: str, metric: str, a: str, b: str) -> Ax
 
     A failed item counts as the metric's worst value, as in the leaderboard.
 
+    Args:
+        ax: where to draw.
+        run: the run.
+        split: measured on it.
+        metric: measured by it.
+        a: id of the first configuration.
+        b: id of the one that is subtracted.
+
     Raises:
         InputError: one of them was not measured by that metric on that split.
     """
@@ -255,6 +269,14 @@ def plot_wins(ax: Axes, run: Run, split: str, metric: str, a: str, b: str) -> Ax
 
 def plot_power(ax: Axes, run: Run, split: str, metric: str, a: str, b: str) -> Axes:
     """The difference of two configurations that n queries would find with 80 % power; what was asked and seen is marked.
+
+    Args:
+        ax: where to draw.
+        run: the run.
+        split: measured on it.
+        metric: measured by it.
+        a: id of the first configuration.
+        b: id of the one that is subtracted.
 
     Raises:
         InputError: one of them was not measured by that metric on that split.
@@ -293,7 +315,14 @@ COSTS = {
 def plot_pareto(ax: Axes, run: Run, split: str, metric: str, cost: str = "p50") -> Axes:
     """Mean against what an answer costs, both with 95 % intervals; the front is joined, the rest is hollow.
 
-    On the front is what no other configuration beats in both. Costs come from latency.csv: one of `COSTS`.
+    On the front is what no other configuration beats in both. Costs come from latency.csv.
+
+    Args:
+        ax: where to draw.
+        run: the run.
+        split: measured on it.
+        metric: measured by it.
+        cost: one of `COSTS`.
     """
     means = {row.configuration: row for row in ranked(run, split, metric)}
     rows = sorted((row for row in run.latency if row.configuration in means), key=lambda row: _cost(row, cost)[0])

@@ -66,7 +66,7 @@ def with_independent_rows(model: M) -> M:
 
 
 def linear(rows: torch.Tensor, weights: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-    """Rows (..., inputs) times weights (outputs, inputs) transposed, plus bias (outputs,): (..., outputs).
+    """Rows (..., inputs) times weights (outputs, inputs) transposed, plus bias (outputs,): (..., outputs); float32 or bfloat16.
 
     From two rows on each comes out the same whatever the others are, where oneDNN keeps that; elsewhere it is torch's product.
     """

@@ -111,6 +111,12 @@ def with_evidence(name: str, documents: list[Row], questions: list[Row], notes: 
     from those it was written for, and it can be neither judged nor called unanswerable. The group of a question is
     the paragraph its evidence stands in, copies of the paragraph being the same one.
 
+    Args:
+        name: the dataset's.
+        documents: rows with ``id``, ``title`` and ``text``.
+        questions: as `read_questions` gives them.
+        notes: what is to be told of the dataset; that questions were left out is added.
+
     Raises:
         InputError: nothing left to ask, or what `workbench.data.dataset.assemble` refuses.
     """

@@ -3,6 +3,14 @@
 Relevance. *Spans*: a span is found at the first rank where the passages down to that rank cover one of its places
 wholly; later copies gain nothing, and the ideal counts spans. *Documents*: a document counts once, at its best
 passage. In both cases a ranking becomes a list of positions, each of which holds one thing found or nothing.
+
+nDCG@k (Järvelin and Kekäläinen, TOIS 20, 2002, doi:10.1145/582415.582418) is DCG@k of the ranking over DCG@k of the ideal one:
+
+    DCG@k = sum of g_i / log2(i + 1) over the positions i = 1 to k
+
+The gain g_i is the grade itself (not 2^grade - 1) of the document found at position i, 1 for a span, 0 for nothing. The ideal
+ranking has the highest grades first. The discount log2(i + 1) is that of trec_eval, which ir-measures calls; the paper's, with
+base 2, is log2(i) from position 2 on.
 """
 
 from __future__ import annotations

@@ -206,10 +206,18 @@ def _complete(scores: ArrayLike, what: str, ids: Sequence[str] | None = None) ->
 def mean_interval(
     scores: ArrayLike, groups: ArrayLike | None = None, level: float = 0.95, by_seed: ArrayLike | None = None
 ) -> Interval:
-    """Interval of the mean of scores (n,): t, cluster-robust when grouped (module docstring, eq. 1); not clipped to a range.
+    """Interval of the mean: t, cluster-robust when grouped (module docstring, eq. 1); not clipped to a range.
 
-    Both ends are nan with fewer than two groups, and equal the mean when all scores are equal. With ``by_seed``, means (S,) under
-    each seed, it covers other seeds as well (eq. 2). Raises `InputError` for nan.
+    Both ends are nan with fewer than two groups, and equal the mean when all scores are equal.
+
+    Args:
+        scores: float64 (n,), one per query.
+        groups: (n,), names as text or integers; None: every query is a group of its own.
+        level: of confidence.
+        by_seed: float64 (S,), the mean under each seed; with it the interval covers other seeds as well (eq. 2).
+
+    Raises:
+        InputError: a score is nan or infinite.
     """
     precision = _precision(scores, groups, by_seed)
     error, df = precision.at(precision.n)
@@ -218,7 +226,14 @@ def mean_interval(
 
 
 def paired_interval(a: ArrayLike, b: ArrayLike, groups: ArrayLike | None = None, level: float = 0.95) -> Interval:
-    """Interval of mean(a - b), a and b (n,) on the same queries: that of the paired t test, cluster-robust when grouped."""
+    """Interval of mean(a - b): that of the paired t test, cluster-robust when grouped.
+
+    Args:
+        a: float64 (n,), scores of one system, one per query.
+        b: float64 (n,), scores of the other on the same queries.
+        groups: (n,), names as text or integers; None: every query is a group of its own.
+        level: of confidence.
+    """
     left, right = _complete(a, "the first system"), _complete(b, "the second system")
     if left.shape != right.shape:
         raise InputError(f"{len(left)} scores cannot be paired with {len(right)}; both systems need the same queries")
@@ -314,9 +329,9 @@ def bootstrap_interval(
     """Percentile bootstrap of any statistic of the columns, for quantiles and ratios that have no formula.
 
     Args:
-        columns: (n, K) or (n,), one row per query; whole groups are drawn with replacement, rows of a group stay together.
+        columns: float64 (n, K) or (n,), one row per query; whole groups are drawn with replacement, and their rows stay together.
         statistic: takes the drawn rows, float64 (about n, K), and returns one number.
-        groups: (n,) or None.
+        groups: (n,), names as text or integers; None: every query is a group of its own.
         seed: of the draws.
         resamples: how many draws.
         level: of confidence.
@@ -448,7 +463,10 @@ def _random_halves(n_groups: int, rows: int, stream: np.random.Generator) -> Flo
 
 
 def holm(p: ArrayLike) -> Floats:
-    """Holm's step-down adjusted p (m,), capped at 1; a nan stays nan and is not counted in m (Holm, Scand. J. Stat. 6, 1979)."""
+    """Holm's step-down adjustment of p, both float64 (m,), capped at 1 (Holm, Scand. J. Stat. 6, 1979).
+
+    A nan stays nan and is not counted in m.
+    """
     raw = np.asarray(p, dtype=np.float64)
     adjusted = np.full(raw.shape, nan)
     known = np.flatnonzero(~np.isnan(raw))
@@ -518,7 +536,7 @@ def compare_all(
     Args:
         matrices: metric -> float64 (n_queries, n_systems), complete. All metrics share one matrix of flips.
         systems: names of the columns.
-        groups: (n_queries,) names of the groups of dependent queries, or None.
+        groups: (n_queries,), names of the groups of dependent queries, text or integers, or None.
         seed: of the flips.
         pairs: which (a, b) to compare; all, in the order of the columns, when None.
         ids: (n_queries,) names of the rows; with them the result does not depend on the order of the rows.
@@ -597,11 +615,17 @@ def smallest_detectable(
     alpha: float = 0.05,
     by_seed: ArrayLike | None = None,
 ) -> float:
-    """The true mean difference that a sample like differences (n,) finds with this power, two-sided, not adjusted.
+    """The true mean difference that a sample like this one finds with this power, two-sided, not adjusted.
 
     standard error times the noncentrality at which a t test of so many degrees of freedom has the power (Cohen, Statistical
-    Power Analysis, 1988, section 2.2). With ``by_seed``, mean differences (S,), for a test that covers other seeds too (eq. 2).
-    Nan with fewer than two groups or without spread.
+    Power Analysis, 1988, section 2.2). Nan with fewer than two groups or without spread.
+
+    Args:
+        differences: float64 (n,), one per query.
+        groups: (n,), names as text or integers; None: every query is a group of its own.
+        power: probability of finding the difference.
+        alpha: level of the test.
+        by_seed: float64 (S,), the mean difference under each seed, for a test that covers other seeds too (eq. 2).
     """
     return float(power_curve(differences, [len(np.asarray(differences))], groups, power, alpha, by_seed)[0])
 
@@ -614,9 +638,18 @@ def power_curve(
     alpha: float = 0.05,
     by_seed: ArrayLike | None = None,
 ) -> Floats:
-    """`smallest_detectable` of samples of other sizes, (len(ns),); supposes more of the same, as `needed_n` does.
+    """`smallest_detectable` of samples of other sizes; supposes more of the same, as `needed_n` does.
 
-    Nan where fewer than two groups would be left, or without spread.
+    Args:
+        differences: float64 (n,), one per query.
+        ns: numbers of queries.
+        groups: (n,), names as text or integers; None: every query is a group of its own.
+        power: probability of finding the difference.
+        alpha: level of the test.
+        by_seed: float64 (S,), the mean difference under each seed, for a test that covers other seeds too (eq. 2).
+
+    Returns:
+        float64 (len(ns),), nan where fewer than two groups would be left, or without spread.
     """
     precision = _precision(differences, groups, by_seed)
     found = [precision.at(n) for n in ns]
@@ -630,11 +663,18 @@ def needed_n(
     alpha: float = 0.05,
     by_seed: ArrayLike | None = None,
 ) -> float:
-    """How many queries would find a true difference as large as the mean of differences (n,) with this power.
+    """How many queries would find a true difference as large as the mean difference with this power.
 
     Supposes more of the same: equal spread, queries per group and dependence within groups, hence se^2 proportional to 1 / n
     and G to n; and as many seeds, whose variance stays (eq. 2). Infinite for a difference that 10^15 queries would not find; nan
     with fewer than two groups or no spread.
+
+    Args:
+        differences: float64 (n,), one per query.
+        groups: (n,), names as text or integers; None: every query is a group of its own.
+        power: probability of finding the difference.
+        alpha: level of the test.
+        by_seed: float64 (S,), the mean difference under each seed.
     """
     precision = _precision(differences, groups, by_seed)
     if not precision.at(precision.n)[0] > 0:
@@ -683,12 +723,19 @@ def _power(noncentrality: float, df: float, alpha: float) -> float:
 def predicted_optimism(
     scores: ArrayLike, baseline: int, groups: ArrayLike | None = None, seed: int = 0, repeats: int = 1_000
 ) -> float:
-    """By how much choosing the best on scores (n, K) is expected to flatter its margin over the column ``baseline``.
+    """By how much choosing the best system is expected to flatter its margin over the baseline.
 
     Repeated split-half: groups are dealt at random to two halves, the best of one half is chosen, and its margin there less its
     margin in the other half is averaged. That is the optimism of choosing on half as many queries; chance differences shrink with
     the square root of their number, so it is divided by sqrt(2). Systems that tie for best share the choice. Nan with fewer
     than two groups.
+
+    Args:
+        scores: float64 (n, K), queries by systems.
+        baseline: column of the baseline, from 0.
+        groups: (n,), names as text or integers; None: every query is a group of its own.
+        seed: of the splits.
+        repeats: how many splits.
     """
     values = _complete(scores, "the selection split")
     if not 0 <= baseline < values.shape[1]:
@@ -723,8 +770,15 @@ def observed_optimism(
 ) -> Estimate:
     """Margin where the winner was chosen less its margin on fresh queries, with an interval.
 
-    ``select`` (n1,) and ``report`` (n2,) hold winner - baseline per query. The two samples are independent: errors (eq. 1) add in
-    squares, with Welch's degrees of freedom (Biometrika 34, 1947), G - 1 in place of n - 1. Nan ends with fewer than two groups.
+    The two samples are independent: errors (eq. 1) add in squares, with Welch's degrees of freedom (Biometrika 34, 1947), G - 1
+    in place of n - 1. Nan ends with fewer than two groups.
+
+    Args:
+        select: float64 (n1,), winner - baseline on each query where the winner was chosen.
+        report: float64 (n2,), winner - baseline on each fresh query.
+        select_groups: (n1,), names as text or integers; None: every query is a group of its own.
+        report_groups: (n2,), likewise, text or integers.
+        level: of confidence.
     """
     mean_1, error_1, sample_1 = _mean_and_error(select, select_groups)
     mean_2, error_2, sample_2 = _mean_and_error(report, report_groups)
@@ -765,11 +819,11 @@ def effects(
     Args:
         matrices: metric -> float64 (n_queries, n_systems), complete.
         design: per system, axis -> level. Systems must differ in some axis.
-        groups: as for `compare_all`, and so are ``seed``, ``ids`` and ``level``.
+        groups: (n_queries,), text or integers, as for `compare_all`, and so are the arguments below.
         seed: of the flips.
         ids: names of the rows.
         level: of the intervals.
-        by_seed: as for `compare_all`.
+        by_seed: means under each seed.
 
     Only *matched* cells count: combinations of the other axes that occur with both levels; so an incomplete design compares like
     with like. Levels that never meet in a cell have no contrast and no row. Levels come in the order of their first appearance.
@@ -791,7 +845,16 @@ def interactions(
 ) -> dict[str, list[Interaction]]:
     """For two axes and two levels of each, the difference of the differences, over cells where all four combinations occur.
 
-    Arguments as for `effects`; the interactions are a family of their own for Holm's adjustment.
+    The interactions are a family of their own for Holm's adjustment.
+
+    Args:
+        matrices: metric -> float64 (n_queries, n_systems), complete.
+        design: per system, axis -> level. Systems must differ in some axis.
+        groups: (n_queries,), text or integers, as for `compare_all`, and so are the arguments below.
+        seed: of the flips.
+        ids: names of the rows.
+        level: of the intervals.
+        by_seed: means under each seed.
     """
     cells = _cells(design)
     terms = [

@@ -91,7 +91,16 @@ def _backend(index: OpenFaissIndex | OpenStore, session: Session) -> str:
 def recall(
     dense: Dense, index: OpenFaissIndex | OpenStore, reference: OpenFaissIndex, vectors: np.ndarray, queries: np.ndarray, k: int
 ) -> float:
-    """Share of the k best passages by exact search that are among the k best by an index; of fewer, where there are fewer."""
+    """Share of the k best passages by exact search that are among the k best by an index; of fewer, where there are fewer.
+
+    Args:
+        dense: scores the candidates of both.
+        index: of `vectors`.
+        reference: an exact index of the same vectors.
+        vectors: float32 (n, d), unit length, passage number = row.
+        queries: float32 (m, d), unit length.
+        k: passages compared for each query.
+    """
     found, wanted = dense.rank(index, vectors, queries, k), dense.rank(reference, vectors, queries, k)
     shares = [len(np.intersect1d(a, b)) / max(len(b), 1) for (a, _), (b, _) in zip(found, wanted, strict=True)]
     return float(np.mean(shares))

@@ -95,7 +95,11 @@ def _name(device: str, precision: str) -> str:
 
 
 def numbers(*shape: int) -> np.ndarray:
-    """Float32 in -1 to 1 that look random, the same on every machine and with every version of NumPy."""
+    """Numbers in -1 to 1 that look random, the same on every machine and with every version of NumPy.
+
+    Args:
+        shape: of the array, e.g. (rows, columns); it is float32.
+    """
     spread = np.arange(1, np.prod(shape) + 1, dtype=np.uint64) * 2654435761 % 2**32  # Knuth's multiplicative hash
     return ((spread // 2**11).astype(np.float32) / 2**20 - 1).reshape(shape)
 

@@ -72,11 +72,18 @@ def grouped_attention(
     scaling: float,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
-    """softmax(q k^T * scaling + mask) v, for query (B, H, T, D), key and value (B, K, S, D), H a multiple of K.
+    """softmax(q k^T * scaling + mask) v, all in the model's precision, the softmax in float32.
 
-    Instead of one key tensor there may be `Part`s that together have B rows; each is computed for itself.
+    Args:
+        module: the layer of the model that asks; not read.
+        query: float32 or bfloat16 (B, H, T, D), H a multiple of K.
+        key: float32 or bfloat16 (B, K, S, D); or `Part`s that together have B rows, each of which is computed for itself.
+        value: float32 or bfloat16 (B, K, S, D); None with `Part`s, which hold their own.
+        attention_mask: float32 or bfloat16, added to the weights: (B, 1, T, S), or with 1 for T; not read with `Part`s.
+        scaling: of the products.
 
-    Returns (B, T, H, D), as transformers wants it, and no weights.
+    Returns:
+        float32 or bfloat16 (B, T, H, D), as transformers wants it, and no weights.
     """
     import torch
 

@@ -22,7 +22,7 @@ MIN_ROWS = 4  # of a batch: fewer change the order of sums
 
 
 class Rows(Protocol):
-    """A batch of prompts that is being answered. Logits are (rows, vocabulary).
+    """A batch of prompts that is being answered.
 
     Attributes:
         shrinks: whether rows can be dropped.
@@ -31,13 +31,13 @@ class Rows(Protocol):
     shrinks: bool
 
     def first(self) -> torch.Tensor:
-        """Logits of the first token of each answer."""
+        """Logits (rows, vocabulary) of the first token of each answer, float32 or bfloat16 as the model computes."""
 
     def next(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Logits of the tokens that follow `tokens`, int64 (rows,)."""
+        """Logits, as those of `first`, of the tokens that follow `tokens`, int64 (rows,)."""
 
     def keep(self, index: torch.Tensor) -> None:
-        """Goes on with the rows at `index`, ascending, alone."""
+        """Goes on with the rows at `index`, int64 (n,), ascending, alone."""
 
 
 class Decoder:
@@ -132,6 +132,13 @@ def rows_of(model: Any, prompts: Sequence[Sequence[int]], device: str, new_token
     """A batch of prompts in the form that suits a model and a device; of one width, but where it `mixes` them.
 
     Where more than `MIN_ROWS` are computed at least, none is dropped or read only once: all batches have one shape.
+
+    Args:
+        model: a language model.
+        prompts: their token ids, sorted by width.
+        device: where it computes.
+        new_tokens: longest answer.
+        least: rows that are computed at least; copies of the first prompt fill them up.
     """
     prompts = [*[prompts[0]] * (least - len(prompts)), *prompts]
     if model.config.is_encoder_decoder:
@@ -146,7 +153,18 @@ def rows_of(model: Any, prompts: Sequence[Sequence[int]], device: str, new_token
 def first_steps(
     model: Any, prompts: Sequence[Sequence[int]], device: str, steps: int, least: int = MIN_ROWS
 ) -> Iterator[torch.Tensor]:
-    """Logits (prompts, vocabulary) of each of the first tokens that `greedy` chooses for prompts sorted by width."""
+    """Logits of each of the first tokens that `greedy` chooses.
+
+    Args:
+        model: a language model.
+        prompts: their token ids, sorted by width.
+        device: where it computes.
+        steps: tokens of an answer.
+        least: rows that are computed at least; copies of the first prompt fill them up.
+
+    Yields:
+        For each step the logits (len(prompts), vocabulary), float32 or bfloat16 as the model computes.
+    """
     import torch
 
     with torch.inference_mode():

@@ -158,6 +158,12 @@ class Template(Component):
     ) -> tuple[list[Message], int]:
         """`fill` with as many passages, from the first on, as `fits` lets through; question, instruction and shots stay.
 
+        Args:
+            question: the one asked.
+            passages: best first.
+            fits: whether a conversation is short enough.
+            shots: solved questions shown before it, in their order.
+
         Returns:
             The conversation and the number of its passages: 0 also where the question alone does not fit.
         """

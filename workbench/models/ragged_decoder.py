@@ -30,6 +30,14 @@ class RaggedDecoder:
     shrinks = True
 
     def __init__(self, model: Any, prompts: Sequence[Sequence[int]], device: str, new_tokens: int) -> None:
+        """Begins.
+
+        Args:
+            model: a language model that `suits`.
+            prompts: their token ids.
+            device: where it computes.
+            new_tokens: how many tokens follow at most.
+        """
         self.model = model
         self.prompts = [tuple(prompt) for prompt in prompts]
         self.device = device
@@ -67,7 +75,7 @@ class RaggedDecoder:
         return logits
 
     def keep(self, index: torch.Tensor) -> None:
-        """Goes on with the rows at `index`, ascending, alone."""
+        """Goes on with the rows at `index`, int64 (n,), ascending, alone."""
         self.cache.keep(index.tolist())
         self.lengths = self.lengths[index]
 
@@ -111,7 +119,7 @@ class Group:
         """Begins.
 
         Args:
-            seen: (rows, width), 0 for padding.
+            seen: int64 (rows, width), 1 for tokens, 0 for padding.
             caches: keys and values by layer, of one part of the rows after the other.
             chosen: the row of all parts that each row is.
             new_tokens: how many tokens follow at most.
@@ -142,7 +150,7 @@ class Group:
         self.mask = self.mask[rows]
 
     def part(self, layer: int, keys: torch.Tensor, values: torch.Tensor) -> attention.Part:
-        """Takes keys and values (rows, heads, 1, size) of the token that is read, and gives all up to it."""
+        """Takes keys and values of the token that is read, float32 or bfloat16 (rows, heads, 1, size); gives all up to it."""
         now = self.end + 1
         all_keys, all_values = self.layers[layer]
         all_keys[:, :, self.end : now] = keys
@@ -163,7 +171,10 @@ class RaggedCache:
         self.groups = groups
 
     def update(self, keys: torch.Tensor, values: torch.Tensor, layer: int, *_: Any) -> tuple[list[attention.Part], None]:
-        """Takes keys and values (rows, heads, 1, size) of the token read; `attention.grouped_attention` takes the parts."""
+        """Takes keys and values of the token read, as `Group.part` does, but of all groups one behind the other.
+
+        They are float32 or bfloat16 (rows, heads, 1, size); `attention.grouped_attention` takes the parts returned.
+        """
         import torch
 
         sizes = [len(group) for group in self.groups]

@@ -24,6 +24,14 @@ class StaticDecoder:
     shrinks = False
 
     def __init__(self, model: Any, prompts: Sequence[Sequence[int]], device: str, new_tokens: int) -> None:
+        """Begins.
+
+        Args:
+            model: a language model that `suits`.
+            prompts: their token ids, of one width when padded.
+            device: where it computes.
+            new_tokens: how many tokens follow at most.
+        """
         import torch
         from transformers import StaticCache
 

@@ -34,8 +34,7 @@ def conclusions(run: Run) -> list[str]:
     if effects:
         lines.append(f"what each choice brings, averaged over the others ({split}, {metric}):")
         lines += [
-            f"  {row.axis}: {row.a} against {row.b}: {difference(row, metric, _price_of_axis(run, row))}"
-            for row in effects
+            f"  {row.axis}: {row.a} against {row.b}: {difference(row, metric, _price_of_axis(run, row))}" for row in effects
         ]
     return [
         *lines,
@@ -122,9 +121,7 @@ def _needed(run: Run, best: str, metric: str) -> list[str]:
     if row is None or row.n_needed is None or row.p is None or row.p < SIGNIFICANT:
         return []
     needed = "no number of questions" if row.n_needed == float("inf") else f"about {row.n_needed:,.0f} questions"
-    return [
-        f"a margin of {row.difference:+.3f} over the baseline would be found by {needed} (80 % power); {row.n} were asked"
-    ]
+    return [f"a margin of {row.difference:+.3f} over the baseline would be found by {needed} (80 % power); {row.n} were asked"]
 
 
 def _flattery(run: Run) -> list[str]:
@@ -151,8 +148,7 @@ def _interplay(run: Run, metric: str) -> list[str]:
     if not found:
         return [f"whether one choice changes what another brings: none of {len(rows)} interactions is supported by this data"]
     return ["what one choice changes in the effect of another:"] + [
-        f"  {row.axis}, {row.a} against {row.b}, at {row.given} {row.given_a} less at {row.given_b}: "
-        f"{difference(row, metric)}"
+        f"  {row.axis}, {row.a} against {row.b}, at {row.given} {row.given_a} less at {row.given_b}: {difference(row, metric)}"
         for row in found
     ]
 

@@ -78,7 +78,7 @@ class Scores:
         return None if self.by_seed is None else self.by_seed[:, self.systems.index(system)]
 
     def difference(self, a: str, b: str) -> tuple[Floats, Floats | None]:
-        """Scores of a less those of b, (n_queries,), and the same of their means under each seed, (n_seeds,) or None."""
+        """Scores of a less those of b, float64 (n_queries,); the same of their means under each seed, (n_seeds,), or None."""
         gaps, first, second = self.column(a) - self.column(b), self.seeds(a), self.seeds(b)
         return gaps, None if first is None or second is None else first - second
 
@@ -265,7 +265,7 @@ def _levels(systems: Sequence[str], design: Design, baseline: str) -> tuple[list
 
 
 def seeds_of(scores: Iterable[Scores]) -> dict[str, Floats]:
-    """Metric -> means under each seed, of the metrics measured with several."""
+    """Metric -> means under each seed, float64 (n_seeds, n_systems), of the metrics measured with several."""
     return {one.metric: one.by_seed for one in scores if one.by_seed is not None}
 
 

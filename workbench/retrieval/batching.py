@@ -50,7 +50,7 @@ def filled(rows: Sequence[T], n: int) -> list[T]:
 
 
 def padded(rows: Sequence[Sequence[int] | np.ndarray], wide: int, value: int) -> torch.Tensor:
-    """Rows of numbers, padded on the right, int64 (len(rows), wide)."""
+    """Rows of whole numbers, each a list or int32 (n,), padded on the right with `value`: int64 (len(rows), wide)."""
     import torch
 
     found = np.full((len(rows), wide), value, np.int64)

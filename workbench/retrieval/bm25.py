@@ -1,4 +1,16 @@
-"""BM25 (Robertson et al. 1994), computed by bm25s in Lucene's variant."""
+"""BM25 (Robertson et al., Okapi at TREC-3, 1994), computed by bm25s in Lucene's variant.
+
+The score of a passage is a sum over the terms t of the query; a term that stands there twice counts twice:
+
+    sum_t idf(t) * tf / (tf + k1 * (1 - b + b * length / mean))         idf(t) = ln(1 + (N - n + 0.5) / (n + 0.5))
+
+tf: how often t stands in the passage; length: terms of the passage, stop words not counted; mean: of the lengths of all
+passages; N: all passages; n: those that hold t. k1 is 1.2 and b is 0.75 where nothing else is set. Scores are float32.
+
+Two things differ from other variants (Robertson and Zaragoza 2009, doi:10.1561/1500000019, section 3; Kamphuis et al., ECIR
+2020). The 1 in the logarithm keeps idf above 0 for terms that most passages hold. The factor k1 + 1, equal for all terms, is
+left out: no order depends on it.
+"""
 
 from __future__ import annotations
 

@@ -70,8 +70,8 @@ def best(ids: np.ndarray, scores: np.ndarray, depth: int) -> Ranked:
     """The `depth` best in the one order of the workbench: score falling, then passage number rising.
 
     Args:
-        ids: integers (n,), distinct.
-        scores: float (n,), rounded to float32 before ordering, so that routes that differ in the last bits agree.
+        ids: int32 or int64 (n,), distinct.
+        scores: float32 or float64 (n,), rounded to float32 before ordering, so that routes that differ in the last bits agree.
         depth: how many to keep.
     """
     ids, scores = np.asarray(ids, np.int32), np.asarray(scores, np.float32)

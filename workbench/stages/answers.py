@@ -123,7 +123,14 @@ class Answers(Stage[list[Answer]]):
         raise NotImplementedError
 
     def prompted(self, query_id: str, question: str, ranked: Ranked, session: Session) -> Prompted:
-        """The prompt of one question on its ranked passages."""
+        """The prompt of one question on its ranked passages.
+
+        Args:
+            query_id: its id; solved questions shown before it are looked up by it.
+            question: its text.
+            ranked: its passages, best first.
+            session: reads what the prompt is made of.
+        """
         raise NotImplementedError
 
     def compute(self, folder: Path, session: Session) -> dict[str, Any]:

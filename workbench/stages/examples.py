@@ -45,7 +45,7 @@ class TrainSplit:
     dropped: Collection[str] = ()
 
     def ranked(self) -> Iterator[tuple[Query, np.ndarray]]:
-        """Each question that is not left out, with the numbers of its ranked passages, best first."""
+        """Each question that is not left out, with the numbers of its ranked passages, int32 (k,), best first."""
         for query, (ids, _) in zip(self.queries, self.rows, strict=True):
             if query.id not in self.dropped:
                 yield query, ids
@@ -181,6 +181,15 @@ def relevant_passages(
 
     With spans: the share of the evidence that a passage covers. With documents: 1 for a passage of a relevant document
     that contains an accepted answer, 0.5 for one that does not.
+
+    Args:
+        judged: what is relevant.
+        query: the question.
+        passages: those to choose from.
+        by_document: document id -> numbers of its passages.
+
+    Returns:
+        Passage number -> how good it is.
     """
     if judged.kind == "spans":
         places = [place for span in judged.spans.get(query.id, []) for place in span]

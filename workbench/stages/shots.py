@@ -30,7 +30,14 @@ from workbench.store.stage import Stage
 
 
 def train_split(ranking: RankingStage, passages: Passages, dropped: Sequence[str], session: Session) -> TrainSplit:
-    """What is known of the questions that a stage ranks for."""
+    """What is known of the questions that a stage ranks for.
+
+    Args:
+        ranking: ranks passages for the questions.
+        passages: those it ranks.
+        dropped: ids of questions to leave out.
+        session: reads both, and has the dataset.
+    """
     dataset, split = session.dataset, ranking.split
     rows = session.read(ranking).rows()
     return TrainSplit(
@@ -164,7 +171,14 @@ def _shot(solved: Solved, passages: PassageTable) -> Shot:
 
 
 def prompt_tokens(template: Template, shown: int, passages: Passages, session: Session) -> float:
-    """About how many tokens a prompt has that shows so many passages, before a tokenizer has counted them."""
+    """About how many tokens a prompt has, before a tokenizer has counted them.
+
+    Args:
+        template: how questions are asked.
+        shown: passages in a prompt, without those of its solved questions.
+        passages: those that are shown.
+        session: knows how long they are.
+    """
     shots = template.shots
     texts = shown + (shots.count * shots.passages if shots else 0)
     around = TEMPLATE_TOKENS * (1 + (shots.count / 2 if shots else 0))

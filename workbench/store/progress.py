@@ -116,6 +116,14 @@ class BarTask(Task):
     """A task shown by rich."""
 
     def __init__(self, name: str, total: int, progress: Progress, bar: RichProgress) -> None:
+        """Begins.
+
+        Args:
+            name: shown before the bar.
+            total: items of the work.
+            progress: told of the task, and asked whether to stop.
+            bar: draws it.
+        """
         super().__init__(name, total, progress)
         self.bar = bar
         self.handle = bar.add_task(name, total=total, note="")

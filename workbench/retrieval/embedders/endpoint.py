@@ -76,7 +76,7 @@ class LoadedEndpoint(LoadedEmbedder):
         self.dimensions = settings.dimensions
 
     def encode(self, texts: Sequence[str]) -> Iterator[list[tuple[int, np.ndarray]]]:
-        """As in the base class. An empty text is sent as a space, since servers refuse empty ones.
+        """As in the base class, float32 (d,). An empty text is sent as a space, since servers refuse empty ones.
 
         Raises:
             InputError: the server refuses, or answers with other vectors than were asked for.

@@ -49,7 +49,7 @@ class LoadedStatic(TokenizingEmbedder):
         self.max_tokens = (table.tokenizer.truncation or {}).get("max_length")
 
     def encode(self, texts: Sequence[str]) -> Iterator[list[tuple[int, np.ndarray]]]:
-        """As in the base class. A text without tokens gives zeros."""
+        """As in the base class, float32 (d,). A text without tokens gives zeros."""
         import torch
 
         size = BATCH if self.mode.batches == "any" else 1
@@ -72,7 +72,10 @@ class LoadedStatic(TokenizingEmbedder):
         return self.table.tokenizer.encode_batch(texts, add_special_tokens=False)
 
     def forward(self, rows: Sequence[np.ndarray], wide: int = 0) -> dict[str, torch.Tensor]:
-        """The model's output for rows of token ids; nothing is padded, whatever `wide` says."""
+        """The model's output for m rows of token ids, each int32 (n_tokens,); nothing is padded, whatever `wide` says.
+
+        Its ``sentence_embedding`` is float32 (m, d).
+        """
         import torch
 
         ends = np.cumsum([len(row) for row in rows])

@@ -39,7 +39,7 @@ class LoadedTransformer(TokenizingEmbedder):
         self.least = MIN_ROWS if any(hasattr(layer, "in_features") for part in list(model)[1:] for layer in part.modules()) else 1
 
     def encode(self, texts: Sequence[str]) -> Iterator[list[tuple[int, np.ndarray]]]:
-        """As in the base class, longest texts first. An empty text gives the vector of its special tokens."""
+        """As in the base class, float32 (d,), longest texts first. An empty text gives the vector of its special tokens."""
         import torch
 
         for batch, features in self._batches(texts):
@@ -60,7 +60,11 @@ class LoadedTransformer(TokenizingEmbedder):
         return found
 
     def forward(self, rows: Sequence[np.ndarray], wide: int) -> dict[str, torch.Tensor]:
-        """The model's output for rows of token ids, padded to one width."""
+        """The model's output for m rows of token ids, each int32 (n_tokens,), padded to one width.
+
+        Of it ``sentence_embedding`` is float32 (m, d), ``token_embeddings`` float32 (m, wide, d), ``input_ids`` and
+        ``attention_mask`` are int64 (m, wide).
+        """
         ids = padded(rows, wide, self.model.tokenizer.pad_token_id)
         mask = padded([[1] * len(row) for row in rows], wide, 0)
         features = self.transform({"input_ids": ids.to(self.device), "attention_mask": mask.to(self.device)})

@@ -54,7 +54,6 @@ class FaissGpu(Accelerator):
             self.index.nprobe = index.nprobe
 
     def candidates(self, queries: np.ndarray, k: int) -> np.ndarray:
-        """As `OpenFaissIndex.candidates`."""
         given = {"params": cagra_parameters(max(self.ef_search, k))} if self.ef_search else {}
         if self.exact:
             found: np.ndarray = self.index.search(queries, k)[1]
@@ -65,7 +64,7 @@ class FaissGpu(Accelerator):
 
 
 class Torch(Accelerator):
-    """Exact search by torch: one matrix product and the best of its rows."""
+    """Exact search of float32 (n, d) vectors by torch: one matrix product and the best of its rows."""
 
     most = 2**31
 
@@ -76,7 +75,6 @@ class Torch(Accelerator):
         self.vectors = torch.tensor(vectors, device=device)
 
     def candidates(self, queries: np.ndarray, k: int) -> np.ndarray:
-        """As `OpenFaissIndex.candidates`."""
         import torch
 
         rows = max(1, SCORES // len(self.vectors))
@@ -124,7 +122,7 @@ def to_gpu(index: _faiss.Index) -> Any:
 
 
 def trained_on_gpu(index: _faiss.Index, vectors: np.ndarray) -> _faiss.Index:
-    """An empty index, trained and filled on the GPU and brought back."""
+    """An empty index, trained on float32 (n, d) vectors and filled with them on the GPU, and brought back."""
     on_gpu = to_gpu(index)
     on_gpu.train(vectors)
     on_gpu.add(vectors)
@@ -133,7 +131,7 @@ def trained_on_gpu(index: _faiss.Index, vectors: np.ndarray) -> _faiss.Index:
 
 
 def cagra(vectors: np.ndarray, degree: int, intermediate: int) -> _faiss.Index:
-    """A CAGRA graph built on the GPU, as a graph that the processor searches too.
+    """A CAGRA graph of float32 (n, d) vectors, built on the GPU, as a graph that the processor searches too.
 
     Of unit vectors the nearest by Euclidean distance are the nearest by inner product.
     """

@@ -55,7 +55,7 @@ class Index(Component, ABC):
         """A trained index that holds float32 (n, d) vectors, n at least 1; id = row."""
 
     def make_on_gpu(self, vectors: np.ndarray) -> _faiss.Index:
-        """As `make`, computed on a GPU; what it returns lies in ordinary memory.
+        """As `make`, of float32 (n, d) vectors, computed on a GPU; what it returns lies in ordinary memory.
 
         Raises:
             RuntimeError: FAISS cannot do it: settings it has no kernel for, or too little memory.
@@ -430,12 +430,12 @@ class OpenFaissIndex:
         self.removed = np.union1d(self.removed, given)
 
     def candidates(self, queries: np.ndarray, k: int, vectors: np.ndarray | None = None) -> np.ndarray:
-        """Ids of the k nearest vectors of float32 (n, d) queries: int64 (n, at most size); -1 for none.
+        """Ids of the nearest vectors of float32 (m, d) queries: int64 (m, c), c at least k where there are so many; -1 for none.
 
         Where compressed vectors order them only roughly, `SPARE` more are looked up, and that `lookups` times.
 
-        An exact index multiplies `vectors`, those it was built of, where they are given: its own copy begins at an odd byte of
-        its file, and NumPy would copy all of it for each product.
+        An exact index multiplies `vectors`, float32 (n, d), those it was built of, where they are given: its own copy begins at
+        an odd byte of its file, and NumPy would copy all of it for each product.
         """
         queries = np.ascontiguousarray(queries, np.float32)
         enough = k if self.lookups == 1 else (k + SPARE) * self.lookups

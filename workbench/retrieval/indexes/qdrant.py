@@ -128,7 +128,7 @@ class OpenQdrant(OpenStore):
         return self.client.count(self.name, exact=True).count
 
     def candidates(self, queries: np.ndarray, k: int, vectors: np.ndarray | None = None) -> np.ndarray:
-        """See `OpenStore`.
+        """As `OpenStore.candidates`, of float32 (m, d) queries: int64 (m, at most k); -1 for none.
 
         Raises:
             InputError: the server does not answer, or the collection is gone.

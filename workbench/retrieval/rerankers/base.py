@@ -43,10 +43,22 @@ class Reranker(Component, ABC):
     def rerank(
         self, query: str, passages: Sequence[str], scores: np.ndarray, machine: Machine, *args: Any, **references: Any
     ) -> np.ndarray:
-        """New scores, float (n,), higher is better, for the n passages that came with the scores float32 (n,)."""
+        """New scores of a question's passages.
+
+        Args:
+            query: the question.
+            passages: texts of the n passages, best first.
+            scores: float32 (n,), those of the ranking.
+            machine: where to compute.
+            args: none.
+            references: ``embed`` where the reranker names an embedder; of a `PairScorer` as for `score`.
+
+        Returns:
+            float (n,), higher is better.
+        """
 
     def reordered(self, ranking: Ranked, new_scores: np.ndarray) -> Ranked:
-        """A ranking whose first passages are ordered by `new_scores`, the others behind them as they were.
+        """A ranking whose first n passages are ordered by `new_scores`, float (n,), the others behind them as they were.
 
         The scores of those others fall by one each from the lowest new score, so that scores fall along the ranking.
         """
@@ -81,7 +93,19 @@ class PairScorer(Reranker):
     def rerank(
         self, query: str, passages: Sequence[str], scores: np.ndarray, machine: Machine, *args: Any, **references: Any
     ) -> np.ndarray:
-        """Scores of one query's passages, float64 (n,)."""
+        """Scores of one query's passages, pair by pair.
+
+        Args:
+            query: the question.
+            passages: texts of the n passages.
+            scores: float32 (n,), those of the ranking; not read.
+            machine: where to compute.
+            args: none.
+            references: as for `score`.
+
+        Returns:
+            float64 (n,), higher is better.
+        """
         result = np.zeros(len(passages))
         for batch in self.score([(query, passage) for passage in passages], machine, *args, **references):
             for i, value in batch:

@@ -23,7 +23,18 @@ class LibraryLists(LibraryModel, Reranker):
     def rerank(
         self, query: str, passages: Sequence[str], scores: np.ndarray, machine: Machine, **references: object
     ) -> np.ndarray:
-        """0 for the first passage, -1 for the second; passages that the model left out follow in the order they came."""
+        """0 for the first passage, -1 for the second; passages that the model left out follow in the order they came.
+
+        Args:
+            query: the question.
+            passages: texts of the n passages.
+            scores: float32 (n,), those of the ranking; not read.
+            machine: where to compute.
+            references: none.
+
+        Returns:
+            float64 (n,), higher is better.
+        """
         if not passages:
             return np.zeros(0)
         results = self.asked(self.load(machine), query, passages)

@@ -42,9 +42,10 @@ def _token_vectors(batches: Iterator[list[tuple[int, np.ndarray]]], texts: Seque
 
 
 def maxsim(query: np.ndarray, passage: np.ndarray) -> float:
-    """Mean over rows of `query` (m, d) of the largest inner product with a row of `passage` (n, d), to six decimals.
+    """Mean over rows of `query` of the largest inner product with a row of `passage`, to six decimals.
 
-    Rounding hides the last bits of the products, which differ between one pair alone and many.
+    Both are float32, (m, d) and (n, d). Rounding hides the last bits of the products, which differ between one pair alone
+    and many.
     """
     if not len(query) or not len(passage):
         return 0.0

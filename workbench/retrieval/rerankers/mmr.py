@@ -27,7 +27,15 @@ class MMR(Reranker):
     relevance: float = Field(default=0.7, ge=0, le=1)
 
     def rerank(self, query: str, passages: Sequence[str], scores: np.ndarray, machine: Machine, embed: Embed) -> np.ndarray:
-        """Falling scores in the order of taking, float64 (n,): n for the first, 1 for the last."""
+        """Falling scores in the order of taking, float64 (n,): n for the first, 1 for the last.
+
+        Args:
+            query: the question.
+            passages: texts of the n passages, best first.
+            scores: float32 (n,), those of the ranking; not read.
+            machine: not used: `embed` computes.
+            embed: gives the vectors of the question and of the passages.
+        """
         if not passages:
             return np.empty(0)
         vectors = embed(passages, query=False).astype(np.float64)
