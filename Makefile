@@ -100,8 +100,9 @@ dashboards: setup ## the dashboards for stakeholders, in Voila
 app: setup ## the demo and its API on the newest promoted run, or on RUN=runs/...
 	@$(BIN)/workbench serve $(RUN)
 
-lint: environment ## check style (ruff), types (mypy) and the layers of the package (import-linter)
+lint: environment ## check style and format (ruff), types (mypy) and the layers of the package (import-linter)
 	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/lint-imports --no-logo
 

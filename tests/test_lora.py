@@ -8,7 +8,6 @@ import random
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import yaml
@@ -24,7 +23,6 @@ from workbench.models.decoding import MIN_ROWS
 from workbench.models.generator import Generator
 from workbench.models.lora import Example, Lora
 from workbench.models.training import Evaluation, Watch
-from workbench.stages.merging import SYSTEMS
 from workbench.store.progress import Progress
 
 EXACT = resolve(device="cpu", precision="float32")
@@ -269,32 +267,35 @@ def test_a_share_of_the_examples_is_shown_without_its_gold_passage_and_abstains(
     assert len(changed) == abstained[1] - abstained[0]
 
 
-def test_base_adapter_and_merged_answer_the_same_prompts(tmp_path: Path, toy_model: str) -> None:
+def test_what_a_training_was_is_told(tmp_path: Path, toy_model: str) -> None:
     one = experiment(tmp_path, toy_model, "components.generators.tuned.lora={rank: 2, learning_rate: 0.02, held_back: 0.2}")
-    planned, _ = one.planned_costs()
-    assert next(row.distinct for row in planned if row.stage == "merging") == 1
-    run = one.compare()
-    stage = next(measured.merging for measured in one.selected_on if measured.merging)
-    adapter, found = stage.answers.writer.adapter, one.session.read(stage)
-    assert [row.query_id for row in found.rows] == [query.id for query in one.session.dataset.split("dev")]
-    assert all(set(row.replies) == set(SYSTEMS) for row in found.rows)
-    assert 0 < found.largest < 1e-3 and found.mean <= found.largest
-    replies = {name: [row.replies[name].reply for row in found.rows] for name in SYSTEMS}
-    answered = [json.loads(line) for line in (run.folder / "answers.jsonl").read_text().splitlines()]
-    by_label = {label: c for c, label in run.labels.items()}
-    for label, name in (("base", "base"), ("tuned", "merged")):
-        measured = {row["query_id"]: row["reply"] for row in answered if row["configuration"] == by_label[label]}
-        assert replies[name] == [measured[row.query_id] for row in found.rows]
-    table_ = notebook_tables.merging(one, adapter)
-    assert [row.system for row in table_.scores] == list(SYSTEMS) and table_.different_answers == np.mean(
-        [a != b for a, b in zip(replies["adapter"], replies["merged"], strict=True)]
-    )
+    (adapter,) = one.finetune()
     facts = notebook_tables.training_facts(one, adapter)
     assert facts.held_back > 0 and facts.tokens_per_second > 0 and facts.peak_gb > 0
     assert notebook_tables.held_back_curve(one, adapter)[0].step == 0
     origin = json.loads((one.session.ensure(adapter) / "origin.json").read_text())
     assert origin["base"] == one.space.components.generators["base"].definition()["weights"]
     assert origin["queries"] == one.session.dataset.queries_digest("train")
+
+
+def test_a_damaged_checkpoint_is_said_by_the_run_that_trains_again(tmp_path: Path, toy_model: str) -> None:
+    one = experiment(tmp_path, toy_model)
+    (adapter,) = [stage for stage in one.sweep.need(one.selected_on) if stage.name == "adapter"]
+    (one.session.store.work(adapter.key) / training.CHECKPOINT).write_bytes(b"no checkpoint")
+    run = one.compare()
+    assert any("is damaged" in note and "begins at its first step" in note for note in run.manifest["notes"])
+
+
+@pytest.mark.parametrize("content", ["[1, 2]", "{", '{"generation": "fast"}'])
+def test_damaged_rates_are_said_and_kept(tmp_path: Path, toy_model: str, content: str) -> None:
+    one = experiment(tmp_path, toy_model)
+    rates = tmp_path / "runs" / ".store" / "rates.json"
+    rates.write_text(content)
+    said: list[str] = []
+    one.session.progress.say = said.append
+    assert one.planned_costs().total.seconds > 0
+    assert len(said) == 1 and "is damaged" in said[0] and "begin again with the built-in speeds" in said[0]
+    assert (tmp_path / "runs" / ".store" / "rates.damaged").read_text() == content and not rates.exists()
 
 
 def test_merged_and_unmerged_are_two_generators_with_one_adapter(tmp_path: Path, toy_model: str) -> None:

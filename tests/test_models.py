@@ -141,10 +141,18 @@ def test_an_interrupted_training_loses_no_step(trained: Path, tmp_path: Path) ->
     assert contents(tmp_path / "resumed") == contents(trained)
 
 
-def test_a_damaged_checkpoint_is_left_aside(trained: Path, tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_said_and_kept_before_a_training_begins_again(trained: Path, tmp_path: Path) -> None:
     work = tmp_path / "work"
-    work.mkdir()
-    (work / training.CHECKPOINT).write_bytes(b"no checkpoint")
+    assert training.set_aside_damage(work) is None
+    with pytest.raises(KilledError):
+        train(tmp_path / "killed", work, stop_after=5)
+    assert training.set_aside_damage(work) is None  # a whole one stays
+    whole = (work / training.CHECKPOINT).read_bytes()
+    for damaged in (whole[: len(whole) // 2], b"no checkpoint", b""):
+        (work / training.CHECKPOINT).write_bytes(damaged)
+        said = training.set_aside_damage(work)
+        assert said and "is damaged (" in said and said.endswith("the training begins at its first step")
+        assert (work / "checkpoint.damaged").read_bytes() == damaged and not (work / training.CHECKPOINT).exists()
     train(tmp_path / "again", work)
     assert contents(tmp_path / "again") == contents(trained)
 

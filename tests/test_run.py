@@ -489,7 +489,8 @@ def test_models_datasets_and_doctor_say_what_is_here(offline: dict[str, str]) ->
     assert doctor.returncode == 0 and "faiss" in doctor.stdout and "because" in doctor.stdout
 
 
-def test_importing_the_package_is_quick_and_loads_no_torch() -> None:
-    code = "import sys, time; t = time.perf_counter(); import workbench; print(time.perf_counter() - t, 'torch' in sys.modules)"
+def test_importing_the_package_loads_nothing_that_takes_long() -> None:
+    heavy = {"torch", "transformers", "numpy", "pandas", "pyarrow", "scipy", "faiss", "matplotlib", "pydantic"}
+    code = f"import sys, workbench; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ)
-    assert done.stdout.split()[1] == "False"
+    assert done.stdout.strip() == "[]"

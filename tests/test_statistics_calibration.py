@@ -5,7 +5,7 @@ standard error of sqrt(.95 * .05 / 20,000) = .0015 on a coverage of 95 %.
 
 Coverage is *claimed*, 93 to 97 %, for paired differences where at least some ten queries differ, and for means of scores that
 are not nearly constant. For the rest (rare events, one-sided sparse differences at n = 50, heavy tails, very unequal groups)
-it is published, not claimed: run `pytest -s -k published`.
+it is not claimed: `HARD` records what it is, 64 % in the worst case, and a test holds the intervals to it.
 """
 
 from __future__ import annotations
@@ -204,33 +204,43 @@ def _lopsided(skew: float) -> Truth:
     return Truth(float(np.exp(skew**2 / 2)), lambda rng, shape: rng.lognormal(0, skew, shape))
 
 
-PUBLISHED = {
-    "rare: binary .02 - .01": _binary_pair(0.02, 0.01, 0.0),
-    "rare: sparse .02 up, .00 down": _sparse(0.02, 0.0),
-    "sparse .02 up, .02 down": _sparse(0.02, 0.02),
-    "sparse .04 up, .02 down": _sparse(0.04, 0.02),
-    "sparse .10 up, .02 down": _sparse(0.10, 0.02),
-    "sparse .10 normal(.2, .5)": _sparse_continuous(0.1, 0.2, 0.5),
-    "mean, binary .1": _single_binary(0.1),
-    "mean, binary .02": _single_binary(0.02),
-    "heavy tail: Student t, 2 df": Truth(0.0, lambda rng, shape: rng.standard_t(2, shape)),
-    "heavy tail: lognormal, s = 1": _lopsided(1.0),
-    "heavy tail: lognormal, s = 2": _lopsided(2.0),
+# what is drawn, and the coverage of its 95 % interval at n = 50, 200 and 1000
+HARD: dict[str, tuple[Truth, tuple[float, float, float]]] = {
+    "rare: binary .02 - .01": (_binary_pair(0.02, 0.01, 0.0), (0.775, 0.951, 0.949)),
+    "rare: sparse .02 up, .00 down": (_sparse(0.02, 0.0), (0.636, 0.908, 0.950)),
+    "sparse .02 up, .02 down": (_sparse(0.02, 0.02), (0.986, 0.958, 0.951)),
+    "sparse .04 up, .02 down": (_sparse(0.04, 0.02), (0.914, 0.952, 0.951)),
+    "sparse .10 up, .02 down": (_sparse(0.10, 0.02), (0.948, 0.951, 0.951)),
+    "sparse .10 normal(.2, .5)": (_sparse_continuous(0.1, 0.2, 0.5), (0.883, 0.943, 0.948)),
+    "mean, binary .1": (_single_binary(0.1), (0.880, 0.926, 0.954)),
+    "mean, binary .02": (_single_binary(0.02), (0.636, 0.908, 0.950)),
+    "heavy tail: Student t, 2 df": (Truth(0.0, lambda rng, shape: rng.standard_t(2, shape)), (0.960, 0.958, 0.955)),
+    "heavy tail: lognormal, s = 1": (_lopsided(1.0), (0.903, 0.932, 0.944)),
+    "heavy tail: lognormal, s = 2": (_lopsided(2.0), (0.695, 0.784, 0.847)),
 }
 
 
+def _as_recorded(coverage: float, recorded: float) -> bool:
+    """Whether two coverages from `REPEATS` draws each may be of one interval: 5 standard errors of their difference, rounded."""
+    return abs(coverage - recorded) <= 5 * (2 * recorded * (1 - recorded) / REPEATS) ** 0.5 + 0.0005
+
+
 @pytest.mark.slow
-def test_published_coverage_of_hard_cases() -> None:
-    """Prints a table; asserts only that it is one. By chance: never."""
-    table = {name: {n: _coverage(truth, n) for n in SIZES} for name, truth in PUBLISHED.items()}
-    sizes = np.array([1, 1, 1, 1, 2, 3, 3, 4, 6, 8, 20])
-    groups = np.repeat(np.arange(11), sizes * 5)
-    very = _coverage(GROUPED["F1"], len(groups), groups, _group_effect(groups, 0.2))
-    table["11 groups of 1 to 20 parts, alike"] = {len(groups): very}
-    _publish("coverage of the 95 % interval, published and not claimed:")
-    for name, row in table.items():
-        _publish(_line(name, row))
-    assert all(0 < coverage <= 1 for row in table.values() for coverage in row.values())
+@pytest.mark.parametrize("name", HARD)
+def test_the_coverage_of_a_hard_case_is_the_one_recorded(name: str) -> None:
+    """A change of the intervals that moves it by one or two hundredths fails. By chance, with a new seed: 1 in 500,000."""
+    truth, recorded = HARD[name]
+    found = {n: _coverage(truth, n) for n in SIZES}
+    _publish(_line(name, found))
+    assert all(map(_as_recorded, found.values(), recorded)), (found, recorded)
+
+
+@pytest.mark.slow
+def test_the_coverage_of_very_unequal_groups_is_the_one_recorded() -> None:
+    """Eleven groups of 1 to 20 parts, whose queries are alike. By chance, with a new seed: 1 in 1,700,000."""
+    groups = np.repeat(np.arange(11), np.array([1, 1, 1, 1, 2, 3, 3, 4, 6, 8, 20]) * 5)
+    found = _coverage(GROUPED["F1"], len(groups), groups, _group_effect(groups, 0.2))
+    assert _as_recorded(found, 0.865), found
 
 
 def _line(name: str, row: dict[int, float]) -> str:

@@ -225,18 +225,53 @@ app.add_typer(index_app, name="index")
 def index_check(run: RunPath) -> None:
     """Hold every dense index of a run against exact search: indexes.csv, figures/indexes.png."""
     from workbench.experiment import parity
-    from workbench.experiment.experiment import Experiment
     from workbench.plots import save_figures
     from workbench.results.run import Run
 
     finished = Run.open(run)
-    rows = parity.save(Experiment.load(finished.folder / "config.yaml", finished.folder.parent.parent), finished.folder)
+    rows = parity.save(_experiment_of(run), finished.folder)
     if not rows:
         typer.echo("no dense index is in this run")
         return
     for row in rows:
         typer.echo(parity.sentence(row))
     save_figures(finished, finished.folder / "figures")
+
+
+adapter_app = typer.Typer(no_args_is_help=True, help="Look after the adapters of a run.")
+app.add_typer(adapter_app, name="adapter")
+
+
+def _experiment_of(run: Path) -> Experiment:
+    """The experiment of a finished run, on its own store."""
+    from workbench.experiment.experiment import Experiment
+    from workbench.results.run import Run
+
+    finished = Run.open(run)
+    return Experiment.load(finished.folder / "config.yaml", finished.folder.parent.parent)
+
+
+@adapter_app.command("export")
+def adapter_export(
+    run: RunPath,
+    folder: Annotated[Path, typer.Argument(help="A new folder for the adapter, with its base weights beside it.")],
+    generator: Annotated[str | None, typer.Option(help="The tuned generator's name; default: the only one.")] = None,
+) -> None:
+    """Write an adapter so that peft opens it: weights, base weights, prompt, README."""
+    from workbench.experiment.adapters import export
+
+    adapter = export(_experiment_of(run), folder, generator)
+    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    typer.echo(f"{folder}: adapter {adapter.key[:12]} for {adapter.generator.model}, {size / 1e6:,.0f} MB; its README opens it")
+
+
+@adapter_app.command("check")
+def adapter_check(run: RunPath) -> None:
+    """Answer some prompts by base, adapter and merged weights, and say what merging changes; notebook 02 then shows it."""
+    from workbench.experiment.adapters import report
+
+    for line in report(_experiment_of(run)):
+        typer.echo(line)
 
 
 @app.command()

@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 from workbench.experiment.planner import PlannedStage
@@ -149,8 +148,22 @@ class Estimator:
         return f"{(machine.for_training() if kind in TRAININGS else machine).arithmetic} {kind}"
 
     def _read(self) -> dict[str, float]:
+        """The rates kept; a damaged file is renamed, which is said, and the rates begin anew."""
         try:
-            rates: dict[str, float] = json.loads(Path(self.path).read_text())
-            return rates
-        except (OSError, ValueError):
+            found = json.loads(self.path.read_text())
+        except FileNotFoundError:
             return {}
+        except (OSError, ValueError) as error:
+            return self._damaged(str(error))
+        if isinstance(found, dict) and all(isinstance(rate, int | float) and rate >= 0 for rate in found.values()):
+            return found
+        return self._damaged("it is no object of numbers")
+
+    def _damaged(self, reason: str) -> dict[str, float]:
+        kept = self.path.with_suffix(".damaged")
+        self.path.replace(kept)
+        self.session.progress.say(
+            f"{self.path}, the speeds that this machine showed, is damaged ({reason}); it is kept as {kept.name}, and estimates "
+            f"begin again with the built-in speeds"
+        )
+        return {}

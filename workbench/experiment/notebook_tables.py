@@ -16,13 +16,13 @@ from workbench.models.chat import Message
 from workbench.models.lora import Example
 from workbench.models.training import HELD_BACK, LOSSES, Evaluation, Step, read_held_back, read_losses
 from workbench.results import tables
-from workbench.results.rows import ResultRow, SystemRow
+from workbench.results.rows import ResultRow
 from workbench.stages.indexes import DenseIndex, TextIndex
-from workbench.stages.merging import SYSTEMS, Merging
 from workbench.stages.scores import RankingScores
 from workbench.stages.training import Adapter
 
 RANKING_AXES = ("chunking", "rewriting", "expansion", "retriever", "reranker")
+
 
 class IndexFacts(NamedTuple):
     """One index of an experiment.
@@ -105,26 +105,6 @@ class TrainingFacts(NamedTuple):
     first_loss: float
     last_loss: float
     key: str
-
-
-class MergingFacts(NamedTuple):
-    """The same prompts answered by the base, by the adapter beside the weights, and by the merged weights.
-
-    Attributes:
-        scores: mean of the selecting metric of each, with its 95 % interval.
-        replies: for each prompt the query's id and the reply of each.
-        different_answers: share of the prompts that merging answers otherwise.
-        largest: largest absolute difference of a logit of the first answer token between the adapter and the merged weights.
-        mean: mean of these differences.
-        spread: standard deviation of the logits, to read the differences by.
-    """
-
-    scores: list[SystemRow]
-    replies: list[dict[str, str]]
-    different_answers: float
-    largest: float
-    mean: float
-    spread: float
 
 
 def indexes(experiment: Experiment, stages: Sequence[TextIndex | DenseIndex]) -> list[IndexFacts]:
@@ -210,37 +190,6 @@ def training_facts(experiment: Experiment, adapter: Adapter) -> TrainingFacts:
 def training_example(experiment: Experiment, adapter: Adapter) -> Example:
     """The first example an adapter learned from."""
     return adapter.examples(experiment.session)[0]
-
-
-def merging(experiment: Experiment, adapter: Adapter) -> MergingFacts | None:
-    """What merging an adapter into the weights changes; None where no configuration of the experiment shows it."""
-    shown = [one.merging for one in experiment.selected_on if one.merging]
-    stage = next((one for one in shown if _adapter_key(one) == adapter.key), None)
-    if stage is None:
-        return None
-    found, split, space = experiment.session.read(stage), experiment.settings.dataset.select, experiment.space
-    metric = space.select_by if space.select_by in space.answer_metrics else space.answer_metrics[0]
-    scored = [
-        ResultRow(name, split, row.query_id, metric, reply.scores[metric], reply.status)
-        for row in found.rows
-        for name, reply in row.replies.items()
-    ]
-    board = {row.configuration: row for row in tables.leaderboard(tables.matrices(scored, experiment.sweep.groups))}
-    systems = [board[name] for name in SYSTEMS]
-    different = sum(row.replies["adapter"].reply != row.replies["merged"].reply for row in found.rows)
-    return MergingFacts(
-        [SystemRow(row.configuration, row.split, row.metric, row.mean, row.ci_low, row.ci_high, row.n) for row in systems],
-        [{"query_id": row.query_id} | {name: row.replies[name].reply for name in SYSTEMS} for row in found.rows],
-        different / len(found.rows),
-        found.largest,
-        found.mean,
-        found.spread,
-    )
-
-
-def _adapter_key(merging: Merging) -> str | None:
-    adapter = merging.answers.writer.adapter
-    return adapter.key if adapter else None
 
 
 def gallery(experiment: Experiment, shown: int = 2) -> list[tuple[str, list[Message]]]:

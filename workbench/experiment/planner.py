@@ -66,7 +66,6 @@ class ConfigurationStages:
         answer_scores: metrics of `answers`.
         questions: rewrites them; None where they are as asked.
         repeated: some of the answers once more, for the configuration that does this for its generator.
-        merging: some of the answers by base, adapter and merged weights, for the configuration that does this for its adapter.
         trained: with every seed, `answers` first; empty where one seed is all, or nothing is trained.
     """
 
@@ -79,11 +78,10 @@ class ConfigurationStages:
     repeated: Repeated | None = None
     trained: tuple[Trained, ...] = ()
     questions: Questions | None = None
-    merging: Merging | None = None
 
     def stages(self) -> list[Stage[object]]:
         """All stages of the configuration, each after those it reads."""
-        roots = (self.ranking, self.answers, self.ranking_scores, self.answer_scores, self.repeated, self.merging)
+        roots = (self.ranking, self.answers, self.ranking_scores, self.answer_scores, self.repeated)
         again = [one.scores for one in self.trained]
         return list(dict.fromkeys(stage for root in (*roots, *again) if root for stage in closure(root)))
 
@@ -169,23 +167,23 @@ class Planner:
         repeats = split == self.settings.dataset.select and configuration.id in self._first_of_generator.values()
         repeated = self._make(Repeated, first.answers) if repeats else None
         several = tuple(trained) if len(trained) > 1 else ()
-        merging = None
-        shows = split == self.settings.dataset.select and configuration.id in self._first_as_trained.values()
-        if shows and isinstance(first.answers, OpenAnswers) and first.answers.writer.adapter:
-            merging = self._make(Merging, first.answers, judgements, self.space.answer_metrics)
         return ConfigurationStages(
-            configuration, split, ranking, first.answers, ranked, first.scores, repeated, several, questions, merging
+            configuration, split, ranking, first.answers, ranked, first.scores, repeated, several, questions
         )
 
-    @cached_property
-    def _first_as_trained(self) -> dict[str, str]:
-        """Generator -> the configuration that shows what merging does.
+    def merging(self, adapter: Adapter) -> Merging | None:
+        """The stage that answers some prompts by the base, by an adapter and by merged weights; no run computes it.
 
-        The first by id of those that show passages to every question, and of these one that asks as the adapter was trained.
+        The prompts are those of the first configuration by id that shows passages to every question, of these one that asks as
+        the adapter was trained; None where there is none.
         """
-        shown = [c for c in self.space.configurations if c["retrieval"] == ALWAYS]
-        ordered = sorted(shown, key=lambda c: (c.prompt_mismatch, c.id))
-        return {c["generator"]: c.id for c in reversed(ordered)}
+        generators, select = self.space.components.generators, self.settings.dataset.select
+        tuned = [c for c in self.space.configurations if generators[c["generator"]].lora == adapter.generator.lora]
+        shown = [c for c in tuned if c["retrieval"] == ALWAYS and generators[c["generator"]].model == adapter.generator.model]
+        if not shown:
+            return None
+        answers = self._open(min(shown, key=lambda c: (c.prompt_mismatch, c.id)), select, adapter.seed)
+        return self._make(Merging, answers, self.dataset.answers_digest(select), self.space.answer_metrics)
 
     @cached_property
     def _first_of_generator(self) -> dict[str, str]:

@@ -13,11 +13,11 @@ from functools import cached_property
 from typing import TypeVar
 
 from workbench.experiment.planner import ConfigurationStages, PlannedStage, Planner, Trained, plan
+from workbench.provenance import code
 from workbench.results import tables
 from workbench.results.rows import ResultRow, SeedRow
 from workbench.retrieval.rerankers.base import PairScorer
 from workbench.stages.answers import Answer, Answers, Repeated, Threshold
-from workbench.stages.merging import Merging
 from workbench.stages.reranking import PAIRS, Reranked
 from workbench.stages.scores import ScoresStage
 from workbench.stages.training import Adapter
@@ -26,7 +26,7 @@ from workbench.store.session import Session, Timing
 from workbench.store.stage import Stage
 
 S = TypeVar("S")
-LATE = (Answers, Threshold, ScoresStage, Repeated, Merging)  # stages that come after retrieval and fine-tuning
+LATE = (Answers, Threshold, ScoresStage, Repeated)  # stages that come after retrieval and fine-tuning
 
 
 class Sweep:
@@ -37,6 +37,7 @@ class Sweep:
         session: computes single stages.
         planned: key -> stage as the plan found it when it was first asked for.
         estimated_seconds: what the plan said before the first step; None until then.
+        code: the code that computes, as it was when the experiment was opened.
     """
 
     def __init__(self, planner: Planner, session: Session) -> None:
@@ -46,6 +47,7 @@ class Sweep:
         self.session = session
         self.planned: dict[str, PlannedStage] = {}
         self.estimated_seconds: float | None = None
+        self.code = code()
 
     @cached_property
     def selected_on(self) -> list[ConfigurationStages]:

@@ -23,6 +23,7 @@ from workbench.experiment.planner import ConfigurationStages, plan
 from workbench.experiment.search import Found
 from workbench.experiment.sweep import Sweep
 from workbench.machine import Machine, cpu_name, precisions
+from workbench.provenance import command
 from workbench.results import table_files, tables
 from workbench.results.records import (
     CountsRecord,
@@ -47,13 +48,12 @@ from workbench.results.rows import (
     SelectionRow,
     TimingRow,
 )
-from workbench.results.run import MANIFEST
+from workbench.results.run import FORMAT, MANIFEST
 from workbench.retrieval.indexes import backends
 from workbench.stages.answers import Answers, ClosedAnswers, SelectiveAnswers
 from workbench.stages.indexes import EMBEDDINGS, Embeddings
 from workbench.stages.reranking import PAIRS
 from workbench.stages.writers import ANSWERS
-from workbench.version import __version__
 
 LIBRARIES = ("torch", "transformers", "peft", "sentence-transformers", "faiss", "bm25s", "ir-measures", "numpy", "scipy")
 
@@ -117,9 +117,7 @@ class RunWriter:
             "answers.jsonl": lambda: self._text("answers.jsonl", "".join(line + "\n" for line in self._answers(measured))),
             "plan.json": lambda: self._text("plan.json", json.dumps(self._plan(measured), indent=1)),
             "timings": lambda: self._table("timings", TimingRow, self._timings(measured)),
-            MANIFEST: lambda: self._text(
-                MANIFEST, json.dumps(self._manifest(rows, measured), indent=1, ensure_ascii=False)
-            ),
+            MANIFEST: lambda: self._text(MANIFEST, json.dumps(self._manifest(rows, measured), indent=1, ensure_ascii=False)),
         }
         with self.session.progress.task("writing", len(files)) as done:
             for name, write in files.items():
@@ -244,8 +242,10 @@ class RunWriter:
         backend = backends.choose(machine)
         data = self.settings.dataset
         return {
+            "format": FORMAT,
             "experiment": self.settings.experiment,
-            "workbench": __version__,
+            "code": self.sweep.code,
+            "command": command(),
             "started": self.started.isoformat(timespec="seconds"),
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
             "select": {"split": data.select, "metric": self.space.select_by},

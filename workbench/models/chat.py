@@ -6,7 +6,6 @@ decoder such as T5) gets `plain`.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, cast
 from workbench import products, weights
 from workbench.errors import InputError
 from workbench.machine import Machine
+from workbench.models.adapters import check_base
 from workbench.quiet import quiet_transformers
 
 if TYPE_CHECKING:
@@ -124,7 +124,13 @@ def load_model(model: str, machine: Machine, adapter: Path | None = None, merge:
     """Weights in the machine's precision, on its device.
 
     An adapter is merged in float32 before rounding, W + (alpha / rank) B A (Hu et al. 2021, arXiv:2106.09685, section
-    4.1): one rounding instead of two, and no extra matrix products while generating. Unmerged it stays beside the weights.
+    4.1): one rounding instead of two, and no extra matrix products while generating.
+
+    Args:
+        model: weights source (see `workbench.weights`).
+        machine: where to compute, and in what precision.
+        adapter: folder of a LoRA adapter; None: the weights as they are.
+        merge: whether the adapter is added to the weights, or stays beside them.
 
     Raises:
         InputError: the weights cannot be read, or the adapter belongs to another model.
@@ -134,7 +140,7 @@ def load_model(model: str, machine: Machine, adapter: Path | None = None, merge:
 
     machine.prepare()
     if adapter:
-        _check_base(model, adapter)
+        check_base(model, adapter)
     path = weights.folder(model)
     precision = getattr(torch, machine.precision)
     try:
@@ -158,22 +164,6 @@ def load_model(model: str, machine: Machine, adapter: Path | None = None, merge:
             loaded = (adapted.merge_and_unload() if merge else adapted.get_base_model()).to(precision)
     ready = cast("PreTrainedModel", loaded.to(machine.device).eval())  # peft says `Module` of the model that it was given
     return products.with_independent_rows(ready)
-
-
-def base_name(model: str) -> str:
-    """How an adapter names the weights it belongs to: by their content."""
-    return f"sha256:{weights.digest(model)}"
-
-
-def _check_base(model: str, adapter: Path) -> None:
-    try:
-        belongs = json.loads((adapter / "adapter_config.json").read_text())["base_model_name_or_path"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"adapter {adapter}: its adapter_config.json names no base model; it is no adapter of ours") from error
-    if belongs != base_name(model):
-        raise InputError(
-            f"adapter {adapter} was trained on {belongs}, not on {model} ({base_name(model)}); name its own base model"
-        )
 
 
 def _first_line(error: Exception) -> str:

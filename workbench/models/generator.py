@@ -11,6 +11,7 @@ Greedy means the likeliest token and nothing else: penalties that a model's gene
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,15 +21,17 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 from pydantic import Field, model_validator
 
 from workbench import weights
-from workbench.component import Component, digest
+from workbench.component import Component, build, digest
+from workbench.data.passages import Shown
 from workbench.errors import InputError
-from workbench.machine import Machine, independence, samples
+from workbench.machine import Machine, independence, resolve, samples
 from workbench.machine.independence import Mode
-from workbench.models import attention, reading
+from workbench.models import adapters, attention, reading
 from workbench.models.chat import Message, encode_chat, left_padded, load_model, load_tokenizer, right_padded
 from workbench.models.decoding import MIN_ROWS, first_steps, greedy, mixes
 from workbench.models.lora import Lora
 from workbench.models.memory import Batches
+from workbench.models.prompts import Shot, Template
 from workbench.models.ragged_decoder import filled_up
 from workbench.models.reading import BUCKET, bucket
 
@@ -68,6 +71,31 @@ class Generator(Component):
             raise ValueError("merge: false means nothing without lora; give lora, or leave merge out")
         return self
 
+    @classmethod
+    def from_adapter(cls, folder: str | Path, model: str | None = None, machine: Machine | None = None) -> LoadedGenerator:
+        """A tuned generator in memory that asks in the prompt its adapter was trained in; see `LoadedGenerator.ask`.
+
+        Args:
+            folder: of the adapter, as `workbench adapter export` writes it.
+            model: weights source of the base; default: the weights that lie beside the adapter.
+            machine: where to compute; default: what this machine has.
+
+        Raises:
+            InputError: no adapter's folder, no base weights, or weights that the adapter was not trained on.
+        """
+        place = Path(folder)
+        if not (place / adapters.CONFIG).is_file():
+            raise InputError(f"adapter {place} holds no {adapters.CONFIG}; name a folder that `workbench adapter export` wrote")
+        copied = adapters.exported(place)
+        if model is None:
+            if copied is None:
+                raise InputError(f"adapter {place} has no base weights beside it; name them with model=")
+            model = str(place / copied["base"])
+        settings = cls(model=model)
+        if copied:
+            settings = settings.model_copy(update={"max_new_tokens": copied["max_new_tokens"]})
+        return LoadedGenerator(settings, machine or resolve(), place, _trained_template(place))
+
     def untuned(self) -> Generator:
         """The same model without its adapter."""
         return self.model_copy(update={"lora": None, "merge": True})
@@ -106,6 +134,7 @@ class LoadedGenerator:
     """A generator in memory. Make it with `Generator.load`.
 
     Attributes:
+        template: the prompt template that its adapter was trained in, for `ask`; None where none was given.
         room: longest padded prompt, in tokens.
         ends: tokens that end an answer.
         batches: computes batches, and remembers how large memory lets them be.
@@ -114,9 +143,18 @@ class LoadedGenerator:
 
     copies = 2  # of sample texts that fill a batch
 
-    def __init__(self, settings: Generator, machine: Machine, adapter: Path | None) -> None:
+    def __init__(self, settings: Generator, machine: Machine, adapter: Path | None, template: Template | None = None) -> None:
+        """Loads the weights, and checks how they compute here.
+
+        Args:
+            settings: which model, and how long its answers may be.
+            machine: where to compute.
+            adapter: folder of its LoRA adapter, or None.
+            template: see the attribute.
+        """
         self.settings = settings
         self.machine = machine
+        self.template = template
         self.tokenizer = load_tokenizer(settings.model)
         self.model = load_model(settings.model, machine, adapter, settings.merge)
         self.room = reading.room(settings.model, settings.max_new_tokens)
@@ -160,6 +198,28 @@ class LoadedGenerator:
             with self.mode.computing():
                 answers = self.batches.compute([encoded[i] for i in batch], width, self._answers)
             yield [(i, self._generation(len(encoded[i]), ids)) for i, ids in zip(batch, answers, strict=True)]
+
+    def ask(self, question: str, passages: Sequence[Shown | str], shots: Sequence[Shot] = ()) -> Generation:
+        """Answers a question on passages, asked in `template`, which reads the answer in the reply (`Template.read`).
+
+        Args:
+            question: the question.
+            passages: best first; texts alone have no title. The last are left out where all do not fit.
+            shots: solved questions shown before it, where the template shows some.
+
+        Raises:
+            InputError: there is no template, or it shows solved questions and none are given.
+        """
+        if self.template is None:
+            raise InputError("this generator was opened without a prompt template; open it with Generator.from_adapter")
+        if self.template.shots and not shots:
+            raise InputError(
+                f"the adapter was trained with {self.template.shots.count} solved questions before each; give some as shots"
+            )
+        shown = [Shown("", passage) if isinstance(passage, str) else passage for passage in passages]
+        messages, _ = self.template.fill_within(question, shown, self.settings.fits, shots)
+        ((_, reply),) = next(self.generate([messages]))
+        return reply
 
     def stream(self, messages: Sequence[Message]) -> Iterator[str]:
         """The answer to one conversation while it is written, in pieces of whole words.
@@ -342,6 +402,17 @@ class LoadedGenerator:
 
     def _steps(self, prompts: Sequence[list[int]]) -> Iterator[list[list[int]]]:
         return greedy(self.model, prompts, self.machine.device, self.ends, self.settings.max_new_tokens, self._least)
+
+
+def _trained_template(folder: Path) -> Template:
+    """The prompt template that lies beside an adapter."""
+    try:
+        values = json.loads((folder / adapters.PROMPT).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"adapter {folder}: its {adapters.PROMPT} cannot be read: {error}; export the adapter again") from error
+    if not isinstance(values, dict):
+        raise InputError(f"adapter {folder}: its {adapters.PROMPT} holds no template; export the adapter again")
+    return build(Template, values, str(folder / adapters.PROMPT))
 
 
 def end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:

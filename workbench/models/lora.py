@@ -21,7 +21,8 @@ from pydantic import Field, model_validator
 from workbench.data.chunking import Chunking
 from workbench.errors import InputError, unknown
 from workbench.machine import Machine
-from workbench.models.chat import Message, base_name, encode_chat, left_padded, load_model, load_tokenizer
+from workbench.models.adapters import CONFIG, base_name
+from workbench.models.chat import Message, encode_chat, left_padded, load_model, load_tokenizer
 from workbench.models.training import (
     HELD_BACK,
     LOSSES,
@@ -273,7 +274,7 @@ def _width(rows: Sequence[Row]) -> int:
 
 
 def answer_loss(model: Any, rows: Sequence[Row], device: str) -> torch.Tensor:
-    """Sum of the cross-entropies of all answer tokens, in nats."""
+    """Sum of the cross-entropies of all answer tokens, in nats: a float32 scalar."""
     import torch
 
     width = _width(rows)
@@ -293,7 +294,7 @@ def answer_loss(model: Any, rows: Sequence[Row], device: str) -> torch.Tensor:
 def save_adapter(model: PeftModel, base: str, folder: Path) -> None:
     """Writes the adapter so that equal tensors give equal bytes; the base model is named by its digest, not its place."""
     model.save_pretrained(str(folder))
-    path = folder / "adapter_config.json"
+    path = folder / CONFIG
     config = json.loads(path.read_text())
     config["target_modules"] = sorted(config["target_modules"])
     config["base_model_name_or_path"] = base_name(base)

@@ -131,11 +131,11 @@ class Training(ABC):
 
     @abstractmethod
     def state(self) -> dict[str, torch.Tensor]:
-        """The trained tensors by name."""
+        """The trained tensors by name, float32; for LoRA these are (rank, inputs) and (outputs, rank) in each layer."""
 
     @abstractmethod
     def restore(self, state: dict[str, torch.Tensor]) -> None:
-        """Takes tensors that `state` gave."""
+        """Takes tensors that `state` gave, float32; for LoRA these are (rank, inputs) and (outputs, rank) in each layer."""
 
     def run(self, work: Path, on_step: Callable[[Step, int], None]) -> None:
         """Trains to the end, from the last checkpoint if there is one; leaves the best weights where there is a `watch`.
@@ -198,16 +198,38 @@ class Training(ABC):
 
         if not path.is_file():
             return
-        try:
-            saved = torch.load(path, weights_only=True)
-        except Exception:  # a checkpoint damaged in any way is worth nothing: training starts again
-            path.unlink()
-            return
+        saved = torch.load(path, weights_only=True)
         self.restore(saved["model"])
         self.optimizer.load_state_dict(saved["optimizer"])
         self.steps = [Step(**step) for step in saved["steps"]]
         self.held_back = [Evaluation(**one) for one in saved["held_back"]]
         self.best = saved["best"]
+
+
+def set_aside_damage(work: Path) -> str | None:
+    """Renames a checkpoint that cannot be read, so that a training begins anew.
+
+    Args:
+        work: the folder that `Training.run` is given.
+
+    Returns:
+        What happened, in words; None where there is no checkpoint, or a whole one.
+    """
+    import torch
+
+    path = work / CHECKPOINT
+    if not path.is_file():
+        return None
+    try:
+        missing = {"model", "optimizer", "steps", "held_back", "best"} - torch.load(path, weights_only=True).keys()
+        reason = f"it lacks {', '.join(sorted(missing))}" if missing else None
+    except Exception as error:  # zipfile, pickle and torch each raise their own kinds for a damaged file
+        reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+    if reason is None:
+        return None
+    kept = path.with_suffix(".damaged")
+    path.replace(kept)
+    return f"the checkpoint {path} is damaged ({reason}); it is kept as {kept.name}, and the training begins at its first step"
 
 
 def epochs_order(n: int, settings: TrainingSettings, seed: int) -> list[list[int]]:
@@ -222,7 +244,14 @@ def epochs_order(n: int, settings: TrainingSettings, seed: int) -> list[list[int
 
 
 def learning_rate(peak: float, step: int, total: int, warm_up: float = 0.1) -> float:
-    """Rate of a step (from 0): linear warm-up over a share of them, then a cosine to zero (Loshchilov and Hutter 2017)."""
+    """Rate of a step: linear warm-up, then a cosine to zero (Loshchilov and Hutter 2017).
+
+    Args:
+        peak: highest rate.
+        step: its number, from 0.
+        total: number of all steps.
+        warm_up: share of the steps over which the rate rises; one step at least.
+    """
     warmup = max(1, int(total * warm_up))
     if step < warmup:
         return peak * (step + 1) / warmup

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TypedDict
 
+from workbench.provenance import Code
+
 
 class SelectRecord(TypedDict):
     """Where and by what the winner is chosen: split and metric."""
@@ -90,10 +92,15 @@ class MachineRecord(TypedDict):
 
 
 class Manifest(TypedDict):
-    """manifest.json, which closes a run."""
+    """manifest.json, which closes a run.
 
+    `format` is raised when files of a run change their meaning; `command` started the process that wrote the run.
+    """
+
+    format: int
     experiment: str
-    workbench: str
+    code: Code
+    command: str
     started: str
     finished: str
     select: SelectRecord

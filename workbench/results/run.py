@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 R = TypeVar("R", bound=NamedTuple)
 
 MANIFEST = "manifest.json"
+FORMAT = 1  # of a run's folder
 PROMOTED = "promoted.yaml"
 # the tables of a run, by the names that `Run.frame` takes; file names are the same with .csv
 TABLES: Mapping[str, type[NamedTuple]] = {

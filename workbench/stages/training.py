@@ -13,10 +13,11 @@ from typing import Any, ClassVar, TypeVar
 from workbench.component import digest
 from workbench.machine import Machine, peak_gb
 from workbench.models import lora
+from workbench.models.adapters import PROMPT
 from workbench.models.generator import Generator
 from workbench.models.lora import Example, Lora
 from workbench.models.prompts import Template
-from workbench.models.training import Step, TrainingSettings
+from workbench.models.training import Step, TrainingSettings, set_aside_damage
 from workbench.retrieval.embedders import training
 from workbench.retrieval.embedders.embedder import Embedder
 from workbench.retrieval.learning import RankedExample, RankedTraining
@@ -85,8 +86,9 @@ class TrainedOnRankings(Stage[Path]):
     def compute(self, folder: Path, session: Session) -> dict[str, Any]:
         train = train_split(self.ranking, self.passages, self.dropped, session)
         chosen = ranked_examples(train, self.training, self.seed)
-        with training_progress(session, f"training the {self.name}", self.training, len(chosen)) as progress:
-            self.train(chosen, session.machine.for_training(), self.seed, folder, session.store.work(self.key), progress)
+        work = session.store.work(self.key)
+        with training_progress(session, f"training the {self.name}", self.training, len(chosen), work) as progress:
+            self.train(chosen, session.machine.for_training(), self.seed, folder, work, progress)
         return {"examples": len(chosen), "tokens": progress.tokens} | left_out(self.dropped)
 
     def read(self, folder: Path, session: Session) -> Path:
@@ -185,11 +187,11 @@ class Adapter(AdapterStage):
     def compute(self, folder: Path, session: Session) -> dict[str, Any]:
         settings = self.lora
         chosen = self.examples(session)
-        (folder / "prompt.json").write_text(json.dumps(self.template.settings(), indent=1, ensure_ascii=False))
+        (folder / PROMPT).write_text(json.dumps(self.template.settings(), indent=1, ensure_ascii=False))
         (folder / "origin.json").write_text(json.dumps(self._origin(chosen, session), indent=1))
         apart = len(lora.held_back(settings, len(chosen), self.seed))
-        with training_progress(session, "fine-tuning", settings, len(chosen) - apart) as progress:
-            work, machine = session.store.work(self.key), session.machine.for_training()
+        work, machine = session.store.work(self.key), session.machine.for_training()
+        with training_progress(session, "fine-tuning", settings, len(chosen) - apart, work) as progress:
             read = lora.train(settings, self.generator.model, chosen, machine, self.seed, folder, work, progress)
         facts = {"examples": len(chosen), "tokens": progress.tokens, "tokens_read": read, "peak_gb": round(peak_gb(), 2)}
         return facts | ({"held_back": apart} if apart else {}) | left_out(self.dropped)
@@ -230,7 +232,17 @@ class TrainingProgress:
 
 
 @contextmanager
-def training_progress(session: Session, name: str, settings: TrainingSettings, n: int) -> Iterator[TrainingProgress]:
-    """Progress of a training on n examples."""
+def training_progress(session: Session, name: str, settings: TrainingSettings, n: int, work: Path) -> Iterator[TrainingProgress]:
+    """Progress of a training; a damaged checkpoint is said before it begins.
+
+    Args:
+        session: what trains.
+        name: of the training, for people.
+        settings: of the training.
+        n: number of examples.
+        work: folder of the checkpoints.
+    """
+    if said := set_aside_damage(work):
+        session.note([said])
     with session.progress.task(name, settings.epochs * -(-n // settings.batch_size)) as report:
         yield TrainingProgress(report)
