@@ -15,6 +15,7 @@ import toys
 import yaml
 
 from workbench import Experiment
+from workbench.experiment.adapters import adapters
 from workbench.store.progress import Progress
 
 SHAPES = Path(__file__).with_name("stage_shapes.json")
@@ -73,11 +74,12 @@ def shapes(folder: Path) -> dict[str, list[Any]]:
     """Class -> all that there is of: name, version, shape of the settings, names of the stages read."""
     found: dict[str, set[str]] = {}
     for path in wide(folder):
-        for one in Experiment.load(path, folder / "runs", (), Progress()).selected_on:
-            for stage in one.stages():
-                says = [stage.name, stage.version, shape(stage.definition["settings"]), [part.name for part in stage.inputs()]]
-                assert list(stage.definition) == ["stage", "version", "settings", "inputs"]
-                found.setdefault(type(stage).__name__, set()).add(json.dumps(says))
+        experiment = Experiment.load(path, folder / "runs", (), Progress())
+        merging = [experiment.planner.merging(adapter) for adapter in adapters(experiment).values()]  # no run computes it
+        for stage in (stage for one in experiment.selected_on for stage in (*one.stages(), *merging)):
+            says = [stage.name, stage.version, shape(stage.definition["settings"]), [part.name for part in stage.inputs()]]
+            assert list(stage.definition) == ["stage", "version", "settings", "inputs"]
+            found.setdefault(type(stage).__name__, set()).add(json.dumps(says))
     return {name: [json.loads(text) for text in sorted(found[name])] for name in sorted(found)}
 
 
