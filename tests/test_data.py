@@ -128,10 +128,13 @@ def test_missing_evidence_is_reported_and_left_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "key,value,message",
     [
-        ("answers", "purr", 'line 1: answers: received "purr"; allowed: a list of texts, .*; write ["purr"]'),
+        ("answers", "purr", 'line 1: answers: received "purr"; allowed: a list of texts such as ["break"], empty where nothing'),
         ("answers", [5], r"line 1: answers: received [5]; allowed: a list of texts"),
-        ("id", 1, "line 1: id: received 1; allowed: a text in quotes"),
-        ("question", None, "line 1: question: received null; allowed: a text in quotes"),
+        ("answers", ["purr", " "], 'line 1: answers: received ["purr", " "]; allowed: a list of texts'),
+        ("id", True, "line 1: id: received true; allowed: a text or a whole number"),
+        ("id", 1.5, "line 1: id: received 1.5; allowed: a text or a whole number"),
+        ("question", None, "line 1: question: received null; allowed: a text that is not empty"),
+        ("evidence", "  ", 'line 1: evidence: received "  "; allowed: a sentence, a list of sentences, or null'),
         ("evidence", {"doc": "a"}, 'line 1: evidence: received {"doc": "a"}; allowed: a sentence, a list of sentences, or null'),
     ],
 )
@@ -207,11 +210,13 @@ def test_the_order_of_lines_changes_nothing(tmp_path: Path) -> None:
         ({"corpus.jsonl": None}, r"corpus\.jsonl \(or corpus\.jsonl\.gz\) is missing; found: qrels, queries\.jsonl"),
         ({"qrels/test.tsv": None}, r"qrels/SPLIT\.tsv is missing"),
         ({"corpus.jsonl": ""}, "the corpus is empty"),
-        ({"corpus.jsonl": '{"_id": "d1"}'}, r"corpus\.jsonl, line 1: the key 'text' is missing; found: _id"),
+        ({"corpus.jsonl": '{"_id": "d1"}'}, r"corpus\.jsonl, line 1: the key 'text' is missing; needed: _id, text"),
         ({"corpus.jsonl": "{"}, "line 1: not JSON"),
         ({"corpus.jsonl": '{"_id": "d1", "text": "a"}\n{"_id": "d1", "text": "b"}'}, "document id 'd1' is given twice"),
-        ({"qrels/test.tsv": "q1\td9\t1\n"}, "query 'q1' is judged on document 'd9', which is not in the corpus"),
-        ({"qrels/test.tsv": "q9\td1\t1\n"}, "query 'q9', which is not among the queries of"),
+        ({"qrels/test.tsv": "q1\td9\t1\n"}, "has no grade above 0 for a document .*: 1 judgements left out, .*'d9'"),
+        ({"qrels/test.tsv": "q9\td1\t1\n"}, "has no grade above 0 for a document .*: 1 judgements left out, .*'q9'"),
+        ({"qrels/test.tsv": "q1\td1\t0\n"}, r"test\.tsv has no grade above 0"),
+        ({"qrels/test.tsv": "q1\td1\t1\nq1\td1\t2\n"}, "line 2: document 'd1' has the grade 2 .*, and in line 1 the grade 1"),
         ({"qrels/test.tsv": "q1 d1 1\n"}, "line 1: received 'q1 d1 1'; allowed: query-id TAB corpus-id TAB whole number"),
     ],
 )

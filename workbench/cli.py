@@ -162,6 +162,7 @@ def compare(
     scale: Annotated[
         tuple[float, float] | None, typer.Option("--range", help="Worst and best value of the metric; a failure is the worst.")
     ] = None,
+    systems: Annotated[str | None, typer.Option(help="Of a table: only these, parted by commas.")] = None,
     out: Annotated[list[Path] | None, typer.Option(help=".csv: all pairs; .md, .tex: the table. May be given again.")] = None,
 ) -> None:
     """Compare systems on the same queries: intervals, adjusted p-values, significance letters."""
@@ -169,7 +170,7 @@ def compare(
 
     for path in out or ():
         rendering.check(path)
-    compared = _compared(sources, metric, split, baseline, qrels, scale)
+    compared = _compared(sources, metric, split, baseline, qrels, scale, systems)
     if out and len(compared) > 1:
         raise InputError(f"{sources[0]} holds {len(compared)} metrics or splits; --out takes one of them: name it with --metric")
     for one in compared:
@@ -185,10 +186,13 @@ def _compared(
     baseline: str | None,
     qrels: Path | None,
     scale: tuple[float, float] | None,
+    systems: str | None,
 ) -> list[Compared]:
     from workbench.results import compare, foreign
 
     if qrels:
+        for note in (said for source in sources for said in foreign.oddities(source, qrels)):
+            typer.echo(f"note: {note}", err=True)
         found = foreign.read_rankings(sources, qrels, [metric or "ndcg@10"])
         return [compare.Compared(scores, baseline=baseline) for scores in found]
     if any(source.is_dir() for source in sources):
@@ -197,12 +201,15 @@ def _compared(
         return [compare.of_runs([Run.open(source) for source in sources], split, metric, baseline)]
     if len(sources) > 1:
         raise InputError(f"{len(sources)} files were named; give one table of scores, or rankings with their --qrels")
-    found = foreign.read_table(sources[0], metric, foreign.Scale(*scale) if scale else None)
+    found = foreign.read_table(
+        sources[0], metric, foreign.Scale(*scale) if scale else None, systems.split(",") if systems else ()
+    )
     return [compare.Compared(scores, baseline=baseline) for scores in found]
 
 
 def _print_comparison(compared: Compared) -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from workbench.results import rendering
@@ -211,7 +218,7 @@ def _print_comparison(compared: Compared) -> None:
     for number in (1, 4, 5, 7, 8):
         table.columns[number].justify = "right"
     for line in rendering.table(compared):
-        table.add_row(*line)
+        table.add_row(*map(escape, line))
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
     console.print(table)
     console.print(rendering.caption(compared), markup=False)

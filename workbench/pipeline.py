@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import time
 from collections.abc import Iterator, Sequence
@@ -10,11 +9,12 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from math import isinf
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from workbench.component import digest, library_version
 from workbench.data.conversation import read_history
 from workbench.data.dataset import Place, Query
+from workbench.data.readers.json_lines import objects
 from workbench.errors import InputError
 from workbench.experiment.experiment import Experiment
 from workbench.experiment.planner import passages_of
@@ -347,11 +347,10 @@ def _not_here(run: Run, machine: Machine, changed: Sequence[str], same: Sequence
 
 def _read_answers(path: Path) -> list[AnswerRecord]:
     rows: list[AnswerRecord] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        try:
-            rows.append(json.loads(line))
-        except ValueError as error:
-            raise InputError(f"{path}, line {number} cannot be read: {error}; run the experiment again") from error
+    for where, row in objects(path):
+        if not isinstance(row, dict) or AnswerRecord.__required_keys__ - row.keys():
+            raise InputError(f"{where} is no answer of a run; run the experiment again")
+        rows.append(cast(AnswerRecord, row))
     return rows
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from workbench.data.readers.json_lines import parsed
+from workbench.data.readers.text import whole
 from workbench.errors import InputError, unknown
 
 ROLES = ("user", "assistant")
@@ -44,11 +45,9 @@ def read_history_file(path: Path) -> History:
         InputError: no such file, no JSON, or no conversation.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"history {path}: {error.strerror or error}; give a JSON file: {FORM}") from error
-    except ValueError as error:
-        raise InputError(f"history {path}: no JSON: {error}; allowed: {FORM}") from error
+        value = parsed(whole(path), f"history {path}")
+    except InputError as error:
+        raise InputError(f"{error}; allowed: {FORM}") from error
     if value is None:
         raise InputError(f"history {path}: received null; allowed: {FORM}")
     return read_history(value, f"history {path}")

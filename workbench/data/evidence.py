@@ -2,86 +2,58 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
+
+from pydantic import ConfigDict, Field
 
 from workbench.component import digest
 from workbench.data.conversation import read_history
 from workbench.data.dataset import SPLITS, Dataset, Place, Row, assemble
+from workbench.data.readers.json_lines import Filled, Identifier, Record, records
 from workbench.errors import InputError, unknown
 
-QUESTION_KEYS = ("id", "split", "question", "answers", "evidence")
 PARAGRAPH_BREAK = re.compile(r"\n[ \t]*\n")
 
 
+class QuestionRecord(Record):
+    """A line of a questions file."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+
+    id: Identifier = Field(description="a text or a whole number")
+    split: str = Field(description=f"one of {', '.join(SPLITS)}")
+    question: Filled = Field(description="a text that is not empty")
+    answers: list[Filled] | None = Field(description='a list of texts such as ["break"], empty where nothing answers')
+    evidence: Filled | list[Filled] | None = Field(description="a sentence, a list of sentences, or null for none")
+    history: Any = None
+
+
 def read_questions(path: Path) -> list[Row]:
-    """Questions from a JSON-lines file.
+    """Questions from a file of JSON lines.
 
     A line is ``{"id", "split", "question", "answers", "evidence"}``: `answers` a list of accepted answers, empty if
     the documents do not answer it; `evidence` a sentence (or a list of sentences) copied from a document, null if none. It may
     have ``history``, what was said before (see `workbench.data.conversation`).
 
     Raises:
-        InputError: unreadable line, missing or unknown key, or unknown split, each with the line's number.
+        InputError: unreadable line, missing or unknown key, wrong type, or unknown split, each with the line's number.
     """
     if not path.is_file():
         raise InputError(f"questions file {path} does not exist")
-    questions = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        if line.strip():
-            questions.append(_question(line, f"{path}, line {number}"))
-    return questions
+    return [_question(row, where) for where, row in records(path, QuestionRecord)]
 
 
-def _question(line: str, where: str) -> Row:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise InputError(f"{where}: not JSON: {error}") from error
-    if not isinstance(row, dict):
-        raise InputError(f"{where}: received {type(row).__name__}; allowed: an object with the keys {', '.join(QUESTION_KEYS)}")
-    for key in QUESTION_KEYS:
-        if key not in row:
-            raise InputError(f"{where}: the key {key!r} is missing; needed: {', '.join(QUESTION_KEYS)}")
-    for key in row:
-        if key not in (*QUESTION_KEYS, "history"):
-            raise InputError(f"{where}: {unknown('key', key, [*QUESTION_KEYS, 'history'])}")
-    for key in ("id", "split", "question"):
-        if not isinstance(row[key], str) or not row[key].strip():
-            raise InputError(f"{where}: {key}: received {json.dumps(row[key], ensure_ascii=False)}; allowed: a text in quotes")
-    if row["split"] not in SPLITS:
-        raise InputError(f"{where}: {unknown('split', row['split'], SPLITS)}")
-    check_answers(row["answers"], where)
-    evidence = row["evidence"]
-    row["evidence"] = [] if evidence is None else [evidence] if isinstance(evidence, str) else evidence
-    if not _are_texts(row["evidence"]):
-        said = json.dumps(evidence, ensure_ascii=False)
-        raise InputError(f"{where}: evidence: received {said}; allowed: a sentence, a list of sentences, or null for none")
-    if "history" in row:
-        row["history"] = [turn._asdict() for turn in read_history(row["history"], f"{where}: history")]
-    return row
-
-
-def check_answers(answers: object, where: str) -> None:
-    """Refuses accepted answers that are no list of texts.
-
-    Args:
-        answers: as read from a file; None: not known.
-        where: file and line, for the message.
-
-    Raises:
-        InputError: another form, such as a text that is no list.
-    """
-    if answers is not None and not _are_texts(answers):
-        said = json.dumps(answers, ensure_ascii=False)
-        hint = f"; write [{said}]" if isinstance(answers, str) else ""
-        raise InputError(f"{where}: answers: received {said}; allowed: a list of texts, empty where nothing answers{hint}")
-
-
-def _are_texts(value: object) -> bool:
-    return isinstance(value, list) and all(isinstance(one, str) for one in value)
+def _question(row: QuestionRecord, where: str) -> Row:
+    if row.split not in SPLITS:
+        raise InputError(f"{where}: {unknown('split', row.split, SPLITS)}")
+    evidence = [row.evidence] if isinstance(row.evidence, str) else row.evidence or []
+    found: Row = {"id": row.id, "split": row.split, "question": row.question, "answers": row.answers, "evidence": evidence}
+    if "history" in row.model_fields_set:
+        found["history"] = [turn._asdict() for turn in read_history(row.history, f"{where}: history")]
+    return found
 
 
 def places(evidence: str, documents: Mapping[str, str]) -> Iterator[Place]:

@@ -6,26 +6,31 @@ What is stored is found by the digest of the source's content, never by its name
 
 from __future__ import annotations
 
-import gzip
-import json
+import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
+
+from pydantic import Field
 
 from workbench.component import digest, file_digest
 from workbench.data.conversation import read_history
 from workbench.data.dataset import Dataset, Row, assemble
-from workbench.data.evidence import check_answers, read_questions, with_evidence
+from workbench.data.evidence import read_questions, with_evidence
+from workbench.data.readers.json_lines import Filled, Identifier, Record, records
+from workbench.data.readers.text import lines, whole
 from workbench.errors import InputError
 from workbench.weights import home
 
 # raised when reading the same source gives another dataset
-PREPARATION = 2
+PREPARATION = 3
 
 PYDOCS_QUESTIONS = Path(__file__).parent / "pydocs" / "questions.jsonl"
 CONTAINED = 0.9  # a topic is dropped when a larger one holds more than this share of it
 SHINGLE_WORDS = 5
+TEXT_ENDINGS = (".txt", ".md", ".markdown")
 
 BUILTIN = {"pydocs": "the Python language reference of the running interpreter, with questions written for it"}
 
@@ -82,10 +87,11 @@ def beir(folder: Path) -> Dataset:
 
     Queries may carry ``answers`` (list of strings), ``history`` (see `workbench.data.conversation`) and ``group``; without a
     group, queries that share their first relevant document form one. Queries in no qrels file belong to no split and are left
-    out, with a note.
+    out, with a note; so are judgements on documents and queries that the set does not hold.
 
     Raises:
-        InputError: a file is missing or unreadable, the corpus is empty, or a qrel names an unknown id.
+        InputError: a file is missing or unreadable, the corpus is empty, nothing of a split is relevant, or a document has two
+            grades for one query.
     """
     folder = Path(folder)
     files = [_beir_file(folder, "corpus.jsonl"), _beir_file(folder, "queries.jsonl"), *_qrels_files(folder)]
@@ -108,97 +114,164 @@ def _qrels_files(folder: Path) -> list[Path]:
     return files
 
 
+class CorpusRecord(Record):
+    """A line of ``corpus.jsonl``; other keys are not read."""
+
+    id: Identifier = Field(alias="_id", description="a text or a whole number")
+    title: str | None = Field(default=None, description="a text, or null")
+    text: str = Field(description="a text")
+
+
+class QueryRecord(Record):
+    """A line of ``queries.jsonl``; other keys are not read."""
+
+    id: Identifier = Field(alias="_id", description="a text or a whole number")
+    text: Filled = Field(description="a text that is not empty")
+    answers: list[Filled] | None = Field(default=None, description='a list of texts, such as ["break"], or null')
+    group: Identifier | None = Field(default=None, description="a text or a whole number, or null")
+    history: Any = None
+
+
 def _read_beir(folder: Path, files: list[Path]) -> Dataset:
     corpus, queries, *qrels = files
-    documents = [
-        {"id": str(row["_id"]), "title": row.get("title") or "", "text": row["text"]}
-        for row in _json_lines(corpus, ("_id", "text"))
-    ]
-    splits: dict[str, str] = {}
-    judgements: list[Row] = []
+    documents = [{"id": row.id, "title": row.title or "", "text": row.text} for _, row in records(corpus, CorpusRecord)]
+    if not documents:
+        raise InputError(f"{corpus}: the corpus is empty; at least one document is needed")
+    asked = list(records(queries, QueryRecord))
+    notes: list[str] = []
+    splits, judgements = _judged(qrels)
+    known = {row.id for _, row in asked}
+    judgements = _without(judgements, "document", {row["id"] for row in documents}, corpus, notes)
+    judgements = _without(judgements, "query", known, queries, notes)
+    splits = {query: split for query, split in splits.items() if query in known}
+    relevant = {splits[row["query_id"]] for row in judgements if row["relevance"] > 0}
     for file in qrels:
-        for query_id, doc_id, relevance in _read_qrels(file):
-            if splits.setdefault(query_id, file.stem) != file.stem:
-                raise InputError(f"{file}: query {query_id!r} is in the splits {splits[query_id]} and {file.stem}; allowed: one")
-            judgements.append({"query_id": query_id, "doc_id": doc_id, "relevance": relevance})
+        if file.stem not in relevant:
+            said = f": {notes[0]}" if notes else ""
+            raise InputError(
+                f"{file} has no grade above 0 for a document and a query of this folder, so nothing is relevant{said}"
+            )
     first: dict[str, str] = {}
     for row in sorted(judgements, key=lambda r: (-r["relevance"], r["doc_id"])):
         first.setdefault(row["query_id"], row["doc_id"])
-    rows = list(_json_lines(queries, ("_id", "text")))
-    if strangers := sorted(set(splits) - {str(row["_id"]) for row in rows}):
-        raise InputError(f"{folder / 'qrels'}: there is query {strangers[0]!r}, which is not among the queries of {queries}")
-    kept = [_beir_query(row, splits, first) for row in rows if str(row["_id"]) in splits]
-    notes = [f"{len(rows) - len(kept)} queries left out, they are in no qrels file"] if len(kept) < len(rows) else []
+    kept = [_beir_query(row, splits[row.id], first, where) for where, row in asked if row.id in splits]
+    if len(kept) < len(asked):
+        notes.append(f"{len(asked) - len(kept)} queries left out, they are in no qrels file")
     return assemble(folder.name, documents, kept, judgements, notes)
 
 
-def _beir_query(row: Row, splits: dict[str, str], first: dict[str, str]) -> Row:
-    query_id = str(row["_id"])
-    check_answers(row.get("answers"), f"query {query_id!r}")
+def _judged(files: Sequence[Path]) -> tuple[dict[str, str], list[Row]]:
+    """Query -> split, and the judgements of all splits."""
+    splits: dict[str, str] = {}
+    judgements: list[Row] = []
+    for file in files:
+        for query_id, doc_id, grade in _read_qrels(file):
+            if splits.setdefault(query_id, file.stem) != file.stem:
+                raise InputError(f"{file}: query {query_id!r} is in the splits {splits[query_id]} and {file.stem}; allowed: one")
+            judgements.append({"query_id": query_id, "doc_id": doc_id, "relevance": grade})
+    return splits, judgements
+
+
+def _without(judgements: list[Row], what: str, known: set[str], file: Path, notes: list[str]) -> list[Row]:
+    """Judgements on what is there; published sets name documents and queries that they do not hold, which is counted."""
+    key = "doc_id" if what == "document" else "query_id"
+    kept = [row for row in judgements if row[key] in known]
+    if len(kept) < len(judgements):
+        gone = sorted({row[key] for row in judgements} - known)
+        several = {"document": "documents", "query": "queries"}[what]
+        notes.append(
+            f"{len(judgements) - len(kept)} judgements left out, on {len(gone)} {several} that {file.name} does not hold: "
+            f"{', '.join(map(repr, gone[:5]))}{', ...' if len(gone) > 5 else ''}"
+        )
+    return kept
+
+
+def _beir_query(row: QueryRecord, split: str, first: dict[str, str], where: str) -> Row:
     return {
-        "id": query_id,
-        "split": splits[query_id],
-        "text": row["text"],
-        "answers": row.get("answers"),
-        "group": str(row.get("group") or first[query_id]),
-        "history": [turn._asdict() for turn in read_history(row.get("history"), f"query {query_id!r}: history")],
+        "id": row.id,
+        "split": split,
+        "text": row.text,
+        "answers": row.answers,
+        "group": row.group if row.group is not None else first.get(row.id, row.id),
+        "history": [turn._asdict() for turn in read_history(row.history, f"{where}: history")],
     }
 
 
-def _json_lines(path: Path, needed: tuple[str, ...]) -> Iterator[Row]:
-    opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rt", encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise InputError(f"{path}, line {number}: not JSON: {error}") from error
-            for key in needed:
-                if key not in row:
-                    raise InputError(f"{path}, line {number}: the key {key!r} is missing; found: {', '.join(row)}")
-            yield row
-
-
 def _read_qrels(path: Path) -> Iterator[tuple[str, str, int]]:
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        fields = line.split("\t")
-        if number == 1 and len(fields) == 3 and not fields[2].strip().lstrip("-").isdigit():
-            continue  # header
-        if not line.strip():
-            continue
-        if len(fields) != 3 or not fields[2].strip().lstrip("-").isdigit():
-            raise InputError(f"{path}, line {number}: received {line!r}; allowed: query-id TAB corpus-id TAB whole number")
-        yield fields[0], fields[1], int(fields[2])
+    """Query, document and grade of each line; one that repeats another is dropped."""
+    seen: dict[tuple[str, str], tuple[int, int]] = {}
+    for number, line in lines(path):
+        fields = [field.strip() for field in line.split("\t")]
+        if not line.strip() or (number == 1 and len(fields) == 3 and not _is_grade(fields[2])):
+            continue  # an empty line, or the header
+        if len(fields) != 3 or not _is_grade(fields[2]):
+            hint = "; TREC's four columns are parted by spaces, BEIR's three by tabs" if len(line.split()) == 4 else ""
+            raise InputError(f"{path}, line {number}: received {line!r}; allowed: query-id TAB corpus-id TAB whole number{hint}")
+        query, document, grade = fields[0], fields[1], int(fields[2])
+        before, at = seen.setdefault((query, document), (grade, number))
+        if before != grade:
+            raise InputError(
+                f"{path}, line {number}: document {document!r} has the grade {grade} for query {query!r}, and in line {at} the "
+                f"grade {before}; give one"
+            )
+        if at == number:
+            yield query, document, grade
+
+
+def _is_grade(text: str) -> bool:
+    return text.removeprefix("-").isdecimal() and text.isascii()
 
 
 def text_folder(folder: Path, questions: Path) -> Dataset:
-    """A folder of ``.txt`` and ``.md`` files (each one document, its id the path) with a questions file.
+    """A folder of text files (each one document, its id the path) with a questions file.
 
-    The questions have the form of `workbench.data.evidence.read_questions`.
+    Files whose names end in `TEXT_ENDINGS` are read, hidden ones and what lies in hidden folders are not; the notes count what
+    was left out. The questions have the form of `workbench.data.evidence.read_questions`.
 
     Raises:
         InputError: no such folder, no text files in it, or a file that is not UTF-8.
     """
     folder = Path(folder)
-    files = sorted(p for p in folder.rglob("*") if p.suffix in (".txt", ".md")) if folder.is_dir() else []
+    found = sorted(path for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else []
+    hidden = [path for path in found if any(part.startswith(".") for part in path.relative_to(folder).parts)]
+    files = [path for path in found if path.suffix.lower() in TEXT_ENDINGS and path not in set(hidden)]
     if not files:
-        raise InputError(f"document folder {folder}: no .txt or .md file was found in it")
-    rows = read_questions(Path(questions))
+        there = ", ".join(sorted(path.relative_to(folder).as_posix() for path in found)[:5]) or "nothing"
+        raise InputError(f"document folder {folder}: no file ending in {', '.join(TEXT_ENDINGS)} was found in it; found: {there}")
+    rows, notes = read_questions(Path(questions)), _left_out(folder, found, files, hidden, Path(questions))
     content = {file.relative_to(folder).as_posix(): file_digest(file) for file in files}
-    key = digest(["folder", PREPARATION, content, rows])
-    return _prepared(key, lambda: with_evidence(folder.name, [_text_document(file, folder) for file in files], rows, []))
+    key = digest(["folder", PREPARATION, content, rows, notes])
+    return _prepared(key, lambda: with_evidence(folder.name, [_text_document(file, folder) for file in files], rows, notes))
+
+
+def _left_out(folder: Path, found: list[Path], files: list[Path], hidden: list[Path], questions: Path) -> list[str]:
+    """What of a folder was not read, one sentence each."""
+    notes = [f"{len(hidden)} hidden files left out"] if hidden else []
+    rest = [path for path in found if path not in {*files, *hidden} and path.resolve() != questions.resolve()]
+    if rest:
+        named = ", ".join(path.relative_to(folder).as_posix() for path in rest[:5])
+        endings = ", ".join(TEXT_ENDINGS)
+        notes.append(
+            f"{len(rest)} files left out, their names do not end in {endings}: {named}{', ...' if len(rest) > 5 else ''}"
+        )
+    return notes
 
 
 def _text_document(file: Path, folder: Path) -> Row:
-    try:
-        text = file.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(f"document {file} is not UTF-8 text: {error}") from error
-    name = file.relative_to(folder).as_posix()
-    title = next((line.strip("#*= ").strip() for line in text.splitlines() if line.strip("#*= ")), file.stem)
-    return {"id": name, "title": title, "text": text}
+    text = whole(file)
+    return {"id": file.relative_to(folder).as_posix(), "title": _title(text) or file.stem, "text": text}
+
+
+def _title(text: str) -> str:
+    """The title in a text's front matter (between two lines ``---``), else its first line, without the signs of a heading."""
+    given = text.split("\n")
+    if given[0].strip() == "---" and "---" in (rest := [line.strip() for line in given[1:]]):
+        end = rest.index("---")
+        named = (re.fullmatch(r"title:\s*(.+)", line) for line in rest[:end])
+        if title := next((match[1].strip("\"' ") for match in named if match), ""):
+            return title
+        given = given[end + 2 :]
+    return next((line.strip("#*= ").strip() for line in given if line.strip("#*= \t")), "")
 
 
 def _prepared(key: str, read: Callable[[], Dataset]) -> Dataset:

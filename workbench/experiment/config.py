@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -21,6 +20,7 @@ from pydantic import (
 from workbench.component import explain
 from workbench.data import sources
 from workbench.data.dataset import Dataset
+from workbench.data.readers import yaml_files
 from workbench.errors import InputError, unknown
 from workbench.evaluation import answers, rankings
 from workbench.experiment.lora_lists import spelled_out
@@ -223,10 +223,7 @@ def read_settings(path: Path, overrides: Sequence[str] = ()) -> ExperimentSettin
     if not path.is_file():
         there = sorted(p.name for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
         raise InputError(f"experiment file {path} does not exist; in {path.parent}: {', '.join(there) or 'no .yaml file'}")
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: no readable YAML: {' '.join(str(error).split())}") from error
+    values = yaml_files.read(path)
     if not isinstance(values, dict):
         raise InputError(f"{path}: received {type(values).__name__}; allowed: keys {', '.join(ExperimentSettings.model_fields)}")
     for override in overrides:
@@ -247,7 +244,7 @@ def _absolute(value: Any, folder: Path, key: str = "") -> Any:
     if not isinstance(value, str) or Path(value).is_absolute():
         return value
     if key in ("beir", "folder", "questions") or (key == "prompt" and value.endswith(".yaml")):
-        return str((folder / value).resolve())
+        return str((folder / Path(value).expanduser()).resolve())
     if (key == "kind" and ".py:" in value) or (key in ("model", "name") and value.startswith(".")):
         return str((folder / value).resolve())
     return value
@@ -262,7 +259,7 @@ def _override(values: dict[str, Any], text: str) -> None:
         values = values.setdefault(parent, {})
         if not isinstance(values, dict):
             raise InputError(f"--set {text!r}: {parent!r} is no section of the experiment's file")
-    values[last] = yaml.safe_load(value)
+    values[last] = yaml_files.parsed(value, f"--set {text!r}")
 
 
 def at(where: str, error: InputError) -> InputError:

@@ -152,7 +152,7 @@ class Space:
             if getattr(data, role) not in self.dataset.splits:
                 raise InputError(
                     f"dataset.{role}: {self.dataset.name} has no split {getattr(data, role)!r}; "
-                    f"allowed: {', '.join(self.dataset.splits)}"
+                    f"allowed: {', '.join(self.dataset.splits)}{self._way_out(role)}"
                 )
         if self._trains and data.train == data.report:
             raise InputError(
@@ -166,6 +166,16 @@ class Space:
                         f"dataset {self.dataset.name}: the split {split!r} has no accepted answers to score a generator with; "
                         f"leave the axis 'generator' out to compare rankings, or add answers to the queries"
                     )
+
+    def _way_out(self, role: str) -> str:
+        """How a set without a split to choose on gets one."""
+        data, there = self.settings.dataset, self.dataset.splits
+        if role != "select" or data.train not in there or data.train == data.report:
+            return ""
+        return (
+            f". A part of the split {data.train!r} can be held out to choose on: write `hold_out: 0.25` below `dataset:`, or add "
+            f"--set dataset.hold_out=0.25"
+        )
 
     @property
     def _trains(self) -> bool:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import yaml
+from pydantic import BaseModel
 
 from workbench.component import Component, digest, file_digest, library_version
 from workbench.data.chunking import Chunking
@@ -334,14 +335,26 @@ def _written(value: Any) -> Any:
     return value.model_dump() if isinstance(value, Component) else value
 
 
+def _stated(model: BaseModel) -> dict[str, Any]:
+    """Settings as they stand in a file; a null is left out only where leaving it out means null too."""
+    values = model.model_dump(mode="json")
+    for name, field in type(model).model_fields.items():
+        value = getattr(model, name)
+        if value is None and field.get_default(call_default_factory=True) is None:
+            del values[name]
+        elif isinstance(value, BaseModel):
+            values[name] = _stated(value)
+    return values
+
+
 def resolved(space: Space, machine: Machine) -> dict[str, Any]:
     """The experiment's file with every default filled in."""
-    values = space.settings.model_dump(mode="json", exclude_none=True)
+    values = _stated(space.settings)
     for family in ("embedders", "retrievers", "rewriters", "expanders", "rerankers", "generators"):
         given = values["components"][family]
         for name, component in getattr(space.components, family).items():
             kind = {"kind": given[name]["kind"]} if "kind" in given[name] else {}
-            shown = component.model_dump(mode="json", exclude_none=True)
+            shown = _stated(component)
             # what a component decided by itself, such as the prompts that a model names
             decided = {k: v for k, v in component.settings().items() if v is not None and k not in shown}
             given[name] = shown | decided | kind

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from workbench import products, weights
 from workbench.errors import InputError
@@ -146,11 +146,17 @@ def load_model(model: str, machine: Machine, adapter: Path | None = None, merge:
     try:
         with quiet_transformers():
             both = AutoConfig.from_pretrained(path).is_encoder_decoder
-            loaded = (AutoModelForSeq2SeqLM if both else AutoModelForCausalLM).from_pretrained(
-                path, dtype=torch.float32 if adapter else precision, attn_implementation="eager"
+            kind: Any = AutoModelForSeq2SeqLM if both else AutoModelForCausalLM
+            loaded, read = kind.from_pretrained(
+                path, dtype=torch.float32 if adapter else precision, attn_implementation="eager", output_loading_info=True
             )
     except Exception as error:  # safetensors, json, transformers each raise their own kinds for a damaged file
         raise InputError(f"weights {model!r}: {path} cannot be read as a language model: {_first_line(error)}") from error
+    if missing := sorted(read["missing_keys"]):
+        raise InputError(
+            f"weights {model!r}: {path} lacks {len(missing)} of the weights of a {type(loaded).__name__}, such as {missing[0]}, "
+            f"which would be random numbers; name weights of a model that writes text, not of an encoder"
+        )
     if loaded._is_stateful:
         raise InputError(
             f"weights {model!r}: {type(loaded).__name__} keeps a state instead of keys and values, which prompts padded into one "

@@ -8,12 +8,12 @@ from pathlib import Path
 from string import Formatter
 from typing import Any, ClassVar, Literal, NamedTuple
 
-import yaml
 from pydantic import Field, ValidationInfo, field_validator
 
 from workbench.component import Component, build
 from workbench.data.leaks import Policy
 from workbench.data.passages import Shown
+from workbench.data.readers import yaml_files
 from workbench.errors import InputError, unknown
 from workbench.models.chat import Message
 
@@ -247,10 +247,7 @@ def load(name: str, folder: Path | None = None) -> Template:
     path = ((folder or Path()) / name) if name.endswith(".yaml") else FOLDER / f"{name}.yaml"
     if not path.is_file():
         raise unknown("prompt template", name, [*names(), "a file ending in .yaml"])
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise InputError(f"prompt template {path}: no readable YAML: {error}") from error
+    values = yaml_files.read(path)
     if not isinstance(values, dict):
         raise InputError(
             f"prompt template {path}: received {type(values).__name__}; allowed: keys {', '.join(Template.model_fields)}"

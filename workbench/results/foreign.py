@@ -5,19 +5,20 @@ Every reader gives `Scores`, complete: each system has a score, or a failure, on
 
 from __future__ import annotations
 
-import csv
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple, TextIO, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 
+from workbench.data.readers import trec
+from workbench.data.readers.csv_tables import table
 from workbench.errors import InputError, unknown
 from workbench.evaluation import rankings
 from workbench.results.tables import Scores
 
-T = TypeVar("T")
 LONG = ("configuration", "query_id", "value")
 METRIC = "score"  # of a table that names none
 SHOWN = 5  # faults named in a message
@@ -40,7 +41,7 @@ class _Row(NamedTuple):
     line: int
 
 
-def read_table(path: Path, metric: str | None = None, scale: Scale | None = None) -> list[Scores]:
+def read_table(path: Path, metric: str | None = None, scale: Scale | None = None, systems: Sequence[str] = ()) -> list[Scores]:
     """Scores from a CSV file, one `Scores` for each split and metric in it.
 
     Long form: columns ``configuration,query_id,value``, and ``metric``, ``split`` and ``group`` where they matter; other
@@ -51,15 +52,18 @@ def read_table(path: Path, metric: str | None = None, scale: Scale | None = None
         path: the file.
         metric: only this one; in the wide form, the name of what the file holds.
         scale: range of the metric; a failure counts as its worst. Default: the smallest and largest value seen.
+        systems: only these; default: all.
 
     Raises:
         InputError: unreadable, unknown columns or metric, a value that is no number or out of range, a score given twice,
             a query that is not scored for every system; the line or the query is named.
     """
-    with _opened(path) as file:
-        lines = csv.DictReader(file)
-        columns = list(lines.fieldnames or ())
-        rows = list(_long(path, columns, lines) if "configuration" in columns else _wide(path, columns, lines, metric))
+    columns, lines = table(path)
+    rows = list(_long(path, columns, lines) if "configuration" in columns else _wide(path, columns, lines, metric, systems))
+    if systems and "configuration" in columns:
+        if strangers := [name for name in systems if name not in {row.system for row in rows}]:
+            raise unknown(f"system in {path}", strangers[0], {row.system for row in rows})
+        rows = [row for row in rows if row.system in systems]
     if not rows:
         raise InputError(f"{path} holds no scores, only a header; one line for each score or query is needed")
     found = {row.metric for row in rows}
@@ -72,21 +76,13 @@ def read_table(path: Path, metric: str | None = None, scale: Scale | None = None
     return [_scores(path, same, scale) for _, same in sorted(together.items())]
 
 
-def _opened(path: Path) -> TextIO:
-    try:
-        return path.open(newline="", encoding="utf-8-sig")
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
-
-
-def _long(path: Path, columns: Sequence[str], lines: csv.DictReader[str]) -> Iterator[_Row]:
+def _long(path: Path, columns: Sequence[str], lines: Sequence[tuple[int, Mapping[str, str]]]) -> Iterator[_Row]:
     missing = [name for name in LONG if name not in columns]
     if missing:
         raise InputError(
             f"{path} lacks the columns {', '.join(missing)}; the long form has {', '.join(LONG)} (and metric, split, group)"
         )
-    for line in lines:
-        at = lines.line_num
+    for at, line in lines:
         query_id = _named(path, at, "query_id", line["query_id"])
         yield _Row(
             split=line.get("split") or "",
@@ -99,18 +95,26 @@ def _long(path: Path, columns: Sequence[str], lines: csv.DictReader[str]) -> Ite
         )
 
 
-def _wide(path: Path, columns: Sequence[str], lines: csv.DictReader[str], metric: str | None) -> Iterator[_Row]:
-    systems = [name for name in columns if name not in ("query_id", "group")]
-    if "query_id" not in columns or not systems:
+def _wide(
+    path: Path,
+    columns: Sequence[str],
+    lines: Sequence[tuple[int, Mapping[str, str]]],
+    metric: str | None,
+    systems: Sequence[str],
+) -> Iterator[_Row]:
+    there = [name for name in columns if name not in ("query_id", "group")]
+    if "query_id" not in columns or not there:
         raise InputError(
-            f"{path} has the columns {', '.join(columns) or '(none)'}; needed: {', '.join(LONG)}, "
+            f"{path} has the columns {', '.join(map(repr, columns))}; needed: {', '.join(LONG)}, "
             "or query_id and one column per system"
         )
-    for line in lines:
-        query_id = _named(path, lines.line_num, "query_id", line["query_id"])
-        for system in systems:
-            value = _number(path, lines.line_num, line[system])
-            yield _Row("", metric or METRIC, query_id, system, value, line.get("group") or query_id, lines.line_num)
+    if strangers := [name for name in systems if name not in there]:
+        raise unknown(f"system in {path}", strangers[0], there)
+    for at, line in lines:
+        query_id = _named(path, at, "query_id", line["query_id"])
+        for system in systems or there:
+            value = _number(path, at, line[system])
+            yield _Row("", metric or METRIC, query_id, system, value, line.get("group") or query_id, at)
 
 
 def _named(path: Path, line: int, column: str, value: str | None) -> str:
@@ -164,7 +168,11 @@ def _scores(path: Path, rows: Sequence[_Row], scale: Scale | None) -> Scores:
 
 
 def _check_complete(path: Path, cells: Mapping[tuple[str, str], object], queries: Sequence[str], systems: Sequence[str]) -> None:
-    lacking = [f"{q} (not by {', '.join(absent)})" for q in queries if (absent := [s for s in systems if (q, s) not in cells])]
+    lacking = [
+        f"{q!r} (not by {', '.join(map(repr, absent))})"
+        for q in queries
+        if (absent := [s for s in systems if (q, s) not in cells])
+    ]
     if lacking:
         more = f" and {len(lacking) - SHOWN} more" if len(lacking) > SHOWN else ""
         raise InputError(
@@ -195,27 +203,56 @@ def read_rankings(paths: Sequence[Path], qrels: Path, metrics: Sequence[str]) ->
     names = [path.stem for path in paths]
     if len(set(names)) < len(names):
         raise InputError(f"several files have one name: {', '.join(map(str, paths))}; systems are named after their files")
-    judged = _trec(qrels, ir_measures.read_trec_qrels, "query 0 document grade")
-    queries = tuple(sorted({row.query_id for row in judged if row.relevance > 0}))
-    judged = [row for row in judged if row.query_id in set(queries)]
+    judged = trec.qrels(qrels)
+    queries = tuple(sorted({row.query for row in judged if row.grade > 0}))
+    if not queries:
+        raise InputError(f"{qrels}: no line has a grade above 0, so nothing is relevant and nothing can be measured")
+    known = set(queries)
+    grades = [ir_measures.Qrel(row.query, row.document, row.grade) for row in judged if row.query in known]
     measures = {rankings.measure(metric): metric.name for metric in wanted}
     values = {name: np.zeros((len(queries), len(paths))) for name in measures.values()}
     position = {query: i for i, query in enumerate(queries)}
     for column, path in enumerate(paths):
-        run = _trec(path, ir_measures.read_trec_run, "query Q0 document rank score tag")
-        if not position.keys() & {row.query_id for row in run}:
+        run = trec.ranking(path)
+        if not known & {row.query for row in run}:
             raise InputError(f"{path} ranks none of the {len(queries)} queries judged in {qrels}; do the two belong together?")
-        for result in ir_measures.iter_calc(list(measures), judged, run):
+        scored = [ir_measures.ScoredDoc(row.query, row.document, row.score) for row in run]
+        for result in ir_measures.iter_calc(list(measures), grades, scored):
             values[measures[result.measure]][position[result.query_id], column] = result.value
     nothing = np.zeros((len(queries), len(paths)), dtype=bool)
     return [Scores(name, "", tuple(names), queries, queries, table, nothing) for name, table in values.items()]
 
 
-def _trec(path: Path, read: Callable[[str], Iterable[T]], form: str) -> list[T]:
-    try:
-        rows = list(read(str(path)))
-    except (OSError, ValueError, IndexError, TypeError) as error:
-        raise InputError(f"{path} cannot be read as lines of `{form}`: {error}") from error
-    if not rows:
-        raise InputError(f"{path} is empty; lines of `{form}` are needed")
-    return rows
+def oddities(path: Path, qrels: Path) -> list[str]:
+    """What is worth knowing of a TREC run before its scores are read, one sentence each; a system's order is that of its scores.
+
+    Args:
+        path: lines ``query Q0 document rank score tag``.
+        qrels: lines ``query 0 document grade``.
+    """
+    run, judged = trec.ranking(path), {row.query for row in trec.qrels(qrels) if row.grade > 0}
+    by_query: dict[str, list[trec.Found]] = {}
+    for row in run:
+        by_query.setdefault(row.query, []).append(row)
+    tied = [query for query, rows in by_query.items() if len({row.score for row in rows}) < len(rows)]
+    turned = [query for query, rows in by_query.items() if _contradicts(rows)]
+    missing = sorted(judged - by_query.keys())
+    said = []
+    if missing:
+        said.append(f"{path} ranks nothing for {len(missing)} judged queries, such as {missing[0]!r}; each counts as 0")
+    if tied:
+        said.append(
+            f"{path}: scores tie in {len(tied)} queries, such as {tied[0]!r}; tied documents are ordered by id, not by rank"
+        )
+    if turned:
+        said.append(
+            f"{path}: ranks and scores contradict each other in {len(turned)} queries, such as {turned[0]!r}; the scores count, "
+            f"as in trec_eval"
+        )
+    return said
+
+
+def _contradicts(rows: Sequence[trec.Found]) -> bool:
+    """Whether a document of a lower rank number has a lower score than one after it."""
+    ordered = sorted(rows, key=lambda row: row.rank)
+    return any(a.rank < b.rank and a.score < b.score for a, b in pairwise(ordered))

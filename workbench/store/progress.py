@@ -148,8 +148,8 @@ class Bars(Progress):
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
         from rich.progress import Progress as RichProgress
 
-        columns = [TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()]
-        columns += [TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}")]
+        columns = [TextColumn("  {task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()]
+        columns += [TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}", markup=False)]
         with RichProgress(*columns, console=self.console) as bar:
             yield BarTask(name, total, self, bar)
 

@@ -92,7 +92,9 @@ class _Loaded:
         try:
             with quiet_transformers():
                 self.tokenizer = AutoTokenizer.from_pretrained(path)
-                self.model = AutoModelForSequenceClassification.from_pretrained(path, dtype=precision, **given)
+                self.model, read = AutoModelForSequenceClassification.from_pretrained(
+                    path, dtype=precision, output_loading_info=True, **given
+                )
         except Exception as error:  # each library below raises its own kinds for damaged weights
             first = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise InputError(f"weights {name!r}: {path} cannot be read as a cross-encoder: {first}") from error
@@ -101,6 +103,11 @@ class _Loaded:
             raise InputError(
                 f"weights {name!r}: a classifier with {labels} labels ranks nothing; take a cross-encoder with one label, "
                 "or an encoder with train: true"
+            )
+        if not new_head and (missing := sorted(read["missing_keys"])):
+            raise InputError(
+                f"weights {name!r}: {path} lacks {len(missing)} weights of a cross-encoder, such as {missing[0]}, which would be "
+                f"random numbers; name a trained cross-encoder, or train one with train: true"
             )
         self.model = products.with_independent_rows(self.model.to(machine.device).eval())
         self.device = machine.device

@@ -1,0 +1,342 @@
+"""Files as people have them: each kind is read as meant, or refused with file, line, what was found and what is allowed."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import unicodedata
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import workbench
+
+from workbench import Experiment
+from workbench.data import sources
+from workbench.data.readers import csv_tables, json_lines, text, trec, yaml_files
+from workbench.errors import InputError
+from workbench.results import foreign
+from workbench.store.progress import Progress
+
+CORPUS = [{"_id": f"d{i}", "title": f"Note {i}", "text": f"The {word} stands in the hall."} for i, word in enumerate("abcdef")]
+QUERIES = [{"_id": f"q{i}", "text": f"Where does the {word} stand?", "answers": ["hall"]} for i, word in enumerate("abcdef")]
+
+
+def written(path: Path, content: str | bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def json_lined(rows: list[dict]) -> str:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def beir(folder: Path, **replaced: str | bytes) -> Path:
+    """A folder of six documents and queries, of which dev and test have three each."""
+    files: dict[str, str | bytes] = {
+        "corpus.jsonl": json_lined(CORPUS),
+        "queries.jsonl": json_lined(QUERIES),
+        "qrels/dev.tsv": "query-id\tcorpus-id\tscore\n" + "".join(f"q{i}\td{i}\t1\n" for i in range(3)),
+        "qrels/test.tsv": "query-id\tcorpus-id\tscore\n" + "".join(f"q{i}\td{i}\t1\n" for i in range(3, 6)),
+    }
+    for name, content in (files | replaced).items():
+        written(folder / name, content)
+    return folder
+
+
+def asked(folder: Path, texts: dict[str, str], rows: list[dict]) -> Path:
+    """A folder of texts; the questions file beside it."""
+    for name, content in texts.items():
+        written(folder / "texts" / name, content)
+    return written(folder / "questions.jsonl", json_lined(rows))
+
+
+def question(**changed: object) -> dict[str, object]:
+    row = {"id": "1", "split": "dev", "question": "What do cats do?", "answers": ["purr"], "evidence": "Cats purr."}
+    return row | changed
+
+
+def refused(read: Callable[[], object], *parts: str) -> None:
+    with pytest.raises(InputError) as told:
+        read()
+    for part in parts:
+        assert part in str(told.value), told.value
+
+
+# --- Text files -------------------------------------------------------------------------------------------------------
+
+
+def test_a_byte_order_mark_is_no_part_of_any_file(tmp_path: Path) -> None:
+    mark = b"\xef\xbb\xbf"
+    plain, marked = beir(tmp_path / "plain"), beir(tmp_path / "marked")
+    for file in sorted(marked.rglob("*.*")):
+        file.write_bytes(mark + file.read_bytes())
+    bare = "".join(f"q{i}\td{i}\t1\n" for i in range(3, 6)).encode()
+    written(marked / "qrels" / "test.tsv", mark + bare)  # without a header, the mark stands before the first query
+    one, two = sources.beir(plain), sources.beir(marked)
+    assert one.documents_digest == two.documents_digest and one.splits == two.splits == {"dev": 3, "test": 3}
+    assert one.judgements == two.judgements and two.notes == ()
+    scores = "query_id,a,b\n1,0.5,0.25\n2,1,0\n"
+    (first,) = foreign.read_table(written(tmp_path / "s.csv", scores))
+    (second,) = foreign.read_table(written(tmp_path / "m.csv", mark + scores.encode()))
+    assert first.systems == second.systems and (first.values == second.values).all()
+    assert yaml_files.read(written(tmp_path / "a.yaml", mark + b"experiment: e\n")) == {"experiment": "e"}
+
+
+def test_only_a_line_feed_ends_a_line(tmp_path: Path) -> None:
+    separators = "one\u2028two\u2029three\x85four\x0bfive"
+    path = written(tmp_path / "a.jsonl", json.dumps({"a": separators}, ensure_ascii=False) + "\r\n{}\n")
+    assert [line.number for line in text.lines(path)] == [1, 2]
+    assert [read.value for read in json_lines.objects(path)] == [{"a": separators}, {}]
+    file = asked(
+        tmp_path, {"a.txt": "Cats purr."}, [question(question=f"What do{separators}cats do?"), question(id="2", split="test")]
+    )
+    assert sources.text_folder(tmp_path / "texts", file).splits == {"dev": 1, "test": 1}
+
+
+@pytest.mark.parametrize(
+    "content,parts",
+    [
+        ("Größe".encode("latin-1"), ["line 1: the byte 0xf6 is no UTF-8 (in Windows-1252 it is 'ö'); save it as UTF-8"]),
+        (b"a\nb\n\x80", ["line 3: the byte 0x80 is no UTF-8 (in Windows-1252 it is '€')"]),
+        ("a".encode("utf-16"), ["is UTF-16; save it as UTF-8"]),
+    ],
+)
+def test_another_encoding_is_named_with_its_line(tmp_path: Path, content: bytes, parts: list[str]) -> None:
+    path = written(tmp_path / "a.txt", content)
+    refused(lambda: list(text.lines(path)), "a.txt", *parts)
+    refused(lambda: text.whole(path), "a.txt", *parts)
+
+
+def test_a_gzip_file_that_is_cut_off_is_no_interruption(tmp_path: Path) -> None:
+    packed = gzip.compress(json_lined(CORPUS * 50).encode())
+    for name, content in (("cut", packed[: len(packed) // 2]), ("other", b"no gzip at all"), ("empty", b"\x1f\x8b")):
+        folder = beir(tmp_path / name, **{"corpus.jsonl.gz": content})
+        (folder / "corpus.jsonl").unlink()
+        refused(lambda folder=folder: sources.beir(folder), "corpus.jsonl.gz is no whole gzip file", "fetch or pack it again")
+
+
+# --- JSON lines -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "corpus,parts",
+    [
+        ('{"_id": "a", "text": null}', ["corpus.jsonl, line 1: text: received null; allowed: a text"]),
+        ('{"_id": "a", "text": ["a"]}', ['line 1: text: received ["a"]; allowed: a text']),
+        ('{"_id": null, "text": "a"}', ["line 1: _id: received null; allowed: a text or a whole number"]),
+        ('{"_id": "a", "text": "a", "title": 5}', ["line 1: title: received 5; allowed: a text, or null"]),
+        ('[{"_id": "a", "text": "a"}]', ["line 1: received [{", "allowed: an object with the keys _id, title, text"]),
+        ('\n"a"', ['line 2: received "a"; allowed: an object']),
+        ('{"_id": "a", "_id": "b", "text": "a"}', ["line 1: the key '_id' is given twice"]),
+        ('{"_id": "a", "text": "\\ud83d"}', ["line 1: text: character 1 is one half of a surrogate pair (U+D83D)"]),
+        ("{" * 100_000, ["line 1"]),
+    ],
+)
+def test_a_document_of_another_form_is_refused_with_its_line(tmp_path: Path, corpus: str, parts: list[str]) -> None:
+    folder = beir(tmp_path, **{"corpus.jsonl": corpus})
+    refused(lambda: sources.beir(folder), "corpus.jsonl", *parts)
+
+
+def test_an_answer_that_is_a_text_is_not_read_letter_by_letter(tmp_path: Path) -> None:
+    rows = [QUERIES[0] | {"answers": "hall"}, *QUERIES[1:]]
+    refused(lambda: sources.beir(beir(tmp_path / "b", **{"queries.jsonl": json_lined(rows)})), 'line 1: answers: received "hall"')
+    file = asked(tmp_path, {"a.txt": "Cats purr."}, [question(answers="purr")])
+    refused(lambda: sources.text_folder(tmp_path / "texts", file), 'line 1: answers: received "purr"')
+
+
+def test_ids_that_are_numbers_are_their_texts(tmp_path: Path) -> None:
+    numbered = {"corpus.jsonl": json_lined([row | {"_id": int(row["_id"][1:])} for row in CORPUS])}
+    numbered["qrels/dev.tsv"] = "".join(f"q{i}\t{i}\t1\n" for i in range(3))
+    numbered["qrels/test.tsv"] = "".join(f"q{i}\t{i}\t1\n" for i in range(3, 6))
+    assert sources.beir(beir(tmp_path / "b", **numbered)).documents["id"].to_pylist() == list("012345")
+    file = asked(tmp_path, {"a.txt": "Cats purr."}, [question(id=7), question(id=8, split="test")])
+    assert [query.id for query in sources.text_folder(tmp_path / "texts", file).split("dev")] == ["7"]
+
+
+def test_group_zero_is_a_group(tmp_path: Path) -> None:
+    rows = [row | {"group": i % 2} for i, row in enumerate(QUERIES)]
+    dataset = sources.beir(beir(tmp_path, **{"queries.jsonl": json_lined(rows)}))
+    assert [query.group for query in dataset.split("dev")] == ["0", "1", "0"]
+
+
+# --- Published sets ---------------------------------------------------------------------------------------------------
+
+
+def test_judgements_on_what_is_not_there_are_counted(tmp_path: Path) -> None:
+    more = beir(tmp_path)
+    with (more / "qrels" / "test.tsv").open("a") as file:
+        file.write("q3\tgone\t1\nq4\tgone\t1\nlost\td0\t1\n")
+    dataset = sources.beir(more)
+    assert dataset.splits == {"dev": 3, "test": 3}
+    assert dataset.notes == (
+        "2 judgements left out, on 1 documents that corpus.jsonl does not hold: 'gone'",
+        "1 judgements left out, on 1 queries that queries.jsonl does not hold: 'lost'",
+    )
+
+
+def test_a_set_without_a_split_to_choose_on_names_hold_out(tmp_path: Path) -> None:
+    folder = beir(tmp_path / "data")
+    (folder / "qrels" / "dev.tsv").rename(folder / "qrels" / "train.tsv")
+    settings = {"experiment": "e", "dataset": {"beir": "data"}, "components": {"retrievers": {"bm25": {"kind": "bm25"}}}}
+    settings["metrics"] = {"rankings": ["ndcg@10"]}
+    written(tmp_path / "e.yaml", yaml.safe_dump(settings))
+    refused(
+        lambda: Experiment.load(tmp_path / "e.yaml", tmp_path / "runs", (), Progress()), "has no split 'dev'", "hold_out: 0.25"
+    )
+    held = Experiment.load(tmp_path / "e.yaml", tmp_path / "runs", ["dataset.hold_out=0.34"], Progress())
+    assert set(held.session.dataset.splits) == {"train", "dev", "test"}
+
+
+# --- Folders of texts -------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_is_read_as_its_owner_sees_it(tmp_path: Path) -> None:
+    front = '---\nlayout: page\ntitle: "About dogs"\n---\n\n# Dogs\n\nDogs bark.\n'
+    texts = {
+        "Cats.TXT": "Cats\n\nCats purr.",
+        "dogs.markdown": front,
+        "birds.md/song.md": "# Birds #\n\nBirds sing.",
+        ".ipynb_checkpoints/cats.txt": "an old draft",
+        ".hidden.md": "hidden",
+        "manual.pdf": "%PDF",
+        "--- rule.md": "---\nThe text begins here.\n",
+    }
+    file = asked(tmp_path, texts, [question(), question(id="2", split="test", evidence="Dogs bark.")])
+    dataset = sources.text_folder(tmp_path / "texts", file)
+    titles = dict(zip(dataset.documents["id"].to_pylist(), dataset.documents["title"].to_pylist(), strict=True))
+    assert titles == {
+        "--- rule.md": "---",
+        "Cats.TXT": "Cats",
+        "birds.md/song.md": "Birds",
+        "dogs.markdown": "About dogs",
+    }
+    assert dataset.notes[:2] == (
+        "2 hidden files left out",
+        "1 files left out, their names do not end in .txt, .md, .markdown: manual.pdf",
+    )
+
+
+def test_an_empty_sentence_is_no_evidence(tmp_path: Path) -> None:
+    for evidence in ("", " \n", ["Cats purr.", ""]):
+        file = asked(tmp_path, {"a.txt": "Cats purr."}, [question(evidence=evidence)])
+        refused(
+            lambda file=file: sources.text_folder(tmp_path / "texts", file), "line 1: evidence: received ", "allowed: a sentence"
+        )
+
+
+def test_a_home_folder_is_found_by_its_sign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    beir(tmp_path / "data")
+    settings = {"experiment": "e", "dataset": {"beir": "~/data"}, "components": {"retrievers": {"bm25": {"kind": "bm25"}}}}
+    written(tmp_path / "elsewhere" / "e.yaml", yaml.safe_dump(settings | {"metrics": {"rankings": ["ndcg@10"]}}))
+    experiment = Experiment.load(tmp_path / "elsewhere" / "e.yaml", tmp_path / "runs", (), Progress())
+    assert experiment.settings.dataset.beir == tmp_path / "data"
+
+
+# --- YAML -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "content,part",
+    [
+        ("a: 1\nb:\n  c: 1\n  c: 2\n", "line 4: the key 'c' is given twice, first in line 3"),
+        ("a:\n\tb: 1\n", "line 2 begins with a tab; indent with spaces"),
+        ("1: a\n", "line 1: the key '1' is read as no text; write it in quotation marks"),
+        ("a: [1, 2\n", "line 2: no readable YAML"),
+        ("a: 2026-13-45\n", "write a text that looks like a date or a number in quotation marks"),
+        ("a: !!python/object:os.system x\n", "line 1: no readable YAML"),
+    ],
+)
+def test_a_yaml_file_is_refused_with_its_line(tmp_path: Path, content: str, part: str) -> None:
+    refused(lambda: yaml_files.read(written(tmp_path / "e.yaml", content)), "e.yaml", part)
+
+
+def test_words_that_old_yaml_takes_for_truth_are_words() -> None:
+    assert yaml_files.parsed("[on, off, yes, no, y, n, true, False, ~]", "") == [
+        *("on", "off", "yes", "no", "y", "n"),
+        *(True, False, None),
+    ]
+
+
+def test_a_null_that_means_something_stays_in_the_run_s_file(tmp_path: Path) -> None:
+    beir(tmp_path / "data")
+    retrievers = {"bm25": {"kind": "bm25"}, "raw": {"kind": "bm25", "stopwords": None, "stemmer": None}}
+    settings = {"experiment": "e", "dataset": {"beir": "data"}, "components": {"retrievers": retrievers}}
+    settings |= {"axes": {"chunking": ["whole"], "retriever": ["bm25", "raw"]}, "metrics": {"rankings": ["ndcg@10"]}}
+    written(tmp_path / "e.yaml", yaml.safe_dump(settings))
+    run = Experiment.load(tmp_path / "e.yaml", tmp_path / "runs", (), Progress()).compare()
+    again = Experiment.load(run.folder / "config.yaml", tmp_path / "runs", (), Progress())
+    assert {c.id for c in again.configurations} == set(run.labels)
+    assert yaml.safe_load((run.folder / "config.yaml").read_text())["components"]["retrievers"]["raw"]["stemmer"] is None
+
+
+# --- Tables of scores and TREC files ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "content,part",
+    [
+        ("query_id,a,b\n1,0,5,0,7\n", "line 2 has 5 fields, the header 3"),
+        ("query_id,a,b\n1,0.5\n", "line 2 has 2 fields, the header 3"),
+        (",query_id,a,b\n0,1,0.5,0.7\n", "line 1: column 1 has no name, as pandas writes its index"),
+        ("query_id,a,a\n1,0.5,0.7\n", "line 1: the column 'a' is there twice"),
+        ("query_id;a;b\n1;0,5;0,7\n", "line 1: the columns are parted by ';'; part them by commas"),
+        ('query_id,a,b\n1,"0.5,0.7\n', "no CSV"),
+        ("", "is empty; a header"),
+    ],
+)
+def test_a_table_that_is_not_what_it_seems_is_refused(tmp_path: Path, content: str, part: str) -> None:
+    path = written(tmp_path / "s.csv", content)
+    refused(lambda: csv_tables.table(path), "s.csv", part)
+    refused(lambda: foreign.read_table(path), "s.csv", part)
+
+
+def test_systems_are_named_and_shown_as_they_are(tmp_path: Path) -> None:
+    lines = ["query_id,row,dense [base],dense [large]", *(f"{i},{i},{0.1 + i / 99},{0.4 - i / 99}" for i in range(9))]
+    path = written(tmp_path / "s.csv", "\n".join(lines) + "\n")
+    done = workbench("compare", path, "--systems", "dense [base],dense [large]")
+    assert done.returncode == 0, done.stderr
+    assert "dense [base]" in done.stdout and "dense [large]" in done.stdout and " row " not in done.stdout
+    wrong = workbench("compare", path, "--systems", "dense")
+    assert wrong.returncode == 2 and "unknown system" in wrong.stderr
+    spaced = written(tmp_path / "l.csv", "configuration,query_id,value\na,q0 ,1\nb,q0,1\n")
+    refused(lambda: foreign.read_table(spaced), "'q0 ' (not by 'b')")
+
+
+QRELS = "1 0 a 1\n1 0 b 0\n2 0 a 1\n"
+RUN = "1 Q0 a 1 2.0 t\n1 Q0 b 2 1.0 t\n2 Q0 a 1 1.0 t\n"
+
+
+@pytest.mark.parametrize(
+    "run,qrels,part",
+    [
+        (RUN + "1 Q0 a 3 0.5 t\n", QRELS, "a.trec, line 4: query '1' ranks document 'a' a second time, first in line 1"),
+        (RUN.replace(" t", ""), QRELS, "a.trec, line 1 has 5 fields instead of 6"),
+        (RUN.replace("2.0", "nan"), QRELS, "a.trec, line 1: 'nan' is no score"),
+        (RUN.replace(" 1 2.0", " first 2.0"), QRELS, "a.trec, line 1: 'first' is no rank"),
+        (RUN, QRELS + "1 0 a 0\n", "qrels, line 4: document 'a' has the grade 0 for query '1', and in line 1 the grade 1"),
+        (RUN, QRELS.replace("a 1", "a x"), "qrels, line 1: 'x' is no grade"),
+        (RUN, "1 0 a 0\n", "no line has a grade above 0"),
+        ("", QRELS, "a.trec is empty"),
+    ],
+)
+def test_a_trec_file_is_refused_with_its_line(tmp_path: Path, run: str, qrels: str, part: str) -> None:
+    path, judged = written(tmp_path / "a.trec", run), written(tmp_path / "qrels", qrels)
+    refused(lambda: foreign.read_rankings([path], judged, ["ndcg@10"]), part)
+
+
+def test_oddities_of_a_ranking_are_said(tmp_path: Path) -> None:
+    judged = written(tmp_path / "qrels", QRELS + "3 0 a 1\n" + "1 0 a 1\n")  # a repeated line says nothing new
+    clean = written(tmp_path / "a.trec", RUN + "3 Q0 a 1 1 t\n")
+    assert foreign.oddities(clean, judged) == [] and len(trec.qrels(judged)) == 4
+    odd = written(tmp_path / "b.trec", "1 Q0 a 1 1.0 t\n1 Q0 b 2 2.0 t\n2 Q0 a 1 1.0 t\n2 Q0 b 2 1.0 t\n")
+    missing, tied, turned = foreign.oddities(odd, judged)
+    assert "ranks nothing for 1 judged queries, such as '3'" in missing and "tie in 1 queries, such as '2'" in tied
+    assert "contradict each other in 1 queries, such as '1'; the scores count" in turned
+    other = written(tmp_path / "c.trec", RUN)
+    done = workbench("compare", odd, other, "--qrels", judged)
+    assert done.returncode == 0 and done.stderr.count("note: ") == 4, done.stderr
+    assert unicodedata.is_normalized("NFC", done.stderr)

@@ -1,0 +1,156 @@
+"""Files of JSON lines: one object a line, each checked by one typed model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple, TypeVar
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
+
+from workbench.data.readers.text import check_writable, lines
+from workbench.errors import InputError, unknown
+
+SHOWN = 80  # characters of a value in a message
+
+
+class Record(BaseModel):
+    """Base of what a line holds; types are exact, and a field's description says what is allowed."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+
+def _text_of_number(value: object) -> object:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _not_blank(value: str) -> str:
+    if not value.strip():
+        raise ValueError("the text is empty")
+    return value
+
+
+Filled = Annotated[str, AfterValidator(_not_blank)]
+Identifier = Annotated[Filled, BeforeValidator(_text_of_number)]  # a whole number is taken as its text
+M = TypeVar("M", bound=Record)
+
+
+class Read(NamedTuple):
+    """A value of a file and its place, for messages: ``questions.jsonl, line 3``."""
+
+    where: str
+    value: Any
+
+
+def objects(path: Path) -> Iterator[Read]:
+    """The JSON value of each line that is not empty.
+
+    Raises:
+        InputError: a line is no JSON, names a key twice, or as `workbench.data.readers.text.lines`.
+    """
+    for number, line in lines(path):
+        where = f"{path}, line {number}"
+        if line.strip():
+            yield Read(where, parsed(line, where))
+
+
+def records(path: Path, model: type[M]) -> Iterator[tuple[str, M]]:
+    """The records of a file, each with its place.
+
+    Args:
+        path: the file.
+        model: what each line holds.
+
+    Raises:
+        InputError: a line that is no object, lacks a key, has one of another type, or as `objects`.
+    """
+    for where, value in objects(path):
+        yield where, record(value, model, where)
+
+
+def record(value: object, model: type[M], where: str) -> M:
+    """A record from a JSON value.
+
+    Args:
+        value: the value.
+        model: what it has to be.
+        where: its place, for messages.
+
+    Raises:
+        InputError: it is something else.
+    """
+    if not isinstance(value, dict):
+        raise InputError(f"{where}: received {shown(value)}; allowed: an object with the keys {', '.join(_keys(model))}")
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        said = dict.fromkeys(_said(model, item, value) for item in error.errors())
+        raise InputError("; ".join(f"{where}: {one}" for one in said)) from error
+
+
+def parsed(text: str, where: str) -> Any:
+    """The value of a JSON text.
+
+    Args:
+        text: the text.
+        where: its place, for messages.
+
+    Raises:
+        InputError: it is no JSON, or an object names a key twice.
+    """
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in found:
+                raise InputError(f"{where}: the key {key!r} is given twice; give it once")
+            found[key] = value
+        return found
+
+    try:
+        value = json.loads(text, object_pairs_hook=once)
+    except RecursionError as error:
+        raise InputError(f"{where}: the JSON is nested too deeply") from error
+    except ValueError as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{where}: not JSON: {error}") from error
+    if "\\u" in text:
+        _check_texts(value, where)
+    return value
+
+
+def _check_texts(value: object, where: str) -> None:
+    if isinstance(value, str):
+        check_writable(value, where)
+    elif isinstance(value, dict):
+        for key, one in value.items():
+            check_writable(key, where)
+            _check_texts(one, f"{where}: {key}")
+    elif isinstance(value, list):
+        for one in value:
+            _check_texts(one, where)
+
+
+def shown(value: object) -> str:
+    """A value as JSON, shortened, for messages."""
+    text = json.dumps(value, ensure_ascii=True)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+
+
+def _keys(model: type[Record]) -> list[str]:
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def _said(model: type[Record], item: ErrorDetails, value: dict[str, Any]) -> str:
+    """One of pydantic's errors in a sentence."""
+    key = str(item["loc"][0]) if item["loc"] else ""
+    if item["type"] == "missing":
+        needed = [field.alias or name for name, field in model.model_fields.items() if field.is_required()]
+        return f"the key {key!r} is missing; needed: {', '.join(needed)}"
+    if item["type"] == "extra_forbidden":
+        return str(unknown("key", key, _keys(model)))
+    fields = {field.alias or name: field for name, field in model.model_fields.items()}
+    return f"{key}: received {shown(value[key])}; allowed: {fields[key].description}"
