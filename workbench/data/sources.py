@@ -126,7 +126,7 @@ class QueryRecord(Record):
     """A line of ``queries.jsonl``; other keys are not read."""
 
     id: Identifier = Field(alias="_id", description="a text or a whole number")
-    text: Filled = Field(description="a text that is not empty")
+    text: str = Field(description="a text")
     answers: list[Filled] | None = Field(default=None, description='a list of texts, such as ["break"], or null')
     group: Identifier | None = Field(default=None, description="a text or a whole number, or null")
     history: Any = None

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import yaml
 from pydantic import BaseModel
@@ -59,9 +59,6 @@ from workbench.stages.writers import ANSWERS
 LIBRARIES = ("torch", "transformers", "peft", "sentence-transformers", "faiss", "bm25s", "ir-measures", "numpy", "scipy")
 
 
-R = TypeVar("R", bound=NamedTuple)
-
-
 def new_folder(parent: Path, started: datetime, settings: ExperimentSettings) -> Path:
     """A run's folder, created exclusively: UTC time and a short digest of time, process and settings."""
     parent.mkdir(parents=True, exist_ok=True)
@@ -95,43 +92,34 @@ class RunWriter:
         axes, design = list(self.space.axes), {c.id: c.columns() for c in self.space.configurations}
         settings, baseline = self.settings, self.space.baseline.id
         select, report, seed = settings.dataset.select, settings.dataset.report, settings.seed
-        files: dict[str, Callable[[], None]] = {
-            "config.yaml": lambda: self._text(
-                "config.yaml", yaml.safe_dump(resolved(self.space, self.session.machine), sort_keys=False, allow_unicode=True)
+        write = table_files.write
+        files: dict[str, Callable[[Path], None]] = {
+            "config.yaml": lambda path: _text(
+                path, yaml.safe_dump(resolved(self.space, self.session.machine), sort_keys=False, allow_unicode=True)
             ),
-            "configurations.csv": lambda: table_files.write_configurations(
-                self.folder / "configurations.csv", axes, self._configurations()
+            "configurations.csv": lambda path: table_files.write_configurations(path, axes, self._configurations()),
+            "results.csv": lambda path: write(path, ResultRow, rows),
+            "seeds.csv": lambda path: write(path, SeedRow, seeds),
+            "leaderboard.csv": lambda path: write(path, LeaderboardRow, tables.leaderboard(scores)),
+            "comparisons.csv": lambda path: write(path, ComparisonRow, tables.comparisons(scores, seed)),
+            "effects.csv": lambda path: write(path, EffectRow, tables.effects(scores, design, baseline, select, seed)),
+            "interactions.csv": lambda path: write(
+                path, InteractionRow, tables.interactions(scores, design, baseline, select, seed)
             ),
-            "results": lambda: self._table("results", ResultRow, rows),
-            "seeds": lambda: self._table("seeds", SeedRow, seeds),
-            "leaderboard": lambda: self._table("leaderboard", LeaderboardRow, tables.leaderboard(scores)),
-            "comparisons": lambda: self._table("comparisons", ComparisonRow, tables.comparisons(scores, seed)),
-            "effects": lambda: self._table("effects", EffectRow, tables.effects(scores, design, baseline, select, seed)),
-            "interactions": lambda: self._table(
-                "interactions", InteractionRow, tables.interactions(scores, design, baseline, select, seed)
-            ),
-            "finalists": lambda: self._table("finalists", FinalistRow, tables.finalists(scores, report, baseline, seed)),
-            "search": lambda: self._table("search", SearchStep, found.steps),
-            "selection": lambda: self._table("selection", SelectionRow, [self._selection(scores, found.ranked[0].id)]),
-            "queries": lambda: self._table("queries", QueryRow, self._queries()),
-            "retrieval": lambda: self._table("retrieval", RetrievalRow, self._shown(measured)),
-            "answers.jsonl": lambda: self._text("answers.jsonl", "".join(line + "\n" for line in self._answers(measured))),
-            "plan.json": lambda: self._text("plan.json", json.dumps(self._plan(measured), indent=1)),
-            "timings": lambda: self._table("timings", TimingRow, self._timings(measured)),
-            MANIFEST: lambda: self._text(MANIFEST, json.dumps(self._manifest(rows, measured), indent=1, ensure_ascii=False)),
+            "finalists.csv": lambda path: write(path, FinalistRow, tables.finalists(scores, report, baseline, seed)),
+            "search.csv": lambda path: write(path, SearchStep, found.steps),
+            "selection.csv": lambda path: write(path, SelectionRow, [self._selection(scores, found.ranked[0].id)]),
+            "queries.csv": lambda path: write(path, QueryRow, self._queries()),
+            "retrieval.csv": lambda path: write(path, RetrievalRow, self._shown(measured)),
+            "answers.jsonl": lambda path: _text(path, "".join(line + "\n" for line in self._answers(measured))),
+            "plan.json": lambda path: _text(path, json.dumps(self._plan(measured), indent=1)),
+            "timings.csv": lambda path: write(path, TimingRow, self._timings(measured)),
+            MANIFEST: lambda path: _text(path, json.dumps(self._manifest(rows, measured), indent=1, ensure_ascii=False)),
         }
         with self.session.progress.task("writing", len(files)) as done:
-            for name, write in files.items():
-                write()
+            for name, write_file in files.items():
+                write_file(self.folder / name)
                 done(1, name)
-
-    def _table(self, name: str, kind: type[R], rows: Iterable[R]) -> None:
-        table_files.write(self.folder / f"{name}.csv", kind, rows)
-
-    def _text(self, name: str, text: str) -> None:
-        temporary = self.folder / f".{name}.tmp"
-        temporary.write_text(text, encoding="utf-8")
-        temporary.rename(self.folder / name)
 
     def _configurations(self) -> list[ConfigurationRow]:
         rows = []
@@ -302,6 +290,13 @@ class RunWriter:
             }
             found.append(record)
         return sorted(found, key=lambda record: (record["embedder"], record["chunking"]))
+
+
+def _text(path: Path, text: str) -> None:
+    """Writes a file in one step: it is complete or absent."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.rename(path)
 
 
 class Answering(NamedTuple):
