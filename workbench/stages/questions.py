@@ -45,7 +45,7 @@ class Questions(Stage[list[Query]]):
         asked = [query for query in session.dataset.split(self.split) if query.history]
         words = sum(len(turn.content.split()) for query in asked for turn in query.history)
         tokens = int(words * TOKENS_PER_WORD + len(asked) * (TEMPLATE_TOKENS + self.rewriter.max_new_tokens))
-        return Work("generation", tokens, tokens)
+        return Work(self.writer.work, tokens, tokens)
 
     def rewritten(self, asked: Sequence[tuple[History, str]], session: Session) -> list[Rewriting]:
         """Questions that stand alone; `compute` and the pipeline both come through here.
