@@ -13,10 +13,16 @@ import yaml
 from conftest import workbench
 
 from workbench import Experiment
-from workbench.data import sources
+from workbench.data import scripts, sources
+from workbench.data.conversation import read_history
 from workbench.data.readers import csv_tables, json_lines, text, trec, yaml_files
 from workbench.errors import InputError
+from workbench.evaluation import answers
+from workbench.pipeline import Pipeline
 from workbench.results import foreign
+from workbench.results.run import Run
+from workbench.retrieval.bm25 import BM25
+from workbench.retrieval.expansion import searched
 from workbench.store.progress import Progress
 
 CORPUS = [{"_id": f"d{i}", "title": f"Note {i}", "text": f"The {word} stands in the hall."} for i, word in enumerate("abcdef")]
@@ -63,6 +69,127 @@ def refused(read: Callable[[], object], *parts: str) -> None:
         read()
     for part in parts:
         assert part in str(told.value), told.value
+
+
+# --- Unicode ----------------------------------------------------------------------------------------------------------
+
+CAFE, TAKEN_APART = "Das Café öffnet früh.", unicodedata.normalize("NFD", "Das Café öffnet früh.")
+KOREAN = "한국어 문서는 이곳에 있다"
+
+
+@pytest.mark.parametrize("stored,asked_in", [(CAFE, TAKEN_APART), (TAKEN_APART, CAFE), (TAKEN_APART, TAKEN_APART)])
+def test_letters_and_accents_are_the_same_however_they_are_put_together(tmp_path: Path, stored: str, asked_in: str) -> None:
+    texts = {"cafe.txt": stored, "b.txt": "Der Laden schließt.", "c.txt": "Die Tür klemmt."}
+    rows = [
+        question(id=split, split=split, question=asked_in, answers=[asked_in], evidence=asked_in) for split in ("dev", "test")
+    ]
+    file = asked(tmp_path, texts, rows)
+    dataset = sources.text_folder(tmp_path / "texts", file)
+    assert dataset.documents["text"].to_pylist()[-1] == CAFE
+    (query,) = dataset.split("dev")
+    assert (query.text, query.answers) == (CAFE, (CAFE,)) and len(dataset.judged("dev").spans["dev"]) == 1
+    settings = {"experiment": "e", "dataset": {"folder": "texts", "questions": "questions.jsonl"}}
+    settings |= {"components": {"retrievers": {"bm25": {"kind": "bm25", "stopwords": None, "stemmer": None}}}}
+    written(tmp_path / "e.yaml", yaml.safe_dump(settings | {"metrics": {"rankings": ["ndcg@10"]}}))
+    run = Experiment.load(tmp_path / "e.yaml", tmp_path / "runs", (), Progress()).compare()
+    assert [row.mean for row in run.leaderboard] == [1.0, 1.0]
+    found = Pipeline.open(run).ask(TAKEN_APART).sources
+    assert [source.text for source in found] == [CAFE]
+
+
+def test_terms_and_answers_are_compared_in_one_form() -> None:
+    analyzer = BM25(stopwords=None, stemmer=None).analyzer
+    assert analyzer.tokenize([TAKEN_APART]) == analyzer.tokenize([CAFE]) == [["das", "café", "öffnet", "früh"]]
+    for metric in ("f1", "em", "contains"):
+        assert answers.score(metric, TAKEN_APART, [CAFE], ()) == answers.score(metric, CAFE, [TAKEN_APART], ()) == 1
+    assert answers.grounded(TAKEN_APART, [CAFE]) == answers.grounded(CAFE, [TAKEN_APART]) == 1
+    assert searched("é", ["e\u0301", "a"]) == ["é", "a"]
+
+
+def test_ids_are_not_composed(tmp_path: Path) -> None:
+    one, other = "é", "e\u0301"  # two documents: the files that name them say which
+    corpus = [row | {"_id": name} for row, name in zip(CORPUS, (one, other), strict=False)]
+    qrels = f"q0\t{one}\t1\nq1\t{other}\t1\n"
+    folder = beir(tmp_path, **{"corpus.jsonl": json_lined(corpus), "qrels/dev.tsv": qrels, "qrels/test.tsv": f"q2\t{one}\t1\n"})
+    assert sources.beir(folder).judged("dev").documents == {"q0": {one: 1}, "q1": {other: 1}}
+
+
+@pytest.mark.parametrize("place", ["question", "answers", "evidence", "history"])
+def test_half_of_a_surrogate_pair_is_refused_with_its_place(tmp_path: Path, place: str) -> None:
+    half = {"question": "a\ud83d", "answers": ["a\ud83d"], "evidence": "a\ud83d"}
+    half["history"] = [{"role": "user", "content": "a\ud83d"}]
+    texts = {"a.txt": "Cats purr."}
+    file = asked(tmp_path, texts, [question()])
+    file.write_text(json.dumps(question()) + "\n" + json.dumps(question(id="2", **{place: half[place]})) + "\n")
+    refused(lambda: sources.text_folder(tmp_path / "texts", file), f"line 2: {place}", "character 2 is one half of a surrogate")
+
+
+def test_half_of_a_surrogate_pair_is_refused_wherever_it_comes_from(tmp_path: Path) -> None:
+    refused(
+        lambda: yaml_files.read(written(tmp_path / "e.yaml", 'a: {b: ["x\\ud83d"]}')), "e.yaml: a: b: character 2 is one half"
+    )
+    refused(lambda: read_history([{"role": "user", "content": "\udc80"}], "history"), "history, turn 1: character 1")
+    (tmp_path / "texts").mkdir()
+    try:
+        (tmp_path / "texts" / "caf\udce9.txt").write_text("A name in Latin-1.")
+    except (OSError, UnicodeError):
+        pytest.skip("this file system takes no name that is not UTF-8")
+    file = written(tmp_path / "questions.jsonl", json_lined([question()]))
+    refused(
+        lambda: sources.text_folder(tmp_path / "texts", file), "the name of the file 'caf\\udce9.txt': character 4 is one half"
+    )
+    (tmp_path / "texts" / "caf\udce9.txt").rename(tmp_path / "texts" / "caf\udce9.pdf")
+    written(tmp_path / "texts" / "a.txt", "Cats purr.")
+    assert any("caf\\udce9.pdf" in note for note in sources.text_folder(tmp_path / "texts", file).notes)
+
+
+@pytest.mark.parametrize(
+    "text,script",
+    [
+        ("熊猫吃什么？", "Chinese or Japanese"),
+        ("パンダは何を食べますか。", "Chinese or Japanese"),
+        ("แพนด้ากินอะไร", "Thai"),
+        ("ໝີແພນດ້າກິນຫຍັງ", "Lao"),
+        ("ပန်ဒါက ဘာစားလဲ", "Burmese"),
+        ("ខ្លាឃ្មុំផេនដាស៊ីអ្វី", "Khmer"),
+        (KOREAN, None),
+        ("What does the panda (熊猫) eat?", None),
+        ("Что ест панда?", None),
+        ("12 + 30 = ?", None),
+        ("", None),
+    ],
+)
+def test_scripts_without_spaces_are_known(text: str, script: str | None) -> None:
+    assert scripts.unspaced(text) == script
+
+
+@pytest.mark.parametrize("language", ["chinese", "thai", "answers alone", "korean"])
+def test_questions_that_words_cannot_measure_are_announced_before_the_run(tmp_path: Path, language: str) -> None:
+    said = {
+        "chinese": ("熊猫主要以竹子为食。", "熊猫吃什么？"),
+        "thai": ("แพนด้ากินไผ่เป็นอาหาร", "แพนด้ากินอะไร"),
+        "answers alone": ("竹子", "What do pandas eat?"),
+        "korean": (KOREAN, KOREAN),
+    }
+    text, asking = said[language]
+    rows = [question(id=split, split=split, question=asking, answers=[text], evidence=text) for split in ("dev", "test")]
+    asked(tmp_path, {"a.txt": text, "b.txt": "Cats purr."}, rows)
+    settings = {"experiment": "e", "dataset": {"folder": "texts", "questions": "questions.jsonl"}}
+    settings |= {"components": {"retrievers": {"words": {"kind": "bm25"}, "both": {"kind": "fusion", "of": ["words", "words2"]}}}}
+    settings["components"]["retrievers"]["words2"] = {"kind": "bm25", "b": 0}
+    settings |= {"axes": {"retriever": ["both"], "chunking": ["whole"]}, "metrics": {"rankings": ["recall@10", "recall@20w"]}}
+    path = written(tmp_path / "e.yaml", yaml.safe_dump(settings))
+    done = workbench("run", path, "--runs", tmp_path / "runs", "--no-notebooks")
+    assert done.returncode == 0, done.stderr
+    noted = Run.latest(tmp_path / "runs").manifest["dataset"]["notes"]
+    if language == "korean":
+        assert not noted and "CAUTION" not in done.stderr
+        return
+    first = done.stderr.splitlines()[0]
+    assert first.startswith("CAUTION: 2 of 2 questions, such as 'dev'") and "Concerned here: BM25, recall@20w." in first
+    assert noted == [first]
+    planned = workbench("plan", path, "--runs", tmp_path / "runs")
+    assert planned.stderr.splitlines()[0] == first
 
 
 # --- Text files -------------------------------------------------------------------------------------------------------

@@ -64,8 +64,7 @@ def run(
 
 def _run(experiment: Experiment, runs: Path, notebooks: bool) -> Run:
     say = experiment.session.progress.say
-    for note in experiment.notes:
-        say(f"note: {note}")
+    _say_notes(experiment)
     say(_described(experiment))
     _print_plan(experiment, sys.stderr)
     say("1/4 passages, embeddings, indexes, rankings")
@@ -84,6 +83,11 @@ def _run(experiment: Experiment, runs: Path, notebooks: bool) -> Run:
         save_figures(finished, finished.folder / "figures")
         report(finished, runs, experiment.session.progress)
     return finished
+
+
+def _say_notes(experiment: Experiment) -> None:
+    for note in experiment.notes:
+        experiment.session.progress.say(note if note.startswith("CAUTION") else f"note: {note}")
 
 
 def _interrupted(experiment: Experiment) -> str:
@@ -131,7 +135,9 @@ def plan(config: ConfigPath, overrides: SetOption = None, runs: RunsOption = Pat
     """Show what a run would compute: distinct stages, what the store holds, estimated tokens, seconds and memory."""
     from workbench.experiment.experiment import Experiment
 
-    _print_plan(Experiment.load(config, runs, overrides or ()), sys.stdout)
+    experiment = Experiment.load(config, runs, overrides or ())
+    _say_notes(experiment)
+    _print_plan(experiment, sys.stdout)
 
 
 def _print_plan(experiment: Experiment, stream: TextIO) -> None:

@@ -15,6 +15,7 @@ from workbench.component import digest, library_version
 from workbench.data.conversation import read_history
 from workbench.data.dataset import Place, Query
 from workbench.data.readers.json_lines import objects
+from workbench.data.readers.text import check_writable, composed
 from workbench.errors import InputError
 from workbench.experiment.experiment import Experiment
 from workbench.experiment.planner import passages_of
@@ -194,7 +195,7 @@ class Pipeline:
         Yields:
             Replies whose texts grow by whole words, with the status ``writing``; the last is the one that `ask` returns.
         """
-        _refuse_empty(question)
+        question_read = _checked(question)
         turns = read_history(history, "history")
         rewriter = self.stages.questions
         if turns and not rewriter:
@@ -203,7 +204,9 @@ class Pipeline:
                 f"ask without it, or measure a configuration with the axis rewriting (see components.rewriters)"
             )
         started = time.perf_counter()
-        rewriting = rewriter.rewritten([(turns, question)], self.session)[0] if rewriter else Rewriting(question, "as asked")
+        rewriting = (
+            rewriter.rewritten([(turns, question_read)], self.session)[0] if rewriter else Rewriting(question_read, "as asked")
+        )
         understood = time.perf_counter()
         row = self.ranked([rewriting.question])[0]
         ranked = time.perf_counter()
@@ -247,8 +250,7 @@ class Pipeline:
         Raises:
             InputError: an empty question.
         """
-        _refuse_empty(question)
-        return self._sources(self.ranked([question])[0], k)
+        return self._sources(self.ranked([_checked(question)])[0], k)
 
     def _sources(self, row: Ranked, shown: int) -> tuple[Source, ...]:
         if not shown or not self.ranking:
@@ -369,6 +371,9 @@ def _check_dataset(experiment: Experiment, run: Run) -> None:
         )
 
 
-def _refuse_empty(question: str) -> None:
+def _checked(question: str) -> str:
+    """A question in Unicode's normal form C, as questions of a dataset are stored."""
     if not question.strip():
         raise InputError("the question is empty; ask something")
+    check_writable(question, "the question")
+    return composed(question)

@@ -10,7 +10,7 @@ from typing import Annotated, Any, NamedTuple, TypeVar
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
-from workbench.data.readers.text import check_writable, lines
+from workbench.data.readers.text import check_writable, composed, lines
 from workbench.errors import InputError, unknown
 
 SHOWN = 80  # characters of a value in a message
@@ -32,8 +32,10 @@ def _not_blank(value: str) -> str:
     return value
 
 
-Filled = Annotated[str, AfterValidator(_not_blank)]
-Identifier = Annotated[Filled, BeforeValidator(_text_of_number)]  # a whole number is taken as its text
+Text = Annotated[str, AfterValidator(composed)]
+Filled = Annotated[Text, AfterValidator(_not_blank)]
+# a whole number is taken as its text; ids stay as they are written, since other files name them
+Identifier = Annotated[str, AfterValidator(_not_blank), BeforeValidator(_text_of_number)]
 M = TypeVar("M", bound=Record)
 
 
@@ -118,20 +120,8 @@ def parsed(text: str, where: str) -> Any:
             raise
         raise InputError(f"{where}: not JSON: {error}") from error
     if "\\u" in text:
-        _check_texts(value, where)
-    return value
-
-
-def _check_texts(value: object, where: str) -> None:
-    if isinstance(value, str):
         check_writable(value, where)
-    elif isinstance(value, dict):
-        for key, one in value.items():
-            check_writable(key, where)
-            _check_texts(one, f"{where}: {key}")
-    elif isinstance(value, list):
-        for one in value:
-            _check_texts(one, where)
+    return value
 
 
 def shown(value: object) -> str:

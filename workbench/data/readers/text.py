@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import re
+import unicodedata
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -78,14 +79,31 @@ def _decoded(path: Path, number: int, raw: bytes) -> str:
         ) from error
 
 
-def check_writable(text: str, where: str) -> None:
+def composed(text: str) -> str:
+    """A text in Unicode's normal form C, where equal letters are equal characters: ``e`` and an accent after it become ``é``."""
+    return unicodedata.normalize("NFC", text)
+
+
+def check_writable(value: object, where: str) -> None:
     r"""Refuses half of a surrogate pair, such as JSON's ``\ud83d`` alone, which no file can hold as UTF-8.
+
+    Args:
+        value: a text, or a list or an object with texts in it.
+        where: its place, for messages.
 
     Raises:
         InputError: there is one.
     """
-    if found := SURROGATE.search(text):
-        raise InputError(
-            f"{where}: character {found.start() + 1} is one half of a surrogate pair (U+{ord(found[0]):04X}), which is no text; "
-            f"write the whole character"
-        )
+    if isinstance(value, str):
+        if found := SURROGATE.search(value):
+            raise InputError(
+                f"{where}: character {found.start() + 1} is one half of a surrogate pair (U+{ord(found[0]):04X}), which is no "
+                f"text; write the whole character"
+            )
+    elif isinstance(value, dict):
+        for key, one in value.items():
+            check_writable(key, where)
+            check_writable(one, f"{where}: {key}")
+    elif isinstance(value, list):
+        for one in value:
+            check_writable(one, where)
