@@ -6,6 +6,7 @@ import gzip
 import json
 import unicodedata
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -386,6 +387,28 @@ def test_words_that_old_yaml_takes_for_truth_are_words() -> None:
         *("on", "off", "yes", "no", "y", "n"),
         *(True, False, None),
     ]
+
+
+@pytest.mark.parametrize(
+    "family,settings,part",
+    [
+        ("retrievers", {"kind": "bm25", "k1": float("inf")}, "components.retrievers.mine.k1: Input should be a finite number"),
+        ("retrievers", {"kind": "~/no.py:A"}, f"(looked for {Path('~/no.py').expanduser()})"),
+        (
+            "rerankers",
+            {"kind": "library", "name": "a", "model_type": "t5", "arguments": {"a": date(2026, 1, 1)}},
+            "a date in quotation",
+        ),
+        ("rerankers", {"kind": "library", "name": "a", "model_type": "t5", "arguments": {"a": float("nan")}}, "finite numbers"),
+    ],
+)
+def test_a_setting_that_no_file_can_hold_is_refused(tmp_path: Path, family: str, settings: dict, part: str) -> None:
+    beir(tmp_path / "data")
+    components = {"retrievers": {"bm25": {"kind": "bm25"}}}
+    components[family] = components.get(family, {}) | {"mine": settings}
+    file = {"experiment": "e", "dataset": {"beir": "data"}, "components": components, "metrics": {"rankings": ["ndcg@10"]}}
+    written(tmp_path / "e.yaml", yaml.safe_dump(file))
+    refused(lambda: Experiment.load(tmp_path / "e.yaml", tmp_path / "runs", (), Progress()), part)
 
 
 def test_a_null_that_means_something_stays_in_the_run_s_file(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ class Component(BaseModel):
         added: fields that came later. They are left out while they have their default, so that older keys stay.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
 
     version: ClassVar[int] = 1
     libraries: ClassVar[tuple[str, ...]] = ()

@@ -33,7 +33,7 @@ ALWAYS, NEVER = "always", "never"  # of showing passages to the generator
 class Settings(BaseModel):
     """Base of the file's sections: frozen, unknown keys refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class DatasetSettings(Settings):
@@ -245,8 +245,8 @@ def _absolute(value: Any, folder: Path, key: str = "") -> Any:
         return value
     if key in ("beir", "folder", "questions") or (key == "prompt" and value.endswith(".yaml")):
         return str((folder / Path(value).expanduser()).resolve())
-    if (key == "kind" and ".py:" in value) or (key in ("model", "name") and value.startswith(".")):
-        return str((folder / value).resolve())
+    if (key == "kind" and ".py:" in value) or (key in ("model", "name") and value.startswith((".", "~"))):
+        return str((folder / Path(value).expanduser()).resolve())
     return value
 
 
