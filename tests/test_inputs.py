@@ -434,7 +434,7 @@ def test_a_null_that_means_something_stays_in_the_run_s_file(tmp_path: Path) -> 
         (",query_id,a,b\n0,1,0.5,0.7\n", "line 1: column 1 has no name, as pandas writes its index"),
         ("query_id,a,a\n1,0.5,0.7\n", "line 1: the column 'a' is there twice"),
         ("query_id;a;b\n1;0,5;0,7\n", "line 1: the columns are parted by ';'; part them by commas"),
-        ('query_id,a,b\n1,"0.5,0.7\n', "no CSV"),
+        ('query_id,a,b\n1,"0.5,0.7\n', "line 2: no CSV: a quotation mark is opened and never closed"),
         ("", "is empty; a header"),
     ],
 )

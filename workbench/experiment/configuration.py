@@ -25,6 +25,7 @@ from workbench.models.lora import Lora
 from workbench.models.prompts import Shots, Template
 from workbench.models.training import TrainingSettings
 from workbench.retrieval.bm25 import BM25
+from workbench.retrieval.embedders.embedder import Embedder
 from workbench.retrieval.expansion import Expander
 from workbench.retrieval.fusion import Fusion
 from workbench.retrieval.gate import Gate
@@ -224,8 +225,10 @@ class Space:
 
     @cached_property
     def notes(self) -> tuple[str, ...]:
-        """What cannot be measured here, what loading the dataset dropped or missed, what is left out of trainings and prompts."""
+        """What cannot be measured here, what loading dropped, what is assumed of models, and what trainings leave out."""
         found = [*self._unreadable(), *self.dataset.notes]
+        named = {name: one for name, one in self.components.embedders.items() if isinstance(one, Embedder)}
+        found += [f"components.embedders.{name}: {one.assumed}" for name, one in named.items() if one.assumed]
         dropping = [where for where, settings in self._learning.items() if settings.leaks == "drop"]
         if dropping and self.leaks:
             n = len(leaks.dropped(self.leaks))
