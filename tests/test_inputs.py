@@ -230,6 +230,7 @@ def test_only_a_line_feed_ends_a_line(tmp_path: Path) -> None:
         ("Größe".encode("latin-1"), ["line 1: the byte 0xf6 is no UTF-8 (in Windows-1252 it is 'ö'); save it as UTF-8"]),
         (b"a\nb\n\x80", ["line 3: the byte 0x80 is no UTF-8 (in Windows-1252 it is '€')"]),
         ("a".encode("utf-16"), ["is UTF-16; save it as UTF-8"]),
+        ("a\nb".encode("utf-16-be"), ["line 1: a NUL byte stands in it, so this is no UTF-8 text; save it as UTF-8"]),
     ],
 )
 def test_another_encoding_is_named_with_its_line(tmp_path: Path, content: bytes, parts: list[str]) -> None:
@@ -255,6 +256,7 @@ def test_a_gzip_file_that_is_cut_off_is_no_interruption(tmp_path: Path) -> None:
         ('{"_id": "a", "text": null}', ["corpus.jsonl, line 1: text: received null; allowed: a text"]),
         ('{"_id": "a", "text": ["a"]}', ['line 1: text: received ["a"]; allowed: a text']),
         ('{"_id": null, "text": "a"}', ["line 1: _id: received null; allowed: a text or a whole number"]),
+        ('{"_id": "a\\u0000", "text": "a"}', ["line 1: _id: received", "allowed: a text or a whole number (NUL stands in it"]),
         ('{"_id": "a", "text": "a", "title": 5}', ["line 1: title: received 5; allowed: a text, or null"]),
         ('[{"_id": "a", "text": "a"}]', ["line 1: received [{", "allowed: an object with the keys _id, title, text"]),
         ('\n"a"', ['line 2: received "a"; allowed: an object']),
@@ -436,12 +438,19 @@ def test_a_null_that_means_something_stays_in_the_run_s_file(tmp_path: Path) -> 
         ("query_id;a;b\n1;0,5;0,7\n", "line 1: the columns are parted by ';'; part them by commas"),
         ('query_id,a,b\n1,"0.5,0.7\n', "line 2: no CSV: a quotation mark is opened and never closed"),
         ("", "is empty; a header"),
+        ("query_id,a,b\0\n1,0.5,1\n", "line 1: a NUL byte stands in it"),
     ],
 )
 def test_a_table_that_is_not_what_it_seems_is_refused(tmp_path: Path, content: str, part: str) -> None:
     path = written(tmp_path / "s.csv", content)
     refused(lambda: csv_tables.table(path), "s.csv", part)
     refused(lambda: foreign.read_table(path), "s.csv", part)
+
+
+@pytest.mark.parametrize("value", ["1_0", "٣", "0x1", "1e999", "nan", "1,5", "infinity", "1e", "."])
+def test_what_other_programs_read_as_no_number_is_none(tmp_path: Path, value: str) -> None:
+    path = written(tmp_path / "s.csv", f'query_id,a,b\n1,0.5,1\n2,"{value}",1\n')
+    refused(lambda: foreign.read_table(path), "line 3:", f"{value!r} is no score")
 
 
 def test_systems_are_named_and_shown_as_they_are(tmp_path: Path) -> None:
@@ -466,6 +475,9 @@ RUN = "1 Q0 a 1 2.0 t\n1 Q0 b 2 1.0 t\n2 Q0 a 1 1.0 t\n"
         (RUN + "1 Q0 a 3 0.5 t\n", QRELS, "a.trec, line 4: query '1' ranks document 'a' a second time, first in line 1"),
         (RUN.replace(" t", ""), QRELS, "a.trec, line 1 has 5 fields instead of 6"),
         (RUN.replace("2.0", "nan"), QRELS, "a.trec, line 1: 'nan' is no score"),
+        (RUN.replace("2.0", "2_0"), QRELS, "a.trec, line 1: '2_0' is no score"),
+        (RUN, QRELS.replace("a 1", "a " + "9" * 5000), "is no grade; a whole number is needed"),
+        (RUN.replace("1 Q0 b", "1 Q0 b\0"), QRELS, "a.trec, line 2: a NUL byte stands in it"),
         (RUN.replace(" 1 2.0", " first 2.0"), QRELS, "a.trec, line 1: 'first' is no rank"),
         (RUN, QRELS + "1 0 a 0\n", "qrels, line 4: document 'a' has the grade 0 for query '1', and in line 1 the grade 1"),
         (RUN, QRELS.replace("a 1", "a x"), "qrels, line 1: 'x' is no grade"),

@@ -20,7 +20,7 @@ from workbench.data.conversation import read_history
 from workbench.data.dataset import Dataset, Row, assemble
 from workbench.data.evidence import read_questions, with_evidence
 from workbench.data.readers.json_lines import Filled, Identifier, Record, Text, records
-from workbench.data.readers.text import check_writable, composed, lines, whole
+from workbench.data.readers.text import check_writable, composed, lines, whole, whole_number
 from workbench.errors import InputError
 from workbench.weights import home
 
@@ -202,12 +202,13 @@ def _read_qrels(path: Path) -> Iterator[tuple[str, str, int]]:
     seen: dict[tuple[str, str], tuple[int, int]] = {}
     for number, line in lines(path):
         fields = [field.strip() for field in line.split("\t")]
-        if not line.strip() or (number == 1 and len(fields) == 3 and not _is_grade(fields[2])):
+        if not line.strip() or (number == 1 and len(fields) == 3 and whole_number(fields[2]) is None):
             continue  # an empty line, or the header
-        if len(fields) != 3 or not _is_grade(fields[2]):
+        grade = whole_number(fields[2]) if len(fields) == 3 else None
+        if grade is None:
             hint = "; TREC's four columns are parted by spaces, BEIR's three by tabs" if len(line.split()) == 4 else ""
             raise InputError(f"{path}, line {number}: received {line!r}; allowed: query-id TAB corpus-id TAB whole number{hint}")
-        query, document, grade = fields[0], fields[1], int(fields[2])
+        query, document, _ = fields
         before, at = seen.setdefault((query, document), (grade, number))
         if before != grade:
             raise InputError(
@@ -216,10 +217,6 @@ def _read_qrels(path: Path) -> Iterator[tuple[str, str, int]]:
             )
         if at == number:
             yield query, document, grade
-
-
-def _is_grade(text: str) -> bool:
-    return text.removeprefix("-").isdecimal() and text.isascii()
 
 
 def text_folder(folder: Path, questions: Path) -> Dataset:

@@ -32,10 +32,16 @@ def _not_blank(value: str) -> str:
     return value
 
 
+def _without_nul(value: str) -> str:
+    if "\0" in value:
+        raise ValueError("NUL stands in it, which ends a text for other programs")
+    return value
+
+
 Text = Annotated[str, AfterValidator(composed)]
 Filled = Annotated[Text, AfterValidator(_not_blank)]
 # a whole number is taken as its text; ids stay as they are written, since other files name them
-Identifier = Annotated[str, AfterValidator(_not_blank), BeforeValidator(_text_of_number)]
+Identifier = Annotated[str, AfterValidator(_not_blank), AfterValidator(_without_nul), BeforeValidator(_text_of_number)]
 M = TypeVar("M", bound=Record)
 
 
@@ -143,4 +149,5 @@ def _said(model: type[Record], item: ErrorDetails, value: dict[str, Any]) -> str
     if item["type"] == "extra_forbidden":
         return str(unknown("key", key, _keys(model)))
     fields = {field.alias or name: field for name, field in model.model_fields.items()}
-    return f"{key}: received {shown(value[key])}; allowed: {fields[key].description}"
+    why = f" ({item['ctx']['error']})" if item["type"] == "value_error" else ""
+    return f"{key}: received {shown(value[key])}; allowed: {fields[key].description}{why}"
