@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -75,6 +76,27 @@ class DatasetSettings(Settings):
         if self.name is not None and self.name not in sources.BUILTIN:
             raise ValueError(str(unknown("dataset", self.name, sources.BUILTIN)))
         return self
+
+    def moved(self, place: Path) -> DatasetSettings:
+        """The same dataset at another place; questions lie where they lay from the folder of texts.
+
+        Args:
+            place: the folder in BEIR layout, or the folder of texts.
+
+        Raises:
+            InputError: it is a built-in dataset, or there is no such folder or questions file.
+        """
+        if self.folder is not None and self.questions is not None:
+            changed = {"folder": place, "questions": place / os.path.relpath(self.questions, self.folder)}
+        elif self.beir is not None:
+            changed = {"beir": place}
+        else:
+            raise InputError(f"--dataset {place}: the run's dataset, {self.name}, is built in; leave the option away")
+        return self.model_copy(update={key: path.resolve() for key, path in changed.items()})
+
+    def missing(self) -> Path | None:
+        """The first of its files and folders that is not there, or None."""
+        return next((path for path in (self.beir, self.folder, self.questions) if path is not None and not path.exists()), None)
 
     def load(self) -> Dataset:
         """Reads the dataset."""
