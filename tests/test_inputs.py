@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import sqlite3
 import unicodedata
 from collections.abc import Callable
 from datetime import date
@@ -13,7 +14,7 @@ import pytest
 import yaml
 from conftest import workbench
 
-from workbench import Experiment
+from workbench import Experiment, cli
 from workbench.data import scripts, sources
 from workbench.data.conversation import read_history
 from workbench.data.readers import csv_tables, json_lines, text, trec, yaml_files
@@ -24,6 +25,7 @@ from workbench.results import foreign
 from workbench.results.run import Run
 from workbench.retrieval.bm25 import BM25
 from workbench.retrieval.expansion import searched
+from workbench.store.items import Items
 from workbench.store.progress import Progress
 
 CORPUS = [{"_id": f"d{i}", "title": f"Note {i}", "text": f"The {word} stands in the hall."} for i, word in enumerate("abcdef")]
@@ -394,7 +396,33 @@ def test_words_that_old_yaml_takes_for_truth_are_words() -> None:
 @pytest.mark.parametrize(
     "family,settings,part",
     [
-        ("retrievers", {"kind": "bm25", "k1": float("inf")}, "components.retrievers.mine.k1: Input should be a finite number"),
+        ("retrievers", {"kind": "bm25", "k1": float("inf")}, "retrievers.mine.k1: received inf; allowed: finite numbers"),
+        (
+            "retrievers",
+            {"kind": "bm25", "k1": -1},
+            "components.retrievers.mine.k1: received -1; allowed: a number greater than or equal to 0",
+        ),
+        ("retrievers", {"kind": "bm25", "b": "much"}, "components.retrievers.mine.b: received 'much'; allowed: a number"),
+        ("retrievers", {"kind": "bm25", "stemmer": 5}, "components.retrievers.mine.stemmer: received 5; allowed: a text"),
+        ("retrievers", {"kind": "fusion", "of": ["bm25", "bm25"]}, "'bm25' is fused with itself; name each retriever once"),
+        ("retrievers", {"kind": "fusion", "of": ["bm25"]}, "mine.of: received ['bm25']; allowed: at least 2 values"),
+        (
+            "retrievers",
+            {"kind": "dense", "embedder": "e", "index": {"kind": "hnsw", "efsearch": 4}},
+            "retrievers.mine.index.efsearch: unknown key 'efsearch'; allowed: ef_construction, ef_search, kind, m. Did you",
+        ),
+        (
+            "retrievers",
+            {"kind": "dense", "embedder": "e", "index": {"kind": "hnsv"}},
+            "components.retrievers.mine.index: received {'kind': 'hnsv'}; allowed: as 'kind' one of 'flat', 'ivf'",
+        ),
+        (
+            "generators",
+            {"model": "a", "lora": {"chunking": {"word": 4}}},
+            "components.generators.mine.lora.chunking.word: unknown key 'word'; allowed: overlap, words. Did you mean 'words'?",
+        ),
+        ("generators", {"model": "a", "lora": {"rank": [4, 4]}}, "components.generators.mine.lora.rank: 4 is given twice"),
+        ("generators", {"model": "a", "lora": {"rank": 2.5}}, "mine.lora.rank: received 2.5; allowed: a whole number"),
         ("retrievers", {"kind": "~/no.py:A"}, f"(looked for {Path('~/no.py').expanduser()})"),
         (
             "rerankers",
@@ -411,6 +439,75 @@ def test_a_setting_that_no_file_can_hold_is_refused(tmp_path: Path, family: str,
     file = {"experiment": "e", "dataset": {"beir": "data"}, "components": components, "metrics": {"rankings": ["ndcg@10"]}}
     written(tmp_path / "e.yaml", yaml.safe_dump(file))
     refused(lambda: Experiment.load(tmp_path / "e.yaml", tmp_path / "runs", (), Progress()), part)
+
+
+def experiment_of(folder: Path, metrics: dict, **components: dict) -> Path:
+    beir(folder / "data")
+    file = {"experiment": "e", "dataset": {"beir": "data"}, "components": {"retrievers": {"bm25": {"kind": "bm25"}}} | components}
+    return written(folder / "e.yaml", yaml.safe_dump(file | {"metrics": metrics}))
+
+
+@pytest.mark.parametrize("metrics", [{"rankings": ["ndcg@10", "mrr@10", "ndcg@10"]}, {"answers": ["f1", "f1"]}])
+def test_a_metric_is_named_once(tmp_path: Path, metrics: dict) -> None:
+    path = experiment_of(tmp_path, metrics)
+    refused(
+        lambda: Experiment.load(path, tmp_path / "runs", (), Progress()), "e.yaml: metrics.", "is named twice; name each once"
+    )
+
+
+OWN = """
+from workbench.retrieval.rerankers.base import PairScorer, Reranker
+class Mine(Reranker):
+    kind: str
+    def rerank(self, query, passages, scores, machine):
+        return {scores}
+class Pairs(PairScorer):
+    kind: str
+    def score(self, pairs, machine):
+        yield [(i, {pair}) for i in range({n})]
+{more}
+"""
+
+
+@pytest.mark.parametrize(
+    "name,parts,said",
+    [
+        ("Mine", {"scores": "[float('nan')] * len(passages)"}, "the score of a passage is nan; finite numbers are needed"),
+        ("Mine", {"scores": "scores[:-1]"}, "scores for 6 passages; one is needed for each"),
+        ("Pairs", {"pair": "float('inf')"}, "the score of a passage is inf; finite numbers are needed"),
+        ("Pairs", {"n": "len(pairs) - 1"}, "passages; one is needed for each"),
+        ("Mine", {"more": "raise SystemExit(0)"}, "mine.py cannot be imported: SystemExit: 0"),
+    ],
+)
+def test_a_component_that_gives_no_order_is_refused(tmp_path: Path, name: str, parts: dict, said: str) -> None:
+    written(tmp_path / "mine.py", OWN.format(**{"scores": "scores", "pair": "1.0", "n": "len(pairs)", "more": ""} | parts))
+    path = experiment_of(tmp_path, {"rankings": ["ndcg@10"]}, rerankers={"mine": {"kind": f"./mine.py:{name}"}})
+    overrides = ["axes.reranker=[mine]", "axes.chunking=[whole]"]
+    refused(lambda: Experiment.load(path, tmp_path / "runs", overrides, Progress()).compare(), said)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("[enforce fail at inline_container.cc:664] . unexpected pos 704 vs 598"),
+        RuntimeError("Error while serializing: I/O error: File too large (os error 27)"),
+        OSError(122, "Disk quota exceeded"),
+    ],
+)
+def test_a_full_disk_is_called_that(error: Exception) -> None:
+    said, status = cli._explained(error)
+    assert status == 2 and said.startswith("the disk is full, nothing more can be written") and "unexpected" not in said
+
+
+def test_a_full_disk_below_the_items_is_called_that(tmp_path: Path) -> None:
+    items = Items(tmp_path / "items.sqlite")
+    items.connection.execute("PRAGMA max_page_count = 4")
+    with pytest.raises(sqlite3.OperationalError) as told:
+        items.put("00" * 32, {b"k": b"x" * 100_000})
+    assert "the disk is full" in cli._explained(told.value)[0]
+    full = sqlite3.OperationalError("disk I/O error")
+    full.sqlite_errorname = "SQLITE_IOERR_WRITE"
+    assert "the disk is full" in cli._explained(full)[0]
 
 
 def test_a_null_that_means_something_stays_in_the_run_s_file(tmp_path: Path) -> None:

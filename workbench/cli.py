@@ -529,7 +529,8 @@ def _explained(error: Exception) -> tuple[str, int]:
     from workbench.store.store import disk_full
 
     if disk_full(error):
-        return f"the disk is full, nothing more can be written ({error}); make room and run again, what is stored is kept", 2
+        said = f" ({error})" if "unexpected" not in str(error) else ""  # as torch says it
+        return f"the disk is full, nothing more can be written{said}; make room and run again, what is stored is kept", 2
     if isinstance(error, InputError):
         return str(error), 2
     if unusable := _unusable_place(error):

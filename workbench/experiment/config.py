@@ -168,7 +168,7 @@ class Metrics(Settings):
     def _rankings_are_known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for name in value:
             _as_value_error(rankings.parse, name)
-        return value
+        return _once(value)
 
     @field_validator("answers")
     @classmethod
@@ -177,6 +177,7 @@ class Metrics(Settings):
             if name not in answers.NAMES:
                 raise ValueError(str(unknown("answer metric", name, answers.NAMES)))
         # grounded alone would praise a generator that never answers
+        _once(value)
         return (*value, "abstained") if "grounded" in value and "abstained" not in value else value
 
 
@@ -221,6 +222,12 @@ class ExperimentSettings(Settings):
         if value == 2:
             raise ValueError("2 seeds say next to nothing of how seeds differ; allowed: 1, or 3 and more")
         return value
+
+
+def _once(value: tuple[str, ...]) -> tuple[str, ...]:
+    if twice := [name for i, name in enumerate(value) if name in value[:i]]:
+        raise ValueError(f"the metric {twice[0]!r} is named twice; name each once")
+    return value
 
 
 def _as_value_error(function: Any, *args: Any) -> Any:

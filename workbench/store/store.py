@@ -31,6 +31,17 @@ from workbench.errors import InputError
 from workbench.store.items import Items
 
 MANIFEST = "manifest.json"
+# how libraries say that a disk, a quota or the largest size of a file is reached: Rust's by number, torch by what it misses
+FULL = (
+    "disk is full",
+    "No space left",
+    "(os error 27)",
+    "(os error 28)",
+    "(os error 122)",
+    "unexpected pos",
+    "failed writing file",
+)
+FULL_SQLITE = ("SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_FSYNC", "SQLITE_IOERR_TRUNCATE", "SQLITE_IOERR_SHMSIZE")
 NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "fuse.sshfs", "lustre", "beegfs", "gpfs", "afs", "ceph", "9p"}
 
 
@@ -239,7 +250,7 @@ def disk_full(error: BaseException | None) -> bool:
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             return True
-        if "disk is full" in str(error) or "No space left" in str(error):
+        if any(sign in str(error) for sign in FULL) or getattr(error, "sqlite_errorname", "") in FULL_SQLITE:
             return True
         error = error.__cause__ or error.__context__
     return False
