@@ -385,7 +385,7 @@ FORMS: dict[str, Any] = {
     "text": (changed(*TEXTS.values()), lambda data: check_folder("texts/a.txt", data)),
     "yaml": (changed(WHOLE), check_yaml),
 }
-SLOW, SOAK = 100, 2000  # inputs of each form
+SLOW, SOAK = 92, 2000  # inputs of each form
 
 
 @pytest.mark.slow
