@@ -129,5 +129,5 @@ bench: setup ## measure the workbench beside its peers
 	@$(PY) -m benchmarks
 
 clean: ## remove the environments, caches and build outputs; runs/ stays
-	@rm -rf $(VENV) $(LOCK_VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .import_linter_cache
+	@rm -rf $(VENV) $(LOCK_VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

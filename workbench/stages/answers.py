@@ -312,6 +312,7 @@ class Threshold(Stage[Learned]):
     """
 
     name: ClassVar = "threshold"
+    version: ClassVar = 2  # answers are compared in normal form C
     gate: Gate
     open: OpenAnswers
     closed: ClosedAnswers

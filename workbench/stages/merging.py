@@ -59,6 +59,7 @@ class Merging(Stage[Merged]):
     LOGITS: ClassVar = 8  # prompts whose logits are held against each other
 
     name: ClassVar = "merging"
+    version: ClassVar = 2  # answers are compared in normal form C
     answers: OpenAnswers
     answers_digest: str
     metrics: tuple[str, ...]

@@ -164,6 +164,7 @@ class ExpandedRanking(DerivedRanking):
     FUSION: ClassVar = Fusion(of=("each", "wording"))
 
     name: ClassVar = "ranking"
+    version: ClassVar = 2  # what the generator writes is searched in normal form C
     expander: Expander
     writer: Writer
     ranking: RankingStage
