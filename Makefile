@@ -124,7 +124,7 @@ lock: ## write requirements.lock anew (LOCK_FLAGS=--upgrade takes the newest of 
 	@mv $(LOCK_VENV)/requirements.lock requirements.lock
 
 bench: setup ## measure the workbench beside its peers
-	@$(PY) -c 'import langchain_community, rank_bm25' 2>/dev/null \
+	@$(PY) -c 'import langchain_community, openvino_genai, rank_bm25' 2>/dev/null \
 	  || $(PY) -m pip install $(QUIET) --constraint requirements.lock --editable '.[bench]'
 	@$(PY) -m benchmarks
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_generator import KINDS, REAL, SMALL, answered, conversations, save_model, shuffled
+from test_generator import REAL, SMALL, answered, conversations, save_model, shuffled
 
 from workbench.errors import InputError
 from workbench.machine import independence, resolve
@@ -41,11 +41,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
 
     def folder(kind: str) -> str:
         if kind not in made:
-            changes = {key: value for key, value in KINDS_READ.get(kind, {}).items() if key not in KINDS.get(kind, {})}
-            changes = KINDS_READ.get(kind, {}) if kind in ("Mistral", "SmolLM3") else changes
-            name = CLASS.get(kind, kind)
-            KINDS.setdefault(name, {})
-            made[kind] = str(disturbed(save_model(parent / kind, name, **changes)))
+            made[kind] = str(disturbed(save_model(parent / kind, CLASS.get(kind, kind), **KINDS_READ.get(kind, {}))))
         return made[kind]
 
     return folder
