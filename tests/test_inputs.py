@@ -7,7 +7,6 @@ import json
 import sqlite3
 import unicodedata
 from collections.abc import Callable
-from datetime import date
 from pathlib import Path
 
 import pytest
@@ -20,6 +19,7 @@ from workbench.data.conversation import read_history
 from workbench.data.readers import csv_tables, json_lines, text, trec, yaml_files
 from workbench.errors import InputError
 from workbench.evaluation import answers
+from workbench.experiment.config import read_settings
 from workbench.pipeline import Pipeline
 from workbench.results import foreign
 from workbench.results.run import Run
@@ -294,6 +294,44 @@ def test_group_zero_is_a_group(tmp_path: Path) -> None:
     assert [query.group for query in dataset.split("dev")] == ["0", "1", "0"]
 
 
+@pytest.mark.parametrize(
+    "content,part",
+    [
+        (
+            '[\n{"_id": "a"}\n]',
+            "line 1: not JSON: Expecting value at column 2; every line holds one JSON object, whole and by its",
+        ),
+        (
+            '{"_id": "a"}\r{"_id": "b"}',
+            "line 1: not JSON: Extra data at column 14; lines end in a carriage return alone, end them with line feeds",
+        ),
+        (f'{{"_id": {"9" * 5000}, "text": "a"}}', "line 1: a number in it has too many digits; write it in quotation marks"),
+        (json_lined([*CORPUS, CORPUS[1]]), "line 7: the id 'd1' is given twice, first in line 2; ids are distinct"),
+    ],
+)
+def test_what_is_no_line_of_a_file_is_told_as_that(tmp_path: Path, content: str, part: str) -> None:
+    refused(lambda: sources.beir(beir(tmp_path, **{"corpus.jsonl": content})), "corpus.jsonl, " + part)
+
+
+def test_an_id_that_is_given_twice_is_named_with_both_lines(tmp_path: Path) -> None:
+    folder = beir(tmp_path / "b", **{"queries.jsonl": json_lined([*QUERIES, QUERIES[0]])})
+    refused(lambda: sources.beir(folder), "queries.jsonl, line 7: the id 'q0' is given twice, first in line 1")
+    file = asked(tmp_path, {"a.txt": "Cats purr."}, [question(), question(split="test")])
+    refused(lambda: sources.text_folder(tmp_path / "texts", file), "questions.jsonl, line 2: the id '1' is given twice")
+
+
+@pytest.mark.parametrize(
+    "content,part",
+    [
+        (b"PK\x03\x04\x14\0", "is a zip archive, as Excel's .xlsx is"),
+        (gzip.compress(b"a"), "is packed with gzip; give it a name"),
+    ],
+)
+def test_a_file_that_is_no_text_is_named_as_what_it_is(tmp_path: Path, content: bytes, part: str) -> None:
+    refused(lambda: list(text.lines(written(tmp_path / "a.csv", content))), "a.csv", part)
+    refused(lambda: text.whole(written(tmp_path / "a.txt", content)), "a.txt", part)
+
+
 # --- Published sets ---------------------------------------------------------------------------------------------------
 
 
@@ -307,6 +345,66 @@ def test_judgements_on_what_is_not_there_are_counted(tmp_path: Path) -> None:
         "2 judgements left out, on 1 documents that corpus.jsonl does not hold: 'gone'",
         "1 judgements left out, on 1 queries that queries.jsonl does not hold: 'lost'",
     )
+
+
+@pytest.mark.parametrize("first", ["q3\td3\t1.0", "q3\td3\t9999999999", "q3\td3\tnan", "q3\td3\tx"])
+def test_a_first_line_with_an_unreadable_grade_is_no_header(tmp_path: Path, first: str) -> None:
+    folder = beir(tmp_path, **{"qrels/test.tsv": f"{first}\nq4\td4\t1\n"})
+    refused(lambda: sources.beir(folder), "test.tsv, line 1: received ", "whole number")
+
+
+@pytest.mark.parametrize("header", ["query-id\tcorpus-id\tscore", '"query-id"\t"corpus-id"\t"score"', "\nqid\tdocid\trelevance"])
+def test_a_header_over_judgements_is_left_out(tmp_path: Path, header: str) -> None:
+    folder = beir(tmp_path, **{"qrels/test.tsv": f"{header}\nq4\td4\t1\n"})
+    assert sources.beir(folder).judged("test").documents == {"q4": {"d4": 1}}
+
+
+def test_judgements_may_be_packed_and_others_are_named(tmp_path: Path) -> None:
+    folder = beir(tmp_path)
+    packed = gzip.compress((folder / "qrels" / "test.tsv").read_bytes())
+    written(folder / "qrels" / "test.tsv.gz", packed)
+    refused(lambda: sources.beir(folder), "qrels holds test.tsv and test.tsv.gz; keep one of them")
+    (folder / "qrels" / "test.tsv").rename(folder / "qrels" / "TEST.TSV")
+    dataset = sources.beir(folder)
+    assert dataset.splits == {"dev": 3, "test": 3}
+    assert dataset.notes == ("1 files of qrels left out, their names do not end in .tsv or .tsv.gz: 'TEST.TSV'",)
+    written(folder / "corpus.jsonl.gz", gzip.compress(b""))
+    refused(lambda: sources.beir(folder), "holds corpus.jsonl and corpus.jsonl.gz; keep one of them")
+
+
+def test_what_cannot_be_found_or_measured_is_counted(tmp_path: Path) -> None:
+    files = {"corpus.jsonl": json_lined([{"_id": "d0", "text": " "}, *CORPUS[1:]])}
+    files["queries.jsonl"] = json_lined([QUERIES[0] | {"text": ""}, *QUERIES[1:]])
+    files["qrels/test.tsv"] = "q3\td3\t-1\nq4\td4\t1\nq5\td5\t0\n"
+    assert sources.beir(beir(tmp_path / "some", **files)).notes == (
+        "1 queries have no text: 'q0'",
+        "2 queries of test have no relevant document, so rankings are not measured on them: 'q3', 'q5'",
+        "1 documents have no text: 'd0'",
+    )
+    for name, content, part in (
+        (
+            "corpus.jsonl",
+            json_lined([row | {"title": None, "text": " "} for row in CORPUS]),
+            "none of its 6 documents has a text",
+        ),
+        ("queries.jsonl", "\n", "queries.jsonl is empty; at least one query is needed"),
+    ):
+        refused(lambda name=name, content=content: sources.beir(beir(tmp_path / name, **{name: content})), part)
+
+
+def test_a_stored_dataset_that_is_damaged_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORKBENCH_HOME", str(tmp_path / "home"))
+    folder = beir(tmp_path / "data")
+    whole = sources.beir(folder)
+    (stored,) = (tmp_path / "home" / "datasets").iterdir()
+    for file in sorted(stored.iterdir()):
+        content = file.read_bytes()
+        for damaged in (b"", content[: len(content) // 2], content.replace(b"hall", b"barn").replace(b'"', b"'"), None):
+            file.unlink()
+            file.mkdir() if damaged is None else file.write_bytes(damaged)
+            again = sources.beir(folder)
+            assert again.documents.equals(whole.documents) and again.queries.equals(whole.queries), (file.name, damaged)
+            assert again.judgements.equals(whole.judgements) and file.is_file()
 
 
 def test_a_set_without_a_split_to_choose_on_names_hold_out(tmp_path: Path) -> None:
@@ -351,6 +449,28 @@ def test_a_folder_is_read_as_its_owner_sees_it(tmp_path: Path) -> None:
     )
 
 
+def test_a_place_of_another_kind_is_named(tmp_path: Path) -> None:
+    file = asked(tmp_path, {"a.txt": "Cats purr."}, [question()])
+    refused(lambda: sources.text_folder(tmp_path / "texts" / "a.txt", file), "a.txt is a file; name the folder that it is in")
+    refused(lambda: sources.text_folder(tmp_path / "none", file), "none does not exist")
+    refused(lambda: sources.text_folder(tmp_path / "texts", tmp_path), "is a folder")
+    refused(lambda: sources.text_folder(tmp_path / "texts", written(tmp_path / "q", "\n")), "is empty; at least one question is")
+    refused(lambda: sources.beir(file), "is a file; name the folder that it is in")
+    refused(lambda: Run.open(file), "is a file; name the folder of a run")
+    refused(lambda: read_settings(tmp_path), "is a folder; name the YAML file in it")
+
+
+def test_links_that_are_not_followed_and_empty_texts_are_named(tmp_path: Path) -> None:
+    file = asked(tmp_path, {"a.txt": "Cats purr.", "empty.md": " \n"}, [question(), question(id="2", split="test")])
+    written(tmp_path / "elsewhere" / "b.txt", "Dogs bark.")
+    for name, target in (("sub", "elsewhere"), ("gone.txt", "nowhere"), ("b.txt", "elsewhere/b.txt")):
+        (tmp_path / "texts" / name).symlink_to(tmp_path / target)
+    dataset = sources.text_folder(tmp_path / "texts", file)
+    assert dataset.documents["id"].to_pylist() == ["a.txt", "b.txt", "empty.md"]
+    said = "2 links left out, which lead to folders or to nothing; copy what they lead to into the folder: 'gone.txt', 'sub'"
+    assert dataset.notes == (said, "1 documents have no text: 'empty.md'")
+
+
 def test_an_empty_sentence_is_no_evidence(tmp_path: Path) -> None:
     for evidence in ("", " \n", ["Cats purr.", ""]):
         file = asked(tmp_path, {"a.txt": "Cats purr."}, [question(evidence=evidence)])
@@ -378,7 +498,12 @@ def test_a_home_folder_is_found_by_its_sign(tmp_path: Path, monkeypatch: pytest.
         ("a:\n\tb: 1\n", "line 2 begins with a tab; indent with spaces"),
         ("1: a\n", "line 1: the key '1' is read as no text; write it in quotation marks"),
         ("a: [1, 2\n", "line 2: no readable YAML"),
-        ("a: 2026-13-45\n", "write a text that looks like a date or a number in quotation marks"),
+        ("a: !!int x\n", "write a text that looks like a number in quotation marks, and no tags"),
+        ("? [a]\n: 1\n", "line 1: a key is a list or has keys of its own; keys are texts"),
+        ("a: 1\nb: &b {c: *b}\n", "line 2: what stands there is part of itself (by & and *); write it out"),
+        ("a: 1\n# \x07\n", "line 2: the character U+0007 stands in it, which YAML does not allow; leave it out"),
+        ("a: {b: 'x\ny'}\nc: {d: \"x\\0\"}\n", "e.yaml: c: d: NUL stands in 'x\\x00'"),
+        (f"a:\n  b: {'9' * 5000}\n", "has too many digits; at most 100 are read"),
         ("a: !!python/object:os.system x\n", "line 1: no readable YAML"),
     ],
 )
@@ -391,6 +516,67 @@ def test_words_that_old_yaml_takes_for_truth_are_words() -> None:
         *("on", "off", "yes", "no", "y", "n"),
         *(True, False, None),
     ]
+
+
+TRAPS = [
+    "010",
+    "1:30",
+    "2026-01-01",
+    "1_000",
+    "1e-4",
+    "1E5",
+    "0o17",
+    "0x1F",
+    "0b1",
+    ".5",
+    "1.",
+    "+1",
+    ".inf",
+    "on",
+    "y",
+    "=",
+    "~",
+]
+
+
+def test_numbers_and_dates_are_those_of_yaml_1_2() -> None:
+    assert yaml_files.parsed("[010, 1e-4, 1e2, 0x10, 0o17, -3, .5, 1.5e3, -.inf]", "") == [
+        *(10, 1e-4, 100.0, 16, 15, -3, 0.5, 1500.0),
+        -float("inf"),
+    ]
+    texts = ["1:30", "2026-01-01", "2026-13-45", "1_000", "0b1", "="]
+    assert yaml_files.parsed(f"[{', '.join(texts)}]", "") == texts
+
+
+def test_what_is_written_as_yaml_reads_back_in_readers_of_both_versions() -> None:
+    values = {"texts": [*TRAPS, "", " a", "é\u2028", "#", "- a"], "others": [1, 1e-5, 1e22, 1.0, True, None, 10**30]}
+    text = yaml_files.dumped(values)
+    assert yaml_files.parsed(text, "") == yaml.safe_load(text) == values
+
+
+@pytest.mark.parametrize(
+    "key,value,part",
+    [
+        ("experiment", "e" * 300, "experiment: received 'eee"),
+        ("depth", 10**12, "depth: received 1000000000000; allowed: a number less than or equal to 1000000"),
+        ("seed", 2**40, "seed: received 1099511627776; allowed: a number less than 4294967296"),
+        ("depth", True, "depth: true is no number"),
+        ("dataset", {"beir": "data", "limit": True}, "dataset.limit: true is no number"),
+        ("dataset", {"beir": "data", "limit": 0}, "dataset.limit: received 0; allowed: a number greater than 0"),
+        ("metrics", {"rankings": [f"ndcg@{10**20}"]}, "looks further down than any ranking goes"),
+    ],
+)
+def test_a_setting_that_would_fail_later_is_refused_first(tmp_path: Path, key: str, value: object, part: str) -> None:
+    path = experiment_of(tmp_path, {"rankings": ["ndcg@10"]})
+    written(path, yaml.safe_dump(yaml.safe_load(path.read_text()) | {key: value}))
+    refused(lambda: read_settings(path), "e.yaml: ", part)
+
+
+def test_a_metric_that_looks_below_the_end_of_rankings_is_announced(tmp_path: Path) -> None:
+    path = experiment_of(tmp_path, {"rankings": ["ndcg@10", "recall@1000"]})
+    notes = Experiment.load(path, tmp_path / "runs", ["depth=4"], Progress()).notes
+    assert notes[0].startswith("CAUTION: rankings end after 4 passages (depth), and ndcg@10, recall@1000 would look further down")
+    assert not Experiment.load(path, tmp_path / "runs", ["depth=10"], Progress()).notes  # of six documents all are ranked
 
 
 @pytest.mark.parametrize(
@@ -424,11 +610,6 @@ def test_words_that_old_yaml_takes_for_truth_are_words() -> None:
         ("generators", {"model": "a", "lora": {"rank": [4, 4]}}, "components.generators.mine.lora.rank: 4 is given twice"),
         ("generators", {"model": "a", "lora": {"rank": 2.5}}, "mine.lora.rank: received 2.5; allowed: a whole number"),
         ("retrievers", {"kind": "~/no.py:A"}, f"(looked for {Path('~/no.py').expanduser()})"),
-        (
-            "rerankers",
-            {"kind": "library", "name": "a", "model_type": "t5", "arguments": {"a": date(2026, 1, 1)}},
-            "a date in quotation",
-        ),
         ("rerankers", {"kind": "library", "name": "a", "model_type": "t5", "arguments": {"a": float("nan")}}, "finite numbers"),
     ],
 )
@@ -531,6 +712,9 @@ def test_a_null_that_means_something_stays_in_the_run_s_file(tmp_path: Path) -> 
         ("query_id,a,b\n1,0,5,0,7\n", "line 2 has 5 fields, the header 3"),
         ("query_id,a,b\n1,0.5\n", "line 2 has 2 fields, the header 3"),
         (",query_id,a,b\n0,1,0.5,0.7\n", "line 1: column 1 has no name, as pandas writes its index"),
+        ("query_id,a,b,\n1,0.5,1,\n", "line 1: column 4 has no name, as after a comma too many"),
+        ("sep=,\nquery_id,a,a\n1,0.5,1\n", "line 2: the column 'a' is there twice"),
+        ("query_id,a,b\r1,0.5,1\r", "line 1: no CSV: a carriage return stands alone in it; end lines with line feeds"),
         ("query_id,a,a\n1,0.5,0.7\n", "line 1: the column 'a' is there twice"),
         ("query_id;a;b\n1;0,5;0,7\n", "line 1: the columns are parted by ';'; part them by commas"),
         ('query_id,a,b\n1,"0.5,0.7\n', "line 2: no CSV: a quotation mark is opened and never closed"),
@@ -548,6 +732,34 @@ def test_a_table_that_is_not_what_it_seems_is_refused(tmp_path: Path, content: s
 def test_what_other_programs_read_as_no_number_is_none(tmp_path: Path, value: str) -> None:
     path = written(tmp_path / "s.csv", f'query_id,a,b\n1,0.5,1\n2,"{value}",1\n')
     refused(lambda: foreign.read_table(path), "line 3:", f"{value!r} is no score")
+
+
+@pytest.mark.parametrize(
+    "content,part",
+    [
+        ("query_id,Group,a,b\n1,0,0.5,1\n", "the column 'Group' is not read; write 'group', or name it otherwise"),
+        ("Configuration,query_id,value\na,1,1\n", "the column 'Configuration' is not read; write 'configuration'"),
+        ("query_id,caf\u00e9,cafe\u0301\n1,0.5,1\n", "the systems 'caf\\xe9' and 'cafe\\u0301' look alike"),
+        ("query_id,a,a\u200b\n1,0.5,1\n", "the systems 'a' and 'a\\u200b' look alike"),
+        (
+            "query_id,split,a,b\n1,dev,0.5,1\n",
+            "or nothing where the system failed. Is 'split' no system? Name those that are with --sys",
+        ),
+        ("query_id,a,b\n1,1e308,1\n", "line 2: '1e308' is no score"),
+    ],
+)
+def test_a_column_that_would_be_taken_for_a_system_is_refused(tmp_path: Path, content: str, part: str) -> None:
+    refused(lambda: foreign.read_table(written(tmp_path / "s.csv", content)), part)
+
+
+def test_options_that_say_nothing_are_refused(tmp_path: Path) -> None:
+    path = written(tmp_path / "s.csv", "query_id,a,b\n1,0.5,1\n2,1,0\n")
+    refused(lambda: foreign.read_table(path, systems=["a", "a"]), "the system 'a' is named twice")
+    for scale in ((1, 0), (float("nan"), 1), (-float("inf"), 1)):
+        refused(lambda scale=scale: foreign.read_table(path, None, foreign.Scale(*scale)), "the worst value comes first")
+    for option in (["--split", "dev"], ["--qrels", path, "--systems", "a"], ["--qrels", path, "--range", "0", "1"]):
+        done = workbench("compare", path, *option)
+        assert done.returncode == 2 and "leave the option away" in done.stderr, done.stderr
 
 
 def test_systems_are_named_and_shown_as_they_are(tmp_path: Path) -> None:
@@ -572,6 +784,8 @@ RUN = "1 Q0 a 1 2.0 t\n1 Q0 b 2 1.0 t\n2 Q0 a 1 1.0 t\n"
         (RUN + "1 Q0 a 3 0.5 t\n", QRELS, "a.trec, line 4: query '1' ranks document 'a' a second time, first in line 1"),
         (RUN.replace(" t", ""), QRELS, "a.trec, line 1 has 5 fields instead of 6"),
         (RUN.replace("2.0", "nan"), QRELS, "a.trec, line 1: 'nan' is no score"),
+        (RUN.replace("2.0", "x" * 5000), QRELS, f"a.trec, line 1: '{'x' * 80}'... is no score"),
+        (RUN + f"1 Q0 {'d' * 5000} 3 0.5 t\n" * 2, QRELS, "...".join([f"ranks document '{'d' * 80}'", " a second time"])),
         (RUN.replace("2.0", "2_0"), QRELS, "a.trec, line 1: '2_0' is no score"),
         (RUN, QRELS.replace("a 1", "a " + "9" * 5000), "is no grade; a whole number is needed"),
         (RUN.replace("1 Q0 b", "1 Q0 b\0"), QRELS, "a.trec, line 2: a NUL byte stands in it"),
@@ -595,6 +809,10 @@ def test_oddities_of_a_ranking_are_said(tmp_path: Path) -> None:
     missing, tied, turned = foreign.oddities(odd, judged)
     assert "ranks nothing for 1 judged queries, such as '3'" in missing and "tie in 1 queries, such as '2'" in tied
     assert "contradict each other in 1 queries, such as '1'; the scores count" in turned
+    strange = written(tmp_path / "d.trec", RUN.replace("1 Q0", "01 Q0") + "3 Q0 a 1 1 t\n")
+    assert any(
+        "ranks 1 queries that" in note and "such as '01'; they are left out" in note for note in foreign.oddities(strange, judged)
+    )
     other = written(tmp_path / "c.trec", RUN)
     done = workbench("compare", odd, other, "--qrels", judged)
     assert done.returncode == 0 and done.stderr.count("note: ") == 4, done.stderr

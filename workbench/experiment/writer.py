@@ -11,11 +11,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
 from pydantic import BaseModel
 
 from workbench.component import Component, digest, file_digest, library_version
 from workbench.data.chunking import Chunking
+from workbench.data.readers import yaml_files
 from workbench.errors import InputError, StageFailedError
 from workbench.evaluation.search import SearchStep
 from workbench.experiment.config import ALWAYS, NEVER, ExperimentSettings
@@ -100,9 +100,7 @@ class RunWriter:
         select, report, seed = settings.dataset.select, settings.dataset.report, settings.seed
         write = table_files.write
         files: dict[str, Callable[[Path], None]] = {
-            "config.yaml": lambda path: _text(
-                path, yaml.safe_dump(resolved(self.space, self.session.machine), sort_keys=False, allow_unicode=True)
-            ),
+            "config.yaml": lambda path: _text(path, yaml_files.dumped(resolved(self.space, self.session.machine))),
             "configurations.csv": lambda path: table_files.write_configurations(path, axes, self._configurations()),
             "results.csv": lambda path: write(path, ResultRow, rows),
             "seeds.csv": lambda path: write(path, SeedRow, seeds),

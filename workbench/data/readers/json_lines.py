@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
-from workbench.data.readers.text import check_writable, composed, lines
+from workbench.data.readers.text import SHOWN, check_writable, composed, lines, short
 from workbench.errors import InputError, unknown
-
-SHOWN = 80  # characters of a value in a message
 
 
 class Record(BaseModel):
@@ -43,6 +41,7 @@ Filled = Annotated[Text, AfterValidator(_not_blank)]
 # a whole number is taken as its text; ids stay as they are written, since other files name them
 Identifier = Annotated[str, AfterValidator(_not_blank), AfterValidator(_without_nul), BeforeValidator(_text_of_number)]
 M = TypeVar("M", bound=Record)
+R = TypeVar("R")
 
 
 class Read(NamedTuple):
@@ -61,7 +60,7 @@ def objects(path: Path) -> Iterator[Read]:
     for number, line in lines(path):
         where = f"{path}, line {number}"
         if line.strip():
-            yield Read(where, parsed(line, where))
+            yield Read(where, parsed(line, where, "; every line holds one JSON object, whole and by itself"))
 
 
 def records(path: Path, model: type[M]) -> Iterator[tuple[str, M]]:
@@ -76,6 +75,24 @@ def records(path: Path, model: type[M]) -> Iterator[tuple[str, M]]:
     """
     for where, value in objects(path):
         yield where, record(value, model, where)
+
+
+def distinct(found: Iterable[tuple[str, str, R]]) -> Iterator[tuple[str, R]]:
+    """Places and records whose ids are distinct.
+
+    Args:
+        found: place, id and record of each.
+
+    Raises:
+        InputError: an id is given twice; both places are named.
+    """
+    first: dict[str, str] = {}
+    for where, name, row in found:
+        if (before := first.setdefault(name, where)) != where:
+            raise InputError(
+                f"{where}: the id {short(name)} is given twice, first in {before.rpartition(', ')[2]}; ids are distinct"
+            )
+        yield where, row
 
 
 def record(value: object, model: type[M], where: str) -> M:
@@ -98,12 +115,13 @@ def record(value: object, model: type[M], where: str) -> M:
         raise InputError("; ".join(f"{where}: {one}" for one in said)) from error
 
 
-def parsed(text: str, where: str) -> Any:
+def parsed(text: str, where: str, way_out: str = "") -> Any:
     """The value of a JSON text.
 
     Args:
         text: the text.
         where: its place, for messages.
+        way_out: what is added to a message about what is no JSON.
 
     Raises:
         InputError: it is no JSON, or an object names a key twice.
@@ -121,10 +139,15 @@ def parsed(text: str, where: str) -> Any:
         value = json.loads(text, object_pairs_hook=once)
     except RecursionError as error:
         raise InputError(f"{where}: the JSON is nested too deeply") from error
+    except json.JSONDecodeError as error:
+        alone = "; lines end in a carriage return alone, end them with line feeds" if "\r" in text.strip() else way_out
+        place = f"column {error.colno}" if error.lineno == 1 else f"line {error.lineno}, column {error.colno}"
+        raise InputError(f"{where}: not JSON: {error.msg} at {place}{alone}") from error
     except ValueError as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{where}: not JSON: {error}") from error
+        # Python reads no whole number of more than some thousand digits
+        raise InputError(f"{where}: a number in it has too many digits; write it in quotation marks, as a text") from error
     if "\\u" in text:
         check_writable(value, where)
     return value

@@ -14,7 +14,13 @@ from typing import NamedTuple
 from workbench.errors import InputError
 
 UTF8_MARK = b"\xef\xbb\xbf"
-OTHER_MARKS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
+OTHER_MARKS = {b"\xff\xfe\0\0": "UTF-32", b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
+# how files begin that are no text, and the way out
+OTHER_FORMS = {
+    b"PK\x03\x04": "a zip archive, as Excel's .xlsx is; unpack it, or export what is in it as text in UTF-8",
+    b"\x1f\x8b": "packed with gzip; give it a name that ends in .gz, or unpack it",
+}
+SHOWN = 80  # characters of a value in a message
 SURROGATE = re.compile("[\ud800-\udfff]")
 NUMBER = re.compile(r"\s*[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?\s*", re.ASCII | re.IGNORECASE)
 WHOLE = re.compile(r"[+-]?\d{1,9}", re.ASCII)
@@ -71,6 +77,9 @@ def _decoded(path: Path, number: int, raw: bytes) -> str:
         for mark, name in OTHER_MARKS.items():
             if raw.startswith(mark):
                 raise InputError(f"{path} is {name}; save it as UTF-8")
+        for sign, form in OTHER_FORMS.items():
+            if raw.startswith(sign):
+                raise InputError(f"{path} is {form}")
         raw = raw.removeprefix(UTF8_MARK)
     raw = raw.removesuffix(b"\n").removesuffix(b"\r")
     if b"\0" in raw:
@@ -83,6 +92,11 @@ def _decoded(path: Path, number: int, raw: bytes) -> str:
         raise InputError(
             f"{path}, line {number}: the byte {wrong[0]:#04x} is no UTF-8 (in Windows-1252 it is {meant!r}); save it as UTF-8"
         ) from error
+
+
+def short(text: str) -> str:
+    """A text in quotation marks, shortened, for messages; what cannot be seen is written as an escape."""
+    return repr(text) if len(text) <= SHOWN else f"{text[:SHOWN]!r}..."
 
 
 def number(text: str) -> float | None:

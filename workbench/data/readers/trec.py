@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from workbench.data.readers.text import lines, whole_number
+from workbench.data.readers.text import lines, short, whole_number
 from workbench.data.readers.text import number as decimal
 from workbench.errors import InputError
 
@@ -42,13 +42,13 @@ def qrels(path: Path) -> list[Grade]:
     found: dict[tuple[str, str], Grade] = {}
     for number, (query, _, document, grade) in _fields(path, 4, QRELS_FORM):
         if (value := whole_number(grade)) is None:
-            raise InputError(f"{path}, line {number}: {grade!r} is no grade; a whole number is needed in `{QRELS_FORM}`")
+            raise InputError(f"{path}, line {number}: {short(grade)} is no grade; a whole number is needed in `{QRELS_FORM}`")
         one = Grade(number, query, document, value)
         first = found.setdefault((query, document), one)
         if first.grade != one.grade:
             raise InputError(
-                f"{path}, line {number}: document {document!r} has the grade {one.grade} for query {query!r}, and in line "
-                f"{first.line} the grade {first.grade}; give one"
+                f"{path}, line {number}: document {short(document)} has the grade {one.grade} for query {short(query)}, and in "
+                f"line {first.line} the grade {first.grade}; give one"
             )
     return _some(path, list(found.values()), QRELS_FORM)
 
@@ -62,14 +62,14 @@ def ranking(path: Path) -> list[Found]:
     found: dict[tuple[str, str], Found] = {}
     for number, (query, _, document, rank, score, _) in _fields(path, 6, RUN_FORM):
         if (place := whole_number(rank)) is None:
-            raise InputError(f"{path}, line {number}: {rank!r} is no rank; a whole number is needed in `{RUN_FORM}`")
+            raise InputError(f"{path}, line {number}: {short(rank)} is no rank; a whole number is needed in `{RUN_FORM}`")
         if (value := decimal(score)) is None:
-            raise InputError(f"{path}, line {number}: {score!r} is no score; a finite number is needed in `{RUN_FORM}`")
+            raise InputError(f"{path}, line {number}: {short(score)} is no score; a finite number is needed in `{RUN_FORM}`")
         one = Found(number, query, document, place, value)
         if first := found.get((query, document)):
             raise InputError(
-                f"{path}, line {number}: query {query!r} ranks document {document!r} a second time, first in line {first.line}; "
-                f"rank it once"
+                f"{path}, line {number}: query {short(query)} ranks document {short(document)} a second time, first in line "
+                f"{first.line}; rank it once"
             )
         found[query, document] = one
     return _some(path, list(found.values()), RUN_FORM)
@@ -81,7 +81,7 @@ def _fields(path: Path, n: int, form: str) -> Iterator[tuple[int, list[str]]]:
         if not fields:
             continue
         if len(fields) != n:
-            raise InputError(f"{path}, line {number} has {len(fields)} fields instead of {n}: {line[:80]!r}; needed: `{form}`")
+            raise InputError(f"{path}, line {number} has {len(fields)} fields instead of {n}: {short(line)}; needed: `{form}`")
         yield number, fields
 
 
