@@ -282,6 +282,12 @@ def assemble(
             )
         if row["query_id"] not in query_ids:
             raise InputError(f"dataset {name}: a judgement names query {row['query_id']!r}, which is not among the queries")
+    empty = [row["id"] for row in documents if not row["text"].strip() and not row["title"].strip()]
+    if len(empty) == len(documents):
+        raise InputError(f"dataset {name}: none of its {len(documents)} documents has a text; at least one is needed")
+    if empty:
+        few = f"{', '.join(map(repr, empty[:5]))}{', ...' if len(empty) > 5 else ''}"
+        notes = [*notes, f"{len(empty)} documents have no text: {few}"]
     schema = SPANS if judgements and "evidence" in judgements[0] else QRELS
     table = pa.Table.from_pylist(sorted(documents, key=lambda row: row["id"]), DOCUMENTS)
     return Dataset(

@@ -12,7 +12,7 @@ from pydantic import ConfigDict, Field
 from workbench.component import digest
 from workbench.data.conversation import read_history
 from workbench.data.dataset import SPLITS, Dataset, Place, Row, assemble
-from workbench.data.readers.json_lines import Filled, Identifier, Record, records
+from workbench.data.readers.json_lines import Filled, Identifier, Record, distinct, records
 from workbench.errors import InputError, unknown
 
 PARAGRAPH_BREAK = re.compile(r"\n[ \t]*\n")
@@ -42,8 +42,13 @@ def read_questions(path: Path) -> list[Row]:
         InputError: unreadable line, missing or unknown key, wrong type, or unknown split, each with the line's number.
     """
     if not path.is_file():
-        raise InputError(f"questions file {path} does not exist")
-    return [_question(row, where) for where, row in records(path, QuestionRecord)]
+        raise InputError(f"questions file {path} {'is a folder' if path.is_dir() else 'does not exist'}")
+    rows = [
+        _question(row, where) for where, row in distinct((where, row.id, row) for where, row in records(path, QuestionRecord))
+    ]
+    if not rows:
+        raise InputError(f"questions file {path} is empty; at least one question is needed, one JSON object a line")
+    return rows
 
 
 def _question(row: QuestionRecord, where: str) -> Row:
@@ -110,5 +115,8 @@ def with_evidence(name: str, documents: list[Row], questions: list[Row], notes: 
     if missing:
         notes = [*notes, f"{len(missing)} questions left out, their evidence stands in no document: {', '.join(missing)}"]
     if not judgements:
-        raise InputError(f"dataset {name}: the evidence of none of the {len(questions)} questions stands in the documents")
+        raise InputError(
+            f"dataset {name}: the evidence of none of the {len(questions)} questions stands in the documents; copy it letter by "
+            f"letter: case, quotation marks, dashes and signs that cannot be seen count, white space does not"
+        )
     return assemble(name, documents, queries, judgements, notes)

@@ -6,10 +6,12 @@ What is stored is found by the digest of the source's content, never by its name
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +21,20 @@ from workbench.component import digest, file_digest
 from workbench.data.conversation import read_history
 from workbench.data.dataset import Dataset, Row, assemble
 from workbench.data.evidence import read_questions, with_evidence
-from workbench.data.readers.json_lines import Filled, Identifier, Record, Text, records
-from workbench.data.readers.text import check_writable, composed, lines, whole, whole_number
+from workbench.data.readers.json_lines import Filled, Identifier, Record, Text, distinct, records
+from workbench.data.readers.text import check_writable, composed, lines, short, whole, whole_number
 from workbench.errors import InputError
 from workbench.weights import home
 
 # raised when reading the same source gives another dataset
-PREPARATION = 4
+PREPARATION = 5
+WRITTEN = "files.json"  # beside the Arrow files: their digests
 
 PYDOCS_QUESTIONS = Path(__file__).parent / "pydocs" / "questions.jsonl"
 CONTAINED = 0.9  # a topic is dropped when a larger one holds more than this share of it
 SHINGLE_WORDS = 5
+QRELS_ENDINGS = (".tsv", ".tsv.gz")
+HEADING = re.compile(r'"?(?!nan\b|inf|null\b|none\b)[a-z][a-z _-]+"?', re.IGNORECASE)  # over the grades of a file of judgements
 TEXT_ENDINGS = (".txt", ".md", ".markdown")
 
 BUILTIN = {"pydocs": "the Python language reference of the running interpreter, with questions written for it"}
@@ -83,7 +88,7 @@ def _shingles(text: str) -> set[tuple[str, ...]]:
 
 
 def beir(folder: Path) -> Dataset:
-    """A folder in BEIR layout: ``corpus.jsonl``, ``queries.jsonl`` (each also gzipped) and ``qrels/SPLIT.tsv``.
+    """A folder in BEIR layout: ``corpus.jsonl``, ``queries.jsonl`` and ``qrels/SPLIT.tsv``, each also gzipped.
 
     Queries may carry ``answers`` (list of strings), ``history`` (see `workbench.data.conversation`) and ``group``; without a
     group, queries that share their first relevant document form one. Queries in no qrels file belong to no split and are left
@@ -95,23 +100,50 @@ def beir(folder: Path) -> Dataset:
     """
     folder = Path(folder)
     files = [_beir_file(folder, "corpus.jsonl"), _beir_file(folder, "queries.jsonl"), *_qrels_files(folder)]
-    content = {file.name: file_digest(file) for file in files}
-    return _prepared(digest(["beir", PREPARATION, content]), lambda: _read_beir(folder, files))
+    content = {file.relative_to(folder).as_posix(): file_digest(file) for file in files}
+    others = [file.name for file in _visible(folder / "qrels") if file not in files]
+    said = f"{len(others)} files of qrels left out, their names do not end in .tsv or .tsv.gz: {_few(others)}"
+    notes = [said] if others else []
+    return _prepared(digest(["beir", PREPARATION, content, notes]), lambda: _read_beir(folder, files, notes))
 
 
 def _beir_file(folder: Path, name: str) -> Path:
-    for file in (folder / name, folder / f"{name}.gz"):
-        if file.is_file():
-            return file
+    files = [file for file in (folder / name, folder / f"{name}.gz") if file.is_file()]
+    if len(files) > 1:
+        raise InputError(f"BEIR folder {folder} holds {files[0].name} and {files[1].name}; keep one of them")
+    if files:
+        return files[0]
     there = ", ".join(sorted(p.name for p in folder.iterdir())) if folder.is_dir() else "no such folder"
+    if folder.is_file():
+        raise InputError(f"BEIR folder {folder} is a file; name the folder that it is in")
     raise InputError(f"BEIR folder {folder}: {name} (or {name}.gz) is missing; found: {there or 'nothing'}")
 
 
 def _qrels_files(folder: Path) -> list[Path]:
-    files = sorted((folder / "qrels").glob("*.tsv"))
+    """Files of judgements, one a split.
+
+    Raises:
+        InputError: there is none, or a split has two.
+    """
+    there = _visible(folder / "qrels")
+    files = [file for file in there if file.name.endswith(QRELS_ENDINGS)]
     if not files:
-        raise InputError(f"BEIR folder {folder}: qrels/SPLIT.tsv is missing; needed is at least one of train, dev, test")
+        raise InputError(
+            f"BEIR folder {folder}: qrels/SPLIT.tsv (or SPLIT.tsv.gz) is missing; needed is at least one of train, dev, test; "
+            f"found in qrels: {', '.join(file.name for file in there) or 'nothing'}"
+        )
+    for one, other in pairwise(files):  # sorted, so that dev.tsv and dev.tsv.gz are neighbours
+        if _split_of(one) == _split_of(other):
+            raise InputError(f"BEIR folder {folder}: qrels holds {one.name} and {other.name}; keep one of them")
     return files
+
+
+def _visible(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.glob("[!.]*") if file.is_file()) if folder.is_dir() else []
+
+
+def _split_of(file: Path) -> str:
+    return file.name.removesuffix(".gz").removesuffix(".tsv")
 
 
 class CorpusRecord(Record):
@@ -132,13 +164,16 @@ class QueryRecord(Record):
     history: Any = None
 
 
-def _read_beir(folder: Path, files: list[Path]) -> Dataset:
+def _read_beir(folder: Path, files: list[Path], notes: list[str]) -> Dataset:
     corpus, queries, *qrels = files
-    documents = [{"id": row.id, "title": row.title or "", "text": row.text} for _, row in records(corpus, CorpusRecord)]
+    listed = distinct((where, row.id, row) for where, row in records(corpus, CorpusRecord))
+    documents = [{"id": row.id, "title": row.title or "", "text": row.text} for _, row in listed]
     if not documents:
         raise InputError(f"{corpus}: the corpus is empty; at least one document is needed")
-    asked = list(records(queries, QueryRecord))
-    notes: list[str] = []
+    asked = list(distinct((where, row.id, row) for where, row in records(queries, QueryRecord)))
+    if not asked:
+        raise InputError(f"{queries} is empty; at least one query is needed, one JSON object a line")
+    notes = [*notes, *_empty("queries", [(row.id, row.text) for _, row in asked])]
     splits, judgements = _judged(qrels)
     known = {row.id for _, row in asked}
     judgements = _without(judgements, "document", {row["id"] for row in documents}, corpus, notes)
@@ -146,7 +181,7 @@ def _read_beir(folder: Path, files: list[Path]) -> Dataset:
     splits = {query: split for query, split in splits.items() if query in known}
     relevant = {splits[row["query_id"]] for row in judgements if row["relevance"] > 0}
     for file in qrels:
-        if file.stem not in relevant:
+        if _split_of(file) not in relevant:
             said = f": {notes[0]}" if notes else ""
             raise InputError(
                 f"{file} has no grade above 0 for a document and a query of this folder, so nothing is relevant{said}"
@@ -155,6 +190,12 @@ def _read_beir(folder: Path, files: list[Path]) -> Dataset:
     for row in sorted(judgements, key=lambda r: (-r["relevance"], r["doc_id"])):
         first.setdefault(row["query_id"], row["doc_id"])
     kept = [_beir_query(row, splits[row.id], first, where) for where, row in asked if row.id in splits]
+    answered = {row["query_id"] for row in judgements if row["relevance"] > 0}
+    for split in sorted(relevant):
+        if bare := [row["id"] for row in kept if row["split"] == split and row["id"] not in answered]:
+            notes.append(
+                f"{len(bare)} queries of {split} have no relevant document, so rankings are not measured on them: {_few(bare)}"
+            )
     if len(kept) < len(asked):
         notes.append(f"{len(asked) - len(kept)} queries left out, they are in no qrels file")
     return assemble(folder.name, documents, kept, judgements, notes)
@@ -166,8 +207,9 @@ def _judged(files: Sequence[Path]) -> tuple[dict[str, str], list[Row]]:
     judgements: list[Row] = []
     for file in files:
         for query_id, doc_id, grade in _read_qrels(file):
-            if splits.setdefault(query_id, file.stem) != file.stem:
-                raise InputError(f"{file}: query {query_id!r} is in the splits {splits[query_id]} and {file.stem}; allowed: one")
+            split = _split_of(file)
+            if (first := splits.setdefault(query_id, split)) != split:
+                raise InputError(f"{file}: query {query_id!r} is in the splits {first} and {split}; allowed: one")
             judgements.append({"query_id": query_id, "doc_id": doc_id, "relevance": grade})
     return splits, judgements
 
@@ -181,9 +223,19 @@ def _without(judgements: list[Row], what: str, known: set[str], file: Path, note
         several = {"document": "documents", "query": "queries"}[what]
         notes.append(
             f"{len(judgements) - len(kept)} judgements left out, on {len(gone)} {several} that {file.name} does not hold: "
-            f"{', '.join(map(repr, gone[:5]))}{', ...' if len(gone) > 5 else ''}"
+            f"{_few(gone)}"
         )
     return kept
+
+
+def _few(names: Sequence[str]) -> str:
+    return f"{', '.join(map(repr, names[:5]))}{', ...' if len(names) > 5 else ''}"
+
+
+def _empty(what: str, texts: Sequence[tuple[str, str]]) -> list[str]:
+    """A note on texts, each with its id, in which nothing stands."""
+    empty = [name for name, text in texts if not text.strip()]
+    return [f"{len(empty)} {what} have no text: {_few(empty)}"] if empty else []
 
 
 def _beir_query(row: QueryRecord, split: str, first: dict[str, str], where: str) -> Row:
@@ -200,14 +252,19 @@ def _beir_query(row: QueryRecord, split: str, first: dict[str, str], where: str)
 def _read_qrels(path: Path) -> Iterator[tuple[str, str, int]]:
     """Query, document and grade of each line; one that repeats another is dropped."""
     seen: dict[tuple[str, str], tuple[int, int]] = {}
+    begun = False
     for number, line in lines(path):
+        if not line.strip():
+            continue
         fields = [field.strip() for field in line.split("\t")]
-        if not line.strip() or (number == 1 and len(fields) == 3 and whole_number(fields[2]) is None):
-            continue  # an empty line, or the header
+        begun, first = True, not begun
+        if first and len(fields) == 3 and HEADING.fullmatch(fields[2]):
+            continue
         grade = whole_number(fields[2]) if len(fields) == 3 else None
         if grade is None:
             hint = "; TREC's four columns are parted by spaces, BEIR's three by tabs" if len(line.split()) == 4 else ""
-            raise InputError(f"{path}, line {number}: received {line!r}; allowed: query-id TAB corpus-id TAB whole number{hint}")
+            form = "query-id TAB corpus-id TAB whole number"
+            raise InputError(f"{path}, line {number}: received {short(line)}; allowed: {form}{hint}")
         query, document, _ = fields
         before, at = seen.setdefault((query, document), (grade, number))
         if before != grade:
@@ -229,18 +286,30 @@ def text_folder(folder: Path, questions: Path) -> Dataset:
         InputError: no such folder, no text files in it, or a file that is not UTF-8.
     """
     folder = Path(folder)
-    found = sorted(path for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else []
+    if not folder.is_dir():
+        said = "is a file; name the folder that it is in" if folder.exists() else "does not exist"
+        raise InputError(f"document folder {folder} {said}")
+    found = sorted(path for path in folder.rglob("*") if path.is_file())
     hidden = [path for path in found if any(part.startswith(".") for part in path.relative_to(folder).parts)]
     files = [path for path in found if path.suffix.lower() in TEXT_ENDINGS and path not in set(hidden)]
     if not files:
         there = ", ".join(sorted(path.relative_to(folder).as_posix() for path in found)[:5]) or "nothing"
-        raise InputError(f"document folder {folder}: no file ending in {', '.join(TEXT_ENDINGS)} was found in it; found: {there}")
+        linked = "".join(f"; {note}" for note in _links(folder))
+        raise InputError(
+            f"document folder {folder}: no file ending in {', '.join(TEXT_ENDINGS)} was found in it; found: {there}{linked}"
+        )
     for file in files:
         check_writable(file.relative_to(folder).as_posix(), f"document folder {folder}: the name of the file {file.name!a}")
     rows, notes = read_questions(Path(questions)), _left_out(folder, found, files, hidden, Path(questions))
     content = {file.relative_to(folder).as_posix(): file_digest(file) for file in files}
     key = digest(["folder", PREPARATION, content, rows, notes])
-    return _prepared(key, lambda: with_evidence(folder.name, [_text_document(file, folder) for file in files], rows, notes))
+
+    def read() -> Dataset:
+        documents = [_text_document(file, folder) for file in files]
+        empty = _empty("documents", [(row["id"], row["text"]) for row in documents])
+        return with_evidence(folder.name, documents, rows, [*notes, *empty])
+
+    return _prepared(key, read)
 
 
 def _left_out(folder: Path, found: list[Path], files: list[Path], hidden: list[Path], questions: Path) -> list[str]:
@@ -254,7 +323,15 @@ def _left_out(folder: Path, found: list[Path], files: list[Path], hidden: list[P
         notes.append(
             f"{len(rest)} files left out, their names do not end in {endings}: {named}{', ...' if len(rest) > 5 else ''}"
         )
-    return notes
+    return notes + _links(folder)
+
+
+def _links(folder: Path) -> list[str]:
+    """A note on links in a folder that were not followed: to folders, which may lead in a circle, and to nothing."""
+    links = sorted(path for path in folder.rglob("[!.]*") if path.is_symlink() and not path.is_file())
+    names = [path.relative_to(folder).as_posix().encode("utf-8", "backslashreplace").decode() for path in links]
+    said = "links left out, which lead to folders or to nothing; copy what they lead to into the folder"
+    return [f"{len(links)} {said}: {_few(names)}"] if links else []
 
 
 def _text_document(file: Path, folder: Path) -> Row:
@@ -275,17 +352,31 @@ def _title(text: str) -> str:
 
 
 def _prepared(key: str, read: Callable[[], Dataset]) -> Dataset:
-    """The dataset stored under `key`, read and stored first if need be; complete or absent."""
+    """The dataset stored under `key`, read and stored first if need be; complete or absent, and read again where damaged."""
     folder = home() / "datasets" / key[:32]
-    if not folder.is_dir():
+    if not _is_whole(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".reading-"))
         try:
-            read().save(temporary)
-            temporary.rename(folder)
+            made = temporary / "made"
+            made.mkdir()
+            read().save(made)
+            (made / WRITTEN).write_text(json.dumps({file.name: file_digest(file) for file in sorted(made.iterdir())}))
+            if folder.exists() and not _is_whole(folder):
+                folder.rename(temporary / "damaged")
+            made.rename(folder)
         except OSError:
-            if not folder.is_dir():  # otherwise another process was faster
+            if not _is_whole(folder):  # otherwise another process was faster
                 raise
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     return Dataset.load(folder)
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether the files of a stored dataset are those that were written."""
+    try:
+        written = json.loads((folder / WRITTEN).read_text())
+        return bool(written) and all(file_digest(folder / name) == digest for name, digest in written.items())
+    except (OSError, ValueError, AttributeError):
+        return False
