@@ -201,12 +201,17 @@ def _compared(
 ) -> list[Compared]:
     from workbench.results import compare, foreign
 
+    what = "rankings" if qrels else "runs" if any(source.is_dir() for source in sources) else "a table of scores"
+    given = {"--split": split, "--range": scale, "--systems": systems}
+    for option, kind in {"--split": "runs", "--range": "a table of scores", "--systems": "a table of scores"}.items():
+        if given[option] is not None and what != kind:
+            raise InputError(f"{option} is of {kind}, and {what} were named; leave the option away")
     if qrels:
         for note in (said for source in sources for said in foreign.oddities(source, qrels)):
             typer.echo(f"note: {note}", err=True)
         found = foreign.read_rankings(sources, qrels, [metric or "ndcg@10"])
         return [compare.Compared(scores, baseline=baseline) for scores in found]
-    if any(source.is_dir() for source in sources):
+    if what == "runs":
         from workbench.results.run import Run
 
         return [compare.of_runs([Run.open(source) for source in sources], split, metric, baseline)]
@@ -347,12 +352,11 @@ def promote(
     run: RunPath, configuration: Annotated[str | None, typer.Argument(help="Id or label; default: the best.")] = None
 ) -> None:
     """Mark the configuration to serve: the best by the selection split, or the one named."""
-    import yaml
-
+    from workbench.data.readers import yaml_files
     from workbench.results.run import Run
 
     record = Run.open(run).promote(configuration)
-    typer.echo(yaml.safe_dump(record, sort_keys=False, allow_unicode=True).rstrip())
+    typer.echo(yaml_files.dumped(record).rstrip())
 
 
 @app.command()

@@ -5,6 +5,7 @@ Every reader gives `Scores`, complete: each system has a score, or a failure, on
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -14,13 +15,16 @@ import numpy as np
 
 from workbench.data.readers import trec
 from workbench.data.readers.csv_tables import table
-from workbench.data.readers.text import number
+from workbench.data.readers.text import number, short
 from workbench.errors import InputError, unknown
 from workbench.evaluation import rankings
 from workbench.results.tables import Scores
 
+COLUMNS = ("configuration", "query_id", "value", "metric", "split", "group")
 LONG = ("configuration", "query_id", "value")
 METRIC = "score"  # of a table that names none
+DEEPEST = 1_000_000  # passages of a ranking
+LARGEST = 1e100  # score, so that its square is a number too
 SHOWN = 5  # faults named in a message
 
 
@@ -59,6 +63,11 @@ def read_table(path: Path, metric: str | None = None, scale: Scale | None = None
             a query that is not scored for every system; the line or the query is named.
     """
     columns, lines = table(path)
+    _check_names(path, columns)
+    if twice := [name for i, name in enumerate(systems) if name in systems[:i]]:
+        raise InputError(f"the system {twice[0]!r} is named twice; name each once")
+    if scale and not (np.isfinite(scale).all() and scale.worst < scale.best):
+        raise InputError(f"the range {scale.worst:g} to {scale.best:g} is none; the worst value comes first, then a higher one")
     rows = list(_long(path, columns, lines) if "configuration" in columns else _wide(path, columns, lines, metric, systems))
     if systems and "configuration" in columns:
         if strangers := [name for name in systems if name not in {row.system for row in rows}]:
@@ -74,6 +83,23 @@ def read_table(path: Path, metric: str | None = None, scale: Scale | None = None
         if metric in (None, row.metric):
             together.setdefault((row.split, row.metric), []).append(row)
     return [_scores(path, same, scale) for _, same in sorted(together.items())]
+
+
+def _check_names(path: Path, columns: Sequence[str]) -> None:
+    """Refuses columns whose names are nearly those that are read: they would be taken for systems."""
+    for name in columns:
+        meant = name.strip().casefold()
+        if meant != name and meant in COLUMNS and meant not in columns:
+            raise InputError(f"{path}: the column {name!r} is not read; write {meant!r}, or name it otherwise")
+
+
+def _check_looks(path: Path, systems: Sequence[str]) -> None:
+    """Refuses two names of systems that nobody can tell apart."""
+    looks: dict[str, str] = {}
+    for name in systems:
+        seen = "".join(sign for sign in unicodedata.normalize("NFC", name) if unicodedata.category(sign) != "Cf").strip()
+        if (other := looks.setdefault(seen, name)) != name:
+            raise InputError(f"{path}: the systems {other!a} and {name!a} look alike; give one of them another name")
 
 
 def _long(path: Path, columns: Sequence[str], lines: Sequence[tuple[int, Mapping[str, str]]]) -> Iterator[_Row]:
@@ -113,7 +139,7 @@ def _wide(
     for at, line in lines:
         query_id = _named(path, at, "query_id", line["query_id"])
         for system in systems or there:
-            value = _number(path, at, line[system])
+            value = _number(path, at, line[system], f". Is {short(system)} no system? Name those that are with --systems")
             yield _Row("", metric or METRIC, query_id, system, value, line.get("group") or query_id, at)
 
 
@@ -123,14 +149,15 @@ def _named(path: Path, line: int, column: str, value: str | None) -> str:
     return value
 
 
-def _number(path: Path, line: int, text: str | None) -> float | None:
-    """A score; None for a failure."""
+def _number(path: Path, line: int, text: str | None, way_out: str = "") -> float | None:
+    """A score; None for a failure. The way out is added to a message."""
     if text is None or not text.strip():
         return None
     value = number(text)
-    if value is None:
+    if value is None or abs(value) > LARGEST:
         raise InputError(
-            f"{path}, line {line}: {text!r} is no score; a finite number is needed, or nothing where the system failed"
+            f"{path}, line {line}: {short(text)} is no score; a finite number is needed, or nothing where the system failed"
+            f"{way_out}"
         )
     return value
 
@@ -147,6 +174,7 @@ def _scores(path: Path, rows: Sequence[_Row], scale: Scale | None) -> Scores:
         if groups.setdefault(row.query_id, row.group) != row.group:
             raise InputError(f"{at}: query {row.query_id!r} has two groups, {groups[row.query_id]!r} and {row.group!r}")
     queries, systems = tuple(sorted(groups)), tuple(dict.fromkeys(row.system for row in rows))
+    _check_looks(path, systems)
     _check_complete(path, cells, queries, systems)
     seen = [value for value in cells.values() if value is not None]
     if not seen:
@@ -197,7 +225,9 @@ def read_rankings(paths: Sequence[Path], qrels: Path, metrics: Sequence[str]) ->
         raise InputError(
             f"metric {in_words[0]!r}: a TREC run names documents, not their words; use a cut-off in documents, like ndcg@10"
         )
-    names = [path.stem for path in paths]
+    if endless := [metric.name for metric in wanted if metric.cutoff > DEEPEST]:
+        raise InputError(f"metric {endless[0]!r} looks further down than any ranking goes; allowed: cut-offs up to {DEEPEST:,}")
+    names = [path.name.removesuffix(".gz").rpartition(".")[0] or path.name.removesuffix(".gz") for path in paths]
     if len(set(names)) < len(names):
         raise InputError(f"several files have one name: {', '.join(map(str, paths))}; systems are named after their files")
     judged = trec.qrels(qrels)
@@ -227,7 +257,8 @@ def oddities(path: Path, qrels: Path) -> list[str]:
         path: lines ``query Q0 document rank score tag``.
         qrels: lines ``query 0 document grade``.
     """
-    run, judged = trec.ranking(path), {row.query for row in trec.qrels(qrels) if row.grade > 0}
+    run, grades = trec.ranking(path), trec.qrels(qrels)
+    judged = {row.query for row in grades if row.grade > 0}
     by_query: dict[str, list[trec.Found]] = {}
     for row in run:
         by_query.setdefault(row.query, []).append(row)
@@ -237,6 +268,8 @@ def oddities(path: Path, qrels: Path) -> list[str]:
     said = []
     if missing:
         said.append(f"{path} ranks nothing for {len(missing)} judged queries, such as {missing[0]!r}; each counts as 0")
+    if strange := sorted(by_query.keys() - {row.query for row in grades}):
+        said.append(f"{path} ranks {len(strange)} queries that {qrels} does not judge, such as {strange[0]!r}; they are left out")
     if tied:
         said.append(
             f"{path}: scores tie in {len(tied)} queries, such as {tied[0]!r}; tied documents are ordered by id, not by rank"
