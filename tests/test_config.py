@@ -91,7 +91,7 @@ def test_generation_axes_without_a_generator_are_refused(tmp_path: Path) -> None
 
 
 def test_a_file_that_is_no_yaml_mapping_is_refused(tmp_path: Path) -> None:
-    for text, message in (("- a", "received list"), ("a: [", "no readable YAML")):
+    for text, message in (("- a", "received a list"), ("# only this\n", "the file is empty"), ("a: [", "no readable YAML")):
         (tmp_path / "e.yaml").write_text(text)
         with pytest.raises(InputError, match=message):
             read_settings(tmp_path / "e.yaml")

@@ -11,12 +11,13 @@ import importlib
 import importlib.util
 import inspect
 import json
+import re
 import sys
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -193,7 +194,7 @@ def explain(cls: type[BaseModel], item: ErrorDetails, where: str) -> str:
             classes = found or classes
         elif chosen := [one for one in classes if one.model_fields.get("kind") and one.model_fields["kind"].default == part]:
             classes = chosen  # the kind of what stands there: no key of its own
-        else:
+        elif not re.match(r"constrained-|\w+\[", str(part)):  # pydantic's name for one of several types: no key
             keys.append(str(part))
     place = ".".join([where, *keys]).strip(".")
     if item["type"] == "extra_forbidden":
@@ -234,10 +235,38 @@ ALLOWED = {
     "model_attributes_type": "keys with values below them",
     "too_short": "at least {min_length} values",
     "string_too_short": "a text of at least {min_length} characters",
+    "string_too_long": "a text of at most {max_length} characters",
     "string_pattern_mismatch": "a text that the regular expression {pattern} describes",
     "union_tag_invalid": "as {discriminator} one of {expected_tags}",
     "union_tag_not_found": "an object with the key {discriminator}",
 }
+
+
+def _is_number(annotation: object) -> bool:
+    """Whether a field takes numbers, and neither true nor false."""
+    kinds = _kinds(annotation)
+    return bool(kinds & {int, float}) and not kinds & {bool, Any, object}
+
+
+def _kinds(annotation: object) -> set[object]:
+    parts = get_args(annotation)
+    return set().union(*map(_kinds, parts)) if parts and get_origin(annotation) is not Literal else {annotation}
+
+
+def no_truth(cls: type[BaseModel], value: object, field: str) -> object:
+    """The value of a field before it is checked; pydantic would read true as 1.
+
+    Args:
+        cls: the settings.
+        value: what was given.
+        field: the field's name.
+
+    Raises:
+        ValueError: true or false where a number is meant.
+    """
+    if isinstance(value, bool) and _is_number(cls.model_fields[field].annotation):
+        raise ValueError(f"{str(value).lower()} is no number")
+    return value
 
 
 def _sections(cls: type[BaseModel], key: str) -> list[type[BaseModel]]:

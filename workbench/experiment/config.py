@@ -18,16 +18,18 @@ from pydantic import (
     model_validator,
 )
 
-from workbench.component import explain
+from workbench.component import explain, no_truth
 from workbench.data import sources
 from workbench.data.dataset import Dataset
 from workbench.data.readers import yaml_files
+from workbench.data.readers.text import short
 from workbench.errors import InputError, unknown
 from workbench.evaluation import answers, rankings
 from workbench.experiment.lora_lists import spelled_out
 from workbench.machine import Machine, resolve
 
 NONE = "none"  # the reranker, the expansion and the rewriting that does nothing
+DEEPEST = 1_000_000  # passages of a ranking
 ALWAYS, NEVER = "always", "never"  # of showing passages to the generator
 
 
@@ -35,6 +37,11 @@ class Settings(BaseModel):
     """Base of the file's sections: frozen, unknown keys refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth(cls, value: object, info: ValidationInfo) -> object:
+        return no_truth(cls, value, str(info.field_name))
 
 
 class DatasetSettings(Settings):
@@ -167,7 +174,8 @@ class Metrics(Settings):
     @classmethod
     def _rankings_are_known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for name in value:
-            _as_value_error(rankings.parse, name)
+            if _as_value_error(rankings.parse, name).cutoff > DEEPEST:
+                raise ValueError(f"{name!r} looks further down than any ranking goes; allowed: cut-offs up to {DEEPEST:,}")
         return _once(value)
 
     @field_validator("answers")
@@ -203,16 +211,16 @@ class ExperimentSettings(Settings):
     served is the adapter of `seed`.
     """
 
-    experiment: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    experiment: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)
     dataset: DatasetSettings
     components: ComponentSettings = ComponentSettings()
     baseline: dict[str, Any] = {}
     axes: dict[str, list[Any]] = {}
-    depth: int = Field(default=100, ge=1)
+    depth: int = Field(default=100, ge=1, le=DEEPEST)
     search: Search = Search()
     report: Report = Report()
     metrics: Metrics = Metrics()
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**32)
     seeds: int = Field(default=1, ge=1)
     machine: MachineSettings = MachineSettings()
 
@@ -249,12 +257,15 @@ def read_settings(path: Path, overrides: Sequence[str] = ()) -> ExperimentSettin
         InputError: no such file, unreadable YAML, an unknown key or a value that is not allowed.
     """
     path = Path(path)
+    if path.is_dir():
+        raise InputError(f"experiment file {path} is a folder; name the YAML file in it")
     if not path.is_file():
         there = sorted(p.name for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
         raise InputError(f"experiment file {path} does not exist; in {path.parent}: {', '.join(there) or 'no .yaml file'}")
     values = yaml_files.read(path)
     if not isinstance(values, dict):
-        raise InputError(f"{path}: received {type(values).__name__}; allowed: keys {', '.join(ExperimentSettings.model_fields)}")
+        found = {type(None): "nothing, the file is empty", list: "a list"}.get(type(values), f"the value {short(str(values))}")
+        raise InputError(f"{path}: received {found}; allowed: keys {', '.join(ExperimentSettings.model_fields)}")
     for override in overrides:
         _override(values, override)
     values = spelled_out(_absolute(values, path.parent.resolve()))

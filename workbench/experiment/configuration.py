@@ -155,7 +155,7 @@ class Space:
             if getattr(data, role) not in self.dataset.splits:
                 raise InputError(
                     f"dataset.{role}: {self.dataset.name} has no split {getattr(data, role)!r}; "
-                    f"allowed: {', '.join(self.dataset.splits)}{self._way_out(role)}"
+                    f"allowed: {', '.join(self.dataset.splits)}{self._way_out(role)}{self._left_out()}"
                 )
         if self._trains and data.train == data.report:
             raise InputError(
@@ -169,6 +169,10 @@ class Space:
                         f"dataset {self.dataset.name}: the split {split!r} has no accepted answers to score a generator with; "
                         f"leave the axis 'generator' out to compare rankings, or add answers to the queries"
                     )
+
+    def _left_out(self) -> str:
+        """What loading left out, which may be the reason why something is not there."""
+        return "".join(f"; {note}" for note in self.dataset.notes if "files of qrels" in note)
 
     def _way_out(self, role: str) -> str:
         """How a set without a split to choose on gets one."""
@@ -226,7 +230,7 @@ class Space:
     @cached_property
     def notes(self) -> tuple[str, ...]:
         """What cannot be measured here, what loading dropped, what is assumed of models, and what trainings leave out."""
-        found = [*self._unreadable(), *self.dataset.notes]
+        found = [*self._unreadable(), *self._too_shallow(), *self.dataset.notes]
         named = {name: one for name, one in self.components.embedders.items() if isinstance(one, Embedder)}
         found += [f"components.embedders.{name}: {one.assumed}" for name, one in named.items() if one.assumed]
         dropping = [where for where, settings in self._learning.items() if settings.leaks == "drop"]
@@ -253,6 +257,18 @@ class Space:
             f"spaces between words ({', '.join(sorted(set(found.values())))}). What counts words takes a phrase of theirs for "
             f"one word, so that little is found and matched, however good a system is. Concerned here: {', '.join(counting)}. "
             f"Figures of dense retrieval by an embedder of that language, em, and cut-offs in passages can be read"
+        ]
+
+    def _too_shallow(self) -> list[str]:
+        """A caution where a metric looks further down than rankings go."""
+        depth = self.settings.depth
+        wanted = {name: rankings.parse(name) for name in self.settings.metrics.rankings}
+        deeper = {name: one.cutoff for name, one in wanted.items() if not one.in_words and one.cutoff > depth}
+        if not deeper or self.dataset.documents.num_rows <= depth:
+            return []
+        return [
+            f"CAUTION: rankings end after {depth:,} passages (depth), and {', '.join(deeper)} would look further down: what "
+            f"stands there counts as not found. Write `depth: {max(deeper.values())}` to rank so many"
         ]
 
     def _reads_words(self, name: str) -> bool:
