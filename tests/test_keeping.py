@@ -37,6 +37,20 @@ def test_gc_keeps_what_a_finished_run_points_to_unless_told(tmp_path: Path) -> N
     assert [one.key for one in collect(store, tmp_path, max_gb=0, pointed=True)] == ["aa"]
 
 
+@pytest.mark.parametrize("plan", ["", "{}", "[]", '{"stages": [1]}', None])
+def test_a_run_whose_plan_is_damaged_keeps_the_store_as_it_is(tmp_path: Path, plan: str | None) -> None:
+    store = Store(tmp_path / ".store")
+    artifact(store, "aa")
+    finished_run(tmp_path, "aa")
+    path = tmp_path / "e" / "20260101T000000Z-abc" / "plan.json"
+    path.unlink()
+    if plan is not None:
+        path.write_text(plan)
+    with pytest.raises(InputError, match=r"plan\.json.* needs of the store is not known; remove that folder, or move it out of"):
+        collect(store, tmp_path, max_gb=0)
+    assert store.has("s", "aa")
+
+
 def test_gc_needs_a_limit_and_keeps_the_young(tmp_path: Path) -> None:
     store = Store(tmp_path / ".store")
     artifact(store, "aa")

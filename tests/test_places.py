@@ -16,6 +16,7 @@ from conftest import ROOT, workbench
 
 from workbench import Experiment
 from workbench.errors import InputError
+from workbench.experiment.keeping import collect
 from workbench.pipeline import Pipeline
 from workbench.results.run import Run
 from workbench.serving.app import gate
@@ -118,6 +119,53 @@ def test_what_a_store_that_cannot_be_written_lacks_is_named(unwritable: Moved) -
     assert again.plan()
     with pytest.raises(InputError, match=r"the store .* cannot be written; name a folder that can with --runs"):
         again.compare()
+
+
+def test_a_store_that_cannot_be_written_is_not_cleared(unwritable: Moved) -> None:
+    runs = unwritable.run.parent.parent
+    for limit in ({"keep_days": 0}, {"max_gb": float("nan")}):
+        with pytest.raises(InputError, match=r"the store .* cannot be written"):
+            collect(Store(runs / ".store"), runs, pointed=True, **limit)
+
+
+DAMAGES = {
+    "manifest.json": ["", "[]", "{}", "\xff", '{"experiment": "moved", "select": null}'],
+    "promoted.yaml": ["", "- a", "a: 1", "configuration: 5", "a: [", "configuration: 000000000000"],
+    "configurations.csv": ["", "configuration,label\n", "whole lines"],
+    "leaderboard.csv": ["whole lines"],
+    "results.csv": ["whole lines"],
+    "queries.csv": ["whole lines"],
+    "config.yaml": ["", "experiment: moved"],
+    "answers.jsonl": ["{", "[]"],
+}
+
+
+@pytest.mark.parametrize("name,content", [(name, content) for name, contents in DAMAGES.items() for content in contents])
+def test_a_damaged_file_of_a_run_is_named(lying: Moved, tmp_path: Path, name: str, content: str) -> None:
+    folder = tmp_path / "moved" / lying.run.name
+    shutil.copytree(lying.run, folder)
+    (tmp_path / ".store").symlink_to(lying.run.parent.parent / ".store")
+    file = folder / name
+    lines = file.read_text().splitlines(keepends=True)
+    file.write_bytes("".join(lines[:-1]).encode() if content == "whole lines" else content.encode("latin-1"))
+
+    def used() -> None:
+        run = Run.open(folder)
+        _ = run.leaderboard, run.queries, run.scores("test", "f1"), run.promoted
+        Pipeline.open(run, progress=Progress()).replay("test0")
+
+    with pytest.raises(InputError) as told:
+        used()
+    assert str(file) in str(told.value), told.value
+    if name == "promoted.yaml":
+        assert "`workbench promote" in str(told.value) and Run.open(folder).promote() == Run.open(folder).promoted
+
+
+def test_a_run_of_another_format_names_the_format(lying: Moved, tmp_path: Path) -> None:
+    manifest = json.loads((lying.run / "manifest.json").read_text())
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest | {"format": 99}))
+    with pytest.raises(InputError, match="has the format 99, and this version of the workbench reads 1"):
+        Run.open(tmp_path)
 
 
 def test_data_that_have_moved_are_named(moved: Moved) -> None:

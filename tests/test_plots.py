@@ -89,7 +89,9 @@ def make_run(
         "select": {"split": "dev", "metric": metrics[0]},
         "report": {"split": "test", "of": "finalists"},
         "baseline": ids[0],
+        "notes": [],
     }
+    manifest |= {key: {} for key in ("dataset", "machine", "libraries", "files")}
     (folder / "manifest.json").write_text(json.dumps(manifest))
     return Run.open(folder)
 

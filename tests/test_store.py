@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import random
 import signal
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from workbench.errors import InputError
+from workbench.experiment.keeping import kept, verify
 from workbench.store import store as store_module
 from workbench.store.items import Items
 from workbench.store.store import Store, damage, disk_full, file_system
@@ -65,10 +68,18 @@ def truncate(folder: Path) -> None:
     (folder / "a.txt").write_text("on")
 
 
+def edit(folder: Path, **changed: object) -> None:
+    path = folder / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changed))
+
+
 DAMAGES = {
     "other content": flip_a_byte,
     "has 2 bytes instead of 3": truncate,
     "manifest.json cannot be read": lambda folder: (folder / "manifest.json").unlink(),
+    "manifest.json has another form": lambda folder: (folder / "manifest.json").write_text("[]"),
+    "bytes and sha256 of every file are needed": lambda folder: edit(folder, files={"a.txt": 3}),
+    "stage, key, definition, seconds, facts, files are needed": lambda folder: edit(folder, seconds=None),
     "a.txt is missing": lambda folder: (folder / "a.txt").unlink(),
 }
 
@@ -115,6 +126,44 @@ def test_a_damaged_item_counts_as_absent(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "i") as connection:
         connection.execute("UPDATE items SET value = ?", (b"B",))
     assert Items(tmp_path / "i").missing(SPACE, ["a"]) == ["a"]
+
+
+def no_database(path: Path) -> None:
+    path.write_bytes(b"no database" * 500)
+
+
+def cut_off(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def another_table(path: Path) -> None:
+    path.unlink()
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE items (a)")
+
+
+def a_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.parametrize("spoil", [no_database, cut_off, another_table, a_folder])
+def test_a_damaged_table_of_items_is_said_with_the_way_out(tmp_path: Path, spoil: Callable[[Path], None]) -> None:
+    Store(tmp_path).create("s", "aa", {}, write("one"))
+    items = Items(tmp_path / "items.sqlite")
+    items.put(SPACE, {bytes([i]) * 32: b"x" * 3000 for i in range(50)})
+    items.connection.execute("PRAGMA journal_mode=DELETE")
+    items.connection.close()
+    spoil(tmp_path / "items.sqlite")
+    for read_only in (False, True) if spoil is not a_folder else (False,):
+        with pytest.raises(
+            InputError, match=r"items\.sqlite, where .* cannot be read .* move it away .* what it held is computed"
+        ):
+            Items(tmp_path / "items.sqlite", read_only).missing(SPACE, ["a"])
+    store = Store(tmp_path)  # artifacts are looked after all the same
+    ((stage, _, reason),) = verify(store)
+    assert stage == "items" and "cannot be read" in reason
+    assert [one.key for one in kept(store, tmp_path)] == ["aa"]
 
 
 def test_a_network_file_system_is_refused_with_the_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

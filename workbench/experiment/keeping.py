@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from workbench.data.readers import json_lines
+from workbench.data.readers.text import whole
 from workbench.errors import InputError, unknown
 from workbench.results.run import finished
-from workbench.store.store import MANIFEST, Store, damage
+from workbench.store.store import MANIFEST, Store, damage, read_manifest
 
 DAY = 86_400
 
@@ -40,8 +41,8 @@ def kept(store: Store, runs: Path) -> list[Kept]:
     found = []
     for folder in sorted((store.folder / "artifacts").glob("*/*")):
         try:
-            manifest, written = json.loads((folder / MANIFEST).read_text()), (folder / MANIFEST).stat().st_mtime
-        except (OSError, ValueError):
+            manifest, written = read_manifest(folder), (folder / MANIFEST).stat().st_mtime
+        except InputError:
             manifest, written = {"seconds": 0.0}, folder.stat().st_mtime
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         days = max(0.0, time.time() - written) / DAY
@@ -51,11 +52,23 @@ def kept(store: Store, runs: Path) -> list[Kept]:
 
 
 def pointers(runs: Path) -> dict[str, set[str]]:
-    """Key -> finished runs whose plan holds it."""
+    """Key -> finished runs whose plan holds it.
+
+    Raises:
+        InputError: the plan of a run cannot be read.
+    """
     found: dict[str, set[str]] = {}
     for folder in finished(runs):
-        for stage in json.loads((folder / "plan.json").read_text())["stages"]:
-            found.setdefault(stage["key"], set()).add(f"{folder.parent.name}/{folder.name}")
+        path = folder / "plan.json"
+        try:
+            keys = [stage["key"] for stage in json_lines.parsed(whole(path), str(path))["stages"]]
+        except (InputError, LookupError, TypeError) as error:
+            why = error if isinstance(error, InputError) else f"{path} has another form than a run's plan"
+            raise InputError(
+                f"{why}, so what {folder} needs of the store is not known; remove that folder, or move it out of {runs}"
+            ) from error
+        for key in keys:
+            found.setdefault(key, set()).add(f"{folder.parent.name}/{folder.name}")
     return found
 
 
@@ -78,8 +91,11 @@ def verify(store: Store) -> list[tuple[str, str, str]]:
     for folder in sorted((store.folder / "artifacts").glob("*/*")):
         if reason := damage(folder):
             broken.append((folder.parent.name, folder.name, reason))
-    if n := store.items.damaged():
-        broken.append(("items", "-", f"{n} items do not fit their checksum; they count as absent and are computed again"))
+    try:
+        if n := store.items.damaged():
+            broken.append(("items", "-", f"{n} items do not fit their checksum; they count as absent and are computed again"))
+    except InputError as error:
+        broken.append(("items", "-", str(error)))
     return broken
 
 
@@ -100,7 +116,8 @@ def collect(
     """
     if keep_days is None and max_gb is None:
         raise InputError("gc needs a limit: --keep-days N, --max-gb N, or both")
-    if min(keep_days or 0, max_gb or 0) < 0:
+    store.refuse_read_only()
+    if not (keep_days or 0) >= 0 or not (max_gb or 0) >= 0:  # nan is neither
         raise InputError(f"gc: received --keep-days {keep_days}, --max-gb {max_gb}; allowed: numbers from 0")
     everything = kept(store, runs)
     total = sum(one.bytes for one in everything)

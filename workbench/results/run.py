@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-import yaml
-
+from workbench.component import file_digest
+from workbench.data.readers import json_lines, yaml_files
+from workbench.data.readers.text import whole
 from workbench.errors import InputError, unknown
 from workbench.evaluation.search import SearchStep
 from workbench.results import table_files, tables
@@ -58,6 +58,9 @@ TABLES: Mapping[str, type[NamedTuple]] = {
     "latency": LatencyRow,
     "indexes": IndexRow,
 }
+# keys of a manifest without which nothing can be shown or served, with their types
+SHAPE = {"experiment": str, "baseline": str, "notes": list, "select": dict, "report": dict, "dataset": dict, "machine": dict}
+SHAPE |= {"libraries": dict, "files": dict}
 LATER = {"latency": "workbench latency", "indexes": "workbench index check"}  # tables that a command of their own writes
 
 
@@ -66,7 +69,7 @@ class Run(Displayed):
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
-        self.manifest: Manifest = json.loads((self.folder / MANIFEST).read_text(encoding="utf-8"))
+        self.manifest = _manifest(self.folder)
 
     def __repr__(self) -> str:
         return f"Run {self.folder}"
@@ -76,9 +79,11 @@ class Run(Displayed):
         """Opens a run.
 
         Raises:
-            InputError: no such folder, or a run that was not finished.
+            InputError: no such folder, a run that was not finished, or one whose manifest is damaged.
         """
         folder = Path(folder)
+        if folder.is_file():
+            raise InputError(f"run {folder} is a file; name the folder of a run")
         if not folder.is_dir():
             raise InputError(f"run {folder} does not exist; `workbench run CONFIG` makes one")
         if not (folder / MANIFEST).is_file():
@@ -121,7 +126,15 @@ class Run(Displayed):
         return table_files.frame(self._table(table, TABLES[table]), TABLES[table]._fields)
 
     def _table(self, name: str, kind: type[R]) -> list[R]:
-        return table_files.read(self.folder / f"{name}.csv", kind)
+        rows = table_files.read(self.folder / f"{name}.csv", kind)
+        self._check_unchanged(f"{name}.csv")
+        return rows
+
+    def _check_unchanged(self, name: str) -> None:
+        """Refuses a table that is no longer what the run wrote: one cut off between two lines would read well."""
+        path, written = self.folder / name, self.manifest["files"].get(name)
+        if written and file_digest(path) != written:
+            raise InputError(f"{path} is not what the run wrote: it is damaged or was edited; run the experiment again")
 
     def _later(self, name: str, kind: type[R]) -> list[R]:
         """A table that a command of its own writes; no rows where it was not called."""
@@ -130,7 +143,9 @@ class Run(Displayed):
     @cached_property
     def configurations(self) -> list[ConfigurationRow]:
         """Rows of configurations.csv."""
-        return table_files.read_configurations(self.folder / "configurations.csv")
+        rows = table_files.read_configurations(self.folder / "configurations.csv")
+        self._check_unchanged("configurations.csv")
+        return rows
 
     @cached_property
     def labels(self) -> dict[str, str]:
@@ -269,7 +284,13 @@ class Run(Displayed):
         path = self.folder / PROMOTED
         if not path.is_file():
             return None
-        promoted: Promotion = yaml.safe_load(path.read_text(encoding="utf-8"))
+        said = f"`workbench promote {shlex.quote(str(self.folder))}` writes it anew"
+        try:
+            promoted: Promotion = yaml_files.read(path)
+        except InputError as error:
+            raise InputError(f"{error}; {said}") from error
+        if not isinstance(promoted, dict) or promoted.get("configuration") not in self.labels:
+            raise InputError(f"{path} names no configuration of this run under the key 'configuration'; {said}")
         return promoted
 
     def promote(self, configuration: str | None = None) -> Promotion:
@@ -313,7 +334,7 @@ class Run(Displayed):
             "run": self.folder.name,
         }
         temporary = self.folder / f".{PROMOTED}.tmp"
-        temporary.write_text(yaml.safe_dump(record, sort_keys=False, allow_unicode=True), encoding="utf-8")
+        temporary.write_text(yaml_files.dumped(record), encoding="utf-8")
         temporary.rename(self.folder / PROMOTED)
         return record
 
@@ -327,6 +348,31 @@ class Run(Displayed):
         if len(fitting) != 1:
             raise unknown("configuration", name, [f"{c} ({label})" for c, label in self.labels.items()])
         return fitting[0]
+
+
+def _manifest(folder: Path) -> Manifest:
+    """What closes a run.
+
+    Raises:
+        InputError: it cannot be read, or lacks what every run has.
+    """
+    path = folder / MANIFEST
+    again = "the run's other files may be whole, but what they belong to is not known; run the experiment again"
+    try:
+        manifest: Manifest = json_lines.parsed(whole(path), str(path))
+    except InputError as error:
+        raise InputError(f"{error}; {again}") from error
+    if not isinstance(manifest, dict):
+        raise InputError(f"{path} is no object with the keys of a run; {again}")
+    for key, kind in SHAPE.items():
+        if not isinstance(manifest.get(key), kind):
+            raise InputError(f"{path}: the key {key!r} is missing or damaged; {again}")
+    if (found := manifest.get("format", FORMAT)) != FORMAT:
+        raise InputError(
+            f"{path} has the format {found!r}, and this version of the workbench reads {FORMAT}; open the run with the "
+            f"version that wrote it"
+        )
+    return manifest
 
 
 def finished(runs: str | Path, experiment: str | None = None) -> list[Path]:

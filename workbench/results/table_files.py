@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar, get_type_hints
 
 from workbench.component import canonical
+from workbench.data.readers.text import short
 from workbench.errors import InputError
 from workbench.results.rows import ConfigurationRow
 
@@ -96,8 +97,10 @@ def read_configurations(path: Path) -> list[ConfigurationRow]:
     for number, (configuration, label, *values, mismatch, keys) in lines:
         try:
             artifacts = json.loads(keys)
-        except ValueError:
-            raise InputError(f"{path}, line {number}, column keys: {keys!r} is no JSON") from None
+        except (ValueError, RecursionError):
+            artifacts = None
+        if not isinstance(artifacts, dict):
+            raise InputError(f"{path}, line {number}, column keys: {short(keys)} is no JSON object; run the experiment again")
         named = dict(zip(columns[2:-2], values, strict=True))
         rows.append(ConfigurationRow(configuration, label, named, mismatch == "true", artifacts))
     return rows

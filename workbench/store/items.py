@@ -7,16 +7,20 @@ loses at most the batch it was computing.
 from __future__ import annotations
 
 import hashlib
+import shlex
 import sqlite3
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Generic, TypeVar
 
 from workbench.errors import InputError
 
 T = TypeVar("T")
+DAMAGED = ("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_CANTOPEN", "SQLITE_ERROR")  # as SQLite calls a file that is no table
 CHUNK = 500  # keys asked for in one query; SQLite allows 999 variables in its oldest builds
 
 
@@ -54,17 +58,45 @@ class Items:
 
     def __init__(self, path: Path, read_only: bool = False) -> None:
         self.path = path
-        self.connection = sqlite3.connect(
-            ":memory:" if read_only else path, timeout=60, isolation_level=None, check_same_thread=False
-        )
-        self.connection.execute("PRAGMA journal_mode=WAL")
-        self.connection.execute("PRAGMA synchronous=NORMAL")
-        self.connection.execute(
-            "CREATE TABLE IF NOT EXISTS items (namespace BLOB, key BLOB, crc INTEGER, value BLOB, UNIQUE (namespace, key))"
-        )
-        self.tables = [self.connection]
-        if read_only and path.is_file():
-            self.tables.append(_only_read(path))
+        self.read_only = read_only
+
+    @cached_property
+    def connection(self) -> sqlite3.Connection:
+        """The table that is written, opened when it is first needed."""
+        with self._whole():
+            place = ":memory:" if self.read_only else self.path
+            connection = sqlite3.connect(place, timeout=60, isolation_level=None, check_same_thread=False)
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=NORMAL")
+            connection.execute(
+                "CREATE TABLE IF NOT EXISTS items (namespace BLOB, key BLOB, crc INTEGER, value BLOB, UNIQUE (namespace, key))"
+            )
+            return connection
+
+    @cached_property
+    def tables(self) -> list[sqlite3.Connection]:
+        """The tables that are read."""
+        with self._whole():
+            return [self.connection, *([_only_read(self.path)] if self.read_only and self.path.is_file() else [])]
+
+    @contextmanager
+    def _whole(self) -> Iterator[None]:
+        """Says what a damaged file means, instead of what SQLite calls it.
+
+        Raises:
+            InputError: the file is no table of items, or no longer one.
+        """
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            name = getattr(error, "sqlite_errorname", None) or ""
+            if not name.startswith(DAMAGED):
+                raise
+            beside = f"{shlex.quote(str(self.path))}*"
+            raise InputError(
+                f"{self.path}, where embeddings, scores and answers are kept one by one, cannot be read ({error}); "
+                f"move it away with the files beside it ({beside}): what it held is computed again, all artifacts stay"
+            ) from error
 
     def get(self, namespace: str, keys: Sequence[bytes]) -> dict[bytes, bytes]:
         """Values of those keys that are there. One whose checksum does not fit counts as absent."""
@@ -72,27 +104,35 @@ class Items:
         for start in range(0, len(keys), CHUNK):
             part = keys[start : start + CHUNK]
             asked = f"SELECT key, crc, value FROM items WHERE namespace = ? AND key IN ({','.join('?' * len(part))})"
-            for table in self.tables:
-                rows = table.execute(asked, (bytes.fromhex(namespace), *part))
-                found |= {key: value for key, crc, value in rows if zlib.crc32(value) == crc}
+            with self._whole():
+                for table in self.tables:
+                    rows = table.execute(asked, (bytes.fromhex(namespace), *part))
+                    found |= {key: value for key, crc, value in rows if zlib.crc32(value) == crc}
         return found
 
     def put(self, namespace: str, values: dict[bytes, bytes]) -> None:
         """Stores values in one transaction; an item that is there is replaced."""
         space = bytes.fromhex(namespace)
         rows = [(space, key, zlib.crc32(value), value) for key, value in values.items()]
-        self.connection.execute("BEGIN IMMEDIATE")
-        try:
-            self.connection.executemany("INSERT OR REPLACE INTO items VALUES (?, ?, ?, ?)", rows)
-        except BaseException:
-            self.connection.execute("ROLLBACK")
-            raise
-        self.connection.execute("COMMIT")
+        with self._whole():
+            self.connection.execute("BEGIN IMMEDIATE")
+            try:
+                self.connection.executemany("INSERT OR REPLACE INTO items VALUES (?, ?, ?, ?)", rows)
+            except BaseException:
+                with suppress(sqlite3.OperationalError):  # SQLite has rolled back itself where the disk is full
+                    self.connection.execute("ROLLBACK")
+                raise
+            self.connection.execute("COMMIT")
 
     def damaged(self) -> int:
-        """Number of items whose checksum does not fit."""
-        rows = (row for table in self.tables for row in table.execute("SELECT crc, value FROM items"))
-        return sum(zlib.crc32(value) != crc for crc, value in rows)
+        """Number of items whose checksum does not fit.
+
+        Raises:
+            InputError: the file they are in is damaged.
+        """
+        with self._whole():
+            rows = (row for table in self.tables for row in table.execute("SELECT crc, value FROM items"))
+            return sum(zlib.crc32(value) != crc for crc, value in rows)
 
     def missing(self, namespace: str, inputs: Sequence[str]) -> list[str]:
         """Distinct inputs, in their order, whose item is not there."""

@@ -109,9 +109,17 @@ class Store:
         return True
 
     def manifest(self, stage: str, key: str) -> dict[str, Any]:
-        """An artifact's manifest: its definition, files and the seconds it took."""
-        manifest: dict[str, Any] = json.loads((self.path(stage, key) / MANIFEST).read_text())
-        return manifest
+        """An artifact's manifest: its definition, files and the seconds it took.
+
+        Raises:
+            InputError: it is damaged.
+        """
+        try:
+            return read_manifest(self.path(stage, key))
+        except InputError as error:
+            raise InputError(
+                f"{stage} {key[:12]} in the store {self.folder} is damaged: {error}; the next run that needs it computes it again"
+            ) from error
 
     def refuse_read_only(self) -> None:
         """Raises an `InputError` where nothing can be written."""
@@ -195,13 +203,38 @@ def _seal(folder: Path, manifest: dict[str, Any]) -> None:
         os.fsync(file.fileno())
 
 
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of an artifact.
+
+    Raises:
+        InputError: it cannot be read, or has another form.
+    """
+    try:
+        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{MANIFEST} cannot be read ({type(error).__name__})") from error
+    wanted: dict[str, type | tuple[type, ...]] = {
+        "stage": str,
+        "key": str,
+        "definition": dict,
+        "seconds": (int, float),
+        "facts": dict,
+        "files": dict,
+    }
+    if not isinstance(manifest, dict) or any(not isinstance(manifest.get(key), kind) for key, kind in wanted.items()):
+        raise InputError(f"{MANIFEST} has another form than an artifact's: {', '.join(wanted)} are needed")
+    if any(not isinstance(one, dict) or {"bytes", "sha256"} - one.keys() for one in manifest["files"].values()):
+        raise InputError(f"{MANIFEST} has another form than an artifact's: bytes and sha256 of every file are needed")
+    return manifest
+
+
 def damage(folder: Path) -> str | None:
     """What is wrong with an artifact's files, or None."""
     try:
-        files = json.loads((folder / MANIFEST).read_text())["files"]
-    except (OSError, ValueError, KeyError) as error:
-        return f"{MANIFEST} cannot be read ({type(error).__name__})"
-    for name, expected in files.items():
+        manifest = read_manifest(folder)
+    except InputError as error:
+        return str(error)
+    for name, expected in manifest["files"].items():
         path = folder / name
         if not path.is_file():
             return f"{name} is missing"
