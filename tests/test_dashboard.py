@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from test_plots import F1, configuration_id, make_run
 
-from workbench import widgets
+from workbench import dashboards, widgets
 from workbench.errors import InputError
 from workbench.results.run import Run
 
@@ -128,6 +128,12 @@ def test_the_folder_of_runs_is_the_one_given_else_from_the_environment_else_runs
     for here in (tmp_path, tmp_path / "dashboards"):  # Voila starts a notebook's kernel in the notebook's folder
         monkeypatch.chdir(here)
         assert widgets.runs_folder() == tmp_path / "runs"
+
+
+@pytest.mark.parametrize("port", [-1, 0, 99_999_999])
+def test_a_port_that_is_none_is_refused(tmp_path, port):
+    with pytest.raises(InputError, match="is not between 1 and 65,535"):
+        dashboards.show("leaderboard", port, tmp_path)
 
 
 def test_without_a_run_the_view_says_so_with_the_command_that_makes_one(tmp_path):

@@ -27,11 +27,13 @@ def show(name: str, port: int, runs: Path) -> None:
     """Serves a dashboard until interrupted.
 
     Raises:
-        InputError: no such dashboard.
+        InputError: no such dashboard, or no such port.
     """
     names = sorted(path.stem for path in folder().glob("*.ipynb"))
     if name not in names:
         raise unknown("dashboard", name, names)
+    if not 1 <= port <= 65_535:
+        raise InputError(f"port {port} is not between 1 and 65,535")
     if importlib.util.find_spec("voila") is None:
         raise MissingExtraError("voila", "lab", "a dashboard")
     notebook = folder() / f"{name}.ipynb"

@@ -320,7 +320,7 @@ class Pipeline:
         found = next((line for line in lines if line["query_id"] == query_id), None)
         if found is None:
             who = f"{self.configuration.id} ({self.configuration.label})"
-            those = _few([line["query_id"] for line in lines])
+            those = _few([line["query_id"] for line in lines]) or "none, as of every run that only ranks passages"
             raise InputError(f"run {self.run.folder} holds no answer of {who} to query {query_id!r}; it has those to {those}")
         query = next(q for q in self.session.dataset.split(found["split"]) if q.id == query_id)
         return found, query
