@@ -112,6 +112,31 @@ def test_an_adapter_refuses_what_it_was_not_trained_on(run: Run, tmp_path: Path)
         Generator.from_adapter(tmp_path / "changed")
 
 
+@pytest.mark.parametrize("how", ["missing", "cut off", "changed"])
+@pytest.mark.parametrize(
+    "name", ["adapter_model.safetensors", "adapter_config.json", "base/tokenizer.json", "base/model.safetensors"]
+)
+def test_a_damaged_export_is_said(run: Run, tmp_path: Path, name: str, how: str) -> None:
+    experiment = Experiment.load(run.folder / "config.yaml", run.folder.parent.parent, progress=Progress())
+    adapters.export(experiment, tmp_path / "out")
+    file = tmp_path / "out" / name
+    content = file.read_bytes()
+    if how == "missing":
+        file.unlink()
+    else:
+        file.write_bytes(content[: len(content) // 2] if how == "cut off" else b"{}" + content[2:-3] + bytes([content[-3] ^ 1]))
+    with pytest.raises(
+        InputError, match=r"(adapter|weights) .*(cannot be read|can be read|is missing|holds no|names no|was trained on)"
+    ):
+        Generator.from_adapter(tmp_path / "out")
+
+
+def test_an_adapter_is_not_exported_to_where_nothing_can_be_written(run: Run) -> None:
+    experiment = Experiment.load(run.folder / "config.yaml", run.folder.parent.parent, progress=Progress())
+    with pytest.raises(InputError, match=r"/proc/adapter cannot be made .* name a folder in one that can be written"):
+        adapters.export(experiment, Path("/proc/adapter"))
+
+
 def run_model(run: Run) -> str:
     return yaml.safe_load((run.folder / "config.yaml").read_text())["components"]["generators"]["base"]["model"]
 

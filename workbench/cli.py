@@ -540,7 +540,8 @@ def _explained(error: Exception) -> tuple[str, int]:
     if unusable := _unusable_place(error):
         return unusable, 2
     if hasattr(error, "format_message"):  # click's own: wrong option, missing argument
-        return f"{error.format_message()}; `workbench --help` lists commands and options", 2
+        said = error.format_message().rstrip(".") or "a command is missing"
+        return f"{said}; `workbench --help` lists commands and options", 2
     if isinstance(error, StageFailedError):
         return str(error), 1
     return f"{type(error).__name__}: {error} (unexpected; --debug shows where)", 1

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from workbench import weights
+from workbench.component import file_digest
 from workbench.errors import InputError, unknown
 from workbench.experiment.experiment import Experiment
-from workbench.models.adapters import CONFIG, EXPORTED, Exported
+from workbench.models.adapters import CONFIG, EXPORTED, WEIGHTS, Exported
 from workbench.results import tables
 from workbench.results.rows import ResultRow, SystemRow
 from workbench.stages.merging import SYSTEMS
@@ -141,8 +142,11 @@ def export(experiment: Experiment, folder: Path, name: str | None = None) -> Ada
             f"run the experiment again"
         )
     base = weights.folder(adapter.generator.model)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    except OSError as error:
+        raise InputError(f"{folder} cannot be made ({error.strerror}); name a folder in one that can be written") from error
     try:
         shutil.copytree(base, temporary / BASE, ignore=shutil.ignore_patterns(weights.READY))
         shutil.copytree(experiment.session.ensure(adapter), temporary, dirs_exist_ok=True)
@@ -180,6 +184,7 @@ def _name_base(folder: Path, adapter: Adapter, place: Path) -> None:
         "base_digest": weights.digest(str(folder / BASE)),
         "trained_on": config["base_model_name_or_path"],
         "max_new_tokens": adapter.generator.max_new_tokens,
+        "weights_digest": file_digest(folder / WEIGHTS),
     }
     (folder / EXPORTED).write_text(json.dumps(exported, indent=1) + "\n", encoding="utf-8")
     path.write_text(json.dumps(config | {"base_model_name_or_path": str(place / BASE)}, indent=1, sort_keys=True))

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import TypedDict
 
 from workbench import weights
+from workbench.component import file_digest
 from workbench.errors import InputError
 
 CONFIG = "adapter_config.json"  # peft's
 PROMPT = "prompt.json"  # settings of a `Template`
+WEIGHTS = "adapter_model.safetensors"  # peft's
 EXPORTED = "exported.json"
 
 
@@ -23,6 +25,7 @@ class Exported(TypedDict):
         base_digest: content digest of that folder.
         trained_on: the base weights as the training named them, by their content; see `base_name`.
         max_new_tokens: longest answer in tokens that was measured.
+        weights_digest: of the adapter's own weights; empty in what was exported before they were checked.
     """
 
     format: int
@@ -30,6 +33,7 @@ class Exported(TypedDict):
     base_digest: str
     trained_on: str
     max_new_tokens: int
+    weights_digest: str
 
 
 def base_name(model: str) -> str:
@@ -54,18 +58,25 @@ def exported(adapter: Path) -> Exported | None:
             "base_digest": str(found["base_digest"]),
             "trained_on": str(found["trained_on"]),
             "max_new_tokens": int(found["max_new_tokens"]),
+            "weights_digest": str(found.get("weights_digest", "")),
         }
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"adapter {adapter}: its {EXPORTED} cannot be read; export the adapter again") from error
+
+
+def _is_whole(path: Path, written: str) -> bool:
+    return path.is_file() and file_digest(path) == written
 
 
 def check_base(model: str, adapter: Path) -> None:
     """Refuses base weights that an adapter was not trained on.
 
     Raises:
-        InputError: other weights, or a folder that names none.
+        InputError: other weights, a folder that names none, or an exported adapter that is damaged.
     """
     copied = exported(adapter)
+    if copied and copied["weights_digest"] and not _is_whole(adapter / WEIGHTS, copied["weights_digest"]):
+        raise InputError(f"adapter {adapter}: its {WEIGHTS} is missing or not what was exported; export the adapter again")
     if copied and weights.digest(model) == copied["base_digest"]:
         return
     try:

@@ -115,7 +115,7 @@ def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
     try:
         with quiet_transformers():
             tokenizer = AutoTokenizer.from_pretrained(path)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # tokenizers raise whatever a damaged file leads to
         raise InputError(f"weights {model!r}: no tokenizer can be read in {path}: {_first_line(error)}") from error
     return tokenizer
 
@@ -166,7 +166,10 @@ def load_model(model: str, machine: Machine, adapter: Path | None = None, merge:
         from peft import PeftModel
 
         with quiet_transformers():
-            adapted = PeftModel.from_pretrained(loaded, adapter)
+            try:
+                adapted = PeftModel.from_pretrained(loaded, str(adapter))
+            except Exception as error:  # safetensors, json, peft likewise
+                raise InputError(f"adapter {adapter} cannot be read: {_first_line(error)}; train or export it again") from error
             loaded = (adapted.merge_and_unload() if merge else adapted.get_base_model()).to(precision)
     ready = cast("PreTrainedModel", loaded.to(machine.device).eval())  # peft says `Module` of the model that it was given
     return products.with_independent_rows(ready)
