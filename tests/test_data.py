@@ -208,11 +208,14 @@ def test_the_order_of_lines_changes_nothing(tmp_path: Path) -> None:
     "replace,message",
     [
         ({"corpus.jsonl": None}, r"corpus\.jsonl \(or corpus\.jsonl\.gz\) is missing; found: qrels, queries\.jsonl"),
-        ({"qrels/test.tsv": None}, r"qrels/SPLIT\.tsv is missing"),
+        ({"qrels/test.tsv": None}, r"qrels/SPLIT\.tsv \(or SPLIT\.tsv\.gz\) is missing"),
         ({"corpus.jsonl": ""}, "the corpus is empty"),
         ({"corpus.jsonl": '{"_id": "d1"}'}, r"corpus\.jsonl, line 1: the key 'text' is missing; needed: _id, text"),
         ({"corpus.jsonl": "{"}, "line 1: not JSON"),
-        ({"corpus.jsonl": '{"_id": "d1", "text": "a"}\n{"_id": "d1", "text": "b"}'}, "document id 'd1' is given twice"),
+        (
+            {"corpus.jsonl": '{"_id": "d1", "text": "a"}\n{"_id": "d1", "text": "b"}'},
+            "line 2: the id 'd1' is given twice, first in line 1",
+        ),
         ({"qrels/test.tsv": "q1\td9\t1\n"}, "has no grade above 0 for a document .*: 1 judgements left out, .*'d9'"),
         ({"qrels/test.tsv": "q9\td1\t1\n"}, "has no grade above 0 for a document .*: 1 judgements left out, .*'q9'"),
         ({"qrels/test.tsv": "q1\td1\t0\n"}, r"test\.tsv has no grade above 0"),
