@@ -1,8 +1,8 @@
 """Decoders of the Llama kind computing in integers (`workbench.models.integers`), each answer from its prompt alone.
 
-A prompt is read by itself, without padding; the one-token steps of several answers multiply together and attend each to
-its own keys. Norms, attention and the residual stream are in float32. All that is summed over more than one row or with
-another order elsewhere are the products, which are exact; so no row needs company and none changes with it.
+A prompt is read by itself, without padding, by torch; one-token steps are compiled (`workbench.models.integer_steps`), each
+row in one thread. Norms, attention and the residual stream are in float32. All that is summed over more than one row or
+with another order elsewhere are the products, which are exact; so no row needs company and none changes with it.
 
 Weights are rotated where they are loaded: the residual stream as a whole, with the weights of norms multiplied into the
 products behind them, and values within each head. The input of the last product of a layer is rotated while computing.
@@ -11,8 +11,11 @@ products behind them, and values within each head. The input of the last product
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from workbench import products
 from workbench.errors import InputError
@@ -21,6 +24,8 @@ from workbench.models.integers import WIDEST, Product, block, hadamard, rotated,
 
 if TYPE_CHECKING:
     import torch
+
+    from workbench.models.integer_steps import Floats
 
 FIXED_ROTARY = ("default", "linear", "llama3", "yarn")  # positions whose angles do not depend on how long a text is
 
@@ -57,7 +62,7 @@ class IntegerModel:
         self.epsilon: float = model.config.rms_norm_eps
         self.layers = [Layer(layer, model.config) for layer in base.layers]
         embedded = base.embed_tokens.weight.double()
-        self.embeddings = rotated(embedded, block(size)).float()
+        self.embeddings = rotated(embedded, block(size)).float().detach()
         out = model.get_output_embeddings()
         head = out.weight.double() * base.norm.weight.double()
         self.head = Product(rotated(head, block(size)), None if out.bias is None else out.bias.double())
@@ -101,6 +106,8 @@ class Layer:
         self.shared = config.num_key_value_heads
         self.turns = bool(getattr(own, "use_rope", True))  # SmolLM3 leaves positions out in some layers
         self.norms = [getattr(own, name, None) for name in ("q_norm", "k_norm")]
+        given = [norm.weight.detach().float().numpy() for norm in self.norms if norm is not None]
+        self._norms = np.stack(given) if given else np.empty((0, self.size), np.float32)
         self.activation: Callable[[torch.Tensor], torch.Tensor] = feed.act_fn
         self.scale: float = own.scaling
 
@@ -136,6 +143,26 @@ class Layer:
         inner = self.activation(gate).mul_(up)
         mixed = products.linear(inner.view(-1, len(self.mixing)), self.mixing)
         return self.narrow(*rounded(mixed.view(inner.shape)), states)
+
+    def step(self, states: Floats, angles: Floats, memories: Sequence[tuple[Floats, Floats, int]]) -> None:
+        """States of one token of each row after the layer, in place.
+
+        Args:
+            states: float32 (n, size).
+            angles: float32 (n, 2, size of a head), cosines and sines of the positions.
+            memories: of each row its keys, values and their number in this layer.
+        """
+        from workbench.models import integer_steps as steps
+
+        n, epsilon = len(states), np.float32(self.epsilon)
+        read = np.empty((n, self.heads + 2 * self.shared, self.size), np.float32)
+        attended = np.empty((n, self.heads * self.size), np.float32)
+        turned = angles if self.turns else angles[:, :0]
+        steps.read(states, epsilon, *self.read.arrays, self._norms, self.heads, self.shared, np.float32(self.scale), turned, read)
+        for row, (keys, values, length), found in zip(read, memories, attended, strict=True):
+            steps.attend(row, keys, values, length, found)
+        products = self.gather.arrays, self.widen.arrays, self.narrow.arrays
+        steps.finish(states, attended, epsilon, *products, len(self.mixing))
 
     def _place(self, read: torch.Tensor, angles: tuple[torch.Tensor, torch.Tensor]) -> None:
         """Norms queries and keys where the model does, and turns them by their positions."""
@@ -203,16 +230,34 @@ class IntegerRows:
 
         positions = torch.tensor([memory.length for memory in self.memories])
         cosines, sines = self.model.angles(max(memory.length for memory in self.memories) + 1)
-        states, angles = self.model.embeddings[tokens], (cosines[positions], sines[positions])
+        states = self.model.embeddings[tokens].numpy()
+        angles = torch.cat([cosines[positions], sines[positions]], 1).numpy()
+        logits = torch.empty(len(tokens), len(self.model.embeddings))
+        written = logits.numpy()
+
+        def share(rows: slice) -> None:
+            self._step(states[rows], angles[rows], self.memories[rows], written[rows])
+
+        for _ in _threads().map(share, _shares(len(tokens), torch.get_num_threads())):
+            pass  # an error is raised here
+        return logits
+
+    def _step(self, states: Floats, angles: Floats, memories: Sequence[Memory], logits: Floats) -> None:
+        """Reads one more token of some rows, in this thread.
+
+        Args:
+            states: float32 (n, size), the embedded tokens; changed.
+            angles: float32 (n, 2, size of a head), cosines and sines of the tokens' positions.
+            memories: of the rows.
+            logits: float32 (n, words), written.
+        """
+        from workbench.models import integer_steps as steps
+
         for i, layer in enumerate(self.model.layers):
-
-            def attend(read: torch.Tensor, i: int = i) -> torch.Tensor:
-                return torch.cat([memory.step(i, row) for memory, row in zip(self.memories, read, strict=True)])
-
-            states = layer(states, angles, attend)
-        for memory in self.memories:
+            layer.step(states, angles, [memory.of_layer(i) for memory in memories])
+        for memory in memories:
             memory.length += 1
-        return self.model.logits(states)
+        steps.logits(states, np.float32(self.model.epsilon), *self.model.head.arrays, logits)
 
     def keep(self, index: torch.Tensor) -> None:
         """Goes on with the rows at `index`, int64 (n,), ascending, alone."""
@@ -236,16 +281,17 @@ class Memory:
     """Keys and values of one prompt and its answer.
 
     Attributes:
+        keys: float32 (layers, shared heads, size of a head, room).
+        values: float32 (layers, shared heads, room, size of a head).
         length: tokens read.
     """
 
     def __init__(self, model: IntegerModel, room: int) -> None:
-        import torch
-
         layer = model.layers[0]
         self.heads, self.shared, self.size = layer.heads, layer.shared, layer.size
         self.length = 0
-        self.keys, self.values = (torch.empty(len(model.layers), self.shared, room, self.size).unbind() for _ in range(2))
+        self.keys = np.empty((len(model.layers), self.shared, self.size, room), np.float32)
+        self.values = np.empty((len(model.layers), self.shared, room, self.size), np.float32)
 
     def whole(self, i: int, read: torch.Tensor) -> torch.Tensor:
         """What each token of a prompt attends to in layer i: those before it, and itself.
@@ -273,33 +319,25 @@ class Memory:
 
     def last(self, i: int, read: torch.Tensor) -> torch.Tensor:
         """What the last token of a prompt attends to in layer i, float32 (1, heads * size of a head)."""
+        import torch
+
+        from workbench.models import integer_steps as steps
+
         self._keep(i, read)
-        return self._one(i, read[-1], len(read))
+        found = np.empty(self.heads * self.size, np.float32)
+        steps.attend(read[-1].numpy(), self.keys[i], self.values[i], len(read) - 1, found)
+        return torch.from_numpy(found)[None]
 
-    def step(self, i: int, row: torch.Tensor) -> torch.Tensor:
-        """What the next token attends to in layer i, float32 (1, heads * size of a head).
-
-        Args:
-            i: number of the layer.
-            row: queries, keys and values of the token, float32 (heads + 2 * shared heads, size of a head).
-        """
-        self.keys[i][:, self.length] = row[self.heads : -self.shared]
-        self.values[i][:, self.length] = row[-self.shared :]
-        return self._one(i, row, self.length + 1)
+    def of_layer(self, i: int) -> tuple[Floats, Floats, int]:
+        """Keys and values of layer i, and how many of them are there."""
+        return self.keys[i], self.values[i], self.length
 
     def _keep(self, i: int, read: torch.Tensor) -> None:
         """Keeps keys and values of a whole prompt."""
-        self.keys[i][:, : len(read)] = read[:, self.heads : -self.shared].transpose(0, 1)
-        self.values[i][:, : len(read)] = read[:, -self.shared :].transpose(0, 1)
-
-    def _one(self, i: int, row: torch.Tensor, end: int) -> torch.Tensor:
         import torch
 
-        # The query heads of one key head are rows that read the same keys. torch's own attention of one token is not taken:
-        # it shares the keys out among threads, whose number would then decide the last bits.
-        queries = row[: self.heads].view(self.shared, -1, self.size)
-        weights = torch.bmm(queries, self.keys[i][:, :end].transpose(1, 2)).softmax(-1)
-        return torch.bmm(weights, self.values[i][:, :end]).view(1, -1)
+        torch.from_numpy(self.keys[i][..., : len(read)]).copy_(read[:, self.heads : -self.shared].permute(1, 2, 0))
+        torch.from_numpy(self.values[i][:, : len(read)]).copy_(read[:, -self.shared :].transpose(0, 1))
 
 
 def normed(states: torch.Tensor, epsilon: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -315,6 +353,8 @@ def unsuited(config: Any) -> str | None:
     """Why a model's computing is not known here; None where it is."""
     if not attention.plain(config):
         return f"its type is {config.model_type!r}, or some of its layers look at a part of the text"
+    if config.hidden_act not in ("silu", "swish"):
+        return f"its activation is {config.hidden_act!r}"
     rotary = getattr(config, "rope_parameters", None) or {}
     kind = rotary.get("rope_type", "default")
     if kind not in FIXED_ROTARY or rotary.get("partial_rotary_factor", 1.0) != 1.0:
@@ -328,3 +368,15 @@ def _bias(linear: Any) -> torch.Tensor:
 
     weights = linear.weight
     return torch.zeros(len(weights), dtype=torch.float64) if linear.bias is None else linear.bias.double()
+
+
+@cache
+def _threads() -> ThreadPoolExecutor:
+    """Threads for rows that are computed side by side."""
+    return ThreadPoolExecutor(thread_name_prefix="steps")
+
+
+def _shares(n: int, threads: int) -> list[slice]:
+    """So many rows in at most as many parts as there are threads, about equally large."""
+    parts = min(n, threads)
+    return [slice(n * i // parts, n * (i + 1) // parts) for i in range(parts)]

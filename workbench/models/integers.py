@@ -19,7 +19,8 @@ from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from workbench.errors import InputError
+from workbench.component import library_version
+from workbench.errors import InputError, MissingExtraError
 from workbench.machine import Machine, fingerprint
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ class Product:
         weights: int8 (inputs, outputs).
         scales: float32 (outputs,).
         bias: float32 (outputs,), or None.
+        arrays: the same as NumPy's: int8 (outputs, inputs), float32 (outputs,), float32 (outputs,) or (0,).
     """
 
     def __init__(self, weights: torch.Tensor, bias: torch.Tensor | None = None) -> None:
@@ -89,10 +91,13 @@ class Product:
         """
         import torch
 
+        weights, bias = weights.detach(), None if bias is None else bias.detach()
         scales = (weights.abs().amax(1) / STEPS).clamp(min=SMALLEST)
         integers = (weights / scales[:, None]).round().to(torch.int8).contiguous()  # packing wants them so
         self.weights, self.scales = integers.t(), scales.float()
         self.bias = None if bias is None else bias.float()
+        offsets = torch.empty(0) if self.bias is None else self.bias
+        self.arrays = integers.numpy(), self.scales.numpy(), offsets.numpy()
         self.packed = torch.ops.onednn.qlinear_prepack(integers, None) if exact() else None
         self.zeros = torch.zeros(len(scales), dtype=torch.int32)
 
@@ -175,8 +180,10 @@ def on(machine: Machine) -> Machine:
     """The machine, computing in this arithmetic.
 
     Raises:
-        InputError: it computes on a GPU.
+        InputError: it computes on a GPU, or numba is not installed.
     """
+    if library_version("numba") == "absent":
+        raise MissingExtraError("numba", "int8", "a generator with precision: int8")
     if machine.device != "cpu":
         raise InputError(f"precision int8 is for processors; on {machine.device} leave it out, or set machine.device to cpu")
     return replace(machine, precision=PRECISION)
@@ -188,8 +195,11 @@ def definition() -> dict[str, Any]:
 
 
 def operations(device: str) -> Iterator[bytes]:
-    """What goes into the fingerprint of this arithmetic: products of a few rows with their rotation, and the norms around."""
+    """What goes into the fingerprint of this arithmetic: products of a few rows, the norms around, and a compiled step."""
+    import numpy as np
     import torch
+
+    from workbench.models import integer_steps as steps
 
     with torch.inference_mode():
         product = Product(rotated(torch.from_numpy(fingerprint.numbers(576, 1536)).double(), WIDEST))
@@ -198,6 +208,17 @@ def operations(device: str) -> Iterator[bytes]:
             integers, scales = rounded(rows)
             yield integers.numpy().tobytes()
             yield product(integers, scales * torch.rsqrt(rows.square().mean(-1, keepdim=True) + 1e-5)).numpy().tobytes()
+    size, heads, shared, depth, inner = 576, 9, 3, 64, 768
+    epsilon, outputs = np.float32(1e-5), ((heads + 2 * shared) * depth, size, 2 * inner, size)
+    shapes = zip(outputs, (size, size, size, inner), strict=True)
+    first, gather, widen, narrow = (Product(torch.from_numpy(fingerprint.numbers(*one)).double()).arrays for one in shapes)
+    states, angles = fingerprint.numbers(1, size), fingerprint.numbers(1, 2, depth)
+    read, attended = np.empty((1, heads + 2 * shared, depth), np.float32), np.empty((1, size), np.float32)
+    keys, values = fingerprint.numbers(shared, depth, 100), fingerprint.numbers(shared, 100, depth)
+    steps.read(states, epsilon, *first, fingerprint.numbers(2, depth), heads, shared, np.float32(0.125), angles, read)
+    steps.attend(read[0], keys, values, 99, attended[0])
+    steps.finish(states, attended, epsilon, gather, widen, narrow, WIDEST)
+    yield states.tobytes()
 
 
 fingerprint.OPERATIONS[PRECISION] = operations
