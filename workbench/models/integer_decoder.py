@@ -10,24 +10,33 @@ products behind them, and values within each head. The input of the last product
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache, cached_property
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from workbench import products
 from workbench.errors import InputError
-from workbench.models import attention
-from workbench.models.integers import WIDEST, Product, block, hadamard, rotated, rounded
+from workbench.models import attention, integers
+from workbench.models.integers import WIDEST, Product, block, mixed, rotated
+from workbench.models.side_by_side import shares, side_by_side
 
 if TYPE_CHECKING:
     import torch
 
-    from workbench.models.integer_steps import Floats
+Floats = NDArray[np.float32]
 
 FIXED_ROTARY = ("default", "linear", "llama3", "yarn")  # positions whose angles do not depend on how long a text is
+
+
+class Part(NamedTuple):
+    """Keys and values of one layer: int8 (K, room, D), with scales float32 (K, room)."""
+
+    keys: NDArray[np.int8]
+    key_scales: Floats
+    values: NDArray[np.int8]
+    value_scales: Floats
 
 
 class IntegerModel:
@@ -59,40 +68,45 @@ class IntegerModel:
             )
         self.config, self.generation_config = model.config, model.generation_config
         base, size = model.base_model, model.config.hidden_size
-        self.epsilon: float = model.config.rms_norm_eps
+        self.epsilon = np.float32(model.config.rms_norm_eps)
         self.layers = [Layer(layer, model.config) for layer in base.layers]
         embedded = base.embed_tokens.weight.double()
-        self.embeddings = rotated(embedded, block(size)).float().detach()
+        self.embeddings: Floats = rotated(embedded, block(size)).float().detach().numpy()
         out = model.get_output_embeddings()
         head = out.weight.double() * base.norm.weight.double()
         self.head = Product(rotated(head, block(size)), None if out.bias is None else out.bias.double())
         self._rotary = base.rotary_emb
 
-    def angles(self, end: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Cosines and sines of the positions before `end`, both float32 (end, 1, size of a head).
+    def angles(self, end: int) -> Floats:
+        """Cosines and sines of the positions before `end`, float32 (end, 2, size of a head).
 
         The sines of the first half are negative, as a head turned by half of its size is multiplied by them.
         """
         import torch
 
-        if end > len(self._angles[0]):
-            positions = torch.arange(max(end, 2 * len(self._angles[0])))[None]
-            cosines, sines = self._rotary(self.embeddings, positions)
+        if end > len(self._angles):
+            positions = torch.arange(max(end, 2 * len(self._angles)))[None]
+            cosines, sines = self._rotary(torch.empty(0), positions)
             half = sines.shape[-1] // 2
             signed = torch.cat([-sines[..., :half], sines[..., half:]], -1)
-            self._angles = cosines[0, :, None].contiguous(), signed[0, :, None].contiguous()
-        cosines, sines = self._angles
-        return cosines[:end], sines[:end]
+            self._angles = torch.stack([cosines[0], signed[0]], 1).float().numpy()
+        return self._angles[:end]
 
     @cached_property
-    def _angles(self) -> tuple[torch.Tensor, torch.Tensor]:
+    def _angles(self) -> Floats:
+        return np.empty((0, 2, 1), np.float32)
+
+    def logits(self, states: Floats) -> torch.Tensor:
+        """Float32 (n, words) of states, float32 (n, size)."""
         import torch
 
-        return torch.empty(0, 1, 1), torch.empty(0, 1, 1)
+        from workbench.models import integer_kernels as kernels
 
-    def logits(self, states: torch.Tensor) -> torch.Tensor:
-        """Float32 (n, words) of states, float32 (n, size)."""
-        return self.head(*normed(states, self.epsilon))
+        rows, scales, zero = _rows(states.shape, few=True)
+        kernels.normed(states, self.epsilon, zero, rows, scales)
+        logits = torch.zeros(len(states), len(self.embeddings))
+        kernels.add(logits.numpy(), self.head(rows), scales, self.head.bias)
+        return logits
 
 
 class Layer:
@@ -100,85 +114,124 @@ class Layer:
 
     def __init__(self, layer: Any, config: Any) -> None:
         own, feed, size = layer.self_attn, layer.mlp, config.hidden_size
-        self.epsilon: float = config.rms_norm_eps
+        self.epsilon = np.float32(config.rms_norm_eps)
         self.size: int = own.head_dim
-        self.heads = config.num_attention_heads
-        self.shared = config.num_key_value_heads
+        self.heads: int = config.num_attention_heads
+        self.shared: int = config.num_key_value_heads
         self.turns = bool(getattr(own, "use_rope", True))  # SmolLM3 leaves positions out in some layers
-        self.norms = [getattr(own, name, None) for name in ("q_norm", "k_norm")]
-        given = [norm.weight.detach().float().numpy() for norm in self.norms if norm is not None]
-        self._norms = np.stack(given) if given else np.empty((0, self.size), np.float32)
-        self.activation: Callable[[torch.Tensor], torch.Tensor] = feed.act_fn
-        self.scale: float = own.scaling
+        norms = [getattr(own, name).weight.detach().float().numpy() for name in ("q_norm", "k_norm") if hasattr(own, name)]
+        self.norms = np.stack(norms) if norms else np.empty((0, self.size), np.float32)
+        self.scale = np.float32(own.scaling)
 
-        values, inner = block(self.size), block(feed.down_proj.in_features, WIDEST)
+        values, self.mixed = block(self.size), block(feed.down_proj.in_features, WIDEST)
         self.read = self._product([own.q_proj, own.k_proj], layer.input_layernorm, size, (own.v_proj, values))
-        self.gather = self._out(own.o_proj, values, size)
+        self.gather = self._out(own.o_proj, rotated(own.o_proj.weight.double(), values), size)
         self.widen = self._product([feed.gate_proj, feed.up_proj], layer.post_attention_layernorm, size)
-        self.narrow = self._out(feed.down_proj, inner, size)
-        self.mixing = hadamard(inner).float()
+        self.narrow = self._out(feed.down_proj, mixed(feed.down_proj.weight.double(), self.mixed), size)
 
-    def __call__(
-        self,
-        states: torch.Tensor,
-        angles: tuple[torch.Tensor, torch.Tensor],
-        attend: Callable[[torch.Tensor], torch.Tensor],
-    ) -> torch.Tensor:
-        """States after the layer.
+    def text(self, states: Floats, angles: Floats, memory: Part, last: bool) -> Floats:
+        """States of the tokens of a text after the layer.
 
         Args:
-            states: float32 (n, size).
-            angles: cosines and sines of the rows' positions, both float32 (n, 1, size of a head); see `IntegerModel.angles`.
-            attend: takes queries, keys and values of the rows, float32 (n, heads + 2 * shared heads, size of a head); gives what
-                the last of them attend to, float32 (m, heads * size of a head).
+            states: float32 (n, size); changed.
+            angles: float32 (n, 2, size of a head); see `IntegerModel.angles`.
+            memory: of this layer, where keys and values of the text are kept.
+            last: whether only the last token's states are wanted.
 
         Returns:
-            Float32 (m, size), of the last m rows.
+            Float32 (n, size), or (1, size).
         """
-        read = self.read(*normed(states, self.epsilon)).view(len(states), -1, self.size)
-        self._place(read, angles)
-        attended = attend(read)
-        states = self.gather(*rounded(attended), states[-len(attended) :])
-        gate, up = self.widen(*normed(states, self.epsilon)).chunk(2, dim=-1)
-        inner = self.activation(gate).mul_(up)
-        mixed = products.linear(inner.view(-1, len(self.mixing)), self.mixing)
-        return self.narrow(*rounded(mixed.view(inner.shape)), states)
+        from workbench.models import integer_kernels as kernels
 
-    def step(self, states: Floats, angles: Floats, memories: Sequence[tuple[Floats, Floats, int]]) -> None:
-        """States of one token of each row after the layer, in place.
+        n, each = len(states), self.heads // self.shared
+        queries, query_scales = self._place(*self._read(states, few=False), angles, memory, 0)
+        if last:
+            attended = np.empty((1, self.heads * self.size), np.float32)
+            kernels.attend(queries[:, -each:], query_scales[:, -each:], *memory, n, attended[0])
+            return self._finished(states[-1:], attended, few=True)
+        attended = np.empty((n, self.heads * self.size), np.float32)
+        weights, parts = np.empty((n * each, n), np.int16), np.empty((2, n * each, n), np.int8)
+        scales = np.empty(n * each, np.float32)
+        for k in range(self.shared):
+            products = integers.products(queries[k], memory.keys[k, :n].T)
+            scaled = query_scales[k], memory.key_scales[k, :n], memory.value_scales[k, :n]
+            kernels.weigh(products, each, 1, *scaled, weights, scales)
+            kernels.split(weights, parts)
+            sums = integers.products(parts.reshape(-1, n), memory.values[k, :n])
+            kernels.joined(sums.reshape(2, -1, self.size), scales, k, each, attended)
+        return self._finished(states, attended, few=False)
+
+    def step(self, states: Floats, angles: Floats, memories: Sequence[Part], lengths: Sequence[int]) -> Floats:
+        """States of the next token of some answers after the layer.
 
         Args:
-            states: float32 (n, size).
-            angles: float32 (n, 2, size of a head), cosines and sines of the positions.
-            memories: of each row its keys, values and their number in this layer.
+            states: float32 (n, size); changed.
+            angles: float32 (n, 2, size of a head); see `IntegerModel.angles`.
+            memories: of this layer, one for each answer.
+            lengths: tokens that each of them holds.
+
+        Returns:
+            Float32 (n, size).
         """
-        from workbench.models import integer_steps as steps
+        from workbench.models import integer_kernels as kernels
 
-        n, epsilon = len(states), np.float32(self.epsilon)
-        read = np.empty((n, self.heads + 2 * self.shared, self.size), np.float32)
-        attended = np.empty((n, self.heads * self.size), np.float32)
+        attended = np.empty((len(states), self.heads * self.size), np.float32)
+        read, scales = self._read(states, few=True)
+        for r, (memory, length) in enumerate(zip(memories, lengths, strict=True)):
+            queries, query_scales = self._place(read[r : r + 1], scales[r : r + 1], angles[r : r + 1], memory, length)
+            kernels.attend(queries, query_scales, *memory, length + 1, attended[r])
+        return self._finished(states, attended, few=True)
+
+    def _read(self, states: Floats, few: bool) -> tuple[Floats, Floats]:
+        """The product that makes queries, keys and values, float32 (n, H + 2 * K, D), and the scales of its rows (n,)."""
+        from workbench.models import integer_kernels as kernels
+
+        rows, scales, zero = _rows(states.shape, few)
+        kernels.normed(states, self.epsilon, zero, rows, scales)
+        return self.read(rows).reshape(len(states), -1, self.size), scales
+
+    def _place(self, read: Floats, scales: Floats, angles: Floats, memory: Part, start: int) -> tuple[NDArray[np.int8], Floats]:
+        """Queries, int8 (K, n * each, D), and their scales (K, n * each); keys and values are put into the memory.
+
+        Args:
+            read: as `_read` gives it.
+            scales: likewise.
+            angles: float32 (n, 2, D).
+            memory: of this layer.
+            start: tokens that it holds.
+        """
+        from workbench.models import integer_kernels as kernels
+
+        n, each = len(read), self.heads // self.shared
+        queries, query_scales = (
+            np.empty((self.shared, n * each, self.size), np.int8),
+            np.empty((self.shared, n * each), np.float32),
+        )
         turned = angles if self.turns else angles[:, :0]
-        steps.read(states, epsilon, *self.read.arrays, self._norms, self.heads, self.shared, np.float32(self.scale), turned, read)
-        for row, (keys, values, length), found in zip(read, memories, attended, strict=True):
-            steps.attend(row, keys, values, length, found)
-        products = self.gather.arrays, self.widen.arrays, self.narrow.arrays
-        steps.finish(states, attended, epsilon, *products, len(self.mixing))
+        settings = self.read.bias, self.norms, self.epsilon, self.scale, turned
+        kernels.place(read, scales, *settings, queries, query_scales, *memory, start)
+        return queries, query_scales
 
-    def _place(self, read: torch.Tensor, angles: tuple[torch.Tensor, torch.Tensor]) -> None:
-        """Norms queries and keys where the model does, and turns them by their positions."""
-        import torch
+    def _finished(self, states: Floats, attended: Floats, few: bool) -> Floats:
+        """States after what follows on attention.
 
-        start = 0
-        for norm, end in zip(self.norms, (self.heads, self.heads + self.shared), strict=True):
-            if norm is not None:
-                read[:, start:end] = norm(read[:, start:end])
-            start = end
-        read[:, : self.heads].mul_(self.scale)
-        if self.turns:
-            turned, (cosines, sines) = read[:, :start], angles
-            half = self.size // 2
-            swapped = torch.cat([turned[..., half:], turned[..., :half]], -1)
-            turned.mul_(cosines).addcmul_(swapped, sines)
+        Args:
+            states: float32 (n, size); changed.
+            attended: float32 (n, H * D).
+            few: whether the rows are few; see `integers.Product`.
+        """
+        from workbench.models import integer_kernels as kernels
+
+        rows, scales, zero = _rows(attended.shape, few)
+        kernels.rounded(attended, zero, rows, scales)
+        kernels.add(states, self.gather(rows), scales, self.gather.bias)
+        rows, scales, zero = _rows(states.shape, few)
+        kernels.normed(states, self.epsilon, zero, rows, scales)
+        wide = self.widen(rows)
+        rows, inner_scales, zero = _rows((len(states), wide.shape[1] // 2), few)
+        kernels.gated(wide, scales, self.widen.bias, self.mixed, zero, rows, inner_scales)
+        kernels.add(states, self.narrow(rows), inner_scales, self.narrow.bias)
+        return states
 
     @staticmethod
     def _product(linears: Sequence[Any], norm: Any, size: int, values: tuple[Any, int] | None = None) -> Product:
@@ -196,10 +249,10 @@ class Layer:
         return Product(weights, bias if bias.any() else None)
 
     @staticmethod
-    def _out(linear: Any, within: int, size: int) -> Product:
-        """A product from inputs rotated within blocks to the residual stream."""
-        weights = rotated(rotated(linear.weight.double(), within), block(size), axis=0)
-        return Product(weights, None if linear.bias is None else rotated(linear.bias.double(), block(size)))
+    def _out(linear: Any, weights: torch.Tensor, size: int) -> Product:
+        """A product to the residual stream; weights: float64 (size, inputs), as the inputs want them."""
+        bias = None if linear.bias is None else rotated(linear.bias.double(), block(size))
+        return Product(rotated(weights, block(size), axis=0), bias)
 
 
 class IntegerRows:
@@ -220,133 +273,76 @@ class IntegerRows:
         self.memories = [Memory(model, len(prompt) + new_tokens) for prompt in prompts]
 
     def first(self) -> torch.Tensor:
-        import torch
-
-        states = torch.cat([self._read(prompt, memory) for prompt, memory in zip(self.prompts, self.memories, strict=True)])
+        longest = max(map(len, self.prompts))
+        self.model.angles(longest)
+        states = np.concatenate(side_by_side(self._text, range(len(self.prompts)), longest))
         return self.model.logits(states)
 
     def next(self, tokens: torch.Tensor) -> torch.Tensor:
         import torch
 
-        positions = torch.tensor([memory.length for memory in self.memories])
-        cosines, sines = self.model.angles(max(memory.length for memory in self.memories) + 1)
-        states = self.model.embeddings[tokens].numpy()
-        angles = torch.cat([cosines[positions], sines[positions]], 1).numpy()
-        logits = torch.empty(len(tokens), len(self.model.embeddings))
-        written = logits.numpy()
+        lengths = [memory.length for memory in self.memories]
+        angles = self.model.angles(max(lengths) + 1)[lengths]
+        states = self.model.embeddings[tokens.numpy()]
+        parts = shares(len(lengths), torch.get_num_threads())
 
-        def share(rows: slice) -> None:
-            self._step(states[rows], angles[rows], self.memories[rows], written[rows])
+        def step(part: int) -> torch.Tensor:
+            return self._step(states[parts[part]], angles[parts[part]], self.memories[parts[part]])
 
-        for _ in _threads().map(share, _shares(len(tokens), torch.get_num_threads())):
-            pass  # an error is raised here
-        return logits
-
-    def _step(self, states: Floats, angles: Floats, memories: Sequence[Memory], logits: Floats) -> None:
-        """Reads one more token of some rows, in this thread.
-
-        Args:
-            states: float32 (n, size), the embedded tokens; changed.
-            angles: float32 (n, 2, size of a head), cosines and sines of the tokens' positions.
-            memories: of the rows.
-            logits: float32 (n, words), written.
-        """
-        from workbench.models import integer_steps as steps
-
-        for i, layer in enumerate(self.model.layers):
-            layer.step(states, angles, [memory.of_layer(i) for memory in memories])
-        for memory in memories:
-            memory.length += 1
-        steps.logits(states, np.float32(self.model.epsilon), *self.model.head.arrays, logits)
+        return torch.cat(side_by_side(step, range(len(parts)), 1))
 
     def keep(self, index: torch.Tensor) -> None:
         """Goes on with the rows at `index`, int64 (n,), ascending, alone."""
         self.memories = [self.memories[i] for i in index.tolist()]
 
-    def _read(self, prompt: Sequence[int], memory: Memory) -> torch.Tensor:
+    def _text(self, number: int) -> Floats:
         """Reads a prompt; the states of its last token, float32 (1, size)."""
-        import torch
-
-        states, angles = self.model.embeddings[torch.tensor(prompt)], self.model.angles(len(prompt))
-        last = len(self.model.layers) - 1
+        prompt, memory = self.prompts[number], self.memories[number]
+        states, angles = self.model.embeddings[list(prompt)], self.model.angles(len(prompt))
         for i, layer in enumerate(self.model.layers):
-            # of the last layer only the last token's states are needed
-            attend = memory.last if i == last else memory.whole
-            states = layer(states, angles, lambda read, i=i, attend=attend: attend(i, read))  # type: ignore[misc]
+            states = layer.text(states, angles, memory.part(i), last=i == len(self.model.layers) - 1)
         memory.length = len(prompt)
         return states
 
+    def _step(self, states: Floats, angles: Floats, memories: Sequence[Memory]) -> torch.Tensor:
+        """Reads one more token of some rows; logits, float32 (n, words).
+
+        Args:
+            states: float32 (n, size), the embedded tokens; changed.
+            angles: float32 (n, 2, size of a head).
+            memories: of the rows.
+        """
+        lengths = [memory.length for memory in memories]
+        for i, layer in enumerate(self.model.layers):
+            states = layer.step(states, angles, [memory.part(i) for memory in memories], lengths)
+        for memory in memories:
+            memory.length += 1
+        return self.model.logits(states)
+
 
 class Memory:
-    """Keys and values of one prompt and its answer.
+    """Keys and values of one prompt and its answer, as integers with a scale for each token and key head.
 
     Attributes:
-        keys: float32 (layers, shared heads, size of a head, room).
-        values: float32 (layers, shared heads, room, size of a head).
         length: tokens read.
     """
 
     def __init__(self, model: IntegerModel, room: int) -> None:
         layer = model.layers[0]
-        self.heads, self.shared, self.size = layer.heads, layer.shared, layer.size
+        places = len(model.layers), layer.shared, room
         self.length = 0
-        self.keys = np.empty((len(model.layers), self.shared, self.size, room), np.float32)
-        self.values = np.empty((len(model.layers), self.shared, room, self.size), np.float32)
+        self._keys, self._values = (np.empty((*places, layer.size), np.int8) for _ in range(2))
+        self._key_scales, self._value_scales = (np.empty(places, np.float32) for _ in range(2))
 
-    def whole(self, i: int, read: torch.Tensor) -> torch.Tensor:
-        """What each token of a prompt attends to in layer i: those before it, and itself.
-
-        Args:
-            i: number of the layer.
-            read: queries, keys and values, float32 (tokens, heads + 2 * shared heads, size of a head).
-
-        Returns:
-            Float32 (tokens, heads * size of a head).
-        """
-        import torch
-
-        self._keep(i, read)
-        turned = read.transpose(0, 1)[None]
-        found = torch.nn.functional.scaled_dot_product_attention(
-            turned[:, : self.heads],
-            turned[:, self.heads : -self.shared],
-            turned[:, -self.shared :],
-            is_causal=True,
-            scale=1.0,
-            enable_gqa=True,
-        )
-        return found[0].transpose(0, 1).reshape(len(read), -1)
-
-    def last(self, i: int, read: torch.Tensor) -> torch.Tensor:
-        """What the last token of a prompt attends to in layer i, float32 (1, heads * size of a head)."""
-        import torch
-
-        from workbench.models import integer_steps as steps
-
-        self._keep(i, read)
-        found = np.empty(self.heads * self.size, np.float32)
-        steps.attend(read[-1].numpy(), self.keys[i], self.values[i], len(read) - 1, found)
-        return torch.from_numpy(found)[None]
-
-    def of_layer(self, i: int) -> tuple[Floats, Floats, int]:
-        """Keys and values of layer i, and how many of them are there."""
-        return self.keys[i], self.values[i], self.length
-
-    def _keep(self, i: int, read: torch.Tensor) -> None:
-        """Keeps keys and values of a whole prompt."""
-        import torch
-
-        torch.from_numpy(self.keys[i][..., : len(read)]).copy_(read[:, self.heads : -self.shared].permute(1, 2, 0))
-        torch.from_numpy(self.values[i][:, : len(read)]).copy_(read[:, -self.shared :].transpose(0, 1))
+    def part(self, i: int) -> Part:
+        """That of layer i."""
+        return Part(self._keys[i], self._key_scales[i], self._values[i], self._value_scales[i])
 
 
-def normed(states: torch.Tensor, epsilon: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Root-mean-square norms of float32 states (n, size), rounded (see `integers.rounded`): the norm only changes the scales."""
-    import torch
-
-    integers, scales = rounded(states)
-    lengths = torch.linalg.vector_norm(states, dim=-1, keepdim=True)
-    return integers, scales.div_(lengths.square_().mul_(1 / states.shape[-1]).add_(epsilon).sqrt_())
+def _rows(shape: tuple[int, ...], few: bool) -> tuple[NDArray[Any], Floats, np.float32]:
+    """Room for rounded rows (n, inputs) in the form of their product, and their scales (n,); and what stands for zero."""
+    rows = np.empty(shape, np.int16 if few else np.uint8)
+    return rows, np.empty(shape[0], np.float32), np.float32(0 if few else integers.ZERO)
 
 
 def unsuited(config: Any) -> str | None:
@@ -368,15 +364,3 @@ def _bias(linear: Any) -> torch.Tensor:
 
     weights = linear.weight
     return torch.zeros(len(weights), dtype=torch.float64) if linear.bias is None else linear.bias.double()
-
-
-@cache
-def _threads() -> ThreadPoolExecutor:
-    """Threads for rows that are computed side by side."""
-    return ThreadPoolExecutor(thread_name_prefix="steps")
-
-
-def _shares(n: int, threads: int) -> list[slice]:
-    """So many rows in at most as many parts as there are threads, about equally large."""
-    parts = min(n, threads)
-    return [slice(n * i // parts, n * (i + 1) // parts) for i in range(parts)]
