@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from workbench.errors import InputError
 from workbench.machine import resolve
 from workbench.machine.fingerprint import torch_threads
 from workbench.models import integer_kernels as kernels
-from workbench.models import integers
+from workbench.models import integers, side_by_side
 from workbench.models.generator import Generator, LoadedGenerator
 from workbench.models.integer_decoder import IntegerModel, IntegerRows
 from workbench.models.integers import ZERO, Product, hadamard, mixed, rotated
@@ -160,6 +161,20 @@ def test_answers_have_the_same_bits_alone_in_any_company_and_with_any_threads(sa
     assert torch.equal(first_logits(generator, asked)[:1], alone)
 
 
+@pytest.mark.parametrize("kind", ["Qwen2", "SmolLM3"])
+def test_a_text_read_in_parts_has_the_bits_of_one_read_at_once(saved: Callable, kind: str) -> None:
+    import torch
+
+    generator, (asked,) = loaded(saved(kind)), conversations(1, sizes=(1500,))
+    assert len(generator.encode(asked)) > 3 * side_by_side.SHORT
+    with torch_threads(1):
+        at_once = first_logits(generator, [asked])
+    for threads in (2, 3):
+        with torch_threads(threads):
+            assert torch.equal(first_logits(generator, [asked]), at_once)
+            assert torch.equal(first_logits(generator, [asked, asked]), torch.cat([at_once, at_once]))
+
+
 def test_an_answer_streams_to_what_it_is_at_once(saved: Callable) -> None:
     generator, asked = loaded(saved("Llama")), conversations(6)
     for prompt, answer in zip(asked, answered(generator, asked), strict=True):
@@ -295,3 +310,24 @@ def test_answers_of_the_real_model_are_equal_alone_in_batches_shuffled_and_after
         [sys.executable, "-c", ANOTHER_PROCESS, str(n)], cwd=Path(__file__).parent, capture_output=True, text=True, check=True
     )
     assert again.stdout.splitlines()[-1] == str([answer.text for answer in reference])
+
+
+def test_a_failing_part_of_a_text_ends_the_others_with_its_own_error(saved: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    generator, text = loaded(saved("Llama")), conversations(1, sizes=(1500,))[0]
+    place = kernels.place
+
+    def failing(*given: Any) -> None:
+        if given[-1] > 0:  # what is not the beginning
+            raise MemoryError("no room")
+        place(*given)
+
+    monkeypatch.setattr(kernels, "place", failing)
+    with torch_threads(2), pytest.raises(MemoryError, match="no room"):
+        first_logits(generator, [text])
+
+
+def test_callers_at_once_take_turns(saved: Callable) -> None:
+    generator, asked = loaded(saved("Llama")), conversations(6, sizes=(1500,))
+    with torch_threads(2), ThreadPoolExecutor(6) as callers:
+        together = list(callers.map(lambda prompt: first_logits(generator, [prompt]), asked))
+        assert all(map(np.array_equal, together, (first_logits(generator, [prompt]) for prompt in asked)))

@@ -10,8 +10,9 @@ products behind them, and values within each head. The input of the last product
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
+from threading import Barrier
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -20,12 +21,14 @@ from numpy.typing import NDArray
 from workbench.errors import InputError
 from workbench.models import attention, integers
 from workbench.models.integers import WIDEST, Product, block, mixed, rotated
-from workbench.models.side_by_side import shares, side_by_side
+from workbench.models.side_by_side import aborting, parted, shares, side_by_side
 
 if TYPE_CHECKING:
     import torch
 
 Floats = NDArray[np.float32]
+
+ZERO = np.float32(integers.ZERO)
 
 FIXED_ROTARY = ("default", "linear", "llama3", "yarn")  # positions whose angles do not depend on how long a text is
 
@@ -102,10 +105,10 @@ class IntegerModel:
 
         from workbench.models import integer_kernels as kernels
 
-        rows, scales, zero = _rows(states.shape, few=True)
-        kernels.normed(states, self.epsilon, zero, rows, scales)
+        found, scales = np.empty((len(states), len(self.embeddings)), np.float32), np.empty(len(states), np.float32)
+        kernels.step_read(states, self.epsilon, self.head.weights, self.head.scales, found, scales)
         logits = torch.zeros(len(states), len(self.embeddings))
-        kernels.add(logits.numpy(), self.head(rows), scales, self.head.bias)
+        kernels.add(logits.numpy(), found, scales, self.head.bias)
         return logits
 
 
@@ -129,13 +132,15 @@ class Layer:
         self.widen = self._product([feed.gate_proj, feed.up_proj], layer.post_attention_layernorm, size)
         self.narrow = self._out(feed.down_proj, mixed(feed.down_proj.weight.double(), self.mixed), size)
 
-    def text(self, states: Floats, angles: Floats, memory: Part, last: bool) -> Floats:
-        """States of the tokens of a text after the layer.
+    def text(self, states: Floats, angles: Floats, memory: Part, start: int, placed: Callable[[], object], last: bool) -> Floats:
+        """States of some tokens of a text after the layer.
 
         Args:
             states: float32 (n, size); changed.
             angles: float32 (n, 2, size of a head); see `IntegerModel.angles`.
             memory: of this layer, where keys and values of the text are kept.
+            start: tokens of the text before these.
+            placed: called when keys and values of these are kept; returns when those before them are too.
             last: whether only the last token's states are wanted.
 
         Returns:
@@ -143,23 +148,41 @@ class Layer:
         """
         from workbench.models import integer_kernels as kernels
 
-        n, each = len(states), self.heads // self.shared
-        queries, query_scales = self._place(*self._read(states, few=False), angles, memory, 0)
+        n, each, end = len(states), self.heads // self.shared, start + len(states)
+        rows, scales = np.empty(states.shape, np.uint8), np.empty(n, np.float32)
+        kernels.normed(states, self.epsilon, ZERO, rows, scales)
+        read = self.read(rows).reshape(n, -1, self.size)
+        queries, query_scales = (
+            np.empty((self.shared, n * each, self.size), np.int8),
+            np.empty((self.shared, n * each), np.float32),
+        )
+        kernels.place(read, scales, *self._placing(angles), queries, query_scales, *memory, start)
+        placed()
         if last:
-            attended = np.empty((1, self.heads * self.size), np.float32)
-            kernels.attend(queries[:, -each:], query_scales[:, -each:], *memory, n, attended[0])
-            return self._finished(states[-1:], attended, few=True)
+            found = np.empty((1, self.heads * self.size), np.float32)
+            kernels.attend(queries[:, -each:], query_scales[:, -each:], *memory, end, found[0])
+            return self._finished(states[-1:], found)
         attended = np.empty((n, self.heads * self.size), np.float32)
-        weights, parts = np.empty((n * each, n), np.int16), np.empty((2, n * each, n), np.int8)
+        weights, parts = np.empty((n * each, end), np.int16), np.empty((2, n * each, end), np.int8)
         scales = np.empty(n * each, np.float32)
         for k in range(self.shared):
-            products = integers.products(queries[k], memory.keys[k, :n].T)
-            scaled = query_scales[k], memory.key_scales[k, :n], memory.value_scales[k, :n]
-            kernels.weigh(products, each, 1, *scaled, weights, scales)
+            products = integers.products(queries[k], memory.keys[k, :end].T)
+            scaled = query_scales[k], memory.key_scales[k, :end], memory.value_scales[k, :end]
+            kernels.weigh(products, each, start + 1, *scaled, weights, scales)
             kernels.split(weights, parts)
-            sums = integers.products(parts.reshape(-1, n), memory.values[k, :n])
+            sums = integers.products(parts.reshape(-1, end), memory.values[k, :end])
             kernels.joined(sums.reshape(2, -1, self.size), scales, k, each, attended)
-        return self._finished(states, attended, few=False)
+        rows = np.empty(attended.shape, np.uint8)
+        scales = np.empty(n, np.float32)
+        kernels.rounded(attended, ZERO, rows, scales)
+        kernels.add(states, self.gather(rows), scales, self.gather.bias)
+        rows = np.empty(states.shape, np.uint8)
+        kernels.normed(states, self.epsilon, ZERO, rows, scales)
+        wide = self.widen(rows)
+        rows, inner_scales = np.empty((n, wide.shape[1] // 2), np.uint8), np.empty(n, np.float32)
+        kernels.gated(wide, scales, self.widen.bias, self.mixed, ZERO, rows, inner_scales)
+        kernels.add(states, self.narrow(rows), inner_scales, self.narrow.bias)
+        return states
 
     def step(self, states: Floats, angles: Floats, memories: Sequence[Part], lengths: Sequence[int]) -> Floats:
         """States of the next token of some answers after the layer.
@@ -175,62 +198,25 @@ class Layer:
         """
         from workbench.models import integer_kernels as kernels
 
-        attended = np.empty((len(states), self.heads * self.size), np.float32)
-        read, scales = self._read(states, few=True)
+        n = len(states)
+        read, scales = np.empty((n, self.heads + 2 * self.shared, self.size), np.float32), np.empty(n, np.float32)
+        attended = np.empty((n, self.heads * self.size), np.float32)
+        kernels.step_read(states, self.epsilon, self.read.weights, self.read.scales, read.reshape(n, -1), scales)
         for r, (memory, length) in enumerate(zip(memories, lengths, strict=True)):
-            queries, query_scales = self._place(read[r : r + 1], scales[r : r + 1], angles[r : r + 1], memory, length)
-            kernels.attend(queries, query_scales, *memory, length + 1, attended[r])
-        return self._finished(states, attended, few=True)
+            row = slice(r, r + 1)
+            kernels.step_attend(read[row], scales[row], *self._placing(angles[row]), *memory, length, attended[r])
+        return self._finished(states, attended)
 
-    def _read(self, states: Floats, few: bool) -> tuple[Floats, Floats]:
-        """The product that makes queries, keys and values, float32 (n, H + 2 * K, D), and the scales of its rows (n,)."""
+    def _placing(self, angles: Floats) -> tuple[Floats, Floats, np.float32, np.float32, Floats]:
+        """How queries, keys and values are made of their product."""
+        return self.read.bias, self.norms, self.epsilon, self.scale, angles if self.turns else angles[:, :0]
+
+    def _finished(self, states: Floats, attended: Floats) -> Floats:
+        """States of a few rows (n, size) after what follows on attention, float32 (n, H * D)."""
         from workbench.models import integer_kernels as kernels
 
-        rows, scales, zero = _rows(states.shape, few)
-        kernels.normed(states, self.epsilon, zero, rows, scales)
-        return self.read(rows).reshape(len(states), -1, self.size), scales
-
-    def _place(self, read: Floats, scales: Floats, angles: Floats, memory: Part, start: int) -> tuple[NDArray[np.int8], Floats]:
-        """Queries, int8 (K, n * each, D), and their scales (K, n * each); keys and values are put into the memory.
-
-        Args:
-            read: as `_read` gives it.
-            scales: likewise.
-            angles: float32 (n, 2, D).
-            memory: of this layer.
-            start: tokens that it holds.
-        """
-        from workbench.models import integer_kernels as kernels
-
-        n, each = len(read), self.heads // self.shared
-        queries, query_scales = (
-            np.empty((self.shared, n * each, self.size), np.int8),
-            np.empty((self.shared, n * each), np.float32),
-        )
-        turned = angles if self.turns else angles[:, :0]
-        settings = self.read.bias, self.norms, self.epsilon, self.scale, turned
-        kernels.place(read, scales, *settings, queries, query_scales, *memory, start)
-        return queries, query_scales
-
-    def _finished(self, states: Floats, attended: Floats, few: bool) -> Floats:
-        """States after what follows on attention.
-
-        Args:
-            states: float32 (n, size); changed.
-            attended: float32 (n, H * D).
-            few: whether the rows are few; see `integers.Product`.
-        """
-        from workbench.models import integer_kernels as kernels
-
-        rows, scales, zero = _rows(attended.shape, few)
-        kernels.rounded(attended, zero, rows, scales)
-        kernels.add(states, self.gather(rows), scales, self.gather.bias)
-        rows, scales, zero = _rows(states.shape, few)
-        kernels.normed(states, self.epsilon, zero, rows, scales)
-        wide = self.widen(rows)
-        rows, inner_scales, zero = _rows((len(states), wide.shape[1] // 2), few)
-        kernels.gated(wide, scales, self.widen.bias, self.mixed, zero, rows, inner_scales)
-        kernels.add(states, self.narrow(rows), inner_scales, self.narrow.bias)
+        products = self.gather.parts, self.widen.parts, self.narrow.parts
+        kernels.step_finish(states, attended, self.epsilon, *products, self.mixed)
         return states
 
     @staticmethod
@@ -273,10 +259,11 @@ class IntegerRows:
         self.memories = [Memory(model, len(prompt) + new_tokens) for prompt in prompts]
 
     def first(self) -> torch.Tensor:
-        longest = max(map(len, self.prompts))
-        self.model.angles(longest)
-        states = np.concatenate(side_by_side(self._text, range(len(self.prompts)), longest))
-        return self.model.logits(states)
+        self.model.angles(max(map(len, self.prompts)))
+        read = [self._text(0)] if len(self.prompts) == 1 else side_by_side(self._whole, range(len(self.prompts)))
+        for prompt, memory in zip(self.prompts, self.memories, strict=True):
+            memory.length = len(prompt)
+        return self.model.logits(np.concatenate(read))
 
     def next(self, tokens: torch.Tensor) -> torch.Tensor:
         import torch
@@ -289,19 +276,40 @@ class IntegerRows:
         def step(part: int) -> torch.Tensor:
             return self._step(states[parts[part]], angles[parts[part]], self.memories[parts[part]])
 
-        return torch.cat(side_by_side(step, range(len(parts)), 1))
+        return torch.cat(side_by_side(step, range(len(parts))))
 
     def keep(self, index: torch.Tensor) -> None:
         """Goes on with the rows at `index`, int64 (n,), ascending, alone."""
         self.memories = [self.memories[i] for i in index.tolist()]
 
+    def _whole(self, number: int) -> Floats:
+        """Reads a prompt in this thread; the states of its last token, float32 (1, size)."""
+        return self._part(number, 0, len(self.prompts[number]), lambda: None)
+
     def _text(self, number: int) -> Floats:
-        """Reads a prompt; the states of its last token, float32 (1, size)."""
-        prompt, memory = self.prompts[number], self.memories[number]
-        states, angles = self.model.embeddings[list(prompt)], self.model.angles(len(prompt))
+        """Reads a prompt, its parts side by side; the states of its last token, float32 (1, size)."""
+        cuts = parted(len(self.prompts[number]))
+        together = Barrier(len(cuts) - 1)
+
+        def part(i: int) -> Floats:
+            with aborting(together):
+                return self._part(number, cuts[i], cuts[i + 1], together.wait)
+
+        return side_by_side(part, range(len(cuts) - 1))[-1]
+
+    def _part(self, number: int, start: int, end: int, placed: Callable[[], object]) -> Floats:
+        """Reads tokens of a prompt; the states of the last of them, float32 (1, size).
+
+        Args:
+            number: of the prompt.
+            start: the first of the tokens.
+            end: behind the last of them.
+            placed: see `Layer.text`.
+        """
+        states, angles = self.model.embeddings[list(self.prompts[number][start:end])], self.model.angles(end)[start:]
         for i, layer in enumerate(self.model.layers):
-            states = layer.text(states, angles, memory.part(i), last=i == len(self.model.layers) - 1)
-        memory.length = len(prompt)
+            last = i == len(self.model.layers) - 1
+            states = layer.text(states, angles, self.memories[number].part(i), start, placed, last)
         return states
 
     def _step(self, states: Floats, angles: Floats, memories: Sequence[Memory]) -> torch.Tensor:
@@ -337,12 +345,6 @@ class Memory:
     def part(self, i: int) -> Part:
         """That of layer i."""
         return Part(self._keys[i], self._key_scales[i], self._values[i], self._value_scales[i])
-
-
-def _rows(shape: tuple[int, ...], few: bool) -> tuple[NDArray[Any], Floats, np.float32]:
-    """Room for rounded rows (n, inputs) in the form of their product, and their scales (n,); and what stands for zero."""
-    rows = np.empty(shape, np.int16 if few else np.uint8)
-    return rows, np.empty(shape[0], np.float32), np.float32(0 if few else integers.ZERO)
 
 
 def unsuited(config: Any) -> str | None:

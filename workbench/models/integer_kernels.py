@@ -22,6 +22,7 @@ Floats = NDArray[np.float32]
 Bytes = NDArray[np.int8]
 Integers = NDArray[Any]  # uint8 with 128 for zero, or int16
 Sums = NDArray[np.int32]
+Weights = tuple[Bytes, Floats, Floats]  # int8 (outputs, inputs), scales of the outputs, and a bias, which may be empty
 
 STEPS = np.float32(127)  # of a scale, on each side of zero
 FINE = np.float32(127 * 128)  # of weights of attention: one large weight must not leave the small ones without any step
@@ -405,3 +406,68 @@ def gated(wide: Floats, scales: Floats, bias: Floats, block: int, zero: np.float
             gate[i] = row[i] / (np.float32(1) + gate[i]) * row[inner + i]
         mix(gate, block, spare)
         out_scales[r] = _round(gate, STEPS, zero, out[r])
+
+
+# --- A step of a few rows: the same in fewer calls --------------------------------------------------------------------
+
+
+@compiled
+def step_read(states: Floats, epsilon: np.float32, weights: Bytes, weight_scales: Floats, out: Floats, scales: Floats) -> None:
+    """`normed` and its product: states (n, size) into out (n, outputs) with scales (n,)."""
+    rows = np.empty(states.shape, np.int16)
+    normed(states, epsilon, np.float32(0), rows, scales)
+    multiply(rows, weights, weight_scales, out)
+
+
+@compiled
+def step_attend(
+    read: Floats,
+    scales: Floats,
+    bias: Floats,
+    norms: Floats,
+    epsilon: np.float32,
+    scale: np.float32,
+    angles: Floats,
+    keys: Bytes,
+    key_scales: Floats,
+    values: Bytes,
+    value_scales: Floats,
+    length: int,
+    out: Floats,
+) -> None:
+    """`place` and `attend` of one token behind `length` others: read (1, H + 2 * K, D) into out (H * D,)."""
+    shared, depth = keys.shape[0], keys.shape[2]
+    each = read.shape[1] // shared - 2
+    queries, query_scales = np.empty((shared, each, depth), np.int8), np.empty((shared, each), np.float32)
+    place(
+        read, scales, bias, norms, epsilon, scale, angles, queries, query_scales, keys, key_scales, values, value_scales, length
+    )
+    attend(queries, query_scales, keys, key_scales, values, value_scales, length + 1, out)
+
+
+@compiled
+def step_finish(
+    states: Floats, attended: Floats, epsilon: np.float32, gather: Weights, widen: Weights, narrow: Weights, block: int
+) -> None:
+    """What follows on attention, in place.
+
+    Args:
+        states: float32 (n, size), changed.
+        attended: float32 (n, H * D).
+        epsilon: added by the norm.
+        gather: `Weights` of the product of what was attended to.
+        widen: of the product to gates and inner states.
+        narrow: of the product back to the states.
+        block: numbers that are mixed, a power of two.
+    """
+    zero, scales, found = np.float32(0), np.empty(len(states), np.float32), np.empty(states.shape, np.float32)
+    rows = np.empty(attended.shape, np.int16)
+    rounded(attended, zero, rows, scales)
+    multiply(rows, gather[0], gather[1], found)
+    add(states, found, scales, gather[2])
+    wide = np.empty((len(states), len(widen[0])), np.float32)
+    step_read(states, epsilon, widen[0], widen[1], wide, scales)
+    inner_rows, inner_scales = np.empty((len(states), len(widen[0]) // 2), np.int16), np.empty(len(states), np.float32)
+    gated(wide, scales, widen[2], block, zero, inner_rows, inner_scales)
+    multiply(inner_rows, narrow[0], narrow[1], found)
+    add(states, found, inner_scales, narrow[2])

@@ -98,6 +98,7 @@ class Product:
         weights: int8 (outputs, inputs).
         scales: float32 (outputs,).
         bias: float32 (outputs,), or empty.
+        parts: these three.
     """
 
     def __init__(self, weights: torch.Tensor, bias: torch.Tensor | None = None) -> None:
@@ -114,6 +115,7 @@ class Product:
         whole = (weights / scales[:, None]).round().to(torch.int8).contiguous()  # packing wants them so
         self.weights, self.scales = whole.numpy(), scales.float().numpy()
         self.bias: NDArray[np.float32] = np.empty(0, np.float32) if bias is None else bias.detach().float().numpy()
+        self.parts = self.weights, self.scales, self.bias
         self._packed = torch.ops.onednn.qlinear_prepack(whole, None) if exact() else None
 
     def __call__(self, rows: NDArray[Any]) -> NDArray[np.float32]:
