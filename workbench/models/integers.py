@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import cache
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -116,7 +116,13 @@ class Product:
         self.weights, self.scales = whole.numpy(), scales.float().numpy()
         self.bias: NDArray[np.float32] = np.empty(0, np.float32) if bias is None else bias.detach().float().numpy()
         self.parts = self.weights, self.scales, self.bias
-        self._packed = torch.ops.onednn.qlinear_prepack(whole, None) if exact() else None
+
+    @cached_property
+    def _packed(self) -> torch.Tensor | None:
+        """The weights in the form that products of many rows want; None where these are not exact."""
+        import torch
+
+        return torch.ops.onednn.qlinear_prepack(torch.from_numpy(self.weights), None) if exact() else None
 
     def __call__(self, rows: NDArray[Any]) -> NDArray[np.float32]:
         """Rounded rows times the weights, times the scales of these: float32 (n, outputs), to the bit the same in either form.
