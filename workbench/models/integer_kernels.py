@@ -118,7 +118,7 @@ def _exp(x: Floats, powers: Sums) -> None:
 
 @compiled
 def mix(row: Floats, block: int, spare: Floats) -> None:
-    """Multiplies a row by the orthogonal matrix of `integers.mixed`, in place; spare: as long, overwritten."""
+    """Multiplies a row, float32 (n,), by the orthogonal matrix of `integers.mixed`, in place; spare: as long, overwritten."""
     n, half, width = len(row), len(row) // 2, 1
     while width < block:
         for i in range(half):
@@ -143,7 +143,14 @@ def mix(row: Floats, block: int, spare: Floats) -> None:
 
 @compiled
 def multiply(rows: Integers, weights: Bytes, weight_scales: Floats, out: Floats) -> None:
-    """Rows, int16 (n, inputs), times int8 weights (outputs, inputs), times the outputs' scales, into float32 out (n, outputs)."""
+    """A few rows times weights, times the scales of these.
+
+    Args:
+        rows: int16 (n, inputs).
+        weights: int8 (outputs, inputs).
+        weight_scales: float32 (outputs,).
+        out: float32 (n, outputs), written.
+    """
     n, inputs = rows.shape
     for j in range(len(weights)):
         weight, factor = weights[j], weight_scales[j]
@@ -159,7 +166,15 @@ def multiply(rows: Integers, weights: Bytes, weight_scales: Floats, out: Floats)
 
 @compiled
 def normed(states: Floats, epsilon: np.float32, zero: np.float32, out: Integers, scales: Floats) -> None:
-    """Root-mean-square norms of states (n, size), rounded into out (n, size): the norm only changes the scales (n,)."""
+    """Root-mean-square norms of states, rounded: the norm only changes the scales.
+
+    Args:
+        states: float32 (n, size).
+        epsilon: added by the norm.
+        zero: what stands for zero.
+        out: uint8 or int16 (n, size), written.
+        scales: float32 (n,), written.
+    """
     fold = np.empty(states.shape[1], np.float32)
     for r in range(len(states)):
         scales[r] = _round(states[r], STEPS, zero, out[r]) * _inverse_root(states[r], epsilon, fold)
@@ -167,7 +182,14 @@ def normed(states: Floats, epsilon: np.float32, zero: np.float32, out: Integers,
 
 @compiled
 def add(states: Floats, found: Floats, scales: Floats, bias: Floats) -> None:
-    """Adds a product (n, size) of rows with scales (n,), and a bias, which may be empty, to the states (n, size)."""
+    """Adds a product of rows, and its bias, to the states.
+
+    Args:
+        states: float32 (n, size), changed.
+        found: float32 (n, size), the product.
+        scales: float32 (n,), of its rows.
+        bias: float32 (size,), or empty.
+    """
     for r in range(len(states)):
         row, more, scale = states[r], found[r], scales[r]
         if len(bias):
@@ -372,7 +394,14 @@ def joined(sums: Sums, scales: Floats, k: int, each: int, out: Floats) -> None:
 
 @compiled
 def rounded(given: Floats, zero: np.float32, out: Integers, scales: Floats) -> None:
-    """Rows (n, inputs), rounded into out (n, inputs), and their scales (n,)."""
+    """Rounds rows.
+
+    Args:
+        given: float32 (n, inputs).
+        zero: what stands for zero.
+        out: uint8 or int16 (n, inputs), written.
+        scales: float32 (n,), written.
+    """
     for r in range(len(given)):
         scales[r] = _round(given[r], STEPS, zero, out[r])
 
@@ -413,7 +442,16 @@ def gated(wide: Floats, scales: Floats, bias: Floats, block: int, zero: np.float
 
 @compiled
 def step_read(states: Floats, epsilon: np.float32, weights: Bytes, weight_scales: Floats, out: Floats, scales: Floats) -> None:
-    """`normed` and its product: states (n, size) into out (n, outputs) with scales (n,)."""
+    """`normed` and the product of what it gives.
+
+    Args:
+        states: float32 (n, size).
+        epsilon: added by the norm.
+        weights: int8 (outputs, size).
+        weight_scales: float32 (outputs,).
+        out: float32 (n, outputs), written.
+        scales: float32 (n,), of its rows, written.
+    """
     rows = np.empty(states.shape, np.int16)
     normed(states, epsilon, np.float32(0), rows, scales)
     multiply(rows, weights, weight_scales, out)
@@ -435,7 +473,23 @@ def step_attend(
     length: int,
     out: Floats,
 ) -> None:
-    """`place` and `attend` of one token behind `length` others: read (1, H + 2 * K, D) into out (H * D,)."""
+    """`place` and `attend` of one token.
+
+    Args:
+        read: float32 (1, H + 2 * K, D), and so on as for `place`; changed.
+        scales: float32 (1,).
+        bias: float32 ((H + 2 * K) * D,), or empty.
+        norms: float32 (2, D) or (0, D).
+        epsilon: added by these norms.
+        scale: of queries.
+        angles: float32 (1, 2, D) or (1, 0, D).
+        keys: int8 (K, room, D), written at `length`.
+        key_scales: float32 (K, room), likewise.
+        values: int8 (K, room, D), likewise.
+        value_scales: float32 (K, room), likewise.
+        length: tokens before it.
+        out: float32 (H * D,), written.
+    """
     shared, depth = keys.shape[0], keys.shape[2]
     each = read.shape[1] // shared - 2
     queries, query_scales = np.empty((shared, each, depth), np.int8), np.empty((shared, each), np.float32)
