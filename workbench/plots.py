@@ -143,7 +143,7 @@ def compared(run: Run, split: str, metric: str) -> list[ComparisonRow]:
 def significance_letters(run: Run, split: str, metric: str) -> dict[str, str]:
     """Configuration id -> letters; two that share one do not differ significantly (Holm-adjusted p not below .05)."""
     order = [row.configuration for row in ranked(run, split, metric)]
-    return letters(compared(run, split, metric), order, ALPHA)
+    return letters([(row.a, row.b) for row in compared(run, split, metric) if significant(row)], order)
 
 
 def significant(row: Tested) -> bool:

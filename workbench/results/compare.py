@@ -80,7 +80,7 @@ class Compared:
     @cached_property
     def letters(self) -> dict[str, str]:
         """System -> letters; two systems share one exactly when they are not distinguishable."""
-        return statistics.letters(self.pairs, self.order, ALPHA)
+        return statistics.letters([(one.a, one.b) for one in self.pairs if one.p_holm < ALPHA], self.order)
 
     @cached_property
     def optimism(self) -> float:
