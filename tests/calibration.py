@@ -83,7 +83,7 @@ def family(k: int, runs: int, against: bool, binary: bool, n: int = 80, effect: 
     held = alarms = found = holm = true = 0
     for run in range(runs):
         scores = correlated(rng, n, list(shifts.values()), binary)
-        rows = compare_all({"f1": scores}, names, pairs=pairs, plan=plan, seed=run)["f1"]
+        rows = compare_all({"f1": scores}, names, pairs=pairs, plans=plan and {"f1": plan}, seed=run)["f1"]
         truth = [shifts[c.a] - shifts[c.b] for c in rows]
         held += all(c.tested.low - 1e-12 <= d <= c.tested.high + 1e-12 for c, d in zip(rows, truth, strict=True))
         alarms += any(c.tested.supported and d == 0 for c, d in zip(rows, truth, strict=True))
@@ -113,7 +113,8 @@ def write(repeats: int = 10_000, runs: int = 1_000) -> None:
         "# How often the intervals hold the truth",
         "",
         "Written by `python tests/calibration.py` from simulated scores whose truth is known;",
-        "`tests/test_statistics_calibration.py` says how they are drawn. The interval is the sign-flip test inverted (`workbench/evaluation/families.py`).",
+        "`tests/test_statistics_calibration.py` says how they are drawn. The interval is the sign-flip test inverted",
+        "(`workbench/evaluation/families.py`).",
         "",
         f"## Single intervals of 95 %, {repeats:,} repeats",
         "",

@@ -52,8 +52,8 @@ def test_a_pair_belongs_to_the_first_family_that_names_it() -> None:
 def test_the_primary_test_is_not_adjusted_and_the_others_do_not_move_it() -> None:
     scores = graded(80, 6, seed=1)
     plan = Plan("s000", "s001")
-    many = {(c.a, c.b): c.tested for c in compared(scores, plan=plan)}
-    alone = compared(scores[:, :2], plan=plan)[0].tested
+    many = {(c.a, c.b): c.tested for c in compared(scores, plans={"f1": plan})}
+    alone = compared(scores[:, :2], plans={"f1": plan})[0].tested
     assert many["s000", "s001"] == alone and alone.p_adjusted == alone.p
     assert [t.family for t in many.values()].count(FINALISTS) == 4
 
@@ -184,8 +184,8 @@ def test_a_family_with_seeds_is_adjusted_by_bonferroni() -> None:
     assert all(map(agrees, found))
     assert all((c.tested.p_adjusted <= 0.05) == c.tested.supported for c in found)
     plan = Plan("s000", "s001")  # without seeds of its own, a family keeps its flips
-    primary = next(c for c in compared(scores, by_seed={"f1": by_seed}, plan=plan) if c.tested.family == PRIMARY)
-    assert primary.tested == next(c for c in compared(scores, plan=plan) if c.tested.family == PRIMARY).tested
+    primary = next(c for c in compared(scores, by_seed={"f1": by_seed}, plans={"f1": plan}) if c.tested.family == PRIMARY)
+    assert primary.tested == next(c for c in compared(scores, plans={"f1": plan}) if c.tested.family == PRIMARY).tested
 
 
 def test_effects_and_interactions_are_families_of_their_own() -> None:
@@ -226,7 +226,7 @@ def simulated(runs: int, seed: int) -> tuple[int, int]:
         by_seed = None
         if rng.random() < 0.15:
             by_seed = {"f1": scores.mean(axis=0) + rng.normal(0, 0.02, (3, k)) * (rng.random(k) < 0.5)}
-        for one in compared(scores, groups=groups, plan=plan, seed=run, by_seed=by_seed):
+        for one in compared(scores, groups=groups, plans=plan and {"f1": plan}, seed=run, by_seed=by_seed):
             assert agrees(one), (run, one)
             t = one.tested
             if not np.isnan(t.p):

@@ -48,17 +48,19 @@ FAMILIES = (PRIMARY, FINALISTS, EFFECTS, INTERACTIONS, SLICES, EXPLORATORY)
 
 @dataclass(frozen=True)
 class Plan:
-    """Which comparisons of configurations were planned, on the split where they are reported.
+    """Which comparisons of configurations were planned by one metric on one split.
 
     Attributes:
         baseline: what the finalists are compared with; None: nothing was planned.
-        chosen: what was chosen elsewhere; None where that is the baseline, or where nothing was chosen.
+        chosen: what was chosen elsewhere.
         twins: what differs from the one chosen by its tuning alone.
+        primary: whether this is the metric that chose.
     """
 
     baseline: str | None = None
     chosen: str | None = None
     twins: Collection[str] = ()
+    primary: bool = True
 
     def family(self, a: str, b: str) -> str:
         """The family of a pair of configurations, in either order."""
@@ -66,8 +68,33 @@ class Plan:
         if self.baseline is None:
             return EXPLORATORY
         if self.baseline in pair:
-            return PRIMARY if self.chosen in pair else FINALISTS
+            return PRIMARY if self.primary and pair == {self.baseline, self.chosen} else FINALISTS
         return FINALISTS if self.chosen in pair and pair & set(self.twins) else EXPLORATORY
+
+
+@dataclass(frozen=True)
+class Plans:
+    """The comparisons that a run plans before it looks at its report split: `Plan` for each split and metric.
+
+    Attributes:
+        split: the report split; on others nothing is planned, since the choice is made there.
+        metric: the one that chooses.
+        baseline: the experiment's baseline.
+        chosen: the best on the selection split.
+        twins: what differs from it by its tuning alone.
+    """
+
+    split: str
+    metric: str
+    baseline: str
+    chosen: str
+    twins: Collection[str] = ()
+
+    def plan(self, split: str, metric: str) -> Plan:
+        """The plan on a split by a metric: one primary test in all, by the metric that chooses."""
+        if split != self.split:
+            return Plan()
+        return Plan(self.baseline, self.chosen, self.twins, primary=metric == self.metric)
 
 
 class Tested(NamedTuple):

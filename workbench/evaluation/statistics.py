@@ -701,7 +701,7 @@ def compare_all(
     ids: Sequence[str] | None = None,
     level: float = 0.95,
     by_seed: BySeed = None,
-    plan: Plan | None = None,
+    plans: Mapping[str, Plan] | None = None,
 ) -> dict[str, list[PairedComparison]]:
     """Paired comparisons of systems for each metric, with p adjusted over the pairs of that metric.
 
@@ -714,7 +714,7 @@ def compare_all(
         ids: (n_queries,) names of the rows; with them the result does not depend on the order of the rows.
         level: of the intervals.
         by_seed: metric -> float64 (S, n_systems), the systems' means under each seed, where they were measured with several.
-        plan: says which family of tests a pair belongs to; by default all are exploratory.
+        plans: metric -> what says which family of tests a pair belongs to; by default all are exploratory.
 
     P-values are exact (all sign patterns) for a pair that differs in at most 14 groups; else they come from 10,000 flips, and
     from 250 m for pairs of small p among m > 40. Other systems in the matrix change nothing of a pair but ``p_holm`` and that
@@ -729,9 +729,10 @@ def compare_all(
     wanted = list(combinations(systems, 2)) if pairs is None else list(pairs)
     left, right = _pair_columns(wanted, systems)
     sample = _sample(_same_length(values), groups, ids)
-    names = np.array([(plan or Plan()).family(a, b) for a, b in wanted], dtype=np.str_)
     families = [
-        _Family(sample.sums(v), np.abs(v).max(axis=0), _seed_means(by_seed, metric, v), left, right, names)
+        _Family(
+            sample.sums(v), np.abs(v).max(axis=0), _seed_means(by_seed, metric, v), left, right, _names(wanted, plans, metric)
+        )
         for metric, v in values.items()
     ]
     found = _analyse(families, sample, seed, level)
@@ -739,6 +740,12 @@ def compare_all(
         metric: [PairedComparison(a=a, b=b, **vars(finding)) for (a, b), finding in zip(wanted, rows, strict=True)]
         for metric, rows in zip(values, found, strict=True)
     }
+
+
+def _names(pairs: Sequence[tuple[str, str]], plans: Mapping[str, Plan] | None, metric: str) -> NDArray[np.str_]:
+    """The family of tests (m,) that each pair belongs to by a metric."""
+    plan = (plans or {}).get(metric, Plan())
+    return np.array([plan.family(a, b) for a, b in pairs], dtype=np.str_)
 
 
 def _checked(metric: str, scores: ArrayLike, systems: Sequence[object], ids: Sequence[str] | None) -> Floats:

@@ -27,6 +27,7 @@ from workbench.experiment.lora_lists import spelled_out
 from workbench.machine import Machine, resolve
 
 NONE = "none"  # the reranker, the expansion and the rewriting that does nothing
+BASELINE = "baseline"  # what `names` calls the baseline by
 ALWAYS, NEVER = "always", "never"  # of showing passages to the generator
 
 
@@ -135,9 +136,12 @@ class Metrics(Settings):
         select_by: the metric that chooses; default: ``f1`` with a generator, else the first ranking metric.
         rankings: metrics of rankings, e.g. ``ndcg@10``, ``recall@300w``.
         answers: metrics of answers.
+        matters: differences up to this size do not matter, in the metrics' own unit (0.02 is two points of 100): a run then says
+            where it shows that. Without it, "not shown" is all it can say.
     """
 
     select_by: str | None = None
+    matters: float | None = Field(default=None, gt=0, lt=1)
     rankings: tuple[str, ...] = ("ndcg@10", "recall@10", "mrr@10")
     answers: tuple[str, ...] = ("f1", "em", "contains", "grounded", "abstained")
 
@@ -177,7 +181,7 @@ class ExperimentSettings(Settings):
 
     `seed` is what everything random starts from. With `seeds` at 3 or more, every adapter is trained with as many seeds, `seed`
     being the first: its configurations' scores are means over these, and intervals cover the chance of training. What is
-    served is the adapter of `seed`.
+    served is the adapter of `seed`. `names` maps values of axes, such as names of components, to the words that people read.
     """
 
     experiment: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -189,6 +193,7 @@ class ExperimentSettings(Settings):
     search: Search = Search()
     report: Report = Report()
     metrics: Metrics = Metrics()
+    names: dict[str, str] = {}
     seed: int = Field(default=0, ge=0)
     seeds: int = Field(default=1, ge=1)
     machine: MachineSettings = MachineSettings()

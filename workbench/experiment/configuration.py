@@ -17,7 +17,7 @@ from workbench.errors import InputError, unknown
 from workbench.evaluation import answers as answer_metrics
 from workbench.experiment.axes import axes_of, axis_value, check_metrics
 from workbench.experiment.components import Components, training_of
-from workbench.experiment.config import ALWAYS, NEVER, NONE, ExperimentSettings
+from workbench.experiment.config import ALWAYS, BASELINE, NEVER, NONE, ExperimentSettings, at
 from workbench.models import prompts
 from workbench.models.generator import Generator
 from workbench.models.lora import Lora
@@ -86,6 +86,16 @@ class Space:
         self._check_leaks()
         for name in self.axes.get("prompt", ()):
             self.template(name)
+        if settings.names:
+            self._check_names()
+
+    def _check_names(self) -> None:
+        """Refuses plain words for what is no value of an axis, no component and not the baseline."""
+        families = self.settings.components.model_dump().values()
+        named = {name for family in families for name in family} | {BASELINE}
+        named |= {value for one in self.configurations for value in one.columns().values()}
+        if strange := sorted(self.settings.names.keys() - named):
+            raise at("names", unknown("value of an axis", strange[0], sorted(named)))
 
     @property
     def generating(self) -> bool:

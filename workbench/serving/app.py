@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from workbench.errors import InputError, MissingExtraError, StageFailedError, unknown
+from workbench.results import words
 
 if TYPE_CHECKING:
     import fastapi
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from workbench.pipeline import Pipeline, Reply, Source
     from workbench.results.rows import LeaderboardRow
     from workbench.results.run import Run
+    from workbench.results.verdict import Verdict
     from workbench.store.progress import Progress
 
 MAX_CHARACTERS = 2000  # of a question
@@ -115,6 +117,7 @@ class Served(NamedTuple):
         dataset: name of what is searched.
         documents: how many there are.
         figure: how good its answers are; None where that was not measured.
+        verdict: whether it is better than the baseline on the report split; None for the baseline itself.
     """
 
     experiment: str
@@ -124,6 +127,7 @@ class Served(NamedTuple):
     dataset: str
     documents: int
     figure: Figure | None
+    verdict: Verdict | None = None
 
 
 def heading_html(facts: Served) -> str:
@@ -132,21 +136,28 @@ def heading_html(facts: Served) -> str:
     promoted = "the promoted configuration" if facts.promoted else "not the promoted configuration"
     by = f"<strong>{escape(facts.label)}</strong>, {promoted} of run {escape(facts.run)}"
     title = f"<h1>{escape(facts.experiment)}</h1>"
-    return f"<header>{title}<p>Answers from {source}, by {by}.</p>{_figure_html(facts.figure)}</header>"
+    measured = _figure_html(facts.figure) + _verdict_html(facts.verdict)
+    return f"<header>{title}<p>Answers from {source}, by {by}.</p>{measured}</header>"
 
 
 def _figure_html(figure: Figure | None) -> str:
     if figure is None:
         return '<p class="figure">How good its answers are was not measured.</p>'
-    row, interval = figure.row, ""
-    if row.ci_low is not None:
-        interval = f"; 95% interval {row.ci_low:.3f} to {row.ci_high:.3f}".replace("-", "\N{MINUS SIGN}")
+    row = figure.row
+    score = words.estimate(row.mean, row.ci_low, row.ci_high)
     failed = f", {row.failed} of them failed" if row.failed else ""
     flattered = "; this configuration was chosen on them, which flatters it" if figure.flattered else ""
     return (
-        f'<p class="figure"><strong>{escape(row.metric)} {row.mean:.3f}</strong> (at best 1{interval}), '
-        f"measured on {row.n:,} questions of the {escape(row.split)} split{failed}{flattered}.</p>"
+        f'<p class="figure"><strong>{escape(words.metric_name(row.metric))} {words.number(row.mean)}</strong> of 100 points '
+        f"({score}), measured on {row.n:,} questions of the {escape(row.split)} split{failed}{flattered}.</p>"
     )
+
+
+def _verdict_html(found: Verdict | None) -> str:
+    """The verdict against the baseline, where there is one."""
+    if found is None or found.row is None:
+        return f'<p class="figure">{escape(found.word.capitalize())}.</p>' if found else ""
+    return f'<p class="figure">Against {words.TODAY}: {found.sign} {escape(found.phrase)}.</p>'
 
 
 def reply_html(reply: Reply) -> str:
@@ -222,6 +233,8 @@ def served(pipeline: Pipeline) -> Served:
     """Experiment, label, run, data and measured figure of what a pipeline serves."""
     run, configuration = pipeline.run, pipeline.configuration
     dataset, promoted = pipeline.session.dataset, run.promoted
+    from workbench.results.verdict import verdict
+
     return Served(
         run.manifest["experiment"],
         run.folder.name,
@@ -230,6 +243,7 @@ def served(pipeline: Pipeline) -> Served:
         dataset.name,
         dataset.documents.num_rows,
         measured_figure(run, configuration.id),
+        verdict(run, configuration.id),
     )
 
 
