@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
-from workbench.errors import InputError, StageFailedError
+from workbench.errors import InputError, StageFailedError, unknown
 
 if TYPE_CHECKING:
     from workbench.experiment.experiment import Experiment
@@ -169,9 +169,18 @@ def compare(
     systems: Annotated[str | None, typer.Option(help="Of a table: only these, parted by commas.")] = None,
     out: Annotated[list[Path] | None, typer.Option(help=".csv: all pairs; .md, .tex: the table. May be given again.")] = None,
     details: DetailsOption = False,
+    fail_if: Annotated[
+        str | None,
+        typer.Option("--fail-if", help="worse: exit status 1 when the second source is shown to be worse than the first."),
+    ] = None,
+    margin: Annotated[float, typer.Option(help="With --fail-if: how much worse is allowed, in the metric's own unit.")] = 0.0,
 ) -> None:
     """Compare systems on the same queries: paired differences, intervals, verdicts."""
     from workbench.results import rendering
+
+    if fail_if or margin:
+        _guard(sources, fail_if, margin, metric, split, scale, systems)
+        return
 
     for path in out or ():
         rendering.check(path)
@@ -182,6 +191,29 @@ def compare(
         _print_comparison(one, details)
         for path in out or ():
             rendering.write(one, path)
+
+
+def _guard(
+    sources: list[Path],
+    fail_if: str | None,
+    margin: float,
+    metric: str | None,
+    split: str | None,
+    scale: tuple[float, float] | None,
+    systems: str | None,
+) -> None:
+    """Says whether the second source is worse than the first; exit status 1 where that is shown."""
+    from workbench.results import foreign
+    from workbench.results.guard import guard
+
+    if fail_if != "worse":
+        raise unknown("--fail-if", str(fail_if), ["worse"])
+    range_ = foreign.Scale(*scale) if scale else None
+    found = guard(sources, margin, split, metric, range_, systems.split(",") if systems else ())
+    for line in found.lines:
+        typer.echo(line)
+    if found.worse:
+        raise typer.Exit(1)
 
 
 def _compared(

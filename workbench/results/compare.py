@@ -168,7 +168,7 @@ def of_runs(runs: Sequence[Run], split: str | None = None, metric: str | None = 
     """
     split, metric = split or runs[0].report_split, metric or runs[0].select[1]
     for run in runs[1:]:
-        _check_same_dataset(runs[0], run, split)
+        check_same_dataset(runs[0], run, split)
     parts = [run.scores(split, metric) for run in runs]
     found: list[_Measured] = []
     for run, part in zip(runs, parts, strict=True):
@@ -218,7 +218,12 @@ def _name(one: _Measured, several: bool) -> str:
     return f"{one.label} ({one.run.manifest['experiment']} {one.run.folder.name})" if several else one.label
 
 
-def _check_same_dataset(first: Run, other: Run, split: str) -> None:
+def check_same_dataset(first: Run, other: Run, split: str) -> None:
+    """Refuses runs whose scores on a split cannot be paired.
+
+    Raises:
+        InputError: other documents, questions or judgements.
+    """
     measured, own = (_digests(run, split) for run in (first, other))
     for part, a in measured.items():
         b = own[part]
