@@ -124,10 +124,10 @@ lock: ## write requirements.lock anew (LOCK_FLAGS=--upgrade takes the newest of 
 	@mv $(LOCK_VENV)/requirements.lock requirements.lock
 
 bench: setup ## measure the workbench beside its peers
-	@$(PY) -c 'import langchain_community, rank_bm25' 2>/dev/null \
+	@$(PY) -c 'import langchain_community, openvino_genai, rank_bm25' 2>/dev/null \
 	  || $(PY) -m pip install $(QUIET) --constraint requirements.lock --editable '.[bench]'
 	@$(PY) -m benchmarks
 
 clean: ## remove the environments, caches and build outputs; runs/ stays
-	@rm -rf $(VENV) $(LOCK_VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .import_linter_cache
+	@rm -rf $(VENV) $(LOCK_VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

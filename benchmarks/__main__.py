@@ -11,7 +11,7 @@ from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-from benchmarks import arithmetic, comparisons, ingest, models, retrieval, sweep, training
+from benchmarks import arithmetic, comparisons, ingest, models, peers, retrieval, sweep, training
 from benchmarks.harness import Goal, Measurement, peak_bytes
 from workbench.machine import cpu_count, cpu_name, resolve
 
@@ -21,6 +21,10 @@ BENCHMARKS: dict[str, Callable[[], Measurement]] = {
     "generation": lambda: models.batched_generation(22, 4.0),
     "generation-long": lambda: models.batched_generation(420, 1.7),
     "generation-long-bfloat16": lambda: models.batched_generation(420, 3.0, "bfloat16"),
+    "openvino-one": lambda: peers.generation(300, 16, False, 1.2),
+    "openvino-batch": lambda: peers.generation(300, 16, True, 1.1),
+    "openvino-one-long": lambda: peers.generation(700, 48, False, 1.2),
+    "openvino-batch-long": lambda: peers.generation(700, 48, True, 1.1),
     "likelihood-speed": lambda: models.likelihood(Goal(">=", 1.15)),
     "likelihood-memory": lambda: models.likelihood(Goal("<=", 1 / 8), peak_bytes),
     "encode-float32": lambda: models.encoding("float32", 1.15),

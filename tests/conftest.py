@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 import toys
 import yaml
@@ -49,6 +50,17 @@ def getaddrinfo(host, *args, **kwargs):
 
 socket.socket.connect, socket.socket.connect_ex, socket.getaddrinfo = connect, connect_ex, getaddrinfo
 """
+
+
+# what hypothesis tries is the same each time; tests take as long as the machine lets them
+hypothesis.settings.register_profile(
+    "workbench",
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[*hypothesis.HealthCheck],
+)
+hypothesis.settings.load_profile("workbench")
 
 
 @pytest.fixture(scope="session")

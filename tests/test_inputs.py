@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import gzip
 import json
+import sqlite3
 import unicodedata
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 
 import pytest
 import yaml
 from conftest import workbench
 
-from workbench import Experiment
-from workbench.data import sources
+from workbench import Experiment, cli
+from workbench.data import scripts, sources
+from workbench.data.conversation import read_history
 from workbench.data.readers import csv_tables, json_lines, text, trec, yaml_files
 from workbench.errors import InputError
+from workbench.evaluation import answers
+from workbench.pipeline import Pipeline
 from workbench.results import foreign
+from workbench.results.run import Run
+from workbench.retrieval.bm25 import BM25
+from workbench.retrieval.expansion import searched
+from workbench.store.items import Items
 from workbench.store.progress import Progress
 
 CORPUS = [{"_id": f"d{i}", "title": f"Note {i}", "text": f"The {word} stands in the hall."} for i, word in enumerate("abcdef")]
@@ -65,6 +74,127 @@ def refused(read: Callable[[], object], *parts: str) -> None:
         assert part in str(told.value), told.value
 
 
+# --- Unicode ----------------------------------------------------------------------------------------------------------
+
+CAFE, TAKEN_APART = "Das Café öffnet früh.", unicodedata.normalize("NFD", "Das Café öffnet früh.")
+KOREAN = "한국어 문서는 이곳에 있다"
+
+
+@pytest.mark.parametrize("stored,asked_in", [(CAFE, TAKEN_APART), (TAKEN_APART, CAFE), (TAKEN_APART, TAKEN_APART)])
+def test_letters_and_accents_are_the_same_however_they_are_put_together(tmp_path: Path, stored: str, asked_in: str) -> None:
+    texts = {"cafe.txt": stored, "b.txt": "Der Laden schließt.", "c.txt": "Die Tür klemmt."}
+    rows = [
+        question(id=split, split=split, question=asked_in, answers=[asked_in], evidence=asked_in) for split in ("dev", "test")
+    ]
+    file = asked(tmp_path, texts, rows)
+    dataset = sources.text_folder(tmp_path / "texts", file)
+    assert dataset.documents["text"].to_pylist()[-1] == CAFE
+    (query,) = dataset.split("dev")
+    assert (query.text, query.answers) == (CAFE, (CAFE,)) and len(dataset.judged("dev").spans["dev"]) == 1
+    settings = {"experiment": "e", "dataset": {"folder": "texts", "questions": "questions.jsonl"}}
+    settings |= {"components": {"retrievers": {"bm25": {"kind": "bm25", "stopwords": None, "stemmer": None}}}}
+    written(tmp_path / "e.yaml", yaml.safe_dump(settings | {"metrics": {"rankings": ["ndcg@10"]}}))
+    run = Experiment.load(tmp_path / "e.yaml", tmp_path / "runs", (), Progress()).compare()
+    assert [row.mean for row in run.leaderboard] == [1.0, 1.0]
+    found = Pipeline.open(run).ask(TAKEN_APART).sources
+    assert [source.text for source in found] == [CAFE]
+
+
+def test_terms_and_answers_are_compared_in_one_form() -> None:
+    analyzer = BM25(stopwords=None, stemmer=None).analyzer
+    assert analyzer.tokenize([TAKEN_APART]) == analyzer.tokenize([CAFE]) == [["das", "café", "öffnet", "früh"]]
+    for metric in ("f1", "em", "contains"):
+        assert answers.score(metric, TAKEN_APART, [CAFE], ()) == answers.score(metric, CAFE, [TAKEN_APART], ()) == 1
+    assert answers.grounded(TAKEN_APART, [CAFE]) == answers.grounded(CAFE, [TAKEN_APART]) == 1
+    assert searched("é", ["e\u0301", "a"]) == ["é", "a"]
+
+
+def test_ids_are_not_composed(tmp_path: Path) -> None:
+    one, other = "é", "e\u0301"  # two documents: the files that name them say which
+    corpus = [row | {"_id": name} for row, name in zip(CORPUS, (one, other), strict=False)]
+    qrels = f"q0\t{one}\t1\nq1\t{other}\t1\n"
+    folder = beir(tmp_path, **{"corpus.jsonl": json_lined(corpus), "qrels/dev.tsv": qrels, "qrels/test.tsv": f"q2\t{one}\t1\n"})
+    assert sources.beir(folder).judged("dev").documents == {"q0": {one: 1}, "q1": {other: 1}}
+
+
+@pytest.mark.parametrize("place", ["question", "answers", "evidence", "history"])
+def test_half_of_a_surrogate_pair_is_refused_with_its_place(tmp_path: Path, place: str) -> None:
+    half = {"question": "a\ud83d", "answers": ["a\ud83d"], "evidence": "a\ud83d"}
+    half["history"] = [{"role": "user", "content": "a\ud83d"}]
+    texts = {"a.txt": "Cats purr."}
+    file = asked(tmp_path, texts, [question()])
+    file.write_text(json.dumps(question()) + "\n" + json.dumps(question(id="2", **{place: half[place]})) + "\n")
+    refused(lambda: sources.text_folder(tmp_path / "texts", file), f"line 2: {place}", "character 2 is one half of a surrogate")
+
+
+def test_half_of_a_surrogate_pair_is_refused_wherever_it_comes_from(tmp_path: Path) -> None:
+    refused(
+        lambda: yaml_files.read(written(tmp_path / "e.yaml", 'a: {b: ["x\\ud83d"]}')), "e.yaml: a: b: character 2 is one half"
+    )
+    refused(lambda: read_history([{"role": "user", "content": "\udc80"}], "history"), "history, turn 1: character 1")
+    (tmp_path / "texts").mkdir()
+    try:
+        (tmp_path / "texts" / "caf\udce9.txt").write_text("A name in Latin-1.")
+    except (OSError, UnicodeError):
+        pytest.skip("this file system takes no name that is not UTF-8")
+    file = written(tmp_path / "questions.jsonl", json_lined([question()]))
+    refused(
+        lambda: sources.text_folder(tmp_path / "texts", file), "the name of the file 'caf\\udce9.txt': character 4 is one half"
+    )
+    (tmp_path / "texts" / "caf\udce9.txt").rename(tmp_path / "texts" / "caf\udce9.pdf")
+    written(tmp_path / "texts" / "a.txt", "Cats purr.")
+    assert any("caf\\udce9.pdf" in note for note in sources.text_folder(tmp_path / "texts", file).notes)
+
+
+@pytest.mark.parametrize(
+    "text,script",
+    [
+        ("熊猫吃什么？", "Chinese or Japanese"),
+        ("パンダは何を食べますか。", "Chinese or Japanese"),
+        ("แพนด้ากินอะไร", "Thai"),
+        ("ໝີແພນດ້າກິນຫຍັງ", "Lao"),
+        ("ပန်ဒါက ဘာစားလဲ", "Burmese"),
+        ("ខ្លាឃ្មុំផេនដាស៊ីអ្វី", "Khmer"),
+        (KOREAN, None),
+        ("What does the panda (熊猫) eat?", None),
+        ("Что ест панда?", None),
+        ("12 + 30 = ?", None),
+        ("", None),
+    ],
+)
+def test_scripts_without_spaces_are_known(text: str, script: str | None) -> None:
+    assert scripts.unspaced(text) == script
+
+
+@pytest.mark.parametrize("language", ["chinese", "thai", "answers alone", "korean"])
+def test_questions_that_words_cannot_measure_are_announced_before_the_run(tmp_path: Path, language: str) -> None:
+    said = {
+        "chinese": ("熊猫主要以竹子为食。", "熊猫吃什么？"),
+        "thai": ("แพนด้ากินไผ่เป็นอาหาร", "แพนด้ากินอะไร"),
+        "answers alone": ("竹子", "What do pandas eat?"),
+        "korean": (KOREAN, KOREAN),
+    }
+    text, asking = said[language]
+    rows = [question(id=split, split=split, question=asking, answers=[text], evidence=text) for split in ("dev", "test")]
+    asked(tmp_path, {"a.txt": text, "b.txt": "Cats purr."}, rows)
+    settings = {"experiment": "e", "dataset": {"folder": "texts", "questions": "questions.jsonl"}}
+    settings |= {"components": {"retrievers": {"words": {"kind": "bm25"}, "both": {"kind": "fusion", "of": ["words", "words2"]}}}}
+    settings["components"]["retrievers"]["words2"] = {"kind": "bm25", "b": 0}
+    settings |= {"axes": {"retriever": ["both"], "chunking": ["whole"]}, "metrics": {"rankings": ["recall@10", "recall@20w"]}}
+    path = written(tmp_path / "e.yaml", yaml.safe_dump(settings))
+    done = workbench("run", path, "--runs", tmp_path / "runs", "--no-notebooks")
+    assert done.returncode == 0, done.stderr
+    noted = Run.latest(tmp_path / "runs").manifest["dataset"]["notes"]
+    if language == "korean":
+        assert not noted and "CAUTION" not in done.stderr
+        return
+    first = done.stderr.splitlines()[0]
+    assert first.startswith("CAUTION: 2 of 2 questions, such as 'dev'") and "Concerned here: BM25, recall@20w." in first
+    assert noted == [first]
+    planned = workbench("plan", path, "--runs", tmp_path / "runs")
+    assert planned.stderr.splitlines()[0] == first
+
+
 # --- Text files -------------------------------------------------------------------------------------------------------
 
 
@@ -102,6 +232,7 @@ def test_only_a_line_feed_ends_a_line(tmp_path: Path) -> None:
         ("Größe".encode("latin-1"), ["line 1: the byte 0xf6 is no UTF-8 (in Windows-1252 it is 'ö'); save it as UTF-8"]),
         (b"a\nb\n\x80", ["line 3: the byte 0x80 is no UTF-8 (in Windows-1252 it is '€')"]),
         ("a".encode("utf-16"), ["is UTF-16; save it as UTF-8"]),
+        ("a\nb".encode("utf-16-be"), ["line 1: a NUL byte stands in it, so this is no UTF-8 text; save it as UTF-8"]),
     ],
 )
 def test_another_encoding_is_named_with_its_line(tmp_path: Path, content: bytes, parts: list[str]) -> None:
@@ -127,6 +258,7 @@ def test_a_gzip_file_that_is_cut_off_is_no_interruption(tmp_path: Path) -> None:
         ('{"_id": "a", "text": null}', ["corpus.jsonl, line 1: text: received null; allowed: a text"]),
         ('{"_id": "a", "text": ["a"]}', ['line 1: text: received ["a"]; allowed: a text']),
         ('{"_id": null, "text": "a"}', ["line 1: _id: received null; allowed: a text or a whole number"]),
+        ('{"_id": "a\\u0000", "text": "a"}', ["line 1: _id: received", "allowed: a text or a whole number (NUL stands in it"]),
         ('{"_id": "a", "text": "a", "title": 5}', ["line 1: title: received 5; allowed: a text, or null"]),
         ('[{"_id": "a", "text": "a"}]', ["line 1: received [{", "allowed: an object with the keys _id, title, text"]),
         ('\n"a"', ['line 2: received "a"; allowed: an object']),
@@ -261,6 +393,123 @@ def test_words_that_old_yaml_takes_for_truth_are_words() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    "family,settings,part",
+    [
+        ("retrievers", {"kind": "bm25", "k1": float("inf")}, "retrievers.mine.k1: received inf; allowed: finite numbers"),
+        (
+            "retrievers",
+            {"kind": "bm25", "k1": -1},
+            "components.retrievers.mine.k1: received -1; allowed: a number greater than or equal to 0",
+        ),
+        ("retrievers", {"kind": "bm25", "b": "much"}, "components.retrievers.mine.b: received 'much'; allowed: a number"),
+        ("retrievers", {"kind": "bm25", "stemmer": 5}, "components.retrievers.mine.stemmer: received 5; allowed: a text"),
+        ("retrievers", {"kind": "fusion", "of": ["bm25", "bm25"]}, "'bm25' is fused with itself; name each retriever once"),
+        ("retrievers", {"kind": "fusion", "of": ["bm25"]}, "mine.of: received ['bm25']; allowed: at least 2 values"),
+        (
+            "retrievers",
+            {"kind": "dense", "embedder": "e", "index": {"kind": "hnsw", "efsearch": 4}},
+            "retrievers.mine.index.efsearch: unknown key 'efsearch'; allowed: ef_construction, ef_search, kind, m. Did you",
+        ),
+        (
+            "retrievers",
+            {"kind": "dense", "embedder": "e", "index": {"kind": "hnsv"}},
+            "components.retrievers.mine.index: received {'kind': 'hnsv'}; allowed: as 'kind' one of 'flat', 'ivf'",
+        ),
+        (
+            "generators",
+            {"model": "a", "lora": {"chunking": {"word": 4}}},
+            "components.generators.mine.lora.chunking.word: unknown key 'word'; allowed: overlap, words. Did you mean 'words'?",
+        ),
+        ("generators", {"model": "a", "lora": {"rank": [4, 4]}}, "components.generators.mine.lora.rank: 4 is given twice"),
+        ("generators", {"model": "a", "lora": {"rank": 2.5}}, "mine.lora.rank: received 2.5; allowed: a whole number"),
+        ("retrievers", {"kind": "~/no.py:A"}, f"(looked for {Path('~/no.py').expanduser()})"),
+        (
+            "rerankers",
+            {"kind": "library", "name": "a", "model_type": "t5", "arguments": {"a": date(2026, 1, 1)}},
+            "a date in quotation",
+        ),
+        ("rerankers", {"kind": "library", "name": "a", "model_type": "t5", "arguments": {"a": float("nan")}}, "finite numbers"),
+    ],
+)
+def test_a_setting_that_no_file_can_hold_is_refused(tmp_path: Path, family: str, settings: dict, part: str) -> None:
+    beir(tmp_path / "data")
+    components = {"retrievers": {"bm25": {"kind": "bm25"}}}
+    components[family] = components.get(family, {}) | {"mine": settings}
+    file = {"experiment": "e", "dataset": {"beir": "data"}, "components": components, "metrics": {"rankings": ["ndcg@10"]}}
+    written(tmp_path / "e.yaml", yaml.safe_dump(file))
+    refused(lambda: Experiment.load(tmp_path / "e.yaml", tmp_path / "runs", (), Progress()), part)
+
+
+def experiment_of(folder: Path, metrics: dict, **components: dict) -> Path:
+    beir(folder / "data")
+    file = {"experiment": "e", "dataset": {"beir": "data"}, "components": {"retrievers": {"bm25": {"kind": "bm25"}}} | components}
+    return written(folder / "e.yaml", yaml.safe_dump(file | {"metrics": metrics}))
+
+
+@pytest.mark.parametrize("metrics", [{"rankings": ["ndcg@10", "mrr@10", "ndcg@10"]}, {"answers": ["f1", "f1"]}])
+def test_a_metric_is_named_once(tmp_path: Path, metrics: dict) -> None:
+    path = experiment_of(tmp_path, metrics)
+    refused(
+        lambda: Experiment.load(path, tmp_path / "runs", (), Progress()), "e.yaml: metrics.", "is named twice; name each once"
+    )
+
+
+OWN = """
+from workbench.retrieval.rerankers.base import PairScorer, Reranker
+class Mine(Reranker):
+    kind: str
+    def rerank(self, query, passages, scores, machine):
+        return {scores}
+class Pairs(PairScorer):
+    kind: str
+    def score(self, pairs, machine):
+        yield [(i, {pair}) for i in range({n})]
+{more}
+"""
+
+
+@pytest.mark.parametrize(
+    "name,parts,said",
+    [
+        ("Mine", {"scores": "[float('nan')] * len(passages)"}, "the score of a passage is nan; finite numbers are needed"),
+        ("Mine", {"scores": "scores[:-1]"}, "scores for 6 passages; one is needed for each"),
+        ("Pairs", {"pair": "float('inf')"}, "the score of a passage is inf; finite numbers are needed"),
+        ("Pairs", {"n": "len(pairs) - 1"}, "passages; one is needed for each"),
+        ("Mine", {"more": "raise SystemExit(0)"}, "mine.py cannot be imported: SystemExit: 0"),
+    ],
+)
+def test_a_component_that_gives_no_order_is_refused(tmp_path: Path, name: str, parts: dict, said: str) -> None:
+    written(tmp_path / "mine.py", OWN.format(**{"scores": "scores", "pair": "1.0", "n": "len(pairs)", "more": ""} | parts))
+    path = experiment_of(tmp_path, {"rankings": ["ndcg@10"]}, rerankers={"mine": {"kind": f"./mine.py:{name}"}})
+    overrides = ["axes.reranker=[mine]", "axes.chunking=[whole]"]
+    refused(lambda: Experiment.load(path, tmp_path / "runs", overrides, Progress()).compare(), said)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("[enforce fail at inline_container.cc:664] . unexpected pos 704 vs 598"),
+        RuntimeError("Error while serializing: I/O error: File too large (os error 27)"),
+        OSError(122, "Disk quota exceeded"),
+    ],
+)
+def test_a_full_disk_is_called_that(error: Exception) -> None:
+    said, status = cli._explained(error)
+    assert status == 2 and said.startswith("the disk is full, nothing more can be written") and "unexpected" not in said
+
+
+def test_a_full_disk_below_the_items_is_called_that(tmp_path: Path) -> None:
+    items = Items(tmp_path / "items.sqlite")
+    items.connection.execute("PRAGMA max_page_count = 4")
+    with pytest.raises(sqlite3.OperationalError) as told:
+        items.put("00" * 32, {b"k": b"x" * 100_000})
+    assert "the disk is full" in cli._explained(told.value)[0]
+    full = sqlite3.OperationalError("disk I/O error")
+    full.sqlite_errorname = "SQLITE_IOERR_WRITE"
+    assert "the disk is full" in cli._explained(full)[0]
+
+
 def test_a_null_that_means_something_stays_in_the_run_s_file(tmp_path: Path) -> None:
     beir(tmp_path / "data")
     retrievers = {"bm25": {"kind": "bm25"}, "raw": {"kind": "bm25", "stopwords": None, "stemmer": None}}
@@ -284,14 +533,21 @@ def test_a_null_that_means_something_stays_in_the_run_s_file(tmp_path: Path) -> 
         (",query_id,a,b\n0,1,0.5,0.7\n", "line 1: column 1 has no name, as pandas writes its index"),
         ("query_id,a,a\n1,0.5,0.7\n", "line 1: the column 'a' is there twice"),
         ("query_id;a;b\n1;0,5;0,7\n", "line 1: the columns are parted by ';'; part them by commas"),
-        ('query_id,a,b\n1,"0.5,0.7\n', "no CSV"),
+        ('query_id,a,b\n1,"0.5,0.7\n', "line 2: no CSV: a quotation mark is opened and never closed"),
         ("", "is empty; a header"),
+        ("query_id,a,b\0\n1,0.5,1\n", "line 1: a NUL byte stands in it"),
     ],
 )
 def test_a_table_that_is_not_what_it_seems_is_refused(tmp_path: Path, content: str, part: str) -> None:
     path = written(tmp_path / "s.csv", content)
     refused(lambda: csv_tables.table(path), "s.csv", part)
     refused(lambda: foreign.read_table(path), "s.csv", part)
+
+
+@pytest.mark.parametrize("value", ["1_0", "٣", "0x1", "1e999", "nan", "1,5", "infinity", "1e", "."])
+def test_what_other_programs_read_as_no_number_is_none(tmp_path: Path, value: str) -> None:
+    path = written(tmp_path / "s.csv", f'query_id,a,b\n1,0.5,1\n2,"{value}",1\n')
+    refused(lambda: foreign.read_table(path), "line 3:", f"{value!r} is no score")
 
 
 def test_systems_are_named_and_shown_as_they_are(tmp_path: Path) -> None:
@@ -316,6 +572,9 @@ RUN = "1 Q0 a 1 2.0 t\n1 Q0 b 2 1.0 t\n2 Q0 a 1 1.0 t\n"
         (RUN + "1 Q0 a 3 0.5 t\n", QRELS, "a.trec, line 4: query '1' ranks document 'a' a second time, first in line 1"),
         (RUN.replace(" t", ""), QRELS, "a.trec, line 1 has 5 fields instead of 6"),
         (RUN.replace("2.0", "nan"), QRELS, "a.trec, line 1: 'nan' is no score"),
+        (RUN.replace("2.0", "2_0"), QRELS, "a.trec, line 1: '2_0' is no score"),
+        (RUN, QRELS.replace("a 1", "a " + "9" * 5000), "is no grade; a whole number is needed"),
+        (RUN.replace("1 Q0 b", "1 Q0 b\0"), QRELS, "a.trec, line 2: a NUL byte stands in it"),
         (RUN.replace(" 1 2.0", " first 2.0"), QRELS, "a.trec, line 1: 'first' is no rank"),
         (RUN, QRELS + "1 0 a 0\n", "qrels, line 4: document 'a' has the grade 0 for query '1', and in line 1 the grade 1"),
         (RUN, QRELS.replace("a 1", "a x"), "qrels, line 1: 'x' is no grade"),

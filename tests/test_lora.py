@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+import toys
 import yaml
 
 from workbench import Experiment
@@ -175,6 +176,23 @@ def test_only_the_layers_named_get_an_update(tmp_path: Path, toy_model: str) -> 
     assert json.loads((tmp_path / "some" / "adapter_config.json").read_text())["target_modules"] == ["q_proj", "v_proj"]
     with pytest.raises(InputError, match=r"unknown layer in lora.target_modules 'q_porj'.*Did you mean 'q_proj'"):
         train(toy_model, tmp_path / "none", target_modules="q_porj")
+
+
+def test_layers_of_gpt_2_are_named_like_those_that_all_linear_trains(tmp_path: Path) -> None:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    tokenizer = toys.chat_tokenizer(tmp_path / "gpt2")
+    config = GPT2Config(vocab_size=len(tokenizer), n_positions=2048, n_embd=32, n_layer=2, n_head=4)
+    GPT2LMHeadModel(config).save_pretrained(tmp_path / "gpt2")
+    model = str(tmp_path / "gpt2")
+    for target, adapted in {"c_attn": 2, "mlp.c_proj attn.c_proj": 4, "all-linear": 8}.items():
+        train(model, tmp_path / target, epochs=1, target_modules=target)
+        from safetensors import safe_open
+
+        with safe_open(tmp_path / target / "adapter_model.safetensors", "pt") as file:
+            assert sum("lora_A" in name for name in file.keys()) == adapted  # noqa: SIM118
+    with pytest.raises(InputError, match=r"unknown layer in lora\.target_modules 'attn'"):
+        train(model, tmp_path / "none", target_modules="attn")
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shlex
@@ -28,11 +29,15 @@ app = typer.Typer(
 )
 
 INTERRUPTED = 130  # exit status
+# errors of the system that say that a file or a folder is not what it should be
+PLACES = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP}
+PLACES |= {errno.ENOENT}  # where a folder cannot be made, as in /proc; a file that is not there is missed by whoever reads it
 
 ConfigPath = Annotated[Path, typer.Argument(help="The experiment's YAML file.")]
 RunPath = Annotated[Path, typer.Argument(help="Folder of a finished run.")]
 RunsOption = Annotated[Path, typer.Option("--runs", help="Folder of all runs.")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="key.path=value: replaces one value of the file.")]
+DatasetOption = Annotated[Path | None, typer.Option("--dataset", help="Where the run's data lie now; default: where they were.")]
 DetailsOption = Annotated[bool, typer.Option("--details", help="What a statistician asks for: families, p, letters, power.")]
 ConfigurationOption = Annotated[str | None, typer.Option(help="Id or label; default: the promoted one, else the best.")]
 
@@ -66,8 +71,7 @@ def run(
 
 def _run(experiment: Experiment, runs: Path, notebooks: bool) -> Run:
     say = experiment.session.progress.say
-    for note in experiment.notes:
-        say(f"note: {note}")
+    _say_notes(experiment)
     say(_described(experiment))
     _print_plan(experiment, sys.stderr)
     say("1/4 passages, embeddings, indexes, rankings")
@@ -88,6 +92,11 @@ def _run(experiment: Experiment, runs: Path, notebooks: bool) -> Run:
     return finished
 
 
+def _say_notes(experiment: Experiment) -> None:
+    for note in experiment.notes:
+        experiment.session.progress.say(note if note.startswith("CAUTION") else f"note: {note}")
+
+
 def _interrupted(experiment: Experiment) -> str:
     """What was under way, what is kept, and how to go on."""
     session = experiment.session
@@ -95,7 +104,7 @@ def _interrupted(experiment: Experiment) -> str:
     where = f" while {task.name} ({task.done} of {task.total} done)" if task and task.done < task.total else ""
     return (
         f"interrupted{where}; {len(session.computed)} stages computed by this run, and all that is done of the one under way, "
-        f"are kept in {session.store.folder}; go on with: {shlex.join([_myself(), *sys.argv[1:]])}"
+        f"are kept in {session.store.folder}; go on with: {_myself()} {shlex.join(sys.argv[1:])}"
     )
 
 
@@ -116,10 +125,10 @@ def _print_outcome(finished: Run, runs: Path, details: bool) -> None:
         typer.echo(line)
     for line in conclusions.details(finished) if details else ():
         typer.echo(line)
-    here = "" if runs == Path("runs") else f" --runs {runs}"
+    here = "" if runs == Path("runs") else f" --runs {shlex.quote(str(runs))}"
     typer.echo("")
     typer.echo(f"dashboard: {_myself()} dashboard leaderboard{here}")
-    typer.echo(f"demo:      {_myself()} serve {finished.folder}")
+    typer.echo(f"demo:      {_myself()} serve {shlex.quote(str(finished.folder))}")
 
 
 def _myself() -> str:
@@ -127,7 +136,7 @@ def _myself() -> str:
     started = Path(sys.argv[0])
     if shutil.which("workbench") or started.name != "workbench":
         return "workbench"
-    return str(started.relative_to(Path.cwd()) if started.is_relative_to(Path.cwd()) else started)
+    return shlex.quote(str(started.relative_to(Path.cwd()) if started.is_relative_to(Path.cwd()) else started))
 
 
 @app.command()
@@ -135,7 +144,9 @@ def plan(config: ConfigPath, overrides: SetOption = None, runs: RunsOption = Pat
     """Show what a run would compute: distinct stages, what the store holds, estimated tokens, seconds and memory."""
     from workbench.experiment.experiment import Experiment
 
-    _print_plan(Experiment.load(config, runs, overrides or ()), sys.stdout)
+    experiment = Experiment.load(config, runs, overrides or ())
+    _say_notes(experiment)
+    _print_plan(experiment, sys.stdout)
 
 
 def _print_plan(experiment: Experiment, stream: TextIO) -> None:
@@ -266,14 +277,14 @@ app.add_typer(index_app, name="index")
 
 
 @index_app.command("check")
-def index_check(run: RunPath) -> None:
+def index_check(run: RunPath, dataset: DatasetOption = None) -> None:
     """Hold every dense index of a run against exact search: indexes.csv, figures/indexes.png."""
     from workbench.experiment import parity
     from workbench.plots import save_figures
     from workbench.results.run import Run
 
     finished = Run.open(run)
-    rows = parity.save(_experiment_of(run), finished.folder)
+    rows = parity.save(_experiment_of(run, dataset), finished.folder)
     if not rows:
         typer.echo("no dense index is in this run")
         return
@@ -286,13 +297,11 @@ adapter_app = typer.Typer(no_args_is_help=True, help="Look after the adapters of
 app.add_typer(adapter_app, name="adapter")
 
 
-def _experiment_of(run: Path) -> Experiment:
-    """The experiment of a finished run, on its own store."""
-    from workbench.experiment.experiment import Experiment
+def _experiment_of(run: Path, dataset: Path | None) -> Experiment:
+    from workbench.pipeline import experiment_of
     from workbench.results.run import Run
 
-    finished = Run.open(run)
-    return Experiment.load(finished.folder / "config.yaml", finished.folder.parent.parent)
+    return experiment_of(Run.open(run), dataset)
 
 
 @adapter_app.command("export")
@@ -300,21 +309,22 @@ def adapter_export(
     run: RunPath,
     folder: Annotated[Path, typer.Argument(help="A new folder for the adapter, with its base weights beside it.")],
     generator: Annotated[str | None, typer.Option(help="The tuned generator's name; default: the only one.")] = None,
+    dataset: DatasetOption = None,
 ) -> None:
     """Write an adapter so that peft opens it: weights, base weights, prompt, README."""
     from workbench.experiment.adapters import export
 
-    adapter = export(_experiment_of(run), folder, generator)
+    adapter = export(_experiment_of(run, dataset), folder, generator)
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     typer.echo(f"{folder}: adapter {adapter.key[:12]} for {adapter.generator.model}, {size / 1e6:,.0f} MB; its README opens it")
 
 
 @adapter_app.command("check")
-def adapter_check(run: RunPath) -> None:
+def adapter_check(run: RunPath, dataset: DatasetOption = None) -> None:
     """Answer some prompts by base, adapter and merged weights, and say what merging changes; notebook 02 then shows it."""
     from workbench.experiment.adapters import report
 
-    for line in report(_experiment_of(run)):
+    for line in report(_experiment_of(run, dataset)):
         typer.echo(line)
 
 
@@ -324,22 +334,23 @@ def ask(
     question: str,
     configuration: ConfigurationOption = None,
     history: Annotated[Path | None, typer.Option(help='JSON file of what was said before: [{"role", "content"}, ...].')] = None,
+    dataset: DatasetOption = None,
 ) -> None:
     """Answer one question as JSON, with sources, provenance and timings."""
     from workbench.data.conversation import read_history_file
     from workbench.pipeline import Pipeline
 
     said = read_history_file(history) if history else ()
-    reply = Pipeline.open(run, configuration).ask(question, said)
+    reply = Pipeline.open(run, configuration, dataset=dataset).ask(question, said)
     typer.echo(json.dumps(reply.as_json(), indent=1, ensure_ascii=False))
 
 
 @app.command()
-def replay(run: RunPath, query_id: str, configuration: ConfigurationOption = None) -> None:
+def replay(run: RunPath, query_id: str, configuration: ConfigurationOption = None, dataset: DatasetOption = None) -> None:
     """Compute one measured answer again and say whether it is the same; exit status 1 if not."""
     from workbench.pipeline import Pipeline
 
-    outcome = Pipeline.open(run, configuration).replay(query_id)
+    outcome = Pipeline.open(run, configuration, dataset=dataset).replay(query_id)
     typer.echo(json.dumps(outcome.as_json(), indent=1, ensure_ascii=False))
     if not outcome.same:
         raise typer.Exit(1)
@@ -350,6 +361,7 @@ def latency(
     run: RunPath,
     configurations: Annotated[list[str] | None, typer.Argument(help="Ids or labels; default: those on the report split.")] = None,
     requests: Annotated[int, typer.Option(help="Single requests timed for each.")] = 50,
+    dataset: DatasetOption = None,
 ) -> None:
     """Time single requests of configurations, and draw what quality costs: latency.csv, figures/pareto.png."""
     from workbench.latency import measure
@@ -358,7 +370,7 @@ def latency(
     from workbench.store.progress import for_terminal
 
     measured = Run.open(run)
-    measure(measured, [measured.find(name) for name in configurations or ()], requests, for_terminal())
+    measure(measured, [measured.find(name) for name in configurations or ()], requests, for_terminal(), dataset)
     save_figures(measured, measured.folder / "figures")
     for row in measured.latency:
         typer.echo(
@@ -387,11 +399,12 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     configuration: ConfigurationOption = None,
     runs: RunsOption = Path("runs"),
+    dataset: DatasetOption = None,
 ) -> None:
     """Serve the Gradio demo and its API."""
     from workbench.serving.app import serve as serve_run
 
-    serve_run(run or _newest_promoted(runs), configuration, port, host)
+    serve_run(run or _newest_promoted(runs), configuration, port, host, dataset=dataset)
 
 
 def _newest_promoted(runs: Path) -> Path:
@@ -465,7 +478,7 @@ def _store(runs: Path) -> Store:
     from workbench.store.store import Store
 
     if not (runs / ".store").is_dir():
-        raise InputError(f"there is no store in {runs}; `workbench run CONFIG --runs {runs}` makes one")
+        raise InputError(f"there is no store in {runs}; `workbench run CONFIG --runs {shlex.quote(str(runs))}` makes one")
     return Store(runs / ".store")
 
 
@@ -553,14 +566,37 @@ def _explained(error: Exception) -> tuple[str, int]:
     from workbench.store.store import disk_full
 
     if disk_full(error):
-        return f"the disk is full, nothing more can be written ({error}); make room and run again, what is stored is kept", 2
+        said = f" ({error})" if "unexpected" not in str(error) else ""  # as torch says it
+        return f"the disk is full, nothing more can be written{said}; make room and run again, what is stored is kept", 2
     if isinstance(error, InputError):
         return str(error), 2
+    if unusable := _unusable_place(error):
+        return unusable, 2
     if hasattr(error, "format_message"):  # click's own: wrong option, missing argument
         return f"{error.format_message()}; `workbench --help` lists commands and options", 2
     if isinstance(error, StageFailedError):
         return str(error), 1
     return f"{type(error).__name__}: {error} (unexpected; --debug shows where)", 1
+
+
+def _unusable_place(error: BaseException | None) -> str | None:
+    """What is wrong with a file or folder that cannot be read or written, and the variable that names another; or None."""
+    from workbench.weights import home
+
+    while error is not None and not (isinstance(error, OSError) and error.errno in PLACES and error.filename):
+        error = error.__cause__ or error.__context__
+    if error is None:
+        return None
+    path = Path(os.fsdecode(error.filename)).absolute()
+    cache = Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser()
+    for variable, place in {"WORKBENCH_HOME": home(), "HF_HOME": cache}.items():
+        if path.is_relative_to(place.absolute()) or place.absolute().is_relative_to(path):
+            return f"{path} cannot be used: {error.strerror}; set {variable} to a folder that can be written"
+    if path.is_relative_to(Path.home()) and path.relative_to(Path.home()).as_posix().startswith("."):  # caches and settings
+        return f"{path} cannot be used: {error.strerror}; set HOME to a folder that can be written"
+    if error.errno == errno.ENOENT:
+        return None
+    return f"{path} cannot be used: {error.strerror}; name another place, or change who may read and write it"
 
 
 def _fail(message: str, status: int) -> None:

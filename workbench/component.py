@@ -71,7 +71,7 @@ class Component(BaseModel):
         added: fields that came later. They are left out while they have their default, so that older keys stay.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
 
     version: ClassVar[int] = 1
     libraries: ClassVar[tuple[str, ...]] = ()
@@ -153,7 +153,7 @@ def _load_file(place: str, folder: Path | None) -> ModuleType:
     sys.modules[name] = module
     try:
         module_spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[name]
         raise InputError(f"component file {path} cannot be imported: {type(error).__name__}: {error}") from error
     return module
@@ -162,7 +162,7 @@ def _load_file(place: str, folder: Path | None) -> ModuleType:
 def _load_module(place: str) -> ModuleType:
     try:
         return importlib.import_module(place)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InputError(f"module {place!r} cannot be imported: {type(error).__name__}: {error}") from error
 
 
@@ -185,24 +185,68 @@ def build(cls: type[C], values: dict[str, Any], where: str) -> C:
 
 def explain(cls: type[BaseModel], item: ErrorDetails, where: str) -> str:
     """One of pydantic's errors in a sentence: the place in the file, what was received, what is allowed."""
-    place = ".".join([where, *map(str, item["loc"])]).strip(".")
+    classes, keys = [cls], []
+    for part in item["loc"]:
+        found = [model for one in classes for model in _sections(one, str(part))]
+        if found or any(str(part) in one.model_fields for one in classes) or isinstance(part, int):
+            keys.append(str(part))
+            classes = found or classes
+        elif chosen := [one for one in classes if one.model_fields.get("kind") and one.model_fields["kind"].default == part]:
+            classes = chosen  # the kind of what stands there: no key of its own
+        else:
+            keys.append(str(part))
+    place = ".".join([where, *keys]).strip(".")
     if item["type"] == "extra_forbidden":
-        return f"{place}: {unknown('key', item['loc'][-1], _fields(cls, item['loc'][:-1]))}"
+        return f"{place}: {unknown('key', item['loc'][-1], dict.fromkeys(key for one in classes for key in one.model_fields))}"
     if item["type"] == "missing":
         return f"{place}: this key is required"
-    return f"{place}: {item['msg']} (received {item['input']!r})"
+    if item["type"] == "value_error":
+        return f"{place}: {item['ctx']['error']} (received {item['input']!r})"
+    allowed = ALLOWED.get(item["type"])
+    if allowed is None:
+        return f"{place}: {item['msg']} (received {item['input']!r})"
+    return f"{place}: received {item['input']!r}; allowed: {allowed.format(**item.get('ctx', {}))}"
 
 
-def _fields(cls: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
-    """Keys allowed at a place inside nested settings."""
-    for part in path:
-        field = cls.model_fields.get(str(part))
-        inner = (
-            [t for t in (field.annotation, *get_args(field.annotation)) if inspect.isclass(t) and issubclass(t, BaseModel)]
-            if field
-            else []
-        )
-        if not inner:
-            return []
-        cls = inner[0]
-    return list(cls.model_fields)
+# pydantic's names of errors -> what is allowed instead
+ALLOWED = {
+    "greater_than": "a number greater than {gt}",
+    "greater_than_equal": "a number greater than or equal to {ge}",
+    "less_than": "a number less than {lt}",
+    "less_than_equal": "a number less than or equal to {le}",
+    "multiple_of": "multiples of {multiple_of}",
+    "finite_number": "finite numbers",
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "string_type": "a text",
+    "path_type": "the path of a file or folder, as a text",
+    "none_required": "null",
+    "literal_error": "{expected}",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "dict_type": "keys with values below them",
+    "model_type": "keys with values below them",
+    "model_attributes_type": "keys with values below them",
+    "too_short": "at least {min_length} values",
+    "string_too_short": "a text of at least {min_length} characters",
+    "string_pattern_mismatch": "a text that the regular expression {pattern} describes",
+    "union_tag_invalid": "as {discriminator} one of {expected_tags}",
+    "union_tag_not_found": "an object with the key {discriminator}",
+}
+
+
+def _sections(cls: type[BaseModel], key: str) -> list[type[BaseModel]]:
+    """The settings that may stand below a key."""
+
+    def models(annotation: object) -> list[type[BaseModel]]:
+        if inspect.isclass(annotation) and issubclass(annotation, BaseModel):
+            return [annotation]
+        return [model for part in get_args(annotation) for model in models(part)]
+
+    field = cls.model_fields.get(key)
+    return models(field.annotation) if field else []

@@ -28,7 +28,13 @@ WARM_UP = 3  # requests before the clock counts
 BATCH = 32  # prompts answered together to measure throughput
 
 
-def measure(run: Run, configurations: Sequence[str] = (), requests: int = 50, progress: Progress | None = None) -> Path:
+def measure(
+    run: Run,
+    configurations: Sequence[str] = (),
+    requests: int = 50,
+    progress: Progress | None = None,
+    dataset: Path | None = None,
+) -> Path:
     """Times single requests, one after the other, and writes latency.csv into the run's folder.
 
     Nothing comes from the store but indexes, vectors of passages and adapters: each request embeds, reranks and generates. The
@@ -39,6 +45,7 @@ def measure(run: Run, configurations: Sequence[str] = (), requests: int = 50, pr
         configurations: ids; default: those measured on the report split.
         requests: per configuration, different questions as far as there are enough.
         progress: where to report.
+        dataset: where the run's data lie now; default: where they were.
 
     Raises:
         InputError: fewer than two requests, or a configuration that only ranks.
@@ -47,7 +54,7 @@ def measure(run: Run, configurations: Sequence[str] = (), requests: int = 50, pr
         raise InputError(f"{requests} requests were asked for; at least 2 are needed for an interval, 50 are usual")
     chosen = list(configurations) or sorted({row.configuration for row in run.leaderboard if row.split == run.report_split})
     # a pipeline's own progress would come between: a request reranks, generates, ...
-    rows = [_row(Pipeline.open(run, one, Progress()), requests, progress or Progress()) for one in chosen]
+    rows = [_row(Pipeline.open(run, one, Progress(), dataset), requests, progress or Progress()) for one in chosen]
     path = run.folder / "latency.csv"
     table_files.write(path, LatencyRow, rows)
     return path

@@ -15,7 +15,9 @@ from workbench.component import digest, library_version
 from workbench.data.conversation import read_history
 from workbench.data.dataset import Place, Query
 from workbench.data.readers.json_lines import objects
+from workbench.data.readers.text import check_writable, composed
 from workbench.errors import InputError
+from workbench.experiment.config import read_settings
 from workbench.experiment.experiment import Experiment
 from workbench.experiment.planner import passages_of
 from workbench.machine import Machine, cpu_name, independence
@@ -25,7 +27,7 @@ from workbench.retrieval.ranking import Ranked
 from workbench.stages.answers import NO_PASSAGES, Answer, Answers, ClosedAnswers, OpenAnswers, SelectiveAnswers
 from workbench.stages.questions import Rewriting
 from workbench.stages.rankings import RankingStage
-from workbench.store.progress import Progress
+from workbench.store.progress import Progress, for_terminal
 
 SHOWN = 5  # passages of a reply where no answer decides it
 
@@ -134,13 +136,20 @@ class Pipeline:
         self._check_artifacts()
 
     @classmethod
-    def open(cls, run: str | Path | Run, configuration: str | None = None, progress: Progress | None = None) -> Pipeline:
+    def open(
+        cls,
+        run: str | Path | Run,
+        configuration: str | None = None,
+        progress: Progress | None = None,
+        dataset: Path | None = None,
+    ) -> Pipeline:
         """The pipeline of a run's configuration: the one named, else the promoted one, else the best.
 
         Args:
             run: a finished run or its folder.
             configuration: id, beginning of one, or label.
             progress: where the computing of missing artifacts is reported.
+            dataset: where the run's data lie now; default: where they were.
 
         Raises:
             InputError: no finished run, an unknown configuration, or data or components that are no longer those measured.
@@ -148,9 +157,7 @@ class Pipeline:
         run = run if isinstance(run, Run) else Run.open(run)
         promoted = run.promoted
         wanted = run.find(configuration) if configuration else promoted["configuration"] if promoted else run.best
-        experiment = Experiment.load(run.folder / "config.yaml", run.folder.parent.parent, progress=progress)
-        _check_dataset(experiment, run)
-        return cls(experiment, run, wanted)
+        return cls(experiment_of(run, dataset, progress), run, wanted)
 
     def _check_artifacts(self) -> None:
         """Refuses to answer from other artifacts than those measured: a component, library or machine has changed."""
@@ -194,7 +201,7 @@ class Pipeline:
         Yields:
             Replies whose texts grow by whole words, with the status ``writing``; the last is the one that `ask` returns.
         """
-        _refuse_empty(question)
+        question_read = _checked(question)
         turns = read_history(history, "history")
         rewriter = self.stages.questions
         if turns and not rewriter:
@@ -203,7 +210,9 @@ class Pipeline:
                 f"ask without it, or measure a configuration with the axis rewriting (see components.rewriters)"
             )
         started = time.perf_counter()
-        rewriting = rewriter.rewritten([(turns, question)], self.session)[0] if rewriter else Rewriting(question, "as asked")
+        rewriting = (
+            rewriter.rewritten([(turns, question_read)], self.session)[0] if rewriter else Rewriting(question_read, "as asked")
+        )
         understood = time.perf_counter()
         row = self.ranked([rewriting.question])[0]
         ranked = time.perf_counter()
@@ -247,8 +256,7 @@ class Pipeline:
         Raises:
             InputError: an empty question.
         """
-        _refuse_empty(question)
-        return self._sources(self.ranked([question])[0], k)
+        return self._sources(self.ranked([_checked(question)])[0], k)
 
     def _sources(self, row: Ranked, shown: int) -> tuple[Source, ...]:
         if not shown or not self.ranking:
@@ -359,16 +367,48 @@ def _few(names: Sequence[str]) -> str:
     return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
 
 
+def experiment_of(run: Run, dataset: Path | None = None, progress: Progress | None = None) -> Experiment:
+    """The experiment of a finished run, on its own store.
+
+    Args:
+        run: the run.
+        dataset: where its data lie now: a folder in BEIR layout, or of texts; default: where they were.
+        progress: where to report.
+
+    Raises:
+        InputError: the data are not there, or no longer those the run measured.
+    """
+    settings = read_settings(run.folder / "config.yaml")
+    data = settings.dataset.moved(dataset) if dataset else settings.dataset
+    if missing := data.missing():
+        named = "" if dataset else "; where its data have moved, name their folder: --dataset PATH"
+        raise InputError(f"run {run.folder}: {missing} is not there{named}")
+    experiment = Experiment(settings.model_copy(update={"dataset": data}), run.folder.parent.parent, progress or for_terminal())
+    _check_dataset(experiment, run)
+    return experiment
+
+
 def _check_dataset(experiment: Experiment, run: Run) -> None:
-    """Refuses documents that are no longer those the run measured."""
-    now, then = experiment.session.dataset.documents_digest, run.manifest["dataset"]["documents"]
-    if now != then:
-        raise InputError(
-            f"run {run.folder}: the documents of {run.manifest['dataset']['name']} have changed since "
-            f"({digest([then])[:8]} -> {digest([now])[:8]}); run the experiment again"
-        )
+    """Refuses data that are no longer those the run measured."""
+    now, then = experiment.session.dataset, run.manifest["dataset"]
+    measured = [name for name in (*run.select[:1], run.report_split) if name in then["queries"]]
+    held = [
+        ("documents", now.documents_digest, then["documents"]),
+        *((f"questions of {name}", now.queries_digest(name), then["queries"][name]) for name in measured if name in now.splits),
+        *((f"answers of {name}", now.answers_digest(name), then["judgements"][name]) for name in measured if name in now.splits),
+        *((f"questions of {name}", "none", then["queries"][name]) for name in measured if name not in now.splits),
+    ]
+    for what, one, other in held:
+        if one != other:
+            raise InputError(
+                f"run {run.folder}: the {what} of {then['name']} have changed since "
+                f"({digest([other])[:8]} -> {digest([one])[:8]}); run the experiment again"
+            )
 
 
-def _refuse_empty(question: str) -> None:
+def _checked(question: str) -> str:
+    """A question in Unicode's normal form C, as questions of a dataset are stored."""
     if not question.strip():
         raise InputError("the question is empty; ask something")
+    check_writable(question, "the question")
+    return composed(question)

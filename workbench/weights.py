@@ -14,6 +14,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -282,8 +283,9 @@ def _cached_digest(files: Sequence[Path], compute: Callable[[], str]) -> str:
     if cached.is_file():
         return cached.read_text()
     value = compute()
-    cached.parent.mkdir(parents=True, exist_ok=True)
-    temporary = cached.with_suffix(f".{os.getpid()}")
-    temporary.write_text(value)
-    temporary.rename(cached)
+    with suppress(OSError):  # where it cannot be kept it is computed again
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        temporary = cached.with_suffix(f".{os.getpid()}")
+        temporary.write_text(value)
+        temporary.rename(cached)
     return value

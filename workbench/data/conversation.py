@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from workbench.data.readers.json_lines import parsed
-from workbench.data.readers.text import whole
+from workbench.data.readers.text import check_writable, composed, whole
 from workbench.errors import InputError, unknown
 
 ROLES = ("user", "assistant")
@@ -65,4 +65,5 @@ def _turn(value: Any, where: str) -> Turn:
             raise InputError(f"{where}: {key!r} is missing, empty or no text (received {row.get(key)!r})")
     if row["role"] not in ROLES:
         raise InputError(f"{where}: {unknown('role', row['role'], ROLES)}")
-    return Turn(row["role"], row["content"])
+    check_writable(row["content"], where)
+    return Turn(row["role"], composed(row["content"]))

@@ -1,7 +1,7 @@
 """Where datasets come from: the built-in `pydocs`, a folder in BEIR layout, a folder of text files.
 
 A source is read once, turned into Arrow files under `workbench.weights.home()`, and opened memory-mapped afterwards.
-What is stored is found by the digest of the source's content, never by its name.
+What is stored is found by the digest of the source's content, never by its name. Texts are stored in Unicode's normal form C.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from workbench.component import digest, file_digest
 from workbench.data.conversation import read_history
 from workbench.data.dataset import Dataset, Row, assemble
 from workbench.data.evidence import read_questions, with_evidence
-from workbench.data.readers.json_lines import Filled, Identifier, Record, records
-from workbench.data.readers.text import lines, whole
+from workbench.data.readers.json_lines import Filled, Identifier, Record, Text, records
+from workbench.data.readers.text import check_writable, composed, lines, whole, whole_number
 from workbench.errors import InputError
 from workbench.weights import home
 
 # raised when reading the same source gives another dataset
-PREPARATION = 3
+PREPARATION = 4
 
 PYDOCS_QUESTIONS = Path(__file__).parent / "pydocs" / "questions.jsonl"
 CONTAINED = 0.9  # a topic is dropped when a larger one holds more than this share of it
@@ -118,15 +118,15 @@ class CorpusRecord(Record):
     """A line of ``corpus.jsonl``; other keys are not read."""
 
     id: Identifier = Field(alias="_id", description="a text or a whole number")
-    title: str | None = Field(default=None, description="a text, or null")
-    text: str = Field(description="a text")
+    title: Text | None = Field(default=None, description="a text, or null")
+    text: Text = Field(description="a text")
 
 
 class QueryRecord(Record):
     """A line of ``queries.jsonl``; other keys are not read."""
 
     id: Identifier = Field(alias="_id", description="a text or a whole number")
-    text: str = Field(description="a text")
+    text: Text = Field(description="a text")
     answers: list[Filled] | None = Field(default=None, description='a list of texts, such as ["break"], or null')
     group: Identifier | None = Field(default=None, description="a text or a whole number, or null")
     history: Any = None
@@ -202,12 +202,13 @@ def _read_qrels(path: Path) -> Iterator[tuple[str, str, int]]:
     seen: dict[tuple[str, str], tuple[int, int]] = {}
     for number, line in lines(path):
         fields = [field.strip() for field in line.split("\t")]
-        if not line.strip() or (number == 1 and len(fields) == 3 and not _is_grade(fields[2])):
+        if not line.strip() or (number == 1 and len(fields) == 3 and whole_number(fields[2]) is None):
             continue  # an empty line, or the header
-        if len(fields) != 3 or not _is_grade(fields[2]):
+        grade = whole_number(fields[2]) if len(fields) == 3 else None
+        if grade is None:
             hint = "; TREC's four columns are parted by spaces, BEIR's three by tabs" if len(line.split()) == 4 else ""
             raise InputError(f"{path}, line {number}: received {line!r}; allowed: query-id TAB corpus-id TAB whole number{hint}")
-        query, document, grade = fields[0], fields[1], int(fields[2])
+        query, document, _ = fields
         before, at = seen.setdefault((query, document), (grade, number))
         if before != grade:
             raise InputError(
@@ -216,10 +217,6 @@ def _read_qrels(path: Path) -> Iterator[tuple[str, str, int]]:
             )
         if at == number:
             yield query, document, grade
-
-
-def _is_grade(text: str) -> bool:
-    return text.removeprefix("-").isdecimal() and text.isascii()
 
 
 def text_folder(folder: Path, questions: Path) -> Dataset:
@@ -238,6 +235,8 @@ def text_folder(folder: Path, questions: Path) -> Dataset:
     if not files:
         there = ", ".join(sorted(path.relative_to(folder).as_posix() for path in found)[:5]) or "nothing"
         raise InputError(f"document folder {folder}: no file ending in {', '.join(TEXT_ENDINGS)} was found in it; found: {there}")
+    for file in files:
+        check_writable(file.relative_to(folder).as_posix(), f"document folder {folder}: the name of the file {file.name!a}")
     rows, notes = read_questions(Path(questions)), _left_out(folder, found, files, hidden, Path(questions))
     content = {file.relative_to(folder).as_posix(): file_digest(file) for file in files}
     key = digest(["folder", PREPARATION, content, rows, notes])
@@ -249,7 +248,8 @@ def _left_out(folder: Path, found: list[Path], files: list[Path], hidden: list[P
     notes = [f"{len(hidden)} hidden files left out"] if hidden else []
     rest = [path for path in found if path not in {*files, *hidden} and path.resolve() != questions.resolve()]
     if rest:
-        named = ", ".join(path.relative_to(folder).as_posix() for path in rest[:5])
+        shown = (path.relative_to(folder).as_posix().encode("utf-8", "backslashreplace").decode() for path in rest[:5])
+        named = ", ".join(shown)
         endings = ", ".join(TEXT_ENDINGS)
         notes.append(
             f"{len(rest)} files left out, their names do not end in {endings}: {named}{', ...' if len(rest) > 5 else ''}"
@@ -258,7 +258,7 @@ def _left_out(folder: Path, found: list[Path], files: list[Path], hidden: list[P
 
 
 def _text_document(file: Path, folder: Path) -> Row:
-    text = whole(file)
+    text = composed(whole(file))
     return {"id": file.relative_to(folder).as_posix(), "title": _title(text) or file.stem, "text": text}
 
 

@@ -11,6 +11,8 @@ import string
 from collections import Counter
 from collections.abc import Callable, Sequence
 
+from workbench.data.readers.text import composed
+
 PUNCTUATION = str.maketrans("", "", string.punctuation + "“”‘’…")
 ARTICLES = re.compile(r"\b(a|an|the)\b")
 WORDS = re.compile(r"\w+")
@@ -31,8 +33,8 @@ FUNCTION_WORDS = frozenset(
 
 
 def normalize(text: str) -> str:
-    """Lower case, without punctuation and the articles a, an, the; single spaces."""
-    return " ".join(ARTICLES.sub(" ", text.lower().translate(PUNCTUATION)).split())
+    """Unicode's normal form C, lower case, without punctuation and the articles a, an, the; single spaces."""
+    return " ".join(ARTICLES.sub(" ", composed(text).lower().translate(PUNCTUATION)).split())
 
 
 def exact_match(answer: str, accepted: Sequence[str]) -> float:
@@ -61,8 +63,12 @@ def contains(answer: str, accepted: Sequence[str]) -> float:
 
 
 def content_words(text: str) -> set[str]:
-    """Distinct words in lower case without function and question words."""
-    return {word for word in WORDS.findall(text.lower()) if word not in FUNCTION_WORDS}
+    """Distinct words in lower case and normal form C, without function and question words."""
+    return {word for word in _words(text) if word not in FUNCTION_WORDS}
+
+
+def _words(text: str) -> list[str]:
+    return WORDS.findall(composed(text).lower())
 
 
 def grounded(answer: str, passages: Sequence[str]) -> float:
@@ -73,7 +79,7 @@ def grounded(answer: str, passages: Sequence[str]) -> float:
     words = content_words(answer)
     if not words:
         return 1.0
-    shown = set().union(*(WORDS.findall(passage.lower()) for passage in passages)) if passages else set()
+    shown = set().union(*map(_words, passages)) if passages else set()
     return len(words & shown) / len(words)
 
 
@@ -85,6 +91,7 @@ def abstained(answer: str) -> float:
 # metrics that compare with the accepted answers; the others look at the answer and the passages
 AGAINST_ACCEPTED: dict[str, Callable[[str, Sequence[str]], float]] = {"f1": f1, "em": exact_match, "contains": contains}
 NAMES = ("f1", "em", "contains", "grounded", "abstained")
+IN_WORDS = ("f1", "contains", "grounded")  # they compare words, which spaces part
 NOT_FOR_SELECTION = ("grounded", "abstained")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -34,7 +35,7 @@ ALWAYS, NEVER = "always", "never"  # of showing passages to the generator
 class Settings(BaseModel):
     """Base of the file's sections: frozen, unknown keys refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class DatasetSettings(Settings):
@@ -76,6 +77,27 @@ class DatasetSettings(Settings):
         if self.name is not None and self.name not in sources.BUILTIN:
             raise ValueError(str(unknown("dataset", self.name, sources.BUILTIN)))
         return self
+
+    def moved(self, place: Path) -> DatasetSettings:
+        """The same dataset at another place; questions lie where they lay from the folder of texts.
+
+        Args:
+            place: the folder in BEIR layout, or the folder of texts.
+
+        Raises:
+            InputError: it is a built-in dataset, or there is no such folder or questions file.
+        """
+        if self.folder is not None and self.questions is not None:
+            changed = {"folder": place, "questions": place / os.path.relpath(self.questions, self.folder)}
+        elif self.beir is not None:
+            changed = {"beir": place}
+        else:
+            raise InputError(f"--dataset {place}: the run's dataset, {self.name}, is built in; leave the option away")
+        return self.model_copy(update={key: path.resolve() for key, path in changed.items()})
+
+    def missing(self) -> Path | None:
+        """The first of its files and folders that is not there, or None."""
+        return next((path for path in (self.beir, self.folder, self.questions) if path is not None and not path.exists()), None)
 
     def load(self) -> Dataset:
         """Reads the dataset."""
@@ -150,7 +172,7 @@ class Metrics(Settings):
     def _rankings_are_known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for name in value:
             _as_value_error(rankings.parse, name)
-        return value
+        return _once(value)
 
     @field_validator("answers")
     @classmethod
@@ -159,6 +181,7 @@ class Metrics(Settings):
             if name not in answers.NAMES:
                 raise ValueError(str(unknown("answer metric", name, answers.NAMES)))
         # grounded alone would praise a generator that never answers
+        _once(value)
         return (*value, "abstained") if "grounded" in value and "abstained" not in value else value
 
 
@@ -206,6 +229,12 @@ class ExperimentSettings(Settings):
         return value
 
 
+def _once(value: tuple[str, ...]) -> tuple[str, ...]:
+    if twice := [name for i, name in enumerate(value) if name in value[:i]]:
+        raise ValueError(f"the metric {twice[0]!r} is named twice; name each once")
+    return value
+
+
 def _as_value_error(function: Any, *args: Any) -> Any:
     """Calls a function whose `InputError` pydantic shall report with the key's place."""
     try:
@@ -250,8 +279,8 @@ def _absolute(value: Any, folder: Path, key: str = "") -> Any:
         return value
     if key in ("beir", "folder", "questions") or (key == "prompt" and value.endswith(".yaml")):
         return str((folder / Path(value).expanduser()).resolve())
-    if (key == "kind" and ".py:" in value) or (key in ("model", "name") and value.startswith(".")):
-        return str((folder / value).resolve())
+    if (key == "kind" and ".py:" in value) or (key in ("model", "name") and value.startswith((".", "~"))):
+        return str((folder / Path(value).expanduser()).resolve())
     return value
 
 

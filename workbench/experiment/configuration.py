@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from workbench.component import digest
-from workbench.data import leaks
+from workbench.data import leaks, scripts
 from workbench.data.chunking import Chunking
 from workbench.data.dataset import Dataset
 from workbench.data.leaks import Policy
 from workbench.errors import InputError, unknown
 from workbench.evaluation import answers as answer_metrics
+from workbench.evaluation import rankings
 from workbench.experiment.axes import axes_of, axis_value, check_metrics
 from workbench.experiment.components import Components, training_of
 from workbench.experiment.config import ALWAYS, BASELINE, NEVER, NONE, ExperimentSettings, at
@@ -23,6 +24,8 @@ from workbench.models.generator import Generator
 from workbench.models.lora import Lora
 from workbench.models.prompts import Shots, Template
 from workbench.models.training import TrainingSettings
+from workbench.retrieval.bm25 import BM25
+from workbench.retrieval.embedders.embedder import Embedder
 from workbench.retrieval.expansion import Expander
 from workbench.retrieval.fusion import Fusion
 from workbench.retrieval.gate import Gate
@@ -230,15 +233,42 @@ class Space:
         asked = {i: text for questions in evaluation for i, text in questions.items() if i not in train}
         return leaks.leaks(train, asked)
 
-    @property
+    @cached_property
     def notes(self) -> tuple[str, ...]:
-        """What loading the dataset dropped or missed, and what is left out of trainings and prompts."""
+        """What cannot be measured here, what loading dropped, what is assumed of models, and what trainings leave out."""
+        found = [*self._unreadable(), *self.dataset.notes]
+        named = {name: one for name, one in self.components.embedders.items() if isinstance(one, Embedder)}
+        found += [f"components.embedders.{name}: {one.assumed}" for name, one in named.items() if one.assumed]
         dropping = [where for where, settings in self._learning.items() if settings.leaks == "drop"]
-        if not dropping or not self.leaks:
-            return self.dataset.notes
-        n = len(leaks.dropped(self.leaks))
-        said = f"{n} train questions left out that the evaluation asks too, or nearly so: {', '.join(dropping)}"
-        return (*self.dataset.notes, said)
+        if dropping and self.leaks:
+            n = len(leaks.dropped(self.leaks))
+            found.append(f"{n} train questions left out that the evaluation asks too, or nearly so: {', '.join(dropping)}")
+        return tuple(found)
+
+    def _unreadable(self) -> list[str]:
+        """A caution where questions or answers are written in a script without spaces, which what counts words cannot read."""
+        splits = self.settings.dataset.select, self.settings.dataset.report
+        asked = {query.id: query for split in splits for query in self.dataset.split(split)}
+        found = {i: script for i, q in asked.items() if (script := scripts.unspaced_in([q.text, *(q.answers or ())]))}
+        if not found:
+            return []
+        bm25 = ["BM25"] if any(map(self._reads_words, self._used("retriever"))) else []
+        in_words = [name for name in self.settings.metrics.rankings if rankings.parse(name).in_words]
+        chunks = ["chunking in words"] if any(one.words for one in self._used("chunking")) else []
+        counting = [*bm25, *in_words, *(m for m in self.answer_metrics if m in answer_metrics.IN_WORDS), *chunks]
+        if not counting:
+            return []
+        return [
+            f"CAUTION: {len(found)} of {len(asked)} questions, such as {min(found)!r}, or their answers are written without "
+            f"spaces between words ({', '.join(sorted(set(found.values())))}). What counts words takes a phrase of theirs for "
+            f"one word, so that little is found and matched, however good a system is. Concerned here: {', '.join(counting)}. "
+            f"Figures of dense retrieval by an embedder of that language, em, and cut-offs in passages can be read"
+        ]
+
+    def _reads_words(self, name: str) -> bool:
+        """Whether a retriever, or a part of it, is BM25."""
+        retriever = self.components.retrievers[name]
+        return isinstance(retriever, BM25) or (isinstance(retriever, Fusion) and any(map(self._reads_words, retriever.of)))
 
     def dropped(self, policy: Policy) -> tuple[str, ...]:
         """Ids of train questions that a training or a prompt with this policy leaves out."""

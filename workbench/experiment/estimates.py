@@ -23,12 +23,19 @@ FIRST_RATES = {
     "pairs": 0.006,
     "training": 0.0033,
     "generation": 0.0013,
+    "generation in int8": 0.0006,
     "reranker": 0.0004,
     "embedder": 0.0004,
 }
 TRAININGS = ("training", "reranker", "embedder")
 # timings whose unit is a token -> kind of work
-BY_TOKENS = {"generation": "generation", "adapter": "training", "reranker": "reranker", "embedder": "embedder"}
+BY_TOKENS = {
+    "generation": "generation",
+    "generation in int8": "generation in int8",
+    "adapter": "training",
+    "reranker": "reranker",
+    "embedder": "embedder",
+}
 # speed of the products of `machine.precisions` where these were measured, in 10^9 operations a second
 REFERENCE = {"inference": 270.0, "training": 345.0}
 

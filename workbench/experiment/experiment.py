@@ -131,6 +131,11 @@ class Experiment(Displayed):
         return Run.open(folder)
 
     def _note_estimate(self) -> None:
-        """Keeps what the plan says before anything is computed, to be held against what it took."""
+        """Keeps what the plan says before anything is computed, to be held against what it took.
+
+        Raises:
+            InputError: nothing can be computed, since the store cannot be written.
+        """
+        self.session.store.refuse_read_only()
         if self.sweep.estimated_seconds is None:
             self.sweep.estimated_seconds = self.planned_costs().total.seconds

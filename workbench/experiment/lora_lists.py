@@ -50,6 +50,8 @@ def _generators(name: str, given: Any) -> dict[str, Any]:
     for key, options in lists.items():
         if not options:
             raise InputError(f"components.generators.{name}.lora.{key}: the list is empty; give at least one value")
+        if twice := [value for i, value in enumerate(options) if value in options[:i]]:
+            raise InputError(f"components.generators.{name}.lora.{key}: {twice[0]!r} is given twice; give each value once")
     made = {}
     for chosen in product(*lists.values()):
         point = dict(zip(lists, chosen, strict=True))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import ParamSpec, TypeVar, cast
 
@@ -183,6 +183,8 @@ class Planner:
         if not shown:
             return None
         answers = self._open(min(shown, key=lambda c: (c.prompt_mismatch, c.id)), select, adapter.seed)
+        # beside the weights an adapter computes in the machine's precision alone, so all three ways do
+        answers = replace(answers, writer=self._writer(answers.writer.generator.in_machine_precision(), adapter.seed))
         return self._make(Merging, answers, self.dataset.answers_digest(select), self.space.answer_metrics)
 
     @cached_property
@@ -301,7 +303,7 @@ class Planner:
     def _writer(self, generator: Generator, seed: int | None = None) -> Writer:
         """A generator with its adapter of a seed; without one, as it is."""
         adapter = None if seed is None else self.adapter(generator, seed)
-        return self._make(Writer, generator, adapter, self.machine.arithmetic)
+        return self._make(Writer, generator, adapter, generator.on(self.machine).arithmetic)
 
     def trained_reranker(self, reranker: Reranker) -> TrainedReranker | None:
         """The stage that trains a reranker, or None."""

@@ -142,7 +142,7 @@ class Sweep:
         written = writer.written(prompts, self.session)
         if new := self.session.counts()[ANSWERS.name].computed - before:
             tokens = {p: g.prompt_tokens + g.new_tokens for p, g in zip(prompts, written, strict=True)}
-            self._timed("generation", writer.namespace, started, sum(tokens.values()), new)
+            self._timed(writer.work, writer.namespace, started, sum(tokens.values()), new)
 
     def _timed(self, what: str, namespace: str, started: float, tokens: int, items: int) -> None:
         self.session.timings.append(Timing(what, namespace, time.monotonic() - started, tokens, items))

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 
 from workbench.component import Component, digest, file_digest, library_version
 from workbench.data.chunking import Chunking
-from workbench.errors import StageFailedError
+from workbench.errors import InputError, StageFailedError
 from workbench.evaluation.families import Plans
 from workbench.evaluation.search import SearchStep
 from workbench.experiment.config import ALWAYS, NEVER, ExperimentSettings
@@ -62,7 +62,11 @@ LIBRARIES = ("torch", "transformers", "peft", "sentence-transformers", "faiss", 
 
 def new_folder(parent: Path, started: datetime, settings: ExperimentSettings) -> Path:
     """A run's folder, created exclusively: UTC time and a short digest of time, process and settings."""
-    parent.mkdir(parents=True, exist_ok=True)
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        said = f"the folder of the run, in {parent}, cannot be made ({error.strerror}); name one that can be written with --runs"
+        raise InputError(said) from error
     for attempt in range(100):
         short = digest([started.isoformat(), os.getpid(), attempt, settings.model_dump(mode="json")])[:6]
         folder = parent / f"{started:%Y%m%dT%H%M%SZ}-{short}"
@@ -70,6 +74,8 @@ def new_folder(parent: Path, started: datetime, settings: ExperimentSettings) ->
             folder.mkdir()
         except FileExistsError:
             continue
+        except OSError as error:
+            raise InputError(f"{folder} cannot be made ({error.strerror}); name a folder of runs that can be written") from error
         return folder
     raise StageFailedError(f"no free run folder in {parent}")
 

@@ -83,8 +83,8 @@ def _in_a_new_process(device: str, precision: str) -> str:
     Where torch came first it may have multiplied in a way that this process cannot change any more.
     """
     program = (
-        "import sys; import workbench.retrieval.embedders.int8; from workbench.machine import fingerprint; "
-        "print(fingerprint.computed(*sys.argv[1:]))"
+        "import sys; import workbench.retrieval.embedders.int8; import workbench.models.integers; "
+        "from workbench.machine import fingerprint; print(fingerprint.computed(*sys.argv[1:]))"
     )
     done = subprocess.run([sys.executable, "-c", program, device, precision], capture_output=True, text=True, check=True)
     return done.stdout.split()[-1]

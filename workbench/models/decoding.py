@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from workbench.models import attention
 from workbench.models.chat import left_padded, right_padded
+from workbench.models.integer_decoder import IntegerModel, IntegerRows
 from workbench.models.ragged_decoder import RaggedDecoder
 from workbench.models.reading import bucket
 from workbench.models.static_decoder import StaticDecoder
@@ -141,6 +142,8 @@ def rows_of(model: Any, prompts: Sequence[Sequence[int]], device: str, new_token
         least: rows that are computed at least; copies of the first prompt fill them up.
     """
     prompts = [*[prompts[0]] * (least - len(prompts)), *prompts]
+    if isinstance(model, IntegerModel):
+        return IntegerRows(model, prompts, new_tokens)
     if model.config.is_encoder_decoder:
         return EncoderDecoder(model, prompts, device)
     if mixes(model, device) and least == MIN_ROWS:
@@ -215,7 +218,7 @@ def greedy(
         live = {owner for owner in live if answers[owner][-1] not in ends}
         if not live or step + 1 == max_new_tokens:
             return
-        owners, keep = compact(owners, live) if rows.shrinks and least == MIN_ROWS else (owners, None)
+        owners, keep = compact(owners, live, least) if rows.shrinks and least <= MIN_ROWS else (owners, None)
         with torch.inference_mode():
             if keep is not None:
                 index = torch.tensor(keep, device=tokens.device)
@@ -224,14 +227,14 @@ def greedy(
             tokens = rows.next(tokens).argmax(-1)
 
 
-def compact(owners: list[int], live: set[int]) -> tuple[list[int], list[int] | None]:
+def compact(owners: list[int], live: set[int], least: int = MIN_ROWS) -> tuple[list[int], list[int] | None]:
     """Rows without the finished ones, once these are at least half: the rest is then read for nothing.
 
-    Returns the rows kept and their positions (None: keep all). Never fewer than `MIN_ROWS`.
+    Returns the rows kept and their positions (None: keep all). Never fewer than `least`.
     """
     alive = [i for i, owner in enumerate(owners) if owner in live]
     alive = sorted({owners[i]: i for i in reversed(alive)}.values())  # one row for each prompt
-    if max(2 * len(alive), MIN_ROWS) > len(owners) or len(owners) == MIN_ROWS:
+    if max(2 * len(alive), least) > len(owners) or len(owners) == least:
         return owners, None
-    keep = [alive[0]] * (MIN_ROWS - len(alive)) + alive
+    keep = [alive[0]] * (least - len(alive)) + alive
     return [owners[i] for i in keep], keep

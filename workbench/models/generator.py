@@ -2,7 +2,8 @@
 
 How: a prompt is padded to the next multiple of `BUCKET` of its *own* length and read with prompts of the same
 bucket; never fewer than `MIN_ROWS` rows take a step (copies fill them up); the one-token steps use eager or grouped
-attention (`models.attention`), and layers multiply in a way in which rows do not depend on each other (`workbench.products`). So
+attention (`models.attention`), and layers multiply in a way in which rows do not depend on each other (`workbench.products`).
+With `precision: int8` none of this is needed, since products of integers are exact (`models.integers`). So
 answers are equal to the bit for any batch size, which `machine.independence` checks. `BUCKET`, `MIN_ROWS` and these kinds of
 attention belong to `Generator.version`.
 
@@ -14,9 +15,9 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from pydantic import Field, model_validator
 
@@ -26,9 +27,10 @@ from workbench.data.passages import Shown
 from workbench.errors import InputError
 from workbench.machine import Machine, independence, resolve, samples
 from workbench.machine.independence import Mode
-from workbench.models import adapters, attention, reading
+from workbench.models import adapters, attention, integers, reading
 from workbench.models.chat import Message, encode_chat, left_padded, load_model, load_tokenizer, right_padded
 from workbench.models.decoding import MIN_ROWS, first_steps, greedy, mixes
+from workbench.models.integer_decoder import IntegerModel
 from workbench.models.lora import Lora
 from workbench.models.memory import Batches
 from workbench.models.prompts import Shot, Template
@@ -37,6 +39,7 @@ from workbench.models.reading import BUCKET, bucket
 
 if TYPE_CHECKING:
     import torch
+    from transformers import PreTrainedModel
 
 SCORED_TOGETHER = 1536  # tokens in one pass: more are no faster on a processor, and take memory
 FULL = 16  # prompts of a batch that has to have one size, whatever the machine's batch size is
@@ -54,21 +57,25 @@ class Generator(Component):
         lora: how to fine-tune it on the train split; None: the model as it is.
         merge: whether the adapter is added to the weights, or kept beside them.
         max_new_tokens: longest answer in tokens.
+        precision: what answers are computed in, where that is not the machine's precision; ``int8`` see `models.integers`.
     """
 
     libraries: ClassVar = ("torch", "transformers")
     references: ClassVar = ("model", "lora")
-    added: ClassVar = ("merge",)
+    added: ClassVar = ("merge", "precision")
 
     model: str
     lora: Lora | None = None
     merge: bool = True
     max_new_tokens: int = Field(default=32, ge=1)
+    precision: Literal["float32", "bfloat16", "int8"] | None = None
 
     @model_validator(mode="after")
     def _merging_needs_an_adapter(self) -> Generator:
         if not self.merge and self.lora is None:
             raise ValueError("merge: false means nothing without lora; give lora, or leave merge out")
+        if not self.merge and self.precision == "int8":
+            raise ValueError("merge: false keeps the adapter beside the weights, which int8 cannot; leave one of the two out")
         return self
 
     @classmethod
@@ -101,8 +108,23 @@ class Generator(Component):
         return self.model_copy(update={"lora": None, "merge": True})
 
     def definition(self) -> dict[str, Any]:
-        """Adds the digest of the weights, which stands for their name and place."""
-        return super().definition() | {"weights": weights.digest(self.model)}
+        """Adds the digest of the weights, which stands for their name and place, and how they become integers."""
+        rounding = {"int8": integers.definition()} if self.precision == "int8" else {}
+        return super().definition() | {"weights": weights.digest(self.model)} | rounding
+
+    def on(self, machine: Machine) -> Machine:
+        """The machine, computing in this generator's precision.
+
+        Raises:
+            InputError: int8 on a GPU.
+        """
+        if self.precision == "int8":
+            return integers.on(machine)
+        return replace(machine, precision=self.precision or machine.precision)
+
+    def in_machine_precision(self) -> Generator:
+        """The same model in the machine's precision."""
+        return self.model_copy(update={"precision": None})
 
     def fits(self, messages: Sequence[Message]) -> bool:
         """Whether a conversation and its answer fit into the model's context."""
@@ -110,7 +132,7 @@ class Generator(Component):
 
     def load(self, machine: Machine, adapter: Path | None = None) -> LoadedGenerator:
         """The model in memory, with its adapter (a folder written by `models.lora.train`)."""
-        return LoadedGenerator(self, machine, adapter)
+        return LoadedGenerator(self, self.on(machine), adapter)
 
 
 @dataclass(frozen=True)
@@ -148,7 +170,7 @@ class LoadedGenerator:
 
         Args:
             settings: which model, and how long its answers may be.
-            machine: where to compute.
+            machine: where to compute, in the settings' precision (`Generator.on`).
             adapter: folder of its LoRA adapter, or None.
             template: see the attribute.
         """
@@ -156,17 +178,31 @@ class LoadedGenerator:
         self.machine = machine
         self.template = template
         self.tokenizer = load_tokenizer(settings.model)
-        self.model = load_model(settings.model, machine, adapter, settings.merge)
+        self.model: Any = self._loaded(adapter)
         self.room = reading.room(settings.model, settings.max_new_tokens)
         self.ends = end_tokens(self.model, self.tokenizer)
         self.batches = Batches()
         self.mode = Mode()
-        independence.check(self, self._definition(), f"generator {settings.model!r} in {machine.precision}", machine)
+        independence.check(
+            self, self._definition(), f"generator {settings.model!r} in {settings.precision or machine.precision}", machine
+        )
+
+    def _loaded(self, adapter: Path | None) -> PreTrainedModel | IntegerModel:
+        settings, machine = self.settings, self.machine
+        if settings.precision != "int8":
+            return load_model(settings.model, machine, adapter, settings.merge)
+        machine.prepare()
+        return IntegerModel(load_model(settings.model, replace(machine, precision="float32"), adapter), settings.model)
 
     @property
     def notes(self) -> list[str]:
         """What people should know of how answers were made, oldest first."""
         special = [self.mode.note] if self.mode.note else []
+        if isinstance(self.model, IntegerModel) and not integers.exact():
+            special.append(
+                f"generator {self.settings.model!r}: this processor's products of 8-bit integers are not exact, so that they are "
+                f"computed in float64, with the same results but more slowly; leave precision: int8 out here"
+            )
         if self.tokenizer.chat_template:
             return [*special, *self.batches.notes]
         told = f"weights {self.settings.model!r} have no chat template; prompts are plain text, turns with an empty line between"
@@ -274,6 +310,10 @@ class LoadedGenerator:
             After each batch its (position in `asked`, value) pairs; 0 for a text without tokens, minus infinity for a pair
             that does not fit into the model's context.
         """
+        if isinstance(self.model, IntegerModel):
+            raise InputError(
+                f"generator {self.settings.model!r}: precision int8 writes answers and reads no likelihoods; leave precision out"
+            )
         if self.model.config.is_encoder_decoder:
             raise InputError(
                 f"weights {self.settings.model!r}: the likelihood of a text is read from a decoder alone, and this model has an "
@@ -326,7 +366,7 @@ class LoadedGenerator:
         import torch
 
         cap = getattr(self.model.config.get_text_config(), "final_logit_softcapping", None)
-        head = self.model.get_output_embeddings()  # type: ignore[no-untyped-call]
+        head = self.model.get_output_embeddings()
         found = []
         for start in range(0, len(tokens), HEAD_ROWS):
             part, wanted = states[start : start + HEAD_ROWS], tokens[start : start + HEAD_ROWS]
@@ -352,7 +392,7 @@ class LoadedGenerator:
             rows = self.batches.compute([encoded[i] for i in batch], width, self._first_logits)
             for i, logits in zip(batch, rows, strict=True):
                 found[i] += logits
-        if not self.model.config.is_encoder_decoder:
+        if not isinstance(self.model, IntegerModel) and not self.model.config.is_encoder_decoder:
             short = [(messages, samples.text(1)) for messages in asked]
             for part in self.log_likelihood(short, len(numbers)):
                 for i, value in part:
@@ -380,7 +420,9 @@ class LoadedGenerator:
     @property
     def _least(self) -> int:
         """Prompts in a batch at least; copies fill it up."""
-        return FULL if self.mode.batches == "full" else MIN_ROWS
+        if self.mode.batches == "full":
+            return FULL
+        return 1 if isinstance(self.model, IntegerModel) else MIN_ROWS
 
     @property
     def _mixed(self) -> bool:

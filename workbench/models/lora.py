@@ -51,7 +51,8 @@ class Lora(TrainingSettings):
     Attributes:
         rank: rank of the update.
         alpha: scale of the update is alpha / rank; default: twice the rank.
-        target_modules: layers that get an update: ``all-linear``, or names with spaces between, e.g. ``q_proj v_proj``.
+        target_modules: layers that get an update: ``all-linear``, or names with spaces between, e.g. ``q_proj v_proj``
+            (or the ends of their paths: ``mlp.c_proj``).
         prompt: template the examples are written in; default: the baseline's.
         chunking: how documents are cut for the examples; default: the baseline's.
         passages: passages shown in an example; default: the baseline's.
@@ -239,14 +240,16 @@ def _target_modules(settings: Lora, base: PreTrainedModel) -> str | list[str]:
         InputError: a name that no linear layer has.
     """
     import torch
+    from transformers.pytorch_utils import Conv1D
 
     if settings.target_modules == ALL_LINEAR:
         return ALL_LINEAR
-    linear = {name.rpartition(".")[2] for name, module in base.named_modules() if isinstance(module, torch.nn.Linear)}
+    # GPT-2's linear layers are of a class of their own
+    paths = [path for path, module in base.named_modules() if isinstance(module, (torch.nn.Linear, Conv1D))]
     wanted = settings.target_modules.split()
     for name in wanted:
-        if name not in linear:
-            raise unknown("layer in lora.target_modules", name, [ALL_LINEAR, *linear])
+        if not any(f".{path}".endswith(f".{name}") for path in paths):
+            raise unknown("layer in lora.target_modules", name, [ALL_LINEAR, *{path.rpartition(".")[2] for path in paths}])
     return wanted
 
 

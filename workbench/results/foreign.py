@@ -5,7 +5,6 @@ Every reader gives `Scores`, complete: each system has a score, or a failure, on
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 
 from workbench.data.readers import trec
 from workbench.data.readers.csv_tables import table
+from workbench.data.readers.text import number
 from workbench.errors import InputError, unknown
 from workbench.evaluation import rankings
 from workbench.results.tables import Scores
@@ -127,11 +127,8 @@ def _number(path: Path, line: int, text: str | None) -> float | None:
     """A score; None for a failure."""
     if text is None or not text.strip():
         return None
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
+    value = number(text)
+    if value is None:
         raise InputError(
             f"{path}, line {line}: {text!r} is no score; a finite number is needed, or nothing where the system failed"
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -116,7 +117,7 @@ class Run(Displayed):
         if table not in TABLES:
             raise unknown("table", table, ["configurations", *TABLES])
         if table in LATER and not (self.folder / f"{table}.csv").is_file():
-            raise InputError(f"{self.folder} holds no {table}.csv; `{LATER[table]} {self.folder}` writes it")
+            raise InputError(f"{self.folder} holds no {table}.csv; `{LATER[table]} {shlex.quote(str(self.folder))}` writes it")
         return table_files.frame(self._table(table, TABLES[table]), TABLES[table]._fields)
 
     def _table(self, name: str, kind: type[R]) -> list[R]:

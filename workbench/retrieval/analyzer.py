@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from workbench.component import Component
+from workbench.data.readers.text import composed
 
 # those that bm25s has stop words for and PyStemmer a stemmer
 LANGUAGES: tuple[str, ...] = ("english", "german", "dutch", "french", "spanish", "portuguese", "italian", "russian", "swedish")
@@ -51,6 +52,8 @@ class Terms:
 class Analyzer(Component):
     """Settings of the analysis: lower case, terms of two word characters or more, without stop words, stemmed.
 
+    Texts are compared in Unicode's normal form C. What is stored is in that form, so this changed no stored terms and no version.
+
     Attributes:
         stopwords: language whose stop words are left out, or None.
         stemmer: language of the Snowball stemmer, or None.
@@ -78,7 +81,11 @@ class Analyzer(Component):
 
         stopwords: str | list[str] = self.stopwords or []
         return bm25s.tokenize(
-            list(texts), stopwords=stopwords, stemmer=self._stemmer(), return_ids=return_ids, show_progress=False
+            [composed(text) for text in texts],
+            stopwords=stopwords,
+            stemmer=self._stemmer(),
+            return_ids=return_ids,
+            show_progress=False,
         )
 
     def _stemmer(self) -> object:

@@ -13,6 +13,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from workbench.component import Component
+from workbench.data.readers.text import composed
 from workbench.models.chat import Message
 
 # of a list; the white space keeps 3.12, -1 and *args whole
@@ -81,5 +82,5 @@ class HyDE(Expander):
 
 
 def searched(question: str, texts: Sequence[str]) -> list[str]:
-    """What is searched for a question: itself first, each text once."""
-    return list(dict.fromkeys([question, *texts]))
+    """What is searched for a question, in normal form C: itself first, each text once."""
+    return list(dict.fromkeys(map(composed, [question, *texts])))

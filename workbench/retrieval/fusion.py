@@ -35,6 +35,10 @@ class Fusion(Retriever):
 
     @model_validator(mode="after")
     def _weights_fit(self) -> Fusion:
+        if twice := [name for i, name in enumerate(self.of) if name in self.of[:i]]:
+            raise ValueError(
+                f"{twice[0]!r} is fused with itself; name each retriever once, and use weights where one counts more"
+            )
         if self.weights is None:
             return self
         if self.method != "weighted":

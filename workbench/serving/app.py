@@ -543,7 +543,12 @@ def _short(value: object, length: int = 120) -> str:
 
 
 def serve(
-    run: str | Path, configuration: str | None = None, port: int = 7860, host: str = "127.0.0.1", progress: Progress | None = None
+    run: str | Path,
+    configuration: str | None = None,
+    port: int = 7860,
+    host: str = "127.0.0.1",
+    progress: Progress | None = None,
+    dataset: Path | None = None,
 ) -> None:
     """Serves a run's configuration until interrupted, if it still answers as it was measured.
 
@@ -553,6 +558,7 @@ def serve(
         port: to listen on; 0: any that is free.
         host: address to listen on; there is no log-in, so whoever reaches it may ask.
         progress: where to report; default: standard error.
+        dataset: where the run's data lie now; default: where they were.
 
     Raises:
         MissingExtraError: Gradio, FastAPI or uvicorn is not installed.
@@ -567,7 +573,7 @@ def serve(
 
     progress = progress or for_terminal()
     with bound(host, port) as listener:  # before the models are loaded, which takes longer
-        pipeline = Pipeline.open(run, configuration, progress)
+        pipeline = Pipeline.open(run, configuration, progress, dataset)
         progress.say(gate(pipeline))
         pipeline.warm()
         pipeline.session.progress = Progress()  # single questions need no bars

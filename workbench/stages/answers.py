@@ -110,7 +110,7 @@ class Answers(Stage[list[Answer]]):
     def work(self, session: Session) -> Work:
         each = self.prompt_tokens(session) + self.writer.generator.max_new_tokens / 2
         tokens = int(len(session.dataset.split(self.split)) * each)
-        return Work("generation", tokens, tokens)
+        return Work(self.writer.work, tokens, tokens)
 
     def prompts(self, session: Session) -> list[Prompted]:
         """The prompts of the split, in the order of its queries."""
@@ -312,6 +312,7 @@ class Threshold(Stage[Learned]):
     """
 
     name: ClassVar = "threshold"
+    version: ClassVar = 2  # answers are compared in normal form C
     gate: Gate
     open: OpenAnswers
     closed: ClosedAnswers
@@ -378,7 +379,7 @@ class Repeated(Stage[RepeatedRecord]):
 
     def work(self, session: Session) -> Work:
         tokens = int(self.PROMPTS * self.answers.prompt_tokens(session))
-        return Work("generation", tokens, tokens)
+        return Work(self.answers.writer.work, tokens, tokens)
 
     def compute(self, folder: Path, session: Session) -> dict[str, Any]:
         prompts = self.answers.prompts(session)[: self.PROMPTS]

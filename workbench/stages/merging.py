@@ -59,6 +59,7 @@ class Merging(Stage[Merged]):
     LOGITS: ClassVar = 8  # prompts whose logits are held against each other
 
     name: ClassVar = "merging"
+    version: ClassVar = 2  # answers are compared in normal form C
     answers: OpenAnswers
     answers_digest: str
     metrics: tuple[str, ...]
@@ -80,7 +81,7 @@ class Merging(Stage[Merged]):
         prompts = len(SYSTEMS) * min(self.PROMPTS, len(session.dataset.split(self.answers.split)))
         each = self.answers.prompt_tokens(session) + self.answers.writer.generator.max_new_tokens / 2
         tokens = int(prompts * each)
-        return Work("generation", tokens, tokens)
+        return Work(self.answers.writer.work, tokens, tokens)
 
     def compute(self, folder: Path, session: Session) -> dict[str, Any]:
         prompts = self.answers.prompts(session)[: self.PROMPTS]

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, NamedTuple
 from workbench.component import canonical
 from workbench.data.conversation import History
 from workbench.data.dataset import Query, Sample
+from workbench.data.readers.text import composed
 from workbench.models.generator import Generation
 from workbench.retrieval.rewriting import Rewriter
 from workbench.stages.passages import TEMPLATE_TOKENS, TOKENS_PER_WORD
@@ -31,6 +32,7 @@ class Questions(Stage[list[Query]]):
     """Questions of a split and what was said before them -> questions that stand alone."""
 
     name: ClassVar = "questions"
+    version: ClassVar = 2  # rewritten questions are in normal form C
     rewriter: Rewriter
     writer: Writer
     split: str | Sample
@@ -45,7 +47,7 @@ class Questions(Stage[list[Query]]):
         asked = [query for query in session.dataset.split(self.split) if query.history]
         words = sum(len(turn.content.split()) for query in asked for turn in query.history)
         tokens = int(words * TOKENS_PER_WORD + len(asked) * (TEMPLATE_TOKENS + self.rewriter.max_new_tokens))
-        return Work("generation", tokens, tokens)
+        return Work(self.writer.work, tokens, tokens)
 
     def rewritten(self, asked: Sequence[tuple[History, str]], session: Session) -> list[Rewriting]:
         """Questions that stand alone; `compute` and the pipeline both come through here.
@@ -57,7 +59,7 @@ class Questions(Stage[list[Query]]):
         return [self._read(question, next(found)) if history else Rewriting(question, "as asked") for history, question in asked]
 
     def _read(self, question: str, reply: Generation) -> Rewriting:
-        text = self.rewriter.read(reply.text)
+        text = composed(self.rewriter.read(reply.text))
         if text:
             return Rewriting(text, "rewritten")
         return Rewriting(question, f"as asked: {'the rewriting was empty' if reply.status == 'ok' else reply.status}")

@@ -164,6 +164,7 @@ class ExpandedRanking(DerivedRanking):
     FUSION: ClassVar = Fusion(of=("each", "wording"))
 
     name: ClassVar = "ranking"
+    version: ClassVar = 2  # what the generator writes is searched in normal form C
     expander: Expander
     writer: Writer
     ranking: RankingStage
@@ -179,7 +180,7 @@ class ExpandedRanking(DerivedRanking):
     def work(self, session: Session) -> Work:
         queries = len(session.dataset.split(self.split))
         tokens = queries * (TEMPLATE_TOKENS + QUESTION_TOKENS + self.expander.max_new_tokens)
-        return Work("generation", tokens, tokens)
+        return Work(self.writer.work, tokens, tokens)
 
     def rank(self, queries: Sequence[str], session: Session) -> list[Ranked]:
         found = self.writer.written([canonical(self.expander.messages(query)) for query in queries], session)

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from workbench.component import Component, canonical, digest
+from workbench.errors import InputError
 from workbench.retrieval.ranking import Ranked, Ranking
 from workbench.retrieval.rerankers.base import Pair, PairScorer, Reranker
 from workbench.stages.indexes import Encoder
@@ -80,7 +81,12 @@ class Reranked(DerivedRanking):
             references["trained"] = session.ensure(self.trained)
 
         def compute(missing: list[str]) -> Iterator[list[tuple[int, float]]]:
-            return scorer.score([_read_pair(text) for text in missing], session.machine, **references)
+            scored = 0
+            for batch in scorer.score([_read_pair(text) for text in missing], session.machine, **references):
+                self._check([value for _, value in batch], len(batch))
+                scored += len({i for i, _ in batch})
+                yield batch
+            self._check([0.0] * scored, len(missing))
 
         return session.items(PAIRS, self.namespace, [canonical(pair) for pair in pairs], compute)
 
@@ -99,7 +105,20 @@ class Reranked(DerivedRanking):
                 self.reranker.rerank(query, shown, scores[: len(shown)], session.machine, **given)
                 for query, shown, (_, scores) in zip(queries, texts, rows, strict=True)
             ]
+        for scores, shown in zip(new, texts, strict=True):
+            self._check(scores, len(shown))
         return [self.reranker.reordered(row, scores) for row, scores in zip(rows, new, strict=True)]
+
+    def _check(self, scores: Sequence[float] | np.ndarray, passages: int) -> None:
+        """Refuses scores that order nothing."""
+        found = np.asarray(scores, float)
+        if found.shape != (passages,):
+            raise InputError(
+                f"reranker {self.reranker.kind}: {found.size} scores for {passages} passages; one is needed for each"
+            )
+        if not np.isfinite(found).all():
+            wrong = found[~np.isfinite(found)][0]
+            raise InputError(f"reranker {self.reranker.kind}: the score of a passage is {wrong}; finite numbers are needed")
 
     def _given(self, session: Session) -> dict[str, Any]:
         """What a reranker of whole rankings is given of the components it names."""

@@ -84,6 +84,8 @@ class RankingScores(ScoresStage):
 class AnswerScores(ScoresStage):
     """Answers -> answer metrics."""
 
+    version: ClassVar = 2  # answers are compared in normal form C
+
     answers: Answers
     answers_digest: str
     metrics: tuple[str, ...]

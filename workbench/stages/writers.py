@@ -57,6 +57,11 @@ class Writer:
         adapter = self.adapter.key if self.adapter else None
         return digest(["answer", self.generator.definition(), adapter, self.arithmetic])
 
+    @property
+    def work(self) -> str:
+        """The kind of work that writing is, for estimates: what is computed in integers has a speed of its own."""
+        return "generation in int8" if self.generator.precision == "int8" else "generation"
+
     def inputs(self) -> tuple[Stage[object], ...]:
         """The stage that trains its adapter, where it has one."""
         return (self.adapter,) if self.adapter else ()

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from workbench.errors import InputError
+
 T = TypeVar("T")
 CHUNK = 500  # keys asked for in one query; SQLite allows 999 variables in its oldest builds
 
@@ -45,27 +47,34 @@ class ItemKind(Generic[T]):
 
 
 class Items:
-    """A table of items. Values are bytes; a checksum is kept beside each."""
+    """A table of items. Values are bytes; a checksum is kept beside each.
 
-    def __init__(self, path: Path) -> None:
+    One that is only read keeps what is put into it in memory, for this process alone.
+    """
+
+    def __init__(self, path: Path, read_only: bool = False) -> None:
         self.path = path
-        self.connection = sqlite3.connect(path, timeout=60, isolation_level=None, check_same_thread=False)
+        self.connection = sqlite3.connect(
+            ":memory:" if read_only else path, timeout=60, isolation_level=None, check_same_thread=False
+        )
         self.connection.execute("PRAGMA journal_mode=WAL")
         self.connection.execute("PRAGMA synchronous=NORMAL")
         self.connection.execute(
             "CREATE TABLE IF NOT EXISTS items (namespace BLOB, key BLOB, crc INTEGER, value BLOB, UNIQUE (namespace, key))"
         )
+        self.tables = [self.connection]
+        if read_only and path.is_file():
+            self.tables.append(_only_read(path))
 
     def get(self, namespace: str, keys: Sequence[bytes]) -> dict[bytes, bytes]:
         """Values of those keys that are there. One whose checksum does not fit counts as absent."""
         found: dict[bytes, bytes] = {}
         for start in range(0, len(keys), CHUNK):
             part = keys[start : start + CHUNK]
-            marks = ",".join("?" * len(part))
-            rows = self.connection.execute(
-                f"SELECT key, crc, value FROM items WHERE namespace = ? AND key IN ({marks})", (bytes.fromhex(namespace), *part)
-            )
-            found |= {key: value for key, crc, value in rows if zlib.crc32(value) == crc}
+            asked = f"SELECT key, crc, value FROM items WHERE namespace = ? AND key IN ({','.join('?' * len(part))})"
+            for table in self.tables:
+                rows = table.execute(asked, (bytes.fromhex(namespace), *part))
+                found |= {key: value for key, crc, value in rows if zlib.crc32(value) == crc}
         return found
 
     def put(self, namespace: str, values: dict[bytes, bytes]) -> None:
@@ -82,7 +91,7 @@ class Items:
 
     def damaged(self) -> int:
         """Number of items whose checksum does not fit."""
-        rows = self.connection.execute("SELECT crc, value FROM items")
+        rows = (row for table in self.tables for row in table.execute("SELECT crc, value FROM items"))
         return sum(zlib.crc32(value) != crc for crc, value in rows)
 
     def missing(self, namespace: str, inputs: Sequence[str]) -> list[str]:
@@ -124,6 +133,19 @@ class Items:
             on_batch(len(values))
         decoded = {text: decode(found[keys[text]]) for text in distinct}
         return [decoded[text] for text in inputs]
+
+
+def _only_read(path: Path) -> sqlite3.Connection:
+    """A table in a place that cannot be written: as others change it, or, where that takes files beside it, as it lies there."""
+    for how in ("mode=ro", "mode=ro&immutable=1"):
+        connection = sqlite3.connect(f"{path.absolute().as_uri()}?{how}", timeout=60, uri=True, check_same_thread=False)
+        try:
+            connection.execute("SELECT 1 FROM items LIMIT 1").fetchall()
+        except sqlite3.OperationalError:
+            connection.close()
+            continue
+        return connection
+    raise InputError(f"{path} can be neither read nor written; copy the folder of runs to a place of your own")
 
 
 def input_key(text: str) -> bytes:

@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar, cast
 
-from filelock import FileLock
-
 from workbench.data.dataset import Dataset
 from workbench.machine import Machine, independence
 from workbench.store.items import Counts, ItemKind, input_key
@@ -170,8 +168,7 @@ class Session:
         if not missing:
             return items.computed(namespace, inputs, compute, kind.encode, kind.decode)
         # a second process that wants the same items waits here and then finds them
-        lock = FileLock(self.store.folder / "locks" / f"{namespace}.lock")
-        with lock, self.progress.task(kind.verb, len(missing)) as report:
+        with self.store.lock(namespace), self.progress.task(kind.verb, len(missing)) as report:
             try:
                 return items.computed(namespace, inputs, compute, kind.encode, kind.decode, report)
             finally:

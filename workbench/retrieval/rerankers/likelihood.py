@@ -20,7 +20,8 @@ class Likelihood(PairScorer):
     """Mean log-probability of the question's tokens, in nats.
 
     Attributes:
-        generator: name of the generator in the configuration; its adapter, if it has one, is left out.
+        generator: name of the generator in the configuration; its adapter, if it has one, is left out, and so is its precision:
+            likelihoods are computed in the machine's.
     """
 
     version: ClassVar = 2  # padded on the right, and always 32 positions through the head at once: other last bits
@@ -40,4 +41,4 @@ class Likelihood(PairScorer):
 
 @lru_cache(maxsize=1)
 def _load(generator: Generator, machine: Machine) -> LoadedGenerator:
-    return generator.load(machine)
+    return generator.in_machine_precision().load(machine)

