@@ -157,7 +157,8 @@ class Metrics(Settings):
     Attributes:
         select_by: the metric that chooses; default: ``f1`` with a generator, else the first ranking metric.
         rankings: metrics of rankings, e.g. ``ndcg@10``, ``recall@300w``.
-        answers: metrics of answers.
+        answers: metrics of answers, built-in ones by name; one's own as ``./file.py:function``, which takes the answer,
+            the accepted answers and the passages shown, and returns a number from 0 to 1.
         matters: differences up to this size do not matter, in the metrics' own unit (0.02 is two points of 100): a run then says
             where it shows that. Without it, "not shown" is all it can say.
     """
@@ -165,7 +166,7 @@ class Metrics(Settings):
     select_by: str | None = None
     matters: float | None = Field(default=None, gt=0, lt=1)
     rankings: tuple[str, ...] = ("ndcg@10", "recall@10", "mrr@10")
-    answers: tuple[str, ...] = ("f1", "em", "contains", "grounded", "abstained")
+    answers: tuple[str, ...] = tuple(answers.BUILTIN)
 
     @field_validator("rankings")
     @classmethod
@@ -178,8 +179,8 @@ class Metrics(Settings):
     @classmethod
     def _answers_are_known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for name in value:
-            if name not in answers.NAMES:
-                raise ValueError(str(unknown("answer metric", name, answers.NAMES)))
+            if name not in answers.BUILTIN and ":" not in name:
+                raise ValueError(str(unknown("answer metric", name, [*answers.BUILTIN, "./file.py:function"])))
         # grounded alone would praise a generator that never answers
         _once(value)
         return (*value, "abstained") if "grounded" in value and "abstained" not in value else value
@@ -279,7 +280,7 @@ def _absolute(value: Any, folder: Path, key: str = "") -> Any:
         return value
     if key in ("beir", "folder", "questions") or (key == "prompt" and value.endswith(".yaml")):
         return str((folder / Path(value).expanduser()).resolve())
-    if (key == "kind" and ".py:" in value) or (key in ("model", "name") and value.startswith((".", "~"))):
+    if (key in ("kind", "answers") and ".py:" in value) or (key in ("model", "name") and value.startswith((".", "~"))):
         return str((folder / Path(value).expanduser()).resolve())
     return value
 

@@ -167,8 +167,8 @@ class Searcher:
         each = [self.by_id[c].all_answers() for c in wanted]
         stages = list(dict.fromkeys(stage for seeds in each for stage in seeds))
         queries = {query.id: query for query in self.session.dataset.split(self.split)}
-        columns = {}
+        columns, metric = {}, self.sweep.space.answer_metrics[self.metric]
         for stage, rows in self.sweep.sampled(stages, positions).items():
-            values = [stage.score(self.metric, row, queries[row.query_id].answers, self.session) for row in rows]
+            values = [stage.score(metric, row, queries[row.query_id].answers, self.session) for row in rows]
             columns[stage] = np.array([tables.WORST if value is None else value for value in values])
         return np.column_stack([np.mean([columns[stage] for stage in seeds], axis=0) for seeds in each])
