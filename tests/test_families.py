@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from workbench.evaluation import families, statistics
-from workbench.evaluation.families import EXPLORATORY, FINALISTS, PRIMARY, Plan
+from workbench.evaluation.families import EXPLORATORY, FINALISTS, PRIMARY, Plan, Plans
 from workbench.evaluation.statistics import PairedComparison, compare_all, effects, interactions
 
 FLIPS = 10_000
@@ -47,6 +47,17 @@ def test_a_pair_belongs_to_the_first_family_that_names_it() -> None:
     assert plan.family("twin", "other") == plan.family("best", "other") == EXPLORATORY
     assert Plan(baseline="base").family("base", "best") == FINALISTS  # the baseline was chosen, so there is no primary test
     assert Plan().family("base", "best") == EXPLORATORY
+    assert Plan("base", "best", ["base"]).family("best", "base") == PRIMARY  # the twin is the baseline
+
+
+def test_only_fresh_questions_have_a_primary_test() -> None:
+    fresh = Plans("dev", "test", "f1", "base", "best", ["twin"])
+    assert fresh.plan("test", "f1").family("best", "base") == PRIMARY
+    assert fresh.plan("test", "em").family("best", "base") == FINALISTS
+    assert fresh.plan("dev", "f1").family("best", "base") == EXPLORATORY
+    same = Plans("dev", "dev", "f1", "base", "best", ["twin"]).plan("dev", "f1")  # the choice was made on these very questions
+    assert same.family("best", "base") == same.family("other", "base") == FINALISTS
+    assert same.family("best", "twin") == EXPLORATORY
 
 
 def test_the_primary_test_is_not_adjusted_and_the_others_do_not_move_it() -> None:
@@ -165,6 +176,32 @@ def test_differences_in_fewer_than_six_questions_show_nothing(differing: int) ->
         assert found.tested.low == 0 or (s - n * found.tested.low) ** 2 == pytest.approx(
             c**2 * ((gap - found.tested.low) ** 2).sum()
         )
+
+
+@pytest.mark.parametrize(
+    ("gap", "least"),
+    [
+        (0.9 + 0.01 * np.arange(5), 6),  # five questions agree: six would show it, one would not
+        (np.repeat([1.0, 0.0], [5, 95]), 120),
+        (np.repeat([1.0, 0.0], [3, 3]), 12),
+        (np.array([0.9, 0.8, 0.7, 0.9, 0.5, -0.4, 0.4, -0.3]), 9),
+    ],
+)
+def test_what_is_not_shown_needs_more_questions_than_were_asked(gap: np.ndarray, least: int) -> None:
+    (found,) = compared(np.column_stack([gap, np.zeros(len(gap))]))
+    assert not found.tested.supported and found.tested.n_needed >= least
+
+
+def test_as_many_questions_as_needed_show_it_in_8_of_10_samples() -> None:
+    """1,000 samples of right and wrong: standard error .013; the normal approximation takes .06 off .8."""
+    rng, odds = np.random.default_rng(6), [0.25, 0.15, 0.6]
+    gaps = np.repeat([1.0, -1.0, 0.0], [25, 15, 60])
+    (found,) = compared(np.column_stack([gaps, np.zeros(100)]))
+    n = int(found.tested.n_needed)
+    samples = rng.choice([1.0, -1.0, 0.0], (n, 1_000), p=odds)
+    flipped = np.abs(rng.choice([-1.0, 1.0], (1_000, n)) @ samples)
+    p = (flipped >= np.abs(samples.sum(axis=0)) - 1e-9).mean(axis=0)
+    assert 0.7 <= (p <= 0.05).mean() <= 0.86
 
 
 def test_equal_systems_and_constant_shifts_have_a_point() -> None:

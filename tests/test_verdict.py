@@ -165,7 +165,7 @@ def simulated(runs: int, folder: Path, seed: int) -> int:
         systems, queries = tuple(f"s{j}" for j in range(k)), tuple(f"q{i:03}" for i in range(n))
         values = np.clip(kinds(rng, n, k), 0, 1)
         scores = tables.Scores("f1", "test", systems, queries, queries, values, np.zeros(values.shape, dtype=bool))
-        rows = tables.comparisons([scores], 0, Plans("test", "f1", "s0", "s1", ["s2"]))
+        rows = tables.comparisons([scores], 0, Plans("dev", "test", "f1", "s0", "s1", ["s2"]))
         table_files.write(folder / "comparisons.csv", ComparisonRow, rows)
         read = table_files.read(folder / "comparisons.csv", ComparisonRow)
         for row in [*read, *tables.finalists(read, "test", "s0")]:

@@ -77,6 +77,7 @@ class Plans:
     """The comparisons that a run plans before it looks at its report split: `Plan` for each split and metric.
 
     Attributes:
+        select: the split that chooses.
         split: the report split; on others nothing is planned, since the choice is made there.
         metric: the one that chooses.
         baseline: the experiment's baseline.
@@ -84,6 +85,7 @@ class Plans:
         twins: what differs from it by its tuning alone.
     """
 
+    select: str
     split: str
     metric: str
     baseline: str
@@ -91,9 +93,14 @@ class Plans:
     twins: Collection[str] = ()
 
     def plan(self, split: str, metric: str) -> Plan:
-        """The plan on a split by a metric: one primary test in all, by the metric that chooses."""
+        """The plan on a split by a metric: one primary test in all, by the metric that chooses, on questions that did not choose.
+
+        Where one split chooses and reports, only the comparisons with the baseline were fixed before the data.
+        """
         if split != self.split:
             return Plan()
+        if split == self.select:
+            return Plan(self.baseline)
         return Plan(self.baseline, self.chosen, self.twins, primary=metric == self.metric)
 
 
@@ -223,19 +230,24 @@ def decided(sums: Sums, p_adjusted: Floats, low: Floats, high: Floats) -> tuple[
     return np.where(supported, low, np.minimum(low, 0.0)), np.where(supported, high, np.maximum(high, 0.0)), supported
 
 
-def needed(difference: Floats, variance: Floats, fixed: Floats, quantile: Floats) -> Floats:
+def needed(sums: Sums, quantile: Floats, null: Floats, variance: Floats, fixed: Floats) -> Floats:
     """Queries that would show differences as large as those seen with 80 % power, float64 (m,), rounded up.
 
-    Normal approximation: the difference must be (quantile + .84) standard errors, whose square is variance / n + fixed.
-    Supposes more of the same: equal spread, queries a group, and critical value. Nan without spread.
+    Normal approximation: the difference must be ``quantile`` standard errors under the null hypothesis and .84 of its own, whose
+    squares are null / n + fixed and variance / n + fixed. Supposes more of the same: equal spread, queries a group, and critical
+    value. At least as many as have six groups that differ, since fewer show nothing. Nan without spread.
 
     Args:
-        difference: float64 (m,).
-        variance: float64 (m,), n times the squared standard error that queries make.
-        fixed: float64 (m,), the squared standard error that more queries do not lessen.
+        sums: of m contrasts.
         quantile: float64 (m,), critical values in standard errors.
+        null: float64 (m,), n times the squared standard error of a difference that is zero.
+        variance: float64 (m,), n times the squared standard error that queries make.
+        fixed: float64 (m,), the squared standard error that more queries do not lessen; zero where null differs from variance.
     """
-    room = (difference / (quantile + POWER)) ** 2 - fixed
-    with np.errstate(divide="ignore", invalid="ignore"):
-        n = np.where(room > 0, np.ceil(variance / np.where(room > 0, room, 1.0)), inf)
-    return np.where(variance + fixed > 0, np.where(np.isfinite(quantile), n, inf), np.nan)
+    reach = np.where(np.isfinite(quantile), quantile, 0.0)
+    room = sums.difference**2 - (reach + POWER) ** 2 * fixed
+    possible = np.isfinite(quantile) & (room > 0)
+    spread = (reach * np.sqrt(null) + POWER * np.sqrt(variance)) ** 2
+    least = FEW_GROUPS * sums.n / np.maximum(sums.nonzero, 1.0)
+    n = np.ceil(np.maximum(spread / np.where(possible, room, 1.0), least))
+    return np.where(variance + fixed > 0, np.where(possible, n, inf), np.nan)

@@ -650,7 +650,8 @@ def _by_flips(name: str, family: _Family, contrasts: _Contrasts, flips: _Flips, 
         p_adjusted = np.maximum(p, planned.p_value(sums.statistic, flipped, whole, tie))
     c = planned.critical(flipped, whole)
     own = np.where(sums.nonzero < FEW_GROUPS, max(c, NORMAL), c)
-    return _concluded(name, sums, p, p_adjusted, planned.ends(sums, own), own, contrasts.seeds[which])
+    # flips of the signs spread about zero, not about the mean
+    return _concluded(name, sums, p, p_adjusted, planned.ends(sums, own), own, sums.norm**2 / sums.n, contrasts.seeds[which])
 
 
 def _exact_statistics(family: _Family, j: int, sample: _Sample) -> Floats:
@@ -670,7 +671,8 @@ def _by_bonferroni(name: str, contrasts: _Contrasts, which: Indexes, sample: _Sa
     few = np.where(sample.n_groups < FEW_GROUPS, nan, 1.0)
     half = quantile * error * few
     interval = sums.difference - half, sums.difference + half
-    return _concluded(name, sums, p, np.minimum(1.0, len(which) * p), interval, quantile, contrasts.seeds[which])
+    adjusted = np.minimum(1.0, len(which) * p)
+    return _concluded(name, sums, p, adjusted, interval, quantile, _variance(sums), contrasts.seeds[which])
 
 
 def _concluded(
@@ -680,13 +682,18 @@ def _concluded(
     p_adjusted: Floats,
     interval: tuple[Floats, Floats],
     quantile: Floats,
+    null: Floats,
     seeds: Floats,
 ) -> list[Tested]:
     low, high, supported = planned.decided(sums, p_adjusted, *interval)
-    variance = sums.rest * (sums.n_groups / (sums.n_groups - 1)) / sums.n
-    n_needed = planned.needed(sums.difference, variance, seeds, quantile)
+    n_needed = planned.needed(sums, quantile, null, _variance(sums), seeds)
     columns = p, p_adjusted, low, high, supported, n_needed
     return [Tested(name, *values) for values in zip(*(column.tolist() for column in columns), strict=True)]
+
+
+def _variance(sums: Sums) -> Floats:
+    """N times the squared standard error (m,) that queries make; eq. 1."""
+    return sums.rest * (sums.n_groups / (sums.n_groups - 1)) / sums.n
 
 
 # --- All pairs --------------------------------------------------------------------------------------------------------
@@ -1026,7 +1033,7 @@ def interactions(
 ) -> dict[str, list[Interaction]]:
     """For two axes and two levels of each, the difference of the differences, over cells where all four combinations occur.
 
-    The interactions are a family of their own for Holm's adjustment.
+    The interactions are a family of tests of their own.
 
     Args:
         matrices: metric -> float64 (n_queries, n_systems), complete.

@@ -99,8 +99,8 @@ class RunWriter:
         axes, design = list(self.space.axes), {c.id: c.columns() for c in self.space.configurations}
         settings, baseline = self.settings, self.space.baseline.id
         select, report, seed = settings.dataset.select, settings.dataset.report, settings.seed
-        twins = [c.id for c in found.twins]
-        compared = tables.comparisons(scores, seed, Plans(report, self.space.select_by, baseline, found.ranked[0].id, twins))
+        chosen, twins = found.ranked[0].id, [c.id for c in found.twins]
+        compared = tables.comparisons(scores, seed, Plans(select, report, self.space.select_by, baseline, chosen, twins))
         write = table_files.write
         files: dict[str, Callable[[Path], None]] = {
             "config.yaml": lambda path: _text(
