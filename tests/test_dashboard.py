@@ -17,7 +17,7 @@ from test_plots import F1, configuration_id, make_run
 
 from workbench import widgets
 from workbench.errors import InputError
-from workbench.results import words
+from workbench.results import conclusions, words
 from workbench.results.run import Run
 from workbench.results.verdict import graded, verdict
 
@@ -77,8 +77,8 @@ def test_equal_means_share_a_rank(tmp_path):
 def test_the_verdict_names_the_best_its_score_and_whether_that_is_shown(run):
     said = widgets.verdict(run)
     reported = run.row(configuration_id(BEST), "test", "f1")
-    score = words.estimate(reported.mean, reported.ci_low, reported.ci_high)
-    assert said.startswith(f"Of 4 setups the best is dense/tuned. On 12 fresh questions (test) it scores {score} of 100 by F1. ")
+    score = f"{words.number(reported.mean)} of 100 by F1 (plausibly {words.between(reported.ci_low, reported.ci_high)})"
+    assert said.startswith(f"Of 4 setups the best is dense/tuned. On 12 fresh questions (test) it scores {score}. ")
     assert f"Against today's setup, bm25/base: {verdict(run).phrase}." in said
     assert verdict(run).word == "shown better"
 
@@ -103,7 +103,7 @@ def test_one_configuration_has_a_verdict_without_a_comparison(tmp_path):
 def test_choosing_and_reporting_on_one_split_is_called_flattering(tmp_path):
     run = make_run(tmp_path)
     run.manifest["report"]["split"] = "dev"
-    assert "chosen and reported on the same queries" in widgets.caveats(run)
+    assert "chosen and reported on the same questions (dev)" in conclusions.flattery(run)
 
 
 def test_labels_are_text_and_never_markup(run):

@@ -216,7 +216,7 @@ def test_greedy_measures_only_what_its_path_leads_past(run: Run, toy: Finished) 
     ended = next(line for line in details(run) if "as a question passes them" in line)
     end = [row for row in found.search if row.status == "kept"][-1].configuration
     assert (end == run.best and "the grid's best" in ended) or run.labels[end] in ended
-    assert any(line.startswith(f"greedy: {len(looked_at)} of 16 configurations") for line in conclusions(found))
+    assert any(line.startswith(f"The search (greedy) measured {len(looked_at)} of 16 setups") for line in conclusions(found))
 
 
 @pytest.mark.parametrize("order,first", [("file", "prompt"), ("models first", "generator")])

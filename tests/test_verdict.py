@@ -202,6 +202,7 @@ def test_a_run_of_an_earlier_version_opens_and_says_that_it_has_no_verdict(tmp_p
     assert verdict(older).word == UNKNOWN
     said = "\n".join(conclusions.conclusions(older))
     assert "written by an earlier version" in said
+    assert "earlier version" in widgets.reading(older, "test", "f1")
     assert not [word for word in (BETTER, WORSE, OPEN) if word in said]
     assert UNKNOWN in widgets.run_html(older)
     assert set(plots.figures(older)) == set(plots.figures(run))
@@ -289,6 +290,44 @@ def test_an_open_verdict_says_what_would_settle_it(tmp_path: Path) -> None:
     assert verdict(run, configuration_id(BEST), configuration_id("dense/base")).word == UNCOMPARED  # not on the report split
 
 
+def test_only_the_best_can_be_the_baseline_that_is_best(tmp_path: Path) -> None:
+    run = fixture_run(tmp_path, "better")
+    base = run.manifest["baseline"]
+    assert verdict(run, base).word == UNCOMPARED
+
+    def said(configuration: str) -> str:
+        found = verdict(run, configuration)
+        return app.heading_html(app.Served("e", "r", "l", False, "d", 1, None, found, "the old one"))
+
+    assert "This is the old one itself." in said(base)
+    assert "Against the old one: ✓ " in said(run.best)
+    assert "Whether it is better than the old one was not measured on the test split." in said(configuration_id("dense/base"))
+
+
+def test_a_run_that_chose_and_reported_on_one_split_says_so(tmp_path: Path) -> None:
+    run = fixture_run(tmp_path, "better")
+    manifest = json.loads((run.folder / "manifest.json").read_text()) | {"report": {"split": "dev", "of": "finalists"}}
+    (run.folder / "manifest.json").write_text(json.dumps(manifest))
+    said = conclusions.conclusions(Run.open(run.folder))
+    assert "On the 40 questions it was picked by (dev) it scores" in said[0]
+    assert any("chosen and reported on the same questions" in line for line in said)
+    assert "fresh" not in "\n".join(said)
+    assert "If all setups compared here were equally good" in said[1]  # not a planned test
+
+
+def test_what_depends_on_another_choice_is_told_in_plain_words(tmp_path: Path) -> None:
+    said = conclusions.conclusions(fixture_run(tmp_path, "better"))
+    head = said.index("Some choices depend on each other:")
+    assert said[head + 1].startswith(
+        "  generator: tuned against base brings 27.0 (13.3 to 40.7) points more with dense (retriever)"
+    )
+
+
+def test_where_trainings_differ_more_questions_settle_nothing() -> None:
+    found = row(0.1, -0.05, 0.25, 0.3, "no")._replace(n_needed=float("inf"))
+    assert "more trainings (`seeds`) might" in Verdict(OPEN, "a", "b", "test", "f1", found).sentence
+
+
 def test_more_questions_are_needed_the_smaller_the_difference() -> None:
     rng = np.random.default_rng(0)
     base = rng.normal(0, 1, 100)
@@ -298,7 +337,7 @@ def test_more_questions_are_needed_the_smaller_the_difference() -> None:
         (one,) = statistics.compare_all({"f1": np.column_stack([gaps, np.zeros(100)])}, "ab")["f1"]
         assert one.tested.n_needed == pytest.approx(statistics.needed_n(gaps), rel=0.15, abs=6)
         needed.append(one.tested.n_needed)
-    assert needed[1] == pytest.approx(4 * needed[0], rel=0.1) and needed[2] == pytest.approx(4 * needed[1], rel=0.1)
+    assert needed[1] == pytest.approx(4 * needed[0], rel=0.15) and needed[2] == pytest.approx(4 * needed[1], rel=0.1)
 
 
 def test_questions_are_counted_gained_and_lost(tmp_path: Path) -> None:
@@ -306,7 +345,7 @@ def test_questions_are_counted_gained_and_lost(tmp_path: Path) -> None:
     run = make_run(tmp_path, n=10, metrics=("contains",), failed=(), score=lambda label, q: float(q in right.get(label, {0})))
     found = counts(run, configuration_id(BEST), configuration_id(BASE), "test")
     assert found == (found.__class__)(both=1, gained=3, lost=1, neither=5)
-    assert found.sentence.startswith("4 of 10 questions answered")
+    assert found.sentence("it") == "4 of 10 answered, 3 of them not by it; 1 lost that it answers; 5 wrong both ways"
     assert counts(make_run(tmp_path, experiment="f1"), configuration_id(BEST), configuration_id(BASE), "test") is None
 
 
@@ -343,7 +382,7 @@ def test_values_with_one_word_keep_their_codes_beside_it() -> None:
 
 def test_details_hold_what_a_statistician_asks_for(tmp_path: Path) -> None:
     said = "\n".join(conclusions.details(fixture_run(tmp_path, "leaning")))
-    for wanted in ("family primary", "family effects", "family interactions", "Holm", "adjusted", "letters on dev", "optimism"):
+    for wanted in ("family primary", "family effects", "family interactions", "Holm", "adjusted", "Letters on dev", "Optimism"):
         assert wanted in said
     plain = "\n".join(conclusions.conclusions(fixture_run(tmp_path / "again", "leaning")))
     assert "Holm" not in plain and "family" not in plain

@@ -23,7 +23,7 @@ from workbench import plots
 from workbench.errors import InputError
 from workbench.results import conclusions, words
 from workbench.results.run import Run, finished
-from workbench.results.verdict import SIGNS, graded, shown
+from workbench.results.verdict import OLDER, SIGNS, graded, shown
 from workbench.results.verdict import verdict as verdict_of
 
 log = logging.getLogger(__name__)
@@ -122,24 +122,13 @@ def verdict(run: Run) -> str:
     return " ".join(conclusions.headline(run))
 
 
-def caveats(run: Run) -> str:
-    """What to keep in mind about the verdict: how the choice flatters; empty if nothing."""
-    select, baseline = run.select, run.manifest["baseline"]
-    if run.report_split == select[0]:
-        return "It was chosen and reported on the same queries, so its figure is flattered by the choice."
-    before = run.comparison(run.best, baseline, *select) if run.best != baseline else None
-    if not before:
-        return ""
-    gain = words.number(before.difference, signed=True)
-    picked = f"On the {before.n} questions it was picked by ({select[0]})"
-    return f"{picked} it seemed to gain {gain} points; the fresh questions count."
-
-
 def reading(run: Run, split: str, metric: str) -> str:
     """How many pairs of the table are shown to differ."""
     pairs = plots.compared(run, split, metric)
     if not pairs:
         return "There is nothing to compare."
+    if not all(pair.family for pair in pairs):
+        return f"Which of these setups differ is not said: {OLDER}."
     found, n = sum(map(shown, pairs)), pairs[0].n
     if not found:
         return f"No two single setups can be told apart by {words.metric_name(metric)} with these {n} questions ({split})."
@@ -147,10 +136,17 @@ def reading(run: Run, split: str, metric: str) -> str:
     return f"{found} of {_pairs(len(pairs))} of setups {are} shown to differ on these {n} questions ({split})."
 
 
-def table_html(frame: pd.DataFrame, marks: Mapping[str, str], axes: str) -> str:
-    """A `leaderboard_frame` as an HTML table; `marks`: configuration id -> words for it; `axes`: what labels are made of."""
+def table_html(frame: pd.DataFrame, marks: Mapping[str, str], axes: str, today: str = words.TODAY) -> str:
+    """A `leaderboard_frame` as an HTML table.
+
+    Args:
+        frame: the rows.
+        marks: configuration id -> words for it.
+        axes: what labels are made of.
+        today: what the baseline is called.
+    """
     names = ["rank", f"setup <small>{_breakable(axes)}</small>", "of 100 points <small>95 % interval</small>", "beside the best"]
-    names += [f"gain over {words.TODAY} <small>plausibly</small>", "verdict", "n"]
+    names += [f"gain over {escape(today)} <small>plausibly</small>", "verdict", "n"]
     head = "".join(f"<th scope=col>{name}</th>" for name in names)
     body = "".join(_table_row(row, marks.get(row.configuration, "")) for row in frame.itertuples())
     return f"<table class='wb-table'><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
@@ -192,8 +188,8 @@ def leaderboard_figure(run: Run, split: str, metric: str) -> Figure:
 def run_html(run: Run) -> str:
     """A run as a notebook shows it: the verdict, what to keep in mind, and the leaderboard of the report split."""
     split, metric = run.report_split, run.select[1]
-    careful = f"<div class='wb-caveats'>{escape(caveats(run))}</div>"
-    table = table_html(leaderboard_frame(run, split, metric), marks(run), plots.axis_names(run))
+    careful = f"<div class='wb-caveats'>{escape(conclusions.flattery(run))}</div>"
+    table = table_html(leaderboard_frame(run, split, metric), marks(run), plots.axis_names(run), run.today)
     said = f"<div class='wb-verdict'>{_signed(run)}{careful}</div>"
     return f"{CSS}<div class='wb-view'>{said}<div class='wb-wide'>{table}</div></div>"
 
@@ -314,9 +310,9 @@ class LeaderboardView(widgets.VBox):  # type: ignore[misc]  # ipywidgets has no 
         said = f"<div class='wb-reading'>{escape(reading(run, split, metric))}</div>"
         best = f"{words.metric_name(metric)} on {split}; best is {frame['label'][0]}; the table has the figures"
         self._said = verdict(run)
-        careful = f"<div class='wb-caveats'>{escape(caveats(run))}</div>"
+        careful = f"<div class='wb-caveats'>{escape(conclusions.flattery(run))}</div>"
         self._verdict.value = f"<div class='wb-verdict'>{_signed(run)}{careful}</div>"
-        self._table.value = said + table_html(frame, marks(run), plots.axis_names(run))
+        self._table.value = said + table_html(frame, marks(run), plots.axis_names(run), run.today)
         self._figure.value = figure_html(leaderboard_figure(run, split, metric), best)
         self._error.value = ""
         self._frame = frame

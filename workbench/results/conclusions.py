@@ -7,9 +7,9 @@ from statistics import geometric_mean
 from workbench.evaluation.search import MODELS_FIRST, greedy
 from workbench.evaluation.statistics import letters
 from workbench.results import words
-from workbench.results.rows import EffectRow, Tested
+from workbench.results.rows import EffectRow, InteractionRow, Tested
 from workbench.results.run import Run
-from workbench.results.verdict import BASELINE, OLDER, UNCOMPARED, UNKNOWN, Verdict, counts, graded, phrase, shown, verdict
+from workbench.results.verdict import BASELINE, OLDER, UNCOMPARED, UNKNOWN, WORSE, Verdict, counts, graded, phrase, shown, verdict
 
 
 def conclusions(run: Run) -> list[str]:
@@ -20,13 +20,13 @@ def conclusions(run: Run) -> list[str]:
         found = verdict(run, best, twin)
         if found.word != UNCOMPARED:
             lines.append(f"Against {run.names[twin]}, all else equal: {found.phrase}.")
-    lines += [*_saved(run), *flattery(run)]
+    lines += [*_saved(run), *filter(None, [flattery(run)])]
     lines += [
-        f"{n} answers failed while generating ({status}); each counts as the worst value of every metric"
+        f"{n} answers failed while generating ({status}); each counts as the worst value of every metric."
         for status, n in run.manifest["failures"].items()
     ]
     lines += [
-        f"{cut['prompts']} prompts were too long for {name}: their last {cut['passages']} passages were left out"
+        f"{cut['prompts']} prompts were too long for {name}: their last {cut['passages']} passages were left out."
         for name, cut in run.manifest["cut"].items()
     ]
     rest = _effects(run), _interplay(run), _noise_floor(run), _adapters(run), _truncation(run)
@@ -37,25 +37,31 @@ def headline(run: Run) -> list[str]:
     """The best setup with its score on the report split, and the verdict on its gain over the baseline there."""
     found = verdict(run)
     if found.word == BASELINE:
-        itself = f"It is {today(run)} itself, so {found.word}: nothing tried is better."
+        itself = f"It is {run.today} itself, so {found.word}: nothing tried is better."
         return [_standing(run, found.a), *([itself] if len(run.configurations) > 1 else [])]
     if found.word == UNCOMPARED:
-        return [_standing(run, found.a), f"It was {found.word} with {today(run)} on {found.split}."]
+        return [_standing(run, found.a), f"It was {found.word} with {run.today} on {found.split}."]
     return [_standing(run, found.a), _gain(run, found)]
 
 
 def details(run: Run) -> list[str]:
     """What a statistician asks for: families, p, adjusted p, Holm's p, power, optimism, letters, a greedy search's choice."""
     split, metric = run.select
-    lines = [f"on {run.report_split}, {words.metric_name(metric)}, each against {run.labels[run.manifest['baseline']]}:"]
-    lines += [f"  {run.labels[row.configuration]}: {_tested(run, row)}" for row in run.finalists if row.metric == metric]
-    lines.append(f"axes, averaged over the others, on {split}:")
-    lines += [f"  {row.axis}, {row.a} against {row.b}: {_tested(run, row)}" for row in run.effects if row.metric == metric]
-    lines += [
-        f"  {row.axis}, {row.a} against {row.b}, at {row.given} {row.given_a} less at {row.given_b}: {_tested(run, row)}"
-        for row in run.interactions
-        if row.metric == metric
-    ]
+    by, base = words.metric_name(metric), run.labels[run.manifest["baseline"]]
+    parts = {
+        f"Each finalist less {base}, on {run.report_split}, by {by}:": [
+            f"{run.labels[row.configuration]}: {_tested(run, row)}" for row in run.finalists if row.metric == metric
+        ],
+        f"Each axis, averaged over the others, on {split}, by {by}:": [
+            f"{row.axis}, {row.a} less {row.b}: {_tested(run, row)}" for row in run.effects if row.metric == metric
+        ],
+        f"Interactions: what a choice brings with one value of another axis, less with another, on {split}, by {by}:": [
+            f"{row.axis}, {row.a} less {row.b}, with {row.given} {row.given_a} less with {row.given_b}: {_tested(run, row)}"
+            for row in run.interactions
+            if row.metric == metric
+        ],
+    }
+    lines = [line for head, rows in parts.items() if rows for line in (head, *(f"  {row}" for row in rows))]
     return [*lines, *_optimism(run), *_greedy(run, split, metric), *_letters(run)]
 
 
@@ -78,30 +84,20 @@ def _letters(run: Run) -> list[str]:
     if len(order) < 2:
         return []
     found = letters([(row.a, row.b) for row in pairs if shown(row)], order)
-    return [f"letters on {split}: " + ", ".join(f"{run.labels[c]} {found[c]}" for c in order)]
-
-
-def today(run: Run) -> str:
-    """What the baseline is called."""
-    return run.settings.get("names", {}).get("baseline", words.TODAY)
+    told = ", ".join(f"{run.labels[c]} {found[c]}" for c in order)
+    return [f"Letters on {split} (setups that share one are not shown to differ): {told}."]
 
 
 def _standing(run: Run, best: str) -> str:
     (split, metric), name = run.select, words.metric_name(run.select[1])
     measured = sum((row.split, row.metric) == (split, metric) for row in run.leaderboard)
     start = f"Of {measured} setups the best is {named(run, best)}." if measured > 1 else f"The only setup is {named(run, best)}."
-    row = run.row(best, run.report_split, metric)
-    if row is None:
-        chosen = run.best_row
-        mean = words.estimate(chosen.mean, chosen.ci_low, chosen.ci_high)
-        return f"{start} On the {chosen.n} questions of {split} it scores {mean} of 100 by {name}{_failed(chosen.failed)}."
-    mean = words.estimate(row.mean, row.ci_low, row.ci_high)
-    fresh = "fresh questions" if run.report_split != split else "questions it was picked by"
-    return f"{start} On {row.n} {fresh} ({run.report_split}) it scores {mean} of 100 by {name}{_failed(row.failed)}."
-
-
-def _failed(failed: int) -> str:
-    return f", {failed} failed" if failed else ""
+    row = run.row(best, run.report_split, metric) or run.best_row
+    asked = f"{row.n} fresh questions" if row.split != split else f"the {row.n} questions it was picked by"
+    interval = words.between(row.ci_low, row.ci_high)
+    plausibly = f" (plausibly {interval})" if interval else ""
+    failed = f"; {row.failed} answers failed" if row.failed else ""
+    return f"{start} On {asked} ({row.split}) it scores {words.number(row.mean)} of 100 by {name}{plausibly}{failed}."
 
 
 def named(run: Run, configuration: str) -> str:
@@ -113,12 +109,15 @@ def named(run: Run, configuration: str) -> str:
 def _gain(run: Run, found: Verdict) -> str:
     baseline, price = run.manifest["baseline"], _price(run, found.a, found.b)
     took = f" Answers take {price} times as long." if price else ""
-    return f"Against {today(run)}, {named(run, baseline)}: {found.phrase}. {found.sentence}{took}"
+    surprise = (
+        " What looked best where it was picked is worse here." if found.word == WORSE and found.split != run.select[0] else ""
+    )
+    return f"Against {run.today}, {named(run, baseline)}: {found.phrase}. {found.sentence}{surprise}{took}"
 
 
 def _counted(run: Run, best: str, baseline: str) -> list[str]:
     found = counts(run, best, baseline, run.report_split) if best != baseline else None
-    return [f"Question by question: {found.sentence}."] if found else []
+    return [f"Question by question: {found.sentence(run.today)}."] if found else []
 
 
 def _effects(run: Run) -> list[str]:
@@ -133,8 +132,7 @@ def _effects(run: Run) -> list[str]:
         f"What each choice brings, averaged over the others ({rows[0].n} questions of {split}, {words.metric_name(metric)}):"
     ]
     for row in sorted(rows, key=lambda row: (not shown(row), -abs(row.difference))):
-        values = list(dict.fromkeys(one.values[row.axis] for one in run.configurations))
-        a, b = (words.value_name(row.axis, value, values, run.settings) for value in (row.a, row.b))
+        a, b = (_value(run, row.axis, value) for value in (row.a, row.b))
         price = _price_of_axis(run, row)
         took = f" at {price} times the time" if price else ""
         lines.append(f"  {row.axis}: {a} against {b}: {phrase(row, graded(row, run.matters))}{took}")
@@ -148,11 +146,23 @@ def _interplay(run: Run) -> list[str]:
         return []
     if not found:
         return [f"No sign that these choices depend on each other; {rows[0].n} questions would miss a weak dependence."]
-    return ["What one choice changes in what another brings:"] + [
-        f"  {row.axis}, {row.a} against {row.b}, at {row.given} {row.given_a} less at {row.given_b}: "
-        f"{phrase(row, graded(row, run.matters))}"
-        for row in found
-    ]
+    return ["Some choices depend on each other:", *(f"  {_dependence(run, row)}" for row in found)]
+
+
+def _dependence(run: Run, row: InteractionRow) -> str:
+    """An interaction that is shown, told from the side where the first choice brings more."""
+    sides = (row.given_a, row.given_b) if row.difference > 0 else (row.given_b, row.given_a)
+    low, high = sorted(abs(end or 0.0) for end in (row.low, row.high))  # both on one side of zero
+    a, b = (_value(run, row.axis, value) for value in (row.a, row.b))
+    more, less = (_value(run, row.given, value) for value in sides)
+    brings = words.estimate(abs(row.difference), low, high)
+    return f"{row.axis}: {a} against {b} brings {brings} points more with {more} ({row.given}) than with {less}: shown"
+
+
+def _value(run: Run, axis: str, value: str) -> str:
+    """A value of an axis in plain words."""
+    values = list(dict.fromkeys(one.values[axis] for one in run.configurations))
+    return words.value_name(axis, value, values, run.settings)
 
 
 def _noise_floor(run: Run) -> list[str]:
@@ -218,21 +228,23 @@ def _saved(run: Run) -> list[str]:
     whole = sum(row.n == n for row in last.values())
     looked = sum(row.n for row in last.values())
     return [
-        f"{strategy}: {whole} of {len(last)} configurations were measured on all {n} questions, {looked:,} of {n * len(last):,} "
-        f"answers looked at; search.csv says what was left out and why"
+        f"The search ({strategy}) measured {whole} of {len(last)} setups on all {n} questions and looked at {looked:,} of "
+        f"{n * len(last):,} answers; search.csv says what was left out and why."
     ]
 
 
-def flattery(run: Run) -> list[str]:
-    """What choosing the winner adds to how good it looks where it was chosen."""
+def flattery(run: Run) -> str:
+    """What choosing the winner adds to how good it looks where it was chosen; empty where that is not known."""
     row, split = run.selection, run.select[0]
+    if run.report_split == split and row.candidates > 1:
+        return f"It was chosen and reported on the same questions ({split}), so its score is flattered by the choice."
     if row.report_margin is None or row.configuration == row.baseline:
-        return []
-    margin, n = words.number(row.select_margin, signed=True), run.best_row.n
-    return [
+        return ""
+    margin, n = words.number(row.select_margin), run.best_row.n
+    return (
         f"On the {n} questions it was picked by ({split}) it seemed to gain {margin} points. The winner of {row.candidates} "
         "always looks a little better where it won; the fresh questions count."
-    ]
+    )
 
 
 def _optimism(run: Run) -> list[str]:
@@ -240,8 +252,12 @@ def _optimism(run: Run) -> list[str]:
     if row.optimism is None:
         return []
     found = words.gain(row.optimism, row.ci_low, row.ci_high)
-    predicted = f"; split halves predict {words.number(row.predicted_optimism, signed=True)}" if row.predicted_optimism else ""
-    return [f"optimism of choosing among {row.candidates}: {found}{predicted}"]
+    predicted = (
+        f"; split halves predict {words.number(row.predicted_optimism, signed=True)}"
+        if row.predicted_optimism is not None
+        else ""
+    )
+    return [f"Optimism of choosing among {row.candidates}: {found}{predicted}."]
 
 
 def _greedy(run: Run, split: str, metric: str) -> list[str]:
@@ -259,7 +275,7 @@ def _greedy(run: Run, split: str, metric: str) -> list[str]:
         end = greedy(design, lambda wanted: means, run.manifest["baseline"], order)[-1][0]
         missed = means[run.best] - means[end]
         where = "the grid's best" if missed <= 0 else f"{run.labels[end]}, {words.number(missed)} points below the grid's best"
-        lines.append(f"choosing axis by axis from the baseline on {split}, {what} ({', '.join(order)}), ends at {where}")
+        lines.append(f"Choosing axis by axis from the baseline on {split}, {what} ({', '.join(order)}), ends at {where}.")
     return lines
 
 

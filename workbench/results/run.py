@@ -150,6 +150,11 @@ class Run(Displayed):
         found = self.settings.get("metrics", {}).get("matters")
         return float(found) if isinstance(found, int | float) else None
 
+    @property
+    def today(self) -> str:
+        """What the baseline is called: as the experiment's file names it, else ``today's setup``."""
+        return self.settings.get("names", {}).get("baseline") or words.TODAY
+
     @cached_property
     def names(self) -> dict[str, str]:
         """Configuration id -> what it is, in plain words; see `workbench.results.words.plain_names`."""

@@ -7,7 +7,9 @@ nothing turns over at .05 without a warning; "not shown" never means equal.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isinf
 
+from workbench.evaluation.families import PRIMARY
 from workbench.results import words
 from workbench.results.rows import ResultRow, Tested
 from workbench.results.run import Run
@@ -23,6 +25,7 @@ UNKNOWN = "no verdict"  # tables of an earlier version
 LEANS = 0.20  # the adjusted p up to which an open question leans to one side
 
 SIGNS = {BETTER: "✓", WORSE: "✗", MORE: "✓", LESS: "✓", EQUAL: "="}  # all others: a question mark
+FEW = "they form fewer than six independent groups, or a few groups hold most of them"
 OLDER = "this run was written by an earlier version, whose tables hold no verdicts; run it again, which computes no answer anew"
 
 
@@ -82,7 +85,7 @@ def verdict(run: Run, a: str | None = None, b: str | None = None, split: str | N
     a, b = a or run.best, b or run.manifest["baseline"]
     split, metric = split or run.report_split, metric or run.select[1]
     if a == b:
-        return Verdict(BASELINE if a == run.manifest["baseline"] else UNCOMPARED, a, b, split, metric)
+        return Verdict(BASELINE if a == run.best == run.manifest["baseline"] else UNCOMPARED, a, b, split, metric)
     row = run.comparison(a, b, split, metric)
     return Verdict(UNCOMPARED if row is None else graded(row, run.matters), a, b, split, metric, row)
 
@@ -121,24 +124,43 @@ def sentence(row: Tested, word: str, unit: Unit = POINTS) -> str:
     if word == UNKNOWN:
         return OLDER[0].upper() + OLDER[1:] + "."
     if row.low is None or row.high is None or row.p_adjusted is None:
-        return f"The {row.n} questions form too few independent groups, or too unequal ones, to show anything."
+        return f"These {row.n} questions cannot show anything: {FEW}."
     if word == EQUAL:
-        return "Whatever the difference is, it is smaller than what matters."
-    said = f"Two equally good setups would differ this much in {words.chance(row.p_adjusted)} such tests"
+        return "Whatever the true difference is, it is smaller than what the experiment's file says matters."
+    chance = words.chance(row.p_adjusted)
+    if row.family == PRIMARY:
+        said = f"Two equally good setups would differ this much in {chance} such tests"
+    else:
+        said = (
+            f"If all setups compared here were equally good, one of them would differ this clearly in {chance} such comparisons"
+        )
     if word not in (LEANING, OPEN):
         return f"{said}."
-    needed = words.questions(row.n_needed)
-    settle = f"; {needed} would show a difference like this" if needed and row.difference else ""
+    settle = f"; {_settling(row)}" if row.n_needed is not None and row.difference else ""
     if word == LEANING:
-        return f"{said}: more questions are needed{settle}."
-    most = words.number(max(abs(row.low), abs(row.high)), unit, kept=True)
+        return f"{said}: not enough to show it{settle}."
     noun = f" {unit.noun}" if unit.noun else ""
-    return f"{said}. No proof that they are equal: up to {most}{noun} either way fits{settle}."
+    fits = words.between(row.low, row.high, unit, signed=True)
+    return f"{said}. No proof that they are equal: anything from {fits}{noun} fits these questions{settle}."
+
+
+def _settling(row: Tested) -> str:
+    """What would show a difference like the one seen."""
+    if row.n_needed is not None and isinf(row.n_needed):  # the chance of trainings stays, however many questions are asked
+        return "more questions alone would not show a difference like this, more trainings (`seeds`) might"
+    return f"{words.questions(row.n_needed)} would show a difference like this"
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Questions that two configurations answer: both, the first alone, the second alone, neither."""
+    """Questions that two configurations answer: both, the first alone, the second alone, neither.
+
+    Attributes:
+        both: answered by both.
+        gained: by the first alone.
+        lost: by the second alone.
+        neither: by none of them.
+    """
 
     both: int
     gained: int
@@ -150,13 +172,15 @@ class Counts:
         """How many were asked."""
         return self.both + self.gained + self.lost + self.neither
 
-    @property
-    def sentence(self) -> str:
-        """``9 of 101 answered (7 gained, 2 lost), 90 wrong both ways``."""
-        answered = self.both + self.gained
+    def sentence(self, other: str) -> str:
+        """``9 of 101 answered, 7 of them not by today's setup, 2 lost that it answers, 90 wrong both ways``.
+
+        Args:
+            other: what the second is called.
+        """
         return (
-            f"{answered} of {self.n} questions answered; against the other {self.gained} gained, {self.lost} lost, "
-            f"{self.both} right both ways, {self.neither} wrong both ways"
+            f"{self.both + self.gained} of {self.n} answered, {self.gained} of them not by {other}; "
+            f"{self.lost} lost that {other} answers; {self.neither} wrong both ways"
         )
 
 

@@ -111,11 +111,13 @@ def chance(p: float) -> str:
 
 
 def questions(n: float | None) -> str:
-    """A number of questions, to two figures where it is an estimate: ``about 130 questions``; or that no number would do."""
+    """A number of questions, rounded up to two figures: ``about 130 questions``; or that no number would do."""
     if n is None or isnan(n):
         return ""
-    if isinf(n) or n >= 1_000_000:
+    if isinf(n):
         return "no number of questions"
+    if n >= 1_000_000:
+        return "more than a million questions"
     scale = 10 ** max(0, len(str(int(n))) - 2)
     return f"about {-(-int(n) // scale) * scale:,} questions"
 

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from workbench.errors import InputError, MissingExtraError, StageFailedError, unknown
 from workbench.results import words
+from workbench.results.verdict import BASELINE, Verdict, verdict
 
 if TYPE_CHECKING:
     import fastapi
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from workbench.pipeline import Pipeline, Reply, Source
     from workbench.results.rows import LeaderboardRow
     from workbench.results.run import Run
-    from workbench.results.verdict import Verdict
     from workbench.store.progress import Progress
 
 MAX_CHARACTERS = 2000  # of a question
@@ -117,7 +117,8 @@ class Served(NamedTuple):
         dataset: name of what is searched.
         documents: how many there are.
         figure: how good its answers are; None where that was not measured.
-        verdict: whether it is better than the baseline on the report split; None for the baseline itself.
+        verdict: whether it is better than the baseline on the report split.
+        today: what the baseline is called.
     """
 
     experiment: str
@@ -128,6 +129,7 @@ class Served(NamedTuple):
     documents: int
     figure: Figure | None
     verdict: Verdict | None = None
+    today: str = words.TODAY
 
 
 def heading_html(facts: Served) -> str:
@@ -136,7 +138,7 @@ def heading_html(facts: Served) -> str:
     promoted = "the promoted configuration" if facts.promoted else "not the promoted configuration"
     by = f"<strong>{escape(facts.label)}</strong>, {promoted} of run {escape(facts.run)}"
     title = f"<h1>{escape(facts.experiment)}</h1>"
-    measured = _figure_html(facts.figure) + _verdict_html(facts.verdict)
+    measured = _figure_html(facts.figure) + _verdict_html(facts)
     return f"<header>{title}<p>Answers from {source}, by {by}.</p>{measured}</header>"
 
 
@@ -144,20 +146,28 @@ def _figure_html(figure: Figure | None) -> str:
     if figure is None:
         return '<p class="figure">How good its answers are was not measured.</p>'
     row = figure.row
-    score = words.estimate(row.mean, row.ci_low, row.ci_high)
+    interval = words.between(row.ci_low, row.ci_high)
+    plausibly = f" (plausibly {interval})" if interval else ""
     failed = f", {row.failed} of them failed" if row.failed else ""
     flattered = "; this configuration was chosen on them, which flatters it" if figure.flattered else ""
     return (
-        f'<p class="figure"><strong>{escape(words.metric_name(row.metric))} {words.number(row.mean)}</strong> of 100 points '
-        f"({score}), measured on {row.n:,} questions of the {escape(row.split)} split{failed}{flattered}.</p>"
+        f'<p class="figure"><strong>{escape(words.metric_name(row.metric))} {words.number(row.mean)}</strong> of 100 points'
+        f"{plausibly}, measured on {row.n:,} questions of the {escape(row.split)} split{failed}{flattered}.</p>"
     )
 
 
-def _verdict_html(found: Verdict | None) -> str:
-    """The verdict against the baseline, where there is one."""
-    if found is None or found.row is None:
-        return f'<p class="figure">{escape(found.word.capitalize())}.</p>' if found else ""
-    return f'<p class="figure">Against {words.TODAY}: {found.sign} {escape(found.phrase)}.</p>'
+def _verdict_html(facts: Served) -> str:
+    """The verdict against the baseline, or why there is none."""
+    found, today = facts.verdict, facts.today
+    if found is None:
+        return ""
+    if found.row:
+        said = f"Against {today}: {found.sign} {found.phrase}."
+    elif found.a == found.b:
+        said = f"This is {today} itself{': the baseline is best' if found.word == BASELINE else ''}."
+    else:
+        said = f"Whether it is better than {today} was not measured on the {found.split} split."
+    return f'<p class="figure">{escape(said)}</p>'
 
 
 def reply_html(reply: Reply) -> str:
@@ -233,8 +243,6 @@ def served(pipeline: Pipeline) -> Served:
     """Experiment, label, run, data and measured figure of what a pipeline serves."""
     run, configuration = pipeline.run, pipeline.configuration
     dataset, promoted = pipeline.session.dataset, run.promoted
-    from workbench.results.verdict import verdict
-
     return Served(
         run.manifest["experiment"],
         run.folder.name,
@@ -244,6 +252,7 @@ def served(pipeline: Pipeline) -> Served:
         dataset.documents.num_rows,
         measured_figure(run, configuration.id),
         verdict(run, configuration.id),
+        run.today,
     )
 
 
