@@ -73,9 +73,8 @@ class Compared:
 
     @property
     def unit(self) -> Unit:
-        """How means and differences are shown: in points of 100 for a metric that runs from 0 to 1."""
-        values = self.scores.values
-        return POINTS if values.min() >= 0 and values.max() <= 1 else PLAIN
+        """How means and differences are shown: in points of 100 for a metric that runs from 0 to 1, or seems to."""
+        return POINTS if self.scores.worst >= 0 and self.scores.perfect <= 1 else PLAIN
 
     @cached_property
     def pairs(self) -> list[ComparisonRow]:
