@@ -89,7 +89,7 @@ def make_run(
     by = {(one.split, one.metric): one for one in scores}
     select, report = by["dev", metrics[0]], by.get(("test", metrics[0]))
     best = min(ids, key=lambda c: (-select.column(c).mean(), c))
-    compared = tables.comparisons(scores, seed=0, plans=Plans("dev", "test", metrics[0], ids[0], best))
+    compared = tables.comparisons(scores, seed=0, plans=Plans("test", metrics[0], ids[0], best))
     table_files.write_configurations(folder / "configurations.csv", list(axes), about)
     table_files.write(folder / "results.csv", ResultRow, rows)
     table_files.write(folder / "leaderboard.csv", LeaderboardRow, tables.leaderboard(scores))

@@ -190,8 +190,7 @@ def _rows_of(run: Run, split: str, metric: str) -> list[ComparisonRow]:
     """What the tables of a run say of its pairs; where an earlier version wrote them, concluded now. By names as in `of_runs`."""
     rows = [row for row in run.comparisons if (row.split, row.metric) == (split, metric)]
     if not all(row.family for row in rows):
-        select, chosen_by = run.select
-        plans = Plans(select, run.report_split, chosen_by, run.manifest["baseline"], run.best)
+        plans = Plans(run.report_split, run.select[1], run.manifest["baseline"], run.best)
         rows = tables.comparisons([run.scores(split, metric)], run.manifest["seed"], plans)
     return [row._replace(a=f"{row.a} {run.folder.name}", b=f"{row.b} {run.folder.name}") for row in rows]
 
