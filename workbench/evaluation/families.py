@@ -77,7 +77,7 @@ class Plans:
     """The comparisons that a run plans before it looks at its report split: `Plan` for each split and metric.
 
     Attributes:
-        split: the report split, which differs from the one that chooses; on others nothing is planned, since the choice is made there.
+        split: the report split, never the one that chooses; on others nothing is planned, since the choice is made there.
         metric: the one that chooses.
         baseline: the experiment's baseline.
         chosen: the best on the selection split.
