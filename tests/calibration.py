@@ -112,9 +112,9 @@ def write(repeats: int = 10_000, runs: int = 1_000) -> None:
     lines = [
         "# How often the intervals hold the truth",
         "",
-        "An interval of 95 % should hold the true difference in 95 of 100 runs. Whether ours do is tried here on simulated scores,",
-        "whose truth is known. `python tests/calibration.py` writes this page; `tests/test_statistics_calibration.py` says how the",
-        "scores are drawn. The interval is the sign-flip test inverted (`workbench/evaluation/families.py`).",
+        "An interval of 95 % should hold the true difference in 95 of 100 runs. Whether ours do is tried here on made-up scores,",
+        "whose truth is known. `python tests/calibration.py` writes this page; `tests/test_statistics_calibration.py` says how",
+        "the scores are drawn. The interval is the sign-flip test inverted (`workbench/evaluation/families.py`).",
         "",
         f"## Single intervals of 95 %, {repeats:,} repeats",
         "",

@@ -47,7 +47,7 @@ def test_the_exit_status_says_whether_worse_is_shown(
     assert (row.a, row.b) == (NEW, OLD)
     assert (row.high < -margin) == bool(status)
     told = done.output.splitlines()
-    assert told[0].startswith(f"{new} less {path}, F1, n = 60: ")
+    assert told[0].startswith(f"{new} against {path}, F1, n = 60: ")
     assert told[1].endswith("shown") == bool(status)
 
 
@@ -94,7 +94,7 @@ def test_two_runs_are_compared_by_what_was_promoted_else_by_their_best(tmp_path:
         path.write_text(path.read_text().replace("{", "{" + dataset + ", ", 1))
     done = workbench("compare", old.folder, new.folder, "--fail-if", "worse", "--margin", "0.02")
     assert done.returncode == 1, done.stderr
-    assert f"{BEST} ({new.folder.name}) less {BEST} ({old.folder.name}), F1 on test, n = {N}: −10.0 points" in done.stdout
+    assert f"{BEST} ({new.folder.name}) against {BEST} ({old.folder.name}), F1 on test, n = {N}: −10.0 points" in done.stdout
     same = workbench("compare", old.folder, old.folder, "--fail-if", "worse")
     assert same.returncode == 0 and "0.0 points" in same.stdout
     Run.open(old.folder).promote("bm25/base")

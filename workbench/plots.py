@@ -22,7 +22,7 @@ from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import offset_copy
 
 from workbench.errors import InputError, unknown
-from workbench.evaluation.statistics import letters, power_curve
+from workbench.evaluation.statistics import power_curve
 from workbench.results.rows import (
     ComparisonRow,
     ConfigurationRow,
@@ -35,7 +35,7 @@ from workbench.results.rows import (
 )
 from workbench.results.run import Run
 from workbench.results.tables import WORST
-from workbench.results.verdict import UNKNOWN, graded, shown
+from workbench.results.verdict import beside_the_best, graded, shown
 from workbench.results.words import DIRECTIONLESS, POINTS, direction, metric_name, number
 
 STYLE = Path(__file__).with_name("workbench.mplstyle")
@@ -125,20 +125,10 @@ def compared(run: Run, split: str, metric: str) -> list[ComparisonRow]:
     return [row for row in run.comparisons if (row.split, row.metric) == (split, metric)]
 
 
-def significance_letters(run: Run, split: str, metric: str) -> dict[str, str]:
-    """Configuration id -> letters; two share one exactly where the data show no difference between them."""
+def places(run: Run, split: str, metric: str) -> dict[str, str]:
+    """Configuration id -> its place; see `workbench.results.verdict.beside_the_best`."""
     order = [row.configuration for row in ranked(run, split, metric)]
-    return letters([(row.a, row.b) for row in compared(run, split, metric) if shown(row)], order)
-
-
-def beside_the_best(run: Run, split: str, metric: str) -> dict[str, str]:
-    """Configuration id -> ``best``, ``behind the best`` where that is shown, else ``could be the best``."""
-    best, *others = [row.configuration for row in ranked(run, split, metric)]
-    said = {best: "best"}
-    for c in others:
-        row = run.comparison(c, best, split, metric)
-        said[c] = UNKNOWN if row is None or not row.family else "behind the best" if shown(row) else "could be the best"
-    return said
+    return beside_the_best(order, lambda c: run.comparison(c, order[0], split, metric))
 
 
 # --- Figures ----------------------------------------------------------------------------------------------------------
@@ -156,7 +146,7 @@ def plot_leaderboard(ax: Axes, run: Run, split: str, metric: str) -> Axes:
     Raises:
         InputError: nothing was measured by that metric on that split.
     """
-    rows, drawn, groups = ranked(run, split, metric), looks(run), beside_the_best(run, split, metric)
+    rows, drawn, groups = ranked(run, split, metric), looks(run), places(run, split, metric)
     for y, row in enumerate(rows):
         _dot(ax, y, row.mean, row.ci_low, row.ci_high, drawn[row.configuration], factor=POINTS.factor)
         if len(rows) > 1:

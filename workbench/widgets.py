@@ -103,7 +103,7 @@ def leaderboard_frame(run: Run, split: str, metric: str) -> pd.DataFrame:
     Raises:
         InputError: nothing was measured by that metric on that split.
     """
-    rows, places = plots.ranked(run, split, metric), plots.beside_the_best(run, split, metric)
+    rows, places = plots.ranked(run, split, metric), plots.places(run, split, metric)
     table = []
     for row in rows:
         c = row.configuration

@@ -17,7 +17,7 @@ from workbench.results import tables
 from workbench.results.rows import ComparisonRow
 from workbench.results.run import Run
 from workbench.results.tables import Bools, Floats, Scores
-from workbench.results.verdict import shown
+from workbench.results.verdict import beside_the_best, shown
 from workbench.results.words import PLAIN, POINTS, Unit
 
 
@@ -101,11 +101,8 @@ class Compared:
 
     @cached_property
     def beside_the_best(self) -> dict[str, str]:
-        """System -> ``best``, ``behind the best`` where that is shown, else ``could be the best``."""
-        best = self.order[0]
-        behind = {row.b: shown(row) for row in self.pairs if row.a == best}
-        said = {system: "behind the best" if behind[system] else "could be the best" for system in self.order[1:]}
-        return {best: "best"} | said
+        """System -> its place; see `workbench.results.verdict.beside_the_best`."""
+        return beside_the_best(self.order, {row.b: row for row in self.pairs if row.a == self.order[0]}.get)
 
     @cached_property
     def letters(self) -> dict[str, str]:
