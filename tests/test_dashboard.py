@@ -17,7 +17,7 @@ from test_plots import F1, configuration_id, make_run
 
 from workbench import widgets
 from workbench.errors import InputError
-from workbench.results import conclusions, words
+from workbench.results import words
 from workbench.results.run import Run
 from workbench.results.verdict import graded, verdict
 
@@ -98,12 +98,6 @@ def test_one_configuration_has_a_verdict_without_a_comparison(tmp_path):
     run = make_run(tmp_path, {"retriever": ["bm25"]}, metrics=("ndcg@10",))
     assert widgets.verdict(run).startswith("The only setup is bm25. On 12 fresh questions (test) it scores ")
     assert widgets.reading(run, "dev", "ndcg@10") == "There is nothing to compare."
-
-
-def test_choosing_and_reporting_on_one_split_is_called_flattering(tmp_path):
-    run = make_run(tmp_path)
-    run.manifest["report"]["split"] = "dev"
-    assert "chosen and reported on the same questions (dev)" in conclusions.flattery(run)
 
 
 def test_labels_are_text_and_never_markup(run):

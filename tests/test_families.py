@@ -51,13 +51,10 @@ def test_a_pair_belongs_to_the_first_family_that_names_it() -> None:
 
 
 def test_only_fresh_questions_have_a_primary_test() -> None:
-    fresh = Plans("dev", "test", "f1", "base", "best", ["twin"])
+    fresh = Plans("test", "f1", "base", "best", ["twin"])
     assert fresh.plan("test", "f1").family("best", "base") == PRIMARY
     assert fresh.plan("test", "em").family("best", "base") == FINALISTS
     assert fresh.plan("dev", "f1").family("best", "base") == EXPLORATORY
-    same = Plans("dev", "dev", "f1", "base", "best", ["twin"]).plan("dev", "f1")  # the choice was made on these very questions
-    assert same.family("best", "base") == same.family("other", "base") == FINALISTS
-    assert same.family("best", "twin") == EXPLORATORY
 
 
 def test_the_primary_test_is_not_adjusted_and_the_others_do_not_move_it() -> None:

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from workbench import cli
 from workbench.errors import InputError
+from workbench.results.foreign import Scale
 from workbench.results.guard import NEW, OLD, guard
 from workbench.results.run import Run
 
@@ -46,7 +47,7 @@ def test_the_exit_status_says_whether_worse_is_shown(
     assert (row.a, row.b) == (NEW, OLD)
     assert (row.high < -margin) == bool(status)
     told = done.output.splitlines()
-    assert told[0].startswith(f"{new} less {path}, F1, n = 60: ")
+    assert told[0].startswith(f"{new} against {path}, F1, n = 60: ")
     assert told[1].endswith("shown") == bool(status)
 
 
@@ -63,16 +64,21 @@ def test_a_pass_says_whether_worse_is_ruled_out_or_only_not_shown(tmp_path: Path
 
 def test_a_shift_of_exactly_the_margin_is_not_more_than_it(tmp_path: Path) -> None:
     values = np.full(30, 0.5)
-    pair = [table(tmp_path / "a.csv", values), table(tmp_path / "b.csv", values - 0.25)]
-    assert not guard(pair, 0.25).worse
-    assert guard(pair, 0.24).worse
+    for margin in (0.25, 0.02):  # 0.5 - 0.48 is a little more than 0.02
+        pair = [table(tmp_path / "a.csv", values), table(tmp_path / "b.csv", (values - margin).round(4))]
+        assert not guard(pair, margin).worse and guard(pair, margin).lines[1].endswith("ruled out")
+        assert guard(pair, margin - 0.01).worse
 
 
 def test_a_failure_counts_as_the_worst_value_of_both(tmp_path: Path) -> None:
     values = np.linspace(0.2, 0.9, 20)
     path, new = table(tmp_path / "a.csv", values), table(tmp_path / "b.csv", values)
     new.write_text(new.read_text().replace("mine,q19,f1,0.9\n", "mine,q19,f1,\n"))
-    assert guard([path, new], 0.0).row.difference == pytest.approx(-(0.9 - 0.2) / 20)
+    found = guard([path, new], 0.0)
+    assert found.row.difference == pytest.approx(-(0.9 - 0.2) / 20)
+    assert found.lines[2].startswith(f"failed answers: 0 of {path} and 1 of {new}; each counts as 20.0, the lowest value")
+    ranged = guard([path, new], 0.0, scale=Scale(0, 1))
+    assert ranged.row.difference == pytest.approx(-0.9 / 20) and ranged.lines[2].endswith("each counts as 0.0")
 
 
 def test_two_runs_are_compared_by_what_was_promoted_else_by_their_best(tmp_path: Path) -> None:
@@ -88,7 +94,7 @@ def test_two_runs_are_compared_by_what_was_promoted_else_by_their_best(tmp_path:
         path.write_text(path.read_text().replace("{", "{" + dataset + ", ", 1))
     done = workbench("compare", old.folder, new.folder, "--fail-if", "worse", "--margin", "0.02")
     assert done.returncode == 1, done.stderr
-    assert f"{BEST} ({new.folder.name}) less {BEST} ({old.folder.name}), F1 on test, n = {N}: −10.0 points" in done.stdout
+    assert f"{BEST} ({new.folder.name}) against {BEST} ({old.folder.name}), F1 on test, n = {N}: −10.0 points" in done.stdout
     same = workbench("compare", old.folder, old.folder, "--fail-if", "worse")
     assert same.returncode == 0 and "0.0 points" in same.stdout
     Run.open(old.folder).promote("bm25/base")
@@ -117,9 +123,13 @@ def test_wrong_options_are_bad_input(tmp_path: Path, old: tuple[Path, np.ndarray
     for arguments, words in [
         ((path, "--fail-if", "worse"), "compares two sources"),
         ((path, path, "--fail-if", "wors"), "Did you mean 'worse'"),
-        ((path, path, "--fail-if", "worse", "--margin", "-1"), "is negative"),
+        ((path, path, "--fail-if", "worse", "--margin", "-1"), "how much worse is allowed, 0 or more"),
+        ((path, path, "--fail-if", "worse", "--margin", "nan"), "how much worse is allowed, 0 or more"),
+        ((path, path, "--fail-if", "worse", "--margin", "2"), "two points of 100 as 0.02"),
+        ((path, path, "--fail-if", ""), "allowed: worse"),
+        ((path, path, "--fail-if", "worse", "--out", tmp_path / "x.csv"), "--out does not go with --fail-if"),
         ((path, tmp_path, "--fail-if", "worse"), "two of one kind"),
-        ((path, path, "--margin", "0.1"), "allowed: worse"),
+        ((path, path, "--margin", "0.1"), "add --fail-if worse"),
     ]:
         done = workbench("compare", *arguments)
         assert done.returncode == 2, done.stdout

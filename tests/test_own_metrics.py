@@ -28,6 +28,22 @@ def wordy(answer, accepted, passages):
     return "good"
 
 
+def leaving(answer, accepted, passages):
+    raise SystemExit(3)
+
+
+def missing(answer, accepted, passages):
+    return float("nan")
+
+
+def nothing(answer, accepted, passages):
+    pass
+
+
+class Counted:
+    pass
+
+
 def large(answer, accepted, passages):
     return 17
 
@@ -105,6 +121,7 @@ def test_a_gate_can_learn_by_it(folder: Path) -> None:
     [
         ({"answers": ["./mine.py:brieff"]}, "metrics.answers: unknown function in .*mine.py .brieff..*brief"),
         ({"answers": ["./other.py:brief"]}, "metrics.answers: file .*other.py. does not exist"),
+        ({"answers": ["./mine.py:Counted"]}, "metrics.answers: .*:Counted' is a class, no function"),
         ({"answers": ["./mine.py:f1"]}, "has the name of a built-in metric"),
         ({"answers": ["./mine.py:narrow"]}, r"takes narrow\(answer\).*def narrow\(answer, accepted, passages\)"),
         ({"answers": ["brief"]}, "unknown answer metric 'brief'; allowed: ./file.py:function, .*f1"),
@@ -120,9 +137,12 @@ def test_what_is_no_metric_is_refused_before_anything_runs(folder: Path, metrics
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("broken", "metric 'broken' failed for the answer 'a' with the accepted answers .*ZeroDivisionError"),
-        ("wordy", "metric 'wordy' returned 'good' .*allowed: a number from 0 to 1"),
-        ("large", "metric 'large' returned 17 .*allowed: a number from 0 to 1"),
+        ("broken", r"metric 'broken' \(.*mine.py\) failed for the answer 'a' .*ZeroDivisionError.*, in line 8 of .*mine.py"),
+        ("leaving", "failed .*SystemExit: 3"),
+        ("missing", "returned nan .*allowed: a number from 0 to 1"),
+        ("nothing", "returned None .*allowed: a number from 0 to 1"),
+        ("wordy", r"metric 'wordy' \(.*mine.py\) returned 'good' .*allowed: a number from 0 to 1"),
+        ("large", r"metric 'large' \(.*mine.py\) returned 17 .*allowed: a number from 0 to 1"),
     ],
 )
 def test_what_it_returns_is_checked(folder: Path, name: str, message: str) -> None:

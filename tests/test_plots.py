@@ -89,7 +89,7 @@ def make_run(
     by = {(one.split, one.metric): one for one in scores}
     select, report = by["dev", metrics[0]], by.get(("test", metrics[0]))
     best = min(ids, key=lambda c: (-select.column(c).mean(), c))
-    compared = tables.comparisons(scores, seed=0, plans=Plans("dev", "test", metrics[0], ids[0], best))
+    compared = tables.comparisons(scores, seed=0, plans=Plans("test", metrics[0], ids[0], best))
     table_files.write_configurations(folder / "configurations.csv", list(axes), about)
     table_files.write(folder / "results.csv", ResultRow, rows)
     table_files.write(folder / "leaderboard.csv", LeaderboardRow, tables.leaderboard(scores))
@@ -219,9 +219,9 @@ def test_power_curve_falls_and_meets_the_table_at_the_queries_asked(run, ax):
     row = run.comparison(a, b, "test", "f1")
     curve, marked = ax.get_lines()[:2]
     assert all(later < sooner for sooner, later in pairwise(curve.get_ydata()))
-    assert (marked.get_xdata()[0], marked.get_ydata()[0]) == (N, pytest.approx(row.smallest_detectable, abs=2e-6))
+    assert (marked.get_xdata()[0], marked.get_ydata()[0]) == (N, pytest.approx(100 * row.smallest_detectable, abs=2e-4))
     legend = [text.get_text() for text in ax.get_legend().get_texts()]
-    assert f"size of the difference seen: {abs(row.difference):.3f}" in legend
+    assert f"size of the difference seen: {number(abs(row.difference))}" in legend
 
 
 def test_the_front_holds_what_nothing_beats_in_quality_and_time(tmp_path, ax):
@@ -233,7 +233,7 @@ def test_the_front_holds_what_nothing_beats_in_quality_and_time(tmp_path, ax):
     front = next(line for line in ax.get_lines() if line.get_label() == "front")
     means = {label: run.row(configuration_id(label), "test", "f1").mean for label in times}
     assert list(front.get_xdata()) == [0.2, 0.4]
-    assert list(front.get_ydata()) == [means["bm25/tuned"], means["dense/tuned"]]
+    assert list(front.get_ydata()) == [100 * means["bm25/tuned"], 100 * means["dense/tuned"]]
     hollow = [line.get_label() for line in ax.get_lines() if line.get_markerfacecolor() == "white"]
     assert hollow == ["bm25/base"]
 
@@ -244,7 +244,7 @@ def test_wins_are_counted_per_query_and_a_failure_counts_as_zero(run, ax):
     gaps = sorted((round((0 if q == 3 else f1(a, q)) - f1(b, q), 6) for q in range(N)), reverse=True)
     bars = sorted((round(bar.get_x() + bar.get_width() / 2), bar.get_height()) for bar in ax.patches)
     assert [x for x, _ in bars] == [x for x, gap in enumerate(gaps, 1) if gap]
-    assert [height for _, height in bars] == pytest.approx([gap for gap in gaps if gap], abs=2e-6)
+    assert [height for _, height in bars] == pytest.approx([100 * gap for gap in gaps if gap], abs=2e-4)
     wins, losses = sum(gap > 0 for gap in gaps), sum(gap < 0 for gap in gaps)
     legend = [text.get_text() for text in ax.get_legend().get_texts()]
     assert legend == [f"better: {wins}", f"worse: {losses}", f"equal: {N - wins - losses}"]
@@ -287,7 +287,7 @@ def test_systems_are_rows_with_their_means_and_intervals(ax):
 def test_configurations_with_equal_rankings_share_a_marker_named_by_what_makes_the_ranking(tmp_path, ax):
     run = make_run(tmp_path, score=lambda label, q: 0.5 if label.startswith("dense") else 0.02 * q)
     plots.plot_ranking_metrics(ax, run, "dev")
-    assert [x for x, _ in points(ax)] == [0.25, pytest.approx(0.01 * 5.5)]  # the hand-made nDCG is half the score
+    assert [x for x, _ in points(ax)] == [25, pytest.approx(5.5)]  # the hand-made nDCG is half the score
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["dense", "bm25"]
     assert names(ax) == ["nDCG@10"]
 

@@ -165,7 +165,7 @@ def simulated(runs: int, folder: Path, seed: int) -> int:
         systems, queries = tuple(f"s{j}" for j in range(k)), tuple(f"q{i:03}" for i in range(n))
         values = np.clip(kinds(rng, n, k), 0, 1)
         scores = tables.Scores("f1", "test", systems, queries, queries, values, np.zeros(values.shape, dtype=bool))
-        rows = tables.comparisons([scores], 0, Plans("dev", "test", "f1", "s0", "s1", ["s2"]))
+        rows = tables.comparisons([scores], 0, Plans("test", "f1", "s0", "s1", ["s2"]))
         table_files.write(folder / "comparisons.csv", ComparisonRow, rows)
         read = table_files.read(folder / "comparisons.csv", ComparisonRow)
         for row in [*read, *tables.finalists(read, "test", "s0")]:
@@ -304,15 +304,10 @@ def test_only_the_best_can_be_the_baseline_that_is_best(tmp_path: Path) -> None:
     assert "Whether it is better than the old one was not measured on the test split." in said(configuration_id("dense/base"))
 
 
-def test_a_run_that_chose_and_reported_on_one_split_says_so(tmp_path: Path) -> None:
-    run = fixture_run(tmp_path, "better")
-    manifest = json.loads((run.folder / "manifest.json").read_text()) | {"report": {"split": "dev", "of": "finalists"}}
-    (run.folder / "manifest.json").write_text(json.dumps(manifest))
-    said = conclusions.conclusions(Run.open(run.folder))
-    assert "On the 40 questions it was picked by (dev) it scores" in said[0]
-    assert any("chosen and reported on the same questions" in line for line in said)
-    assert "fresh" not in "\n".join(said)
-    assert "If all setups compared here were equally good" in said[1]  # not a planned test
+def test_a_verdict_of_several_tests_says_so(tmp_path: Path) -> None:
+    run = fixture_run(tmp_path, "leaning")
+    assert "Two equally good setups" in verdict(run).sentence
+    assert "If all setups compared here were equally good" in verdict(run, configuration_id("bm25/tuned")).sentence
 
 
 def test_what_depends_on_another_choice_is_told_in_plain_words(tmp_path: Path) -> None:

@@ -184,14 +184,21 @@ def compare(
         str | None,
         typer.Option("--fail-if", help="worse: exit status 1 when the second source is shown to be worse than the first."),
     ] = None,
-    margin: Annotated[float, typer.Option(help="With --fail-if: how much worse is allowed, in the metric's own unit.")] = 0.0,
+    margin: Annotated[
+        float | None, typer.Option(help="With --fail-if: how much worse is allowed, in the metric's own unit; default: 0.")
+    ] = None,
 ) -> None:
     """Compare systems on the same queries: paired differences, intervals, verdicts."""
     from workbench.results import rendering
 
-    if fail_if or margin:
-        _guard(sources, fail_if, margin, metric, split, scale, systems)
+    if fail_if is not None:
+        other = {"--baseline": baseline, "--qrels": qrels, "--out": out, "--details": details}
+        if given := [name for name, value in other.items() if value]:
+            raise InputError(f"{given[0]} does not go with --fail-if, which compares two sources and prints what it found")
+        _guard(sources, fail_if, margin or 0.0, metric, split, scale, systems)
         return
+    if margin is not None:
+        raise InputError("--margin says how much worse --fail-if allows, which was not given; add --fail-if worse")
 
     for path in out or ():
         rendering.check(path)
@@ -206,7 +213,7 @@ def compare(
 
 def _guard(
     sources: list[Path],
-    fail_if: str | None,
+    fail_if: str,
     margin: float,
     metric: str | None,
     split: str | None,
@@ -218,7 +225,7 @@ def _guard(
     from workbench.results.guard import guard
 
     if fail_if != "worse":
-        raise unknown("--fail-if", str(fail_if), ["worse"])
+        raise unknown("--fail-if", fail_if, ["worse"])
     range_ = foreign.Scale(*scale) if scale else None
     found = guard(sources, margin, split, metric, range_, systems.split(",") if systems else ())
     for line in found.lines:
@@ -269,7 +276,7 @@ def _print_comparison(compared: Compared, details: bool) -> None:
         table.add_row(*map(escape, line))
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
     console.print(table)
-    console.print(rendering.caption(compared), markup=False)
+    console.print(rendering.caption(compared, details), markup=False)
 
 
 index_app = typer.Typer(no_args_is_help=True, help="Look after the indexes of a run.")

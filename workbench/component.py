@@ -140,16 +140,19 @@ def load_function(spec: str, folder: Path | None = None) -> Callable[..., Any]:
         InputError: the module or file cannot be found or imported, has no such function, or exists only in a notebook.
     """
     found, module = _load(spec, folder, "function")
-    if not inspect.isfunction(found):
-        place, _, name = spec.rpartition(":")
-        own = [n for n, f in vars(module).items() if inspect.isfunction(f) and f.__module__ == module.__name__]
-        raise unknown(f"function in {place}", name, own)
-    return found
+    if inspect.isfunction(found):
+        return found
+    if found is not None:
+        kind = "class" if inspect.isclass(found) else type(found).__name__
+        raise InputError(f"{spec!r} is a {kind}, no function written in Python; write one that calls it: def name(...): ...")
+    place, _, name = spec.rpartition(":")
+    own = [n for n, f in vars(module).items() if inspect.isfunction(f) and f.__module__ == module.__name__]
+    raise unknown(f"function in {place}", name, own)
 
 
 def source_digest(named: Callable[..., Any]) -> str:
-    """Digest of the file that a class or a function was loaded from."""
-    return file_digest(Path(inspect.getsourcefile(named) or ""))
+    """Digest of the file that a class or a function was written in, below its decorators."""
+    return file_digest(Path(inspect.getsourcefile(inspect.unwrap(named)) or ""))
 
 
 def _load(spec: str, folder: Path | None, what: str) -> tuple[object, ModuleType]:
@@ -169,7 +172,7 @@ def _load(spec: str, folder: Path | None, what: str) -> tuple[object, ModuleType
 def _load_file(place: str, folder: Path | None) -> ModuleType:
     path = ((folder or Path()) / place).resolve()
     if not path.is_file():
-        raise InputError(f"file {place!r} does not exist (looked for {path})")
+        raise InputError(f"file {place!r} does not exist (looked for {path}); put it there, or correct its name")
     # the digest in the module's name lets two versions of one file live in one process
     name = f"workbench_user_{path.stem}_{file_digest(path)[:12]}"
     if name in sys.modules:

@@ -22,7 +22,7 @@ from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import offset_copy
 
 from workbench.errors import InputError, unknown
-from workbench.evaluation.statistics import letters, power_curve
+from workbench.evaluation.statistics import power_curve
 from workbench.results.rows import (
     ComparisonRow,
     ConfigurationRow,
@@ -35,7 +35,7 @@ from workbench.results.rows import (
 )
 from workbench.results.run import Run
 from workbench.results.tables import WORST
-from workbench.results.verdict import UNKNOWN, graded, shown
+from workbench.results.verdict import beside_the_best, graded, shown
 from workbench.results.words import DIRECTIONLESS, POINTS, direction, metric_name, number
 
 STYLE = Path(__file__).with_name("workbench.mplstyle")
@@ -125,20 +125,10 @@ def compared(run: Run, split: str, metric: str) -> list[ComparisonRow]:
     return [row for row in run.comparisons if (row.split, row.metric) == (split, metric)]
 
 
-def significance_letters(run: Run, split: str, metric: str) -> dict[str, str]:
-    """Configuration id -> letters; two share one exactly where the data show no difference between them."""
+def places(run: Run, split: str, metric: str) -> dict[str, str]:
+    """Configuration id -> its place; see `workbench.results.verdict.beside_the_best`."""
     order = [row.configuration for row in ranked(run, split, metric)]
-    return letters([(row.a, row.b) for row in compared(run, split, metric) if shown(row)], order)
-
-
-def beside_the_best(run: Run, split: str, metric: str) -> dict[str, str]:
-    """Configuration id -> ``best``, ``behind the best`` where that is shown, else ``could be the best``."""
-    best, *others = [row.configuration for row in ranked(run, split, metric)]
-    said = {best: "best"}
-    for c in others:
-        row = run.comparison(c, best, split, metric)
-        said[c] = UNKNOWN if row is None or not row.family else "behind the best" if shown(row) else "could be the best"
-    return said
+    return beside_the_best(order, lambda c: run.comparison(c, order[0], split, metric))
 
 
 # --- Figures ----------------------------------------------------------------------------------------------------------
@@ -156,7 +146,7 @@ def plot_leaderboard(ax: Axes, run: Run, split: str, metric: str) -> Axes:
     Raises:
         InputError: nothing was measured by that metric on that split.
     """
-    rows, drawn, groups = ranked(run, split, metric), looks(run), beside_the_best(run, split, metric)
+    rows, drawn, groups = ranked(run, split, metric), looks(run), places(run, split, metric)
     for y, row in enumerate(rows):
         _dot(ax, y, row.mean, row.ci_low, row.ci_high, drawn[row.configuration], factor=POINTS.factor)
         if len(rows) > 1:
@@ -233,7 +223,7 @@ def plot_wins(ax: Axes, run: Run, split: str, metric: str, a: str, b: str) -> Ax
         InputError: one of them was not measured by that metric on that split.
     """
     first, second = (_values(run, c, split, metric) for c in (a, b))
-    gaps = sorted((first[query] - second[query] for query in first.keys() & second.keys()), reverse=True)
+    gaps = sorted((POINTS.factor * (first[query] - second[query]) for query in first.keys() & second.keys()), reverse=True)
     wins, losses = sum(gap > 0 for gap in gaps), sum(gap < 0 for gap in gaps)
     at = range(1, len(gaps) + 1)
     ax.bar(at[:wins], gaps[:wins], color=WIN)
@@ -245,9 +235,9 @@ def plot_wins(ax: Axes, run: Run, split: str, metric: str, a: str, b: str) -> Ax
     lost = Patch(facecolor=LOSS, hatch="///", edgecolor="black", linewidth=0.6, label=f"{_worse(metric)}: {losses}")
     handles = [won, lost, equal]
     ax.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, borderpad=0, ncols=3)
-    ax.set_title(_wrapped(run.labels[a], 50) + "\n" + _wrapped(f"against {run.labels[b]}, on {split}", 50), pad=26)
+    ax.set_title(_contest(run, split, a, b), pad=26)
     ax.set_xlabel(f"queries, ordered by difference (n = {_count(len(gaps), 'query')})")
-    ax.set_ylabel(f"difference in {metric_name(metric)}\n(above 0: the first is {_better(metric)})")
+    ax.set_ylabel(f"difference in {metric_name(metric)}, points of 100\n(above 0: the first is {_better(metric)})")
     return ax
 
 
@@ -275,18 +265,23 @@ def plot_power(ax: Axes, run: Run, split: str, metric: str, a: str, b: str) -> A
     if isnan(here):
         return _note(ax, "no power curve: the difference is the same on every query, or there is only one group of them")
     sizes = sorted({max(4, round(n * 2 ** (k / 4))) for k in range(-8, 17)})
-    curve = power_curve(gaps, sizes, scores.groups, by_seed=seeds)
+    curve = POINTS.factor * power_curve(gaps, sizes, scores.groups, by_seed=seeds)
     ax.plot(sizes, curve, color=LINE, label="smallest detectable difference")
-    _dot(ax, here, n, None, None, looks(run)[a], label=f"with the {_count(n, 'query')} asked: {here:.3f}")
-    ax.axhline(seen, color=LOSS, linestyle="--", label=f"size of the difference seen: {seen:.3f}")
+    _dot(ax, POINTS.factor * here, n, None, None, looks(run)[a], label=f"with the {_count(n, 'query')} asked: {number(here)}")
+    ax.axhline(POINTS.factor * seen, color=LOSS, linestyle="--", label=f"size of the difference seen: {number(seen)}")
     ax.set_xscale("log", base=2)
     ax.xaxis.set_major_formatter("{x:.0f}")
     ax.set_ylim(bottom=0)
     ax.legend()
-    ax.set_title(_wrapped(run.labels[a], 50) + "\n" + _wrapped(f"against {run.labels[b]}, on {split}", 50))
+    ax.set_title(_contest(run, split, a, b))
     ax.set_xlabel("queries")
-    ax.set_ylabel(f"difference in {metric_name(metric)}\n(80 % power, two-sided .05)")
+    ax.set_ylabel(f"difference in {metric_name(metric)}, points of 100\n(80 % power, two-sided .05)")
     return ax
+
+
+def _contest(run: Run, split: str, a: str, b: str) -> str:
+    """A title: the one, and against whom."""
+    return _wrapped(run.names[a], 50) + "\n" + _wrapped(f"against {run.names[b]}, on {split}", 50)
 
 
 COSTS = {
@@ -321,14 +316,17 @@ def plot_pareto(ax: Axes, run: Run, split: str, metric: str, cost: str = "p50") 
             front.append((value, best))
         look = drawn[row.configuration]
         if mean.ci_low is not None and mean.ci_high is not None:
-            ax.plot([value] * 2, [mean.ci_low, mean.ci_high], color=look.colour, linewidth=1.8)
-        name = run.labels[row.configuration]
-        _dot(ax, mean.mean, value, low, high, look, label=name, filled=front[-1] == (value, mean.mean))
-    ax.plot(*zip(*front, strict=True), color=LINE, linestyle="--", linewidth=1, zorder=1, label="front")
+            ends = [POINTS.factor * mean.ci_low, POINTS.factor * mean.ci_high]
+            ax.plot([value] * 2, ends, color=look.colour, linewidth=1.8)
+        name = _wrapped(run.names[row.configuration], 60)
+        _dot(ax, POINTS.factor * mean.mean, value, low, high, look, label=name, filled=front[-1] == (value, mean.mean))
+    costs, best_means = zip(*front, strict=True)
+    ax.plot(costs, [POINTS.factor * one for one in best_means], color=LINE, linestyle="--", linewidth=1, zorder=1, label="front")
     ax.set_xlim(left=0)
-    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, borderpad=0, ncols=2)
-    ax.set_xlabel(f"{COSTS[cost]} (lower is better), {rows[0].requests} requests each")
-    ax.set_ylabel(f"mean {metric_name(metric)} on {split}\n({direction(metric)})")
+    columns = 2 if all(len(run.names[row.configuration]) < 30 for row in rows) else 1
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, borderpad=0, ncols=columns)
+    ax.set_xlabel(f"{COSTS[cost]} (lower is better)\n{_count(rows[0].requests, 'request')} each")
+    ax.set_ylabel(f"{metric_name(metric)} on {split}, of 100\n({direction(metric)})")
     return ax
 
 
@@ -399,13 +397,15 @@ def plot_systems(ax: Axes, rows: Sequence[SystemRow]) -> Axes:
     if not rows:
         return _note(ax, "No configuration of this experiment answers with this adapter.")
     for y, row in enumerate(rows):
-        _dot(ax, y, row.mean, row.ci_low, row.ci_high, Look(COLOURS[y % len(COLOURS)], MARKERS[y % len(MARKERS)]))
-        _at_right(ax, y, f"{row.mean:.3f}")
+        look = Look(COLOURS[y % len(COLOURS)], MARKERS[y % len(MARKERS)])
+        _dot(ax, y, row.mean, row.ci_low, row.ci_high, look, factor=POINTS.factor)
+        _at_right(ax, y, number(row.mean))
     _rows(ax, [row.system for row in rows], "")
     _at_right(ax, -1, "mean")
     metric = rows[0].metric
     ax.set_title("The same prompts, three ways", pad=24)
-    ax.set_xlabel(f"mean {metric_name(metric)} on {rows[0].split} ({direction(metric)})\n{_n(rows)}, 95 % intervals")
+    said = f"mean {metric_name(metric)} on {rows[0].split}, points of 100 ({direction(metric)})"
+    ax.set_xlabel(f"{said}\n{_n(rows)}, 95 % intervals")
     return ax
 
 
@@ -428,12 +428,15 @@ def plot_ranking_metrics(ax: Axes, run: Run, split: str) -> Axes:
         for i, metric in enumerate(metrics):
             row = tables[metric][configuration]
             y = i + (j - (len(distinct) - 1) / 2) * step
-            _dot(ax, y, row.mean, row.ci_low, row.ci_high, drawn[configuration], _wrapped(label, 60) if i == 0 else None)
+            name = _wrapped(label, 60) if i == 0 else None
+            _dot(ax, y, row.mean, row.ci_low, row.ci_high, drawn[configuration], name, factor=POINTS.factor)
     _rows(ax, [metric_name(metric) for metric in metrics], "")
     for y, _ in pairwise(range(len(metrics))):
         ax.axhline(y + 0.5, color="#D9D9D9", linewidth=0.8)
     ax.set_title(f"Rankings on {split}")
-    ax.set_xlabel(f"mean (higher is better)\n{_n([row for t in tables.values() for row in t.values()])}, 95 % intervals")
+    ax.set_xlabel(
+        f"mean, points of 100 (higher is better)\n{_n([row for t in tables.values() for row in t.values()])}, 95 % intervals"
+    )
     columns = 2 if len(distinct) > 4 and all(len(label) < 30 for label in distinct.values()) else 1
     below = offset_copy(ax.transAxes, fig=ax.get_figure(root=True), y=-56, units="points")
     ax.legend(loc="upper left", bbox_to_anchor=(0, 0), bbox_transform=below, borderpad=0, ncols=columns)
@@ -478,7 +481,7 @@ def _figures(run: Run) -> Iterator[tuple[str, Figure]]:
     report = run.report_split if reported_any else select
     yield "leaderboard", _leaderboards(run, list(dict.fromkeys([select, report])), metric)
     reported = [row.configuration for row in ranked(run, report, metric)]
-    drawn = figure(len(reported) - 1, run.labels.values())
+    drawn = figure(len(reported) - 1, run.names.values())
     plot_differences(drawn.subplots(), run, report, metric, baseline if baseline in reported else run.best)
     yield "differences", drawn
     effects = [row for row in run.effects if row.metric == metric]
@@ -496,6 +499,8 @@ def _figures(run: Run) -> Iterator[tuple[str, Figure]]:
         drawn = figure(24)
         for ax, cost in zip(drawn.subplots(len(COSTS)), COSTS, strict=True):
             plot_pareto(ax, run, report, metric, cost)
+            if cost != next(iter(COSTS)) and (legend := ax.get_legend()):
+                legend.remove()  # one above all of them
         yield "pareto", drawn
     if run.indexes:
         drawn = figure(9)
@@ -512,7 +517,7 @@ def _figures(run: Run) -> Iterator[tuple[str, Figure]]:
 
 def _leaderboards(run: Run, splits: Sequence[str], metric: str) -> Figure:
     """One leaderboard below the other, on one scale."""
-    heights = [height(len(ranked(run, split, metric)), run.labels.values()) for split in splits]
+    heights = [height(len(ranked(run, split, metric)), run.names.values()) for split in splits]
     drawn = Figure(figsize=(WIDTH, sum(heights)), layout="constrained")
     axes = drawn.subplots(len(splits), squeeze=False, sharex=True, height_ratios=heights)[:, 0]
     for ax, split in zip(axes, splits, strict=True):
@@ -601,8 +606,9 @@ def _note(ax: Axes, text: str) -> Axes:
 
 
 def _wrapped(label: str, width: int) -> str:
-    """A long label in several lines, broken behind a slash, a hyphen or a space where it has one."""
-    lines = textwrap.wrap(label.replace("/", "/ "), width)
+    """A long label in several lines, broken behind a slash or a space, and behind a hyphen where no word fits otherwise."""
+    parts = label.replace("/", "/ ")
+    lines = textwrap.wrap(parts, width, break_on_hyphens=any(len(part) > width for part in parts.split()))
     return "\n".join(line.replace("/ ", "/") for line in lines)
 
 

@@ -103,7 +103,7 @@ def leaderboard_frame(run: Run, split: str, metric: str) -> pd.DataFrame:
     Raises:
         InputError: nothing was measured by that metric on that split.
     """
-    rows, places = plots.ranked(run, split, metric), plots.beside_the_best(run, split, metric)
+    rows, places = plots.ranked(run, split, metric), plots.places(run, split, metric)
     table = []
     for row in rows:
         c = row.configuration
@@ -180,7 +180,7 @@ def marks(run: Run) -> dict[str, str]:
 def leaderboard_figure(run: Run, split: str, metric: str) -> Figure:
     """`plots.plot_leaderboard` as a figure of its own."""
     with plots.style():
-        drawn = plots.figure(len(plots.ranked(run, split, metric)), run.labels.values())
+        drawn = plots.figure(len(plots.ranked(run, split, metric)), run.names.values())
         plots.plot_leaderboard(drawn.subplots(), run, split, metric)
     return drawn
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import re
 import string
+import traceback
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -156,16 +157,21 @@ class OwnMetric(AnswerMetric):
     def score(self, answer: str, accepted: Sequence[str] | None, passages: Sequence[str]) -> float:
         """As `AnswerMetric.score`."""
         given = f"for the answer {answer!r} with the accepted answers {accepted if accepted is None else list(accepted)}"
+        metric = f"metric {self.name!r} ({inspect.getsourcefile(self.function)})"
         try:
             found = self.function(answer, None if accepted is None else list(accepted), list(passages))
-        except Exception as error:
-            raise InputError(f"metric {self.name!r} failed {given}: {type(error).__name__}: {error}") from error
+        except (Exception, SystemExit) as error:
+            line = traceback.extract_tb(error.__traceback__)[-1]
+            raise InputError(
+                f"{metric} failed {given}: {type(error).__name__}: {error}, in line {line.lineno} of {line.filename}; mend the "
+                "function and run again, which computes no answer anew"
+            ) from error
         try:
             value = float(found)
         except (TypeError, ValueError):
             value = nan
         if isinstance(found, str) or not 0 <= value <= 1:
-            raise InputError(f"metric {self.name!r} returned {found!r} {given}; allowed: a number from 0 to 1, higher is better")
+            raise InputError(f"{metric} returned {found!r} {given}; allowed: a number from 0 to 1, higher is better")
         return value
 
 

@@ -77,15 +77,13 @@ class Plans:
     """The comparisons that a run plans before it looks at its report split: `Plan` for each split and metric.
 
     Attributes:
-        select: the split that chooses.
-        split: the report split; on others nothing is planned, since the choice is made there.
+        split: the report split, never the one that chooses; on others nothing is planned, since the choice is made there.
         metric: the one that chooses.
         baseline: the experiment's baseline.
         chosen: the best on the selection split.
         twins: what differs from it by its tuning alone.
     """
 
-    select: str
     split: str
     metric: str
     baseline: str
@@ -93,14 +91,9 @@ class Plans:
     twins: Collection[str] = ()
 
     def plan(self, split: str, metric: str) -> Plan:
-        """The plan on a split by a metric: one primary test in all, by the metric that chooses, on questions that did not choose.
-
-        Where one split chooses and reports, only the comparisons with the baseline were fixed before the data.
-        """
+        """The plan on a split by a metric: one primary test in all, by the metric that chooses."""
         if split != self.split:
             return Plan()
-        if split == self.select:
-            return Plan(self.baseline)
         return Plan(self.baseline, self.chosen, self.twins, primary=metric == self.metric)
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -200,6 +201,15 @@ class MachineSettings(Settings):
         return resolve(self.device, self.precision, self.batch_size, self.index, self.training)
 
 
+def _one_line(value: str) -> str:
+    if not value.strip() or len(value.splitlines()) > 1:
+        raise ValueError("words in one line are needed")
+    return value.strip()
+
+
+Words = Annotated[str, AfterValidator(_one_line)]
+
+
 class ExperimentSettings(Settings):
     """The whole file.
 
@@ -217,7 +227,7 @@ class ExperimentSettings(Settings):
     search: Search = Search()
     report: Report = Report()
     metrics: Metrics = Metrics()
-    names: dict[str, str] = {}
+    names: dict[str, Words] = {}
     seed: int = Field(default=0, ge=0)
     seeds: int = Field(default=1, ge=1)
     machine: MachineSettings = MachineSettings()

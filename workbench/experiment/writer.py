@@ -100,7 +100,7 @@ class RunWriter:
         settings, baseline = self.settings, self.space.baseline.id
         select, report, seed = settings.dataset.select, settings.dataset.report, settings.seed
         chosen, twins = found.ranked[0].id, [c.id for c in found.twins]
-        compared = tables.comparisons(scores, seed, Plans(select, report, self.space.select_by, baseline, chosen, twins))
+        compared = tables.comparisons(scores, seed, Plans(report, self.space.select_by, baseline, chosen, twins))
         write = table_files.write
         files: dict[str, Callable[[Path], None]] = {
             "config.yaml": lambda path: _text(

@@ -17,7 +17,7 @@ from workbench.results import tables
 from workbench.results.rows import ComparisonRow
 from workbench.results.run import Run
 from workbench.results.tables import Bools, Floats, Scores
-from workbench.results.verdict import shown
+from workbench.results.verdict import beside_the_best, shown
 from workbench.results.words import PLAIN, POINTS, Unit
 
 
@@ -73,9 +73,8 @@ class Compared:
 
     @property
     def unit(self) -> Unit:
-        """How means and differences are shown: in points of 100 for a metric that runs from 0 to 1."""
-        values = self.scores.values
-        return POINTS if values.min() >= 0 and values.max() <= 1 else PLAIN
+        """How means and differences are shown: in points of 100 for a metric that runs from 0 to 1, or seems to."""
+        return POINTS if self.scores.worst >= 0 and self.scores.perfect <= 1 else PLAIN
 
     @cached_property
     def pairs(self) -> list[ComparisonRow]:
@@ -102,11 +101,8 @@ class Compared:
 
     @cached_property
     def beside_the_best(self) -> dict[str, str]:
-        """System -> ``best``, ``behind the best`` where that is shown, else ``could be the best``."""
-        best = self.order[0]
-        behind = {row.b: shown(row) for row in self.pairs if row.a == best}
-        said = {system: "behind the best" if behind[system] else "could be the best" for system in self.order[1:]}
-        return {best: "best"} | said
+        """System -> its place; see `workbench.results.verdict.beside_the_best`."""
+        return beside_the_best(self.order, {row.b: row for row in self.pairs if row.a == self.order[0]}.get)
 
     @cached_property
     def letters(self) -> dict[str, str]:
@@ -191,8 +187,7 @@ def _rows_of(run: Run, split: str, metric: str) -> list[ComparisonRow]:
     """What the tables of a run say of its pairs; where an earlier version wrote them, concluded now. By names as in `of_runs`."""
     rows = [row for row in run.comparisons if (row.split, row.metric) == (split, metric)]
     if not all(row.family for row in rows):
-        select, chosen_by = run.select
-        plans = Plans(select, run.report_split, chosen_by, run.manifest["baseline"], run.best)
+        plans = Plans(run.report_split, run.select[1], run.manifest["baseline"], run.best)
         rows = tables.comparisons([run.scores(split, metric)], run.manifest["seed"], plans)
     return [row._replace(a=f"{row.a} {run.folder.name}", b=f"{row.b} {run.folder.name}") for row in rows]
 

@@ -109,9 +109,7 @@ def named(run: Run, configuration: str) -> str:
 def _gain(run: Run, found: Verdict) -> str:
     baseline, price = run.manifest["baseline"], _price(run, found.a, found.b)
     took = f" Answers take {price} times as long." if price else ""
-    surprise = (
-        " What looked best where it was picked is worse here." if found.word == WORSE and found.split != run.select[0] else ""
-    )
+    surprise = " What looked best where it was picked is worse here." if found.word == WORSE else ""
     return f"Against {run.today}, {named(run, baseline)}: {found.phrase}. {found.sentence}{surprise}{took}"
 
 
@@ -236,8 +234,6 @@ def _saved(run: Run) -> list[str]:
 def flattery(run: Run) -> str:
     """What choosing the winner adds to how good it looks where it was chosen; empty where that is not known."""
     row, split = run.selection, run.select[0]
-    if run.report_split == split and row.candidates > 1:
-        return f"It was chosen and reported on the same questions ({split}), so its score is flattered by the choice."
     if row.report_margin is None or row.configuration == row.baseline:
         return ""
     margin, n = words.number(row.select_margin), run.best_row.n

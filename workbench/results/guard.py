@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from workbench.errors import InputError, unknown
-from workbench.evaluation.families import FEW_GROUPS
 from workbench.results import foreign, words
 from workbench.results.compare import Compared, check_same_dataset
 from workbench.results.foreign import Scale
 from workbench.results.rows import ComparisonRow
 from workbench.results.run import Run
 from workbench.results.tables import Scores
-from workbench.results.verdict import graded, phrase
+from workbench.results.verdict import FEW, graded, phrase
 
 OLD, NEW = "old", "new"  # systems
+ROUNDING = 1e-9  # of scores: 0.5 less 0.48 is not more than 0.02
 
 
 class Guard(NamedTuple):
@@ -29,11 +30,13 @@ class Guard(NamedTuple):
         compared: both systems.
         names: of old and new, for people.
         margin: how much worse is allowed, in the metric's own unit.
+        scaled: whether the metric's worst value is known, not the lowest seen.
     """
 
     compared: Compared
     names: tuple[str, str]
     margin: float
+    scaled: bool = True
 
     @property
     def row(self) -> ComparisonRow:
@@ -43,7 +46,7 @@ class Guard(NamedTuple):
     @property
     def worse(self) -> bool:
         """Whether new is shown to be worse by more than the margin: its whole interval lies below."""
-        return self.row.high is not None and self.row.high < -self.margin
+        return self.row.high is not None and self.row.high < -self.margin - ROUNDING
 
     @property
     def lines(self) -> list[str]:
@@ -53,18 +56,34 @@ class Guard(NamedTuple):
         margin = f" by more than {words.number(self.margin, unit)}{noun}" if self.margin else ""
         where = f" on {row.split}" if row.split else ""
         found = [
-            f"{self.names[1]} less {self.names[0]}, {words.metric_name(row.metric)}{where}, n = {row.n}: "
+            f"{self.names[1]} against {self.names[0]}, {words.metric_name(row.metric)}{where}, n = {row.n}: "
             f"{phrase(row, graded(row), unit)}"
         ]
+        return [*found, f"worse{margin}: {self._said}", *self._failures]
+
+    @property
+    def _said(self) -> str:
+        row, unit = self.row, self.compared.unit
         if self.worse:
-            return [*found, f"worse{margin}: shown"]
+            return "shown"
         if row.low is None:
-            few = f"fewer than {FEW_GROUPS} independent groups of questions, or too unequal ones, cannot show anything"
-            return [*found, f"worse{margin}: not shown; {few}"]
-        if row.low < -self.margin:
-            fits = f"; up to {words.number(-row.low, unit, kept=True)}{noun} worse fits these questions as well"
-            return [*found, f"worse{margin}: not shown{fits}"]
-        return [*found, f"worse{margin}: ruled out"]
+            return f"not shown; these questions cannot show anything: {FEW}"
+        if row.low < -self.margin - ROUNDING:
+            noun = f" {unit.noun}" if unit.noun else ""
+            return f"not shown; up to {words.number(-row.low, unit, kept=True)}{noun} worse fits these questions as well"
+        return "ruled out"
+
+    @property
+    def _failures(self) -> list[str]:
+        """How many answers failed, and as what they count."""
+        scores = self.compared.scores
+        counts = scores.failed.sum(axis=0).tolist()
+        if not any(counts):
+            return []
+        told = " and ".join(f"{n} of {name}" for n, name in zip(counts, self.names, strict=True))
+        worst = words.number(scores.worst, self.compared.unit)
+        guessed = "" if self.scaled else ", the lowest value in both files; name the metric's own worst and best with --range"
+        return [f"failed answers: {told}; each counts as {worst}{guessed}"]
 
 
 def guard(
@@ -90,8 +109,8 @@ def guard(
     """
     if len(sources) != 2:
         raise InputError(f"--fail-if compares two sources, the old one and the new one; {len(sources)} were given")
-    if not margin >= 0:
-        raise InputError(f"--margin {margin:g} is negative; it says how much worse is allowed, such as 0.02")
+    if not 0 <= margin < inf:
+        raise InputError(f"--margin {margin:g}: it says how much worse is allowed, 0 or more, such as 0.02 for two points of 100")
     old, new = sources
     if old.is_dir() and new.is_dir():
         return _of_runs(Run.open(old), Run.open(new), margin, split, metric)
@@ -99,7 +118,7 @@ def guard(
         raise InputError(f"{old} and {new}: one is a run and the other a table; give two of one kind")
     names = (systems[0], systems[-1]) if systems else (None, None)
     parts = [_of_table(path, metric, scale, name) for path, name in zip(sources, names, strict=True)]
-    return _paired(parts[0], parts[1], (str(old), str(new)), margin)
+    return _paired(parts[0], parts[1], (str(old), str(new)), margin)._replace(scaled=scale is not None)
 
 
 def _of_runs(old: Run, new: Run, margin: float, split: str | None, metric: str | None) -> Guard:
@@ -147,7 +166,13 @@ def _paired(old: Scores, new: Scores, names: tuple[str, str], margin: float, see
     perfect = max(old.perfect, new.perfect)
     seeds = _seeds(old, new)
     both = replace(old, systems=(OLD, NEW), values=values, failed=failed, worst=worst, perfect=perfect, by_seed=seeds)
-    return Guard(Compared(both, baseline=OLD, seed=seed), names, margin)
+    compared = Compared(both, baseline=OLD, seed=seed)
+    if compared.unit == words.POINTS and margin >= 1:
+        raise InputError(
+            f"--margin {margin:g}: no loss of a metric from 0 to 1 is larger; write two points of 100 as 0.02, or name another "
+            "range with --range"
+        )
+    return Guard(compared, names, margin)
 
 
 def _seeds(old: Scores, new: Scores) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]] | None:

@@ -40,23 +40,33 @@ def table(compared: Compared, details: bool = False) -> list[tuple[str, ...]]:
     return lines
 
 
-def caption(compared: Compared) -> str:
-    """What the table shows, so that it can stand alone."""
+def caption(compared: Compared, details: bool = False) -> str:
+    """What the table shows, so that it can stand alone; with details also the tests behind it."""
     scores, k = compared.scores, len(compared.order)
     groups = len(set(scores.groups))
     grouped = f" in {groups} groups" if groups < len(scores.queries) else ""
     in_points = " in points of 100" if compared.unit == words.POINTS else ""
-    flattered = words.number(compared.optimism, compared.unit)
-    chosen = f" A best chosen on these very questions is flattered by about {flattered} (split halves)." if k > 2 else ""
-    failures = f" A failure counts as {words.number(scores.worst, compared.unit)}." if scores.failed.any() else ""
     where = f" on {scores.split}" if scores.split else ""
+    flattered = words.number(compared.optimism, compared.unit)
+    sentences = [
+        f"{words.metric_name(scores.metric)}{where}{in_points}, {len(scores.queries)} questions{grouped}.",
+        f"Gain: over {compared.names[compared.baseline]} on the same questions, with the interval in which the true gain "
+        "plausibly lies; that leaves out 0 exactly when the difference is shown. Not shown does not mean equal.",
+        "Questions needed: how many would show such a gain in 8 of 10 tries.",
+        f"Whatever is chosen as the best on these very questions is flattered by about {flattered}." if k > 2 else "",
+        f"A failure counts as {words.number(scores.worst, compared.unit)}." if scores.failed.any() else "",
+        _tests(compared) if details else "",
+    ]
+    return " ".join(filter(None, sentences))
+
+
+def _tests(compared: Compared) -> str:
+    """What the numbers of the details mean."""
     families = Counter(row.family for row in compared.pairs)
     counted = ", ".join(f"{name} ({families[name]})" for name in FAMILIES if name in families)
     return (
-        f"{words.metric_name(scores.metric)}{where}{in_points}, n = {len(scores.queries)}{grouped}. Gain: over "
-        f"{compared.names[compared.baseline]}, paired by question; its interval is the sign-flip test inverted at the level of "
-        f"its family of tests, and leaves out 0 exactly when the difference is shown. Families: {counted}. "
-        f"Questions needed: what would show such a gain with 80 % power.{chosen}{failures}"
+        "Intervals of gains are sign-flip tests inverted at the level .05 of their family of tests; pairs by family: "
+        f"{counted}. Systems that share a letter are not shown to differ. What choosing flatters is estimated from split halves."
     )
 
 
@@ -97,11 +107,10 @@ def as_latex(compared: Compared) -> str:
         rows.append(" & ".join((name, f"{mean}$^{{{letters}}}$", interval, failed, gain, plausibly, p, needed)) + r" \\")
     names = "system", "mean", "95 % interval", "failed", "gain", "interval", "p (adjusted)", "questions needed"
     head = " & ".join(map(_tex, names)) + r" \\"
-    same = f"Systems that share a letter are not shown to differ. {caption(compared)}"
     lines = [
         r"\begin{table}",
         r"\centering",
-        rf"\caption{{{_tex(same)}}}",
+        rf"\caption{{{_tex(caption(compared, details=True))}}}",
         r"\begin{tabular}{lrlrrlrr}",
         r"\toprule",
         head,

@@ -6,6 +6,7 @@ nothing turns over at .05 without a warning; "not shown" never means equal.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import isinf
 
@@ -112,6 +113,20 @@ def graded(row: Tested, matters: float | None = None) -> str:
 def shown(row: Tested) -> bool:
     """Whether the data show a difference: the interval leaves out zero."""
     return row.supported == "yes"
+
+
+def beside_the_best(order: Sequence[str], row: Callable[[str], Tested | None]) -> dict[str, str]:
+    """Each of some systems -> ``best``, ``behind the best`` where that is shown, else ``could be the best``.
+
+    Args:
+        order: the systems, best first.
+        row: the difference of one of them from the first, or None where they were not compared.
+    """
+    said = {order[0]: "best"}
+    for system in order[1:]:
+        found = row(system)
+        said[system] = UNKNOWN if not (found and found.family) else "behind the best" if shown(found) else "could be the best"
+    return said
 
 
 def phrase(row: Tested, word: str, unit: Unit = POINTS) -> str:
