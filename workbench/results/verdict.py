@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import isinf
+from typing import TYPE_CHECKING
 
-from workbench.evaluation.families import PRIMARY
 from workbench.results import words
 from workbench.results.rows import ResultRow, Tested
-from workbench.results.run import Run
 from workbench.results.words import DIRECTIONLESS, POINTS, Unit
+
+if TYPE_CHECKING:  # it loads NumPy, which the demo does without until it answers
+    from workbench.results.run import Run
 
 BETTER, WORSE = "shown better", "shown worse"
 MORE, LESS = "shown more", "shown less"  # of a metric of which neither is better
@@ -136,6 +138,8 @@ def phrase(row: Tested, word: str, unit: Unit = POINTS) -> str:
 
 def sentence(row: Tested, word: str, unit: Unit = POINTS) -> str:
     """What a verdict means, for somebody who never heard of p-values."""
+    from workbench.evaluation.families import PRIMARY
+
     if word == UNKNOWN:
         return OLDER[0].upper() + OLDER[1:] + "."
     if row.low is None or row.high is None or row.p_adjusted is None:
