@@ -131,9 +131,9 @@ def reading(run: Run, split: str, metric: str) -> str:
         return f"Which of these setups differ is not said: {OLDER}."
     found, n = sum(map(shown, pairs)), pairs[0].n
     if not found:
-        return f"No two single setups can be told apart by {words.metric_name(metric)} with these {n} questions ({split})."
+        return f"No two single setups can be told apart by {words.metric_name(metric)} with these {n:,} questions ({split})."
     are = "is" if found == 1 else "are"
-    return f"{found} of {_pairs(len(pairs))} of setups {are} shown to differ on these {n} questions ({split})."
+    return f"{found} of {_pairs(len(pairs))} of setups {are} shown to differ on these {n:,} questions ({split})."
 
 
 def table_html(frame: pd.DataFrame, marks: Mapping[str, str], axes: str, today: str = words.TODAY) -> str:

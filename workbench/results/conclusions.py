@@ -72,7 +72,7 @@ def _tested(run: Run, row: Tested) -> str:
     )
     power = f", smallest detectable {words.number(row.smallest_detectable)}" if row.smallest_detectable is not None else ""
     needed = f", {words.questions(row.n_needed)} needed" if row.n_needed is not None and not shown(row) else ""
-    return f"{found}, n = {row.n}{power}{needed}"
+    return f"{found}, n = {row.n:,}{power}{needed}"
 
 
 def _letters(run: Run) -> list[str]:
@@ -93,7 +93,7 @@ def _standing(run: Run, best: str) -> str:
     measured = sum((row.split, row.metric) == (split, metric) for row in run.leaderboard)
     start = f"Of {measured} setups the best is {named(run, best)}." if measured > 1 else f"The only setup is {named(run, best)}."
     row = run.row(best, run.report_split, metric) or run.best_row
-    asked = f"{row.n} fresh questions" if row.split != split else f"the {row.n} questions it was picked by"
+    asked = f"{row.n:,} fresh questions" if row.split != split else f"the {row.n:,} questions it was picked by"
     interval = words.between(row.ci_low, row.ci_high)
     plausibly = f" (plausibly {interval})" if interval else ""
     failed = f"; {row.failed} answers failed" if row.failed else ""
@@ -127,7 +127,7 @@ def _effects(run: Run) -> list[str]:
     if not rows[0].family:
         return [f"What each choice brings: {UNKNOWN}; {OLDER}."]
     lines = [
-        f"What each choice brings, averaged over the others ({rows[0].n} questions of {split}, {words.metric_name(metric)}):"
+        f"What each choice brings, averaged over the others ({rows[0].n:,} questions of {split}, {words.metric_name(metric)}):"
     ]
     for row in sorted(rows, key=lambda row: (not shown(row), -abs(row.difference))):
         a, b = (_value(run, row.axis, value) for value in (row.a, row.b))
@@ -143,7 +143,7 @@ def _interplay(run: Run) -> list[str]:
     if not rows:
         return []
     if not found:
-        return [f"No sign that these choices depend on each other; {rows[0].n} questions would miss a weak dependence."]
+        return [f"No sign that these choices depend on each other; {rows[0].n:,} questions would miss a weak dependence."]
     return ["Some choices depend on each other:", *(f"  {_dependence(run, row)}" for row in found)]
 
 
@@ -226,7 +226,7 @@ def _saved(run: Run) -> list[str]:
     whole = sum(row.n == n for row in last.values())
     looked = sum(row.n for row in last.values())
     return [
-        f"The search ({strategy}) measured {whole} of {len(last)} setups on all {n} questions and looked at {looked:,} of "
+        f"The search ({strategy}) measured {whole} of {len(last)} setups on all {n:,} questions and looked at {looked:,} of "
         f"{n * len(last):,} answers; search.csv says what was left out and why."
     ]
 
@@ -238,7 +238,7 @@ def flattery(run: Run) -> str:
         return ""
     margin, n = words.number(row.select_margin), run.best_row.n
     return (
-        f"On the {n} questions it was picked by ({split}) it seemed to gain {margin} points. The winner of {row.candidates} "
+        f"On the {n:,} questions it was picked by ({split}) it seemed to gain {margin} points. The winner of {row.candidates} "
         "always looks a little better where it won; the fresh questions count."
     )
 

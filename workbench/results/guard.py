@@ -56,7 +56,7 @@ class Guard(NamedTuple):
         margin = f" by more than {words.number(self.margin, unit)}{noun}" if self.margin else ""
         where = f" on {row.split}" if row.split else ""
         found = [
-            f"{self.names[1]} against {self.names[0]}, {words.metric_name(row.metric)}{where}, n = {row.n}: "
+            f"{self.names[1]} against {self.names[0]}, {words.metric_name(row.metric)}{where}, n = {row.n:,}: "
             f"{phrase(row, graded(row), unit)}"
         ]
         return [*found, f"worse{margin}: {self._said}", *self._failures]

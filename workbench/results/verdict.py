@@ -143,7 +143,7 @@ def sentence(row: Tested, word: str, unit: Unit = POINTS) -> str:
     if word == UNKNOWN:
         return OLDER[0].upper() + OLDER[1:] + "."
     if row.low is None or row.high is None or row.p_adjusted is None:
-        return f"These {row.n} questions cannot show anything: {FEW}."
+        return f"These {row.n:,} questions cannot show anything: {FEW}."
     if word == EQUAL:
         return "Whatever the true difference is, it is smaller than what the experiment's file says matters."
     chance = words.chance(row.p_adjusted)
