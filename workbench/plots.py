@@ -22,8 +22,7 @@ from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import offset_copy
 
 from workbench.errors import InputError, unknown
-from workbench.evaluation.statistics import letters, power_curve
-from workbench.results.rendering import p_text
+from workbench.evaluation.statistics import power_curve
 from workbench.results.rows import (
     ComparisonRow,
     ConfigurationRow,
@@ -36,9 +35,10 @@ from workbench.results.rows import (
 )
 from workbench.results.run import Run
 from workbench.results.tables import WORST
+from workbench.results.verdict import beside_the_best, graded, shown
+from workbench.results.words import DIRECTIONLESS, POINTS, direction, metric_name, number
 
 STYLE = Path(__file__).with_name("workbench.mplstyle")
-ALPHA = 0.05  # a Holm-adjusted p below it is called significant
 WIDTH = 7.5  # inches
 LABEL_WIDTH = 38  # characters of a configuration's label in one line
 TITLE_WIDTH = 34  # characters of a title beside such labels
@@ -49,9 +49,6 @@ COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#0
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p")
 WIN, LOSS, LINE = COLOURS[0], COLOURS[1], "#555555"
 
-METRICS = {"f1": "F1", "em": "exact match", "contains": "answer contained", "grounded": "groundedness", "abstained": "abstention"}
-MEASURES = {"ndcg": "nDCG", "mrr": "MRR", "map": "MAP"}
-DIRECTIONLESS = {"abstained"}  # neither more nor less of it is better in itself
 RANKING_AXES = ("chunking", "rewriting", "expansion", "retriever", "reranker")
 
 
@@ -98,18 +95,6 @@ def height(rows: int, names: Iterable[str] = ()) -> float:
     return 1.7 + (0.14 + 0.2 * lines) * max(rows, 2)
 
 
-def metric_name(metric: str) -> str:
-    """A metric as people write it: ``f1`` -> F1, ``ndcg@10`` -> nDCG@10, ``recall@300w`` -> recall within 300 words."""
-    measure, at, cutoff = metric.partition("@")
-    name = MEASURES.get(measure, METRICS.get(measure, measure))
-    return f"{name} within {cutoff[:-1]} words" if cutoff.endswith("w") else f"{name}{at}{cutoff}"
-
-
-def direction(metric: str) -> str:
-    """Which end of a metric is good."""
-    return "neither end is better" if metric in DIRECTIONLESS else "higher is better"
-
-
 def looks(run: Run) -> dict[str, Look]:
     """Configuration id -> how it is drawn, by its position among the sorted ids."""
     return {c: Look(COLOURS[j % len(COLOURS)], MARKERS[j % len(MARKERS)]) for j, c in enumerate(sorted(run.labels))}
@@ -136,26 +121,21 @@ def ranked(run: Run, split: str, metric: str) -> list[LeaderboardRow]:
 
 
 def compared(run: Run, split: str, metric: str) -> list[ComparisonRow]:
-    """Rows of comparisons.csv on a split and metric: one family for Holm's adjustment."""
+    """Rows of comparisons.csv on a split and metric."""
     return [row for row in run.comparisons if (row.split, row.metric) == (split, metric)]
 
 
-def significance_letters(run: Run, split: str, metric: str) -> dict[str, str]:
-    """Configuration id -> letters; two that share one do not differ significantly (Holm-adjusted p not below .05)."""
+def places(run: Run, split: str, metric: str) -> dict[str, str]:
+    """Configuration id -> its place; see `workbench.results.verdict.beside_the_best`."""
     order = [row.configuration for row in ranked(run, split, metric)]
-    return letters(compared(run, split, metric), order, ALPHA)
-
-
-def significant(row: Tested) -> bool:
-    """Whether a comparison's or effect's Holm-adjusted p is below .05; a missing p is not."""
-    return row.p_holm is not None and row.p_holm < ALPHA
+    return beside_the_best(order, lambda c: run.comparison(c, order[0], split, metric))
 
 
 # --- Figures ----------------------------------------------------------------------------------------------------------
 
 
 def plot_leaderboard(ax: Axes, run: Run, split: str, metric: str) -> Axes:
-    """Mean of each configuration with its 95 % interval, best on top, the baseline as a line, letters at the right edge.
+    """Mean of each configuration with its 95 % interval, best on top, the baseline as a line; at the right who could be best.
 
     Args:
         ax: where to draw.
@@ -166,24 +146,22 @@ def plot_leaderboard(ax: Axes, run: Run, split: str, metric: str) -> Axes:
     Raises:
         InputError: nothing was measured by that metric on that split.
     """
-    rows, drawn, groups = ranked(run, split, metric), looks(run), significance_letters(run, split, metric)
+    rows, drawn, groups = ranked(run, split, metric), looks(run), places(run, split, metric)
     for y, row in enumerate(rows):
-        _dot(ax, y, row.mean, row.ci_low, row.ci_high, drawn[row.configuration])
-        _at_right(ax, y, groups[row.configuration])
-    _rows(ax, [_failing(run.labels[row.configuration], row.failed) for row in rows], axis_names(run))
+        _dot(ax, y, row.mean, row.ci_low, row.ci_high, drawn[row.configuration], factor=POINTS.factor)
+        if len(rows) > 1:
+            _at_right(ax, y, groups[row.configuration])
+    _rows(ax, [_failing(run.names[row.configuration], row.failed) for row in rows], "")
     baseline = next((row for row in rows if row.configuration == run.manifest["baseline"]), None)
     if baseline:
-        _line(ax, baseline.mean, f"baseline {baseline.mean:.3f}")
-    if len(rows) > 1:
-        _at_right(ax, -1, "letters")
-    shared = "\nsame letter: no significant difference" if len(rows) > 1 else ""
-    ax.set_xlabel(f"mean {metric_name(metric)} ({direction(metric)})\n{_n(rows)}, 95 % intervals{shared}")
+        _line(ax, baseline.mean * POINTS.factor, f"baseline {number(baseline.mean)}")
+    ax.set_xlabel(f"mean {metric_name(metric)}, points of 100 ({direction(metric)})\n{_n(rows)}, 95 % intervals")
     ax.set_title(f"{metric_name(metric)} on {split}", pad=24)
     return ax
 
 
 def plot_differences(ax: Axes, run: Run, split: str, metric: str, against: str) -> Axes:
-    """Paired difference of each configuration to one of them, with 95 % interval and Holm-adjusted p; filled: significant.
+    """Paired difference of each configuration to one of them, with the interval of its verdict; filled: shown.
 
     Args:
         ax: where to draw.
@@ -199,21 +177,18 @@ def plot_differences(ax: Axes, run: Run, split: str, metric: str, against: str) 
     if against not in ids:
         raise unknown("configuration", against, [f"{c} ({run.labels[c]})" for c in ids])
     pairs = [pair for c in ids if c != against and (pair := run.comparison(c, against, split, metric))]
-    ax.set_title(f"{metric_name(metric)} on {split}: difference to\n{_wrapped(run.labels[against], TITLE_WIDTH)}", pad=24)
+    ax.set_title(f"{metric_name(metric)} on {split}: difference to\n{_wrapped(run.names[against], TITLE_WIDTH)}", pad=24)
     if not pairs:
         return _note(ax, "There is no other configuration to compare with.")
     pairs.sort(key=lambda pair: (-pair.difference, pair.a))
-    drawn, family = looks(run), len(compared(run, split, metric))
-    _forest(ax, pairs, [run.labels[pair.a] for pair in pairs], axis_names(run), [drawn[pair.a] for pair in pairs])
-    ax.set_xlabel(
-        f"difference in mean {metric_name(metric)} (right of 0: {_better(metric)})\n"
-        f"{_n(pairs)}, 95 % intervals, p adjusted over {_count(family, 'pair')}"
-    )
+    drawn = looks(run)
+    _forest(ax, run, pairs, [run.names[pair.a] for pair in pairs], "", [drawn[pair.a] for pair in pairs])
+    ax.set_xlabel(f"difference in mean {metric_name(metric)}, points of 100 (right of 0: {_better(metric)})\n{_intervals(pairs)}")
     return ax
 
 
 def plot_effects(ax: Axes, run: Run, metric: str) -> Axes:
-    """Effect of each axis: one level minus another, averaged over the other axes; filled: significant.
+    """Effect of each axis: one level minus another, averaged over the other axes; filled: shown.
 
     Raises:
         InputError: the metric was not measured on the selection split.
@@ -224,10 +199,9 @@ def plot_effects(ax: Axes, run: Run, metric: str) -> Axes:
     ax.set_title(f"What each axis does to {metric_name(metric)} on {split}", pad=24)
     if not rows:
         return _note(ax, "No axis has two levels that can be compared.")
-    _forest(ax, rows, [_effect_name(row) for row in rows], "axis: first − second", [Look(COLOURS[0], "o")] * len(rows))
+    _forest(ax, run, rows, [_effect_name(row) for row in rows], "axis: first − second", [Look(COLOURS[0], "o")] * len(rows))
     ax.set_xlabel(
-        f"effect on mean {metric_name(metric)} (right of 0: the first is {_better(metric)})\n"
-        f"{_n(rows)}, 95 % intervals, p adjusted over {_count(len(rows), 'effect')}"
+        f"effect on mean {metric_name(metric)}, points of 100 (right of 0: the first is {_better(metric)})\n{_intervals(rows)}"
     )
     return ax
 
@@ -249,7 +223,7 @@ def plot_wins(ax: Axes, run: Run, split: str, metric: str, a: str, b: str) -> Ax
         InputError: one of them was not measured by that metric on that split.
     """
     first, second = (_values(run, c, split, metric) for c in (a, b))
-    gaps = sorted((first[query] - second[query] for query in first.keys() & second.keys()), reverse=True)
+    gaps = sorted((POINTS.factor * (first[query] - second[query]) for query in first.keys() & second.keys()), reverse=True)
     wins, losses = sum(gap > 0 for gap in gaps), sum(gap < 0 for gap in gaps)
     at = range(1, len(gaps) + 1)
     ax.bar(at[:wins], gaps[:wins], color=WIN)
@@ -261,9 +235,9 @@ def plot_wins(ax: Axes, run: Run, split: str, metric: str, a: str, b: str) -> Ax
     lost = Patch(facecolor=LOSS, hatch="///", edgecolor="black", linewidth=0.6, label=f"{_worse(metric)}: {losses}")
     handles = [won, lost, equal]
     ax.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, borderpad=0, ncols=3)
-    ax.set_title(_wrapped(run.labels[a], 50) + "\n" + _wrapped(f"against {run.labels[b]}, on {split}", 50), pad=26)
+    ax.set_title(_contest(run, split, a, b), pad=26)
     ax.set_xlabel(f"queries, ordered by difference (n = {_count(len(gaps), 'query')})")
-    ax.set_ylabel(f"difference in {metric_name(metric)}\n(above 0: the first is {_better(metric)})")
+    ax.set_ylabel(f"difference in {metric_name(metric)}, points of 100\n(above 0: the first is {_better(metric)})")
     return ax
 
 
@@ -291,18 +265,23 @@ def plot_power(ax: Axes, run: Run, split: str, metric: str, a: str, b: str) -> A
     if isnan(here):
         return _note(ax, "no power curve: the difference is the same on every query, or there is only one group of them")
     sizes = sorted({max(4, round(n * 2 ** (k / 4))) for k in range(-8, 17)})
-    curve = power_curve(gaps, sizes, scores.groups, by_seed=seeds)
+    curve = POINTS.factor * power_curve(gaps, sizes, scores.groups, by_seed=seeds)
     ax.plot(sizes, curve, color=LINE, label="smallest detectable difference")
-    _dot(ax, here, n, None, None, looks(run)[a], label=f"with the {_count(n, 'query')} asked: {here:.3f}")
-    ax.axhline(seen, color=LOSS, linestyle="--", label=f"size of the difference seen: {seen:.3f}")
+    _dot(ax, POINTS.factor * here, n, None, None, looks(run)[a], label=f"with the {_count(n, 'query')} asked: {number(here)}")
+    ax.axhline(POINTS.factor * seen, color=LOSS, linestyle="--", label=f"size of the difference seen: {number(seen)}")
     ax.set_xscale("log", base=2)
     ax.xaxis.set_major_formatter("{x:.0f}")
     ax.set_ylim(bottom=0)
     ax.legend()
-    ax.set_title(_wrapped(run.labels[a], 50) + "\n" + _wrapped(f"against {run.labels[b]}, on {split}", 50))
+    ax.set_title(_contest(run, split, a, b))
     ax.set_xlabel("queries")
-    ax.set_ylabel(f"difference in {metric_name(metric)}\n(80 % power, two-sided .05)")
+    ax.set_ylabel(f"difference in {metric_name(metric)}, points of 100\n(80 % power, two-sided .05)")
     return ax
+
+
+def _contest(run: Run, split: str, a: str, b: str) -> str:
+    """A title: the one, and against whom."""
+    return _wrapped(run.names[a], 50) + "\n" + _wrapped(f"against {run.names[b]}, on {split}", 50)
 
 
 COSTS = {
@@ -337,14 +316,17 @@ def plot_pareto(ax: Axes, run: Run, split: str, metric: str, cost: str = "p50") 
             front.append((value, best))
         look = drawn[row.configuration]
         if mean.ci_low is not None and mean.ci_high is not None:
-            ax.plot([value] * 2, [mean.ci_low, mean.ci_high], color=look.colour, linewidth=1.8)
-        name = run.labels[row.configuration]
-        _dot(ax, mean.mean, value, low, high, look, label=name, filled=front[-1] == (value, mean.mean))
-    ax.plot(*zip(*front, strict=True), color=LINE, linestyle="--", linewidth=1, zorder=1, label="front")
+            ends = [POINTS.factor * mean.ci_low, POINTS.factor * mean.ci_high]
+            ax.plot([value] * 2, ends, color=look.colour, linewidth=1.8)
+        name = _wrapped(run.names[row.configuration], 60)
+        _dot(ax, POINTS.factor * mean.mean, value, low, high, look, label=name, filled=front[-1] == (value, mean.mean))
+    costs, best_means = zip(*front, strict=True)
+    ax.plot(costs, [POINTS.factor * one for one in best_means], color=LINE, linestyle="--", linewidth=1, zorder=1, label="front")
     ax.set_xlim(left=0)
-    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, borderpad=0, ncols=2)
-    ax.set_xlabel(f"{COSTS[cost]} (lower is better), {rows[0].requests} requests each")
-    ax.set_ylabel(f"mean {metric_name(metric)} on {split}\n({direction(metric)})")
+    columns = 2 if all(len(run.names[row.configuration]) < 30 for row in rows) else 1
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, borderpad=0, ncols=columns)
+    ax.set_xlabel(f"{COSTS[cost]} (lower is better)\n{_count(rows[0].requests, 'request')} each")
+    ax.set_ylabel(f"{metric_name(metric)} on {split}, of 100\n({direction(metric)})")
     return ax
 
 
@@ -415,13 +397,15 @@ def plot_systems(ax: Axes, rows: Sequence[SystemRow]) -> Axes:
     if not rows:
         return _note(ax, "No configuration of this experiment answers with this adapter.")
     for y, row in enumerate(rows):
-        _dot(ax, y, row.mean, row.ci_low, row.ci_high, Look(COLOURS[y % len(COLOURS)], MARKERS[y % len(MARKERS)]))
-        _at_right(ax, y, f"{row.mean:.3f}")
+        look = Look(COLOURS[y % len(COLOURS)], MARKERS[y % len(MARKERS)])
+        _dot(ax, y, row.mean, row.ci_low, row.ci_high, look, factor=POINTS.factor)
+        _at_right(ax, y, number(row.mean))
     _rows(ax, [row.system for row in rows], "")
     _at_right(ax, -1, "mean")
     metric = rows[0].metric
     ax.set_title("The same prompts, three ways", pad=24)
-    ax.set_xlabel(f"mean {metric_name(metric)} on {rows[0].split} ({direction(metric)})\n{_n(rows)}, 95 % intervals")
+    said = f"mean {metric_name(metric)} on {rows[0].split}, points of 100 ({direction(metric)})"
+    ax.set_xlabel(f"{said}\n{_n(rows)}, 95 % intervals")
     return ax
 
 
@@ -444,12 +428,15 @@ def plot_ranking_metrics(ax: Axes, run: Run, split: str) -> Axes:
         for i, metric in enumerate(metrics):
             row = tables[metric][configuration]
             y = i + (j - (len(distinct) - 1) / 2) * step
-            _dot(ax, y, row.mean, row.ci_low, row.ci_high, drawn[configuration], _wrapped(label, 60) if i == 0 else None)
+            name = _wrapped(label, 60) if i == 0 else None
+            _dot(ax, y, row.mean, row.ci_low, row.ci_high, drawn[configuration], name, factor=POINTS.factor)
     _rows(ax, [metric_name(metric) for metric in metrics], "")
     for y, _ in pairwise(range(len(metrics))):
         ax.axhline(y + 0.5, color="#D9D9D9", linewidth=0.8)
     ax.set_title(f"Rankings on {split}")
-    ax.set_xlabel(f"mean (higher is better)\n{_n([row for t in tables.values() for row in t.values()])}, 95 % intervals")
+    ax.set_xlabel(
+        f"mean, points of 100 (higher is better)\n{_n([row for t in tables.values() for row in t.values()])}, 95 % intervals"
+    )
     columns = 2 if len(distinct) > 4 and all(len(label) < 30 for label in distinct.values()) else 1
     below = offset_copy(ax.transAxes, fig=ax.get_figure(root=True), y=-56, units="points")
     ax.legend(loc="upper left", bbox_to_anchor=(0, 0), bbox_transform=below, borderpad=0, ncols=columns)
@@ -494,7 +481,7 @@ def _figures(run: Run) -> Iterator[tuple[str, Figure]]:
     report = run.report_split if reported_any else select
     yield "leaderboard", _leaderboards(run, list(dict.fromkeys([select, report])), metric)
     reported = [row.configuration for row in ranked(run, report, metric)]
-    drawn = figure(len(reported) - 1, run.labels.values())
+    drawn = figure(len(reported) - 1, run.names.values())
     plot_differences(drawn.subplots(), run, report, metric, baseline if baseline in reported else run.best)
     yield "differences", drawn
     effects = [row for row in run.effects if row.metric == metric]
@@ -512,6 +499,8 @@ def _figures(run: Run) -> Iterator[tuple[str, Figure]]:
         drawn = figure(24)
         for ax, cost in zip(drawn.subplots(len(COSTS)), COSTS, strict=True):
             plot_pareto(ax, run, report, metric, cost)
+            if cost != next(iter(COSTS)) and (legend := ax.get_legend()):
+                legend.remove()  # one above all of them
         yield "pareto", drawn
     if run.indexes:
         drawn = figure(9)
@@ -528,7 +517,7 @@ def _figures(run: Run) -> Iterator[tuple[str, Figure]]:
 
 def _leaderboards(run: Run, splits: Sequence[str], metric: str) -> Figure:
     """One leaderboard below the other, on one scale."""
-    heights = [height(len(ranked(run, split, metric)), run.labels.values()) for split in splits]
+    heights = [height(len(ranked(run, split, metric)), run.names.values()) for split in splits]
     drawn = Figure(figsize=(WIDTH, sum(heights)), layout="constrained")
     axes = drawn.subplots(len(splits), squeeze=False, sharex=True, height_ratios=heights)[:, 0]
     for ax, split in zip(axes, splits, strict=True):
@@ -541,23 +530,39 @@ def _leaderboards(run: Run, splits: Sequence[str], metric: str) -> Figure:
 
 
 def _dot(
-    ax: Axes, y: float, x: float, low: float | None, high: float | None, look: Look, label: str | None = None, filled: bool = True
+    ax: Axes,
+    y: float,
+    x: float,
+    low: float | None,
+    high: float | None,
+    look: Look,
+    label: str | None = None,
+    filled: bool = True,
+    factor: float = 1.0,
 ) -> None:
-    """A marker at (x, y), with its interval where there is one."""
+    """A marker at (x, y), with its interval where there is one; x and the interval times a factor."""
     if low is not None and high is not None:
-        ax.plot([low, high], [y, y], color=look.colour, linewidth=1.8, solid_capstyle="butt", zorder=2)
+        ends = [low * factor, high * factor]
+        ax.plot(ends, [y, y], color=look.colour, linewidth=1.8, solid_capstyle="butt", zorder=2)
     face = look.colour if filled else "white"
-    ax.plot([x], [y], look.marker, color=look.colour, markerfacecolor=face, markeredgewidth=1.5, label=label, zorder=3)
+    at = [x * factor], [y]
+    ax.plot(*at, look.marker, color=look.colour, markerfacecolor=face, markeredgewidth=1.5, label=label, zorder=3)
 
 
-def _forest(ax: Axes, rows: Sequence[Tested], names: Sequence[str], title: str, drawn: Sequence[Look]) -> None:
-    """Differences with intervals, a line at zero, and adjusted p at the right edge."""
+def _forest(ax: Axes, run: Run, rows: Sequence[Tested], names: Sequence[str], title: str, drawn: Sequence[Look]) -> None:
+    """Differences with the intervals of their verdicts, a line at zero, and the verdicts at the right edge."""
     for y, (row, look) in enumerate(zip(rows, drawn, strict=True)):
-        _dot(ax, y, row.difference, row.ci_low, row.ci_high, look, filled=significant(row))
-        _at_right(ax, y, p_text(row.p_holm))
-    _at_right(ax, -1, "p (Holm)")
+        _dot(ax, y, row.difference, row.low, row.high, look, filled=shown(row), factor=POINTS.factor)
+        _at_right(ax, y, f"{number(row.difference, signed=True)}  {graded(row, run.matters)}")
+    _at_right(ax, -1, "verdict")
     _rows(ax, names, title)
     _line(ax, 0.0, "no difference")
+
+
+def _intervals(rows: Sequence[Tested]) -> str:
+    """What the bars of differences are."""
+    older = "" if all(row.family for row in rows) else "; no verdicts: the run is of an earlier version"
+    return f"{_n(rows)}; a bar leaves out 0 exactly when a difference is shown{older}"
 
 
 def _rows(ax: Axes, names: Sequence[str], title: str) -> None:
@@ -601,8 +606,9 @@ def _note(ax: Axes, text: str) -> Axes:
 
 
 def _wrapped(label: str, width: int) -> str:
-    """A long label in several lines, broken behind a slash, a hyphen or a space where it has one."""
-    lines = textwrap.wrap(label.replace("/", "/ "), width)
+    """A long label in several lines, broken behind a slash or a space, and behind a hyphen where no word fits otherwise."""
+    parts = label.replace("/", "/ ")
+    lines = textwrap.wrap(parts, width, break_on_hyphens=any(len(part) > width for part in parts.split()))
     return "\n".join(line.replace("/ ", "/") for line in lines)
 
 

@@ -13,9 +13,9 @@ from workbench.data.readers import json_lines, yaml_files
 from workbench.data.readers.text import whole
 from workbench.errors import InputError, unknown
 from workbench.evaluation.search import SearchStep
-from workbench.results import table_files, tables
+from workbench.results import table_files, tables, words
 from workbench.results.display import Displayed
-from workbench.results.records import Manifest, Promotion
+from workbench.results.records import Manifest, Promotion, SettingsRecord
 from workbench.results.rows import (
     ComparisonRow,
     ConfigurationRow,
@@ -151,6 +151,35 @@ class Run(Displayed):
     def labels(self) -> dict[str, str]:
         """Configuration id -> label."""
         return {row.configuration: row.label for row in self.configurations}
+
+    @cached_property
+    def settings(self) -> SettingsRecord:
+        """The experiment's file with every default filled in; empty where the folder lacks it.
+
+        Raises:
+            InputError: it is damaged.
+        """
+        path = self.folder / "config.yaml"
+        found: SettingsRecord = yaml_files.read(path) if path.is_file() else {}
+        if not isinstance(found, dict):
+            raise InputError(f"{path} holds no settings; run the experiment again")
+        return found
+
+    @property
+    def matters(self) -> float | None:
+        """The difference below which the experiment's file says that none matters, or None where it says nothing."""
+        found = self.settings.get("metrics", {}).get("matters")
+        return float(found) if isinstance(found, int | float) else None
+
+    @property
+    def today(self) -> str:
+        """What the baseline is called: as the experiment's file names it, else ``today's setup``."""
+        return self.settings.get("names", {}).get("baseline") or words.TODAY
+
+    @cached_property
+    def names(self) -> dict[str, str]:
+        """Configuration id -> what it is, in plain words; see `workbench.results.words.plain_names`."""
+        return words.plain_names(self.configurations, self.settings)
 
     @cached_property
     def leaderboard(self) -> list[LeaderboardRow]:
