@@ -17,8 +17,8 @@ from test_generator import REAL, SMALL, answered, conversations, save_model, shu
 from workbench.errors import InputError
 from workbench.machine import resolve
 from workbench.machine.fingerprint import torch_threads
+from workbench.models import integer_decoder, integers, side_by_side
 from workbench.models import integer_kernels as kernels
-from workbench.models import integers, side_by_side
 from workbench.models.generator import Generator, LoadedGenerator
 from workbench.models.integer_decoder import IntegerModel, IntegerRows
 from workbench.models.integers import ZERO, Product, hadamard, mixed, rotated
@@ -162,7 +162,9 @@ def test_answers_have_the_same_bits_alone_in_any_company_and_with_any_threads(sa
 
 
 @pytest.mark.parametrize("kind", ["Qwen2", "SmolLM3"])
-def test_a_text_read_in_parts_has_the_bits_of_one_read_at_once(saved: Callable, kind: str) -> None:
+def test_a_text_read_in_parts_has_the_bits_of_one_read_at_once(
+    saved: Callable, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import torch
 
     generator, (asked,) = loaded(saved(kind)), conversations(1, sizes=(1500,))
@@ -173,6 +175,16 @@ def test_a_text_read_in_parts_has_the_bits_of_one_read_at_once(saved: Callable, 
         with torch_threads(threads):
             assert torch.equal(first_logits(generator, [asked]), at_once)
             assert torch.equal(first_logits(generator, [asked, asked]), torch.cat([at_once, at_once]))
+    monkeypatch.setattr(integer_decoder, "TOGETHER", 7)  # tokens that attend at a time
+    assert torch.equal(first_logits(generator, [asked]), at_once)
+
+
+@pytest.mark.parametrize("few", [0, 1_000])
+def test_steps_of_few_rows_and_of_many_have_the_same_bits(saved: Callable, few: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    generator, asked = loaded(saved("LlamaBias")), conversations(9)
+    expected = answered(generator, asked, 9)
+    monkeypatch.setattr(integer_decoder, "FEW", few)
+    assert answered(generator, asked, 9) == expected
 
 
 def test_an_answer_streams_to_what_it_is_at_once(saved: Callable) -> None:

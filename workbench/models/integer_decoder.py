@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float32]
 
 ZERO = np.float32(integers.ZERO)
+TOGETHER = 256  # tokens whose weights of attention are held at once; more take memory, and look at more keys that come later
+FEW = 4  # rows up to which the compiled product is as quick as the packed one
 
 FIXED_ROTARY = ("default", "linear", "llama3", "yarn")  # positions whose angles do not depend on how long a text is
 
@@ -105,8 +107,14 @@ class IntegerModel:
 
         from workbench.models import integer_kernels as kernels
 
-        found, scales = np.empty((len(states), len(self.embeddings)), np.float32), np.empty(len(states), np.float32)
-        kernels.step_read(states, self.epsilon, self.head.weights, self.head.scales, found, scales)
+        scales = np.empty(len(states), np.float32)
+        if len(states) > FEW:
+            rows = np.empty(states.shape, np.uint8)
+            kernels.normed(states, self.epsilon, ZERO, rows, scales)
+            found = self.head(rows)
+        else:
+            found = np.empty((len(states), len(self.embeddings)), np.float32)
+            kernels.step_read(states, self.epsilon, self.head.weights, self.head.scales, found, scales)
         logits = torch.zeros(len(states), len(self.embeddings))
         kernels.add(logits.numpy(), found, scales, self.head.bias)
         return logits
@@ -149,9 +157,7 @@ class Layer:
         from workbench.models import integer_kernels as kernels
 
         n, each, end = len(states), self.heads // self.shared, start + len(states)
-        rows, scales = np.empty(states.shape, np.uint8), np.empty(n, np.float32)
-        kernels.normed(states, self.epsilon, ZERO, rows, scales)
-        read = self.read(rows).reshape(n, -1, self.size)
+        read, scales = self._read_many(states)
         queries, query_scales = (
             np.empty((self.shared, n * each, self.size), np.int8),
             np.empty((self.shared, n * each), np.float32),
@@ -163,8 +169,27 @@ class Layer:
             kernels.attend(queries[:, -each:], query_scales[:, -each:], *memory, end, found[0])
             return self._finished(states[-1:], found)
         attended = np.empty((n, self.heads * self.size), np.float32)
-        weights, parts = np.empty((n * each, end), np.int16), np.empty((2, n * each, end), np.int8)
-        scales = np.empty(n * each, np.float32)
+        for first in range(0, n, TOGETHER):
+            part = slice(first, min(first + TOGETHER, n))
+            asked = slice(part.start * each, part.stop * each)
+            self._attend(queries[:, asked], query_scales[:, asked], memory, start + first, attended[part])
+        return self._finished_many(states, attended)
+
+    def _attend(self, queries: NDArray[np.int8], query_scales: Floats, memory: Part, start: int, attended: Floats) -> None:
+        """What n tokens in a row of a text attend to.
+
+        Args:
+            queries: int8 (K, n * each, D).
+            query_scales: float32 (K, n * each).
+            memory: of this layer.
+            start: tokens of the text before these.
+            attended: float32 (n, H * D), written.
+        """
+        from workbench.models import integer_kernels as kernels
+
+        rows, each, end = queries.shape[1], self.heads // self.shared, start + len(attended)
+        weights, parts = np.empty((rows, end), np.int16), np.empty((2, rows, end), np.int8)
+        scales = np.empty(rows, np.float32)
         for k in range(self.shared):
             products = integers.products(queries[k], memory.keys[k, :end].T)
             scaled = query_scales[k], memory.key_scales[k, :end], memory.value_scales[k, :end]
@@ -172,17 +197,6 @@ class Layer:
             kernels.split(weights, parts)
             sums = integers.products(parts.reshape(-1, end), memory.values[k, :end])
             kernels.joined(sums.reshape(2, -1, self.size), scales, k, each, attended)
-        rows = np.empty(attended.shape, np.uint8)
-        scales = np.empty(n, np.float32)
-        kernels.rounded(attended, ZERO, rows, scales)
-        kernels.add(states, self.gather(rows), scales, self.gather.bias)
-        rows = np.empty(states.shape, np.uint8)
-        kernels.normed(states, self.epsilon, ZERO, rows, scales)
-        wide = self.widen(rows)
-        rows, inner_scales = np.empty((n, wide.shape[1] // 2), np.uint8), np.empty(n, np.float32)
-        kernels.gated(wide, scales, self.widen.bias, self.mixed, ZERO, rows, inner_scales)
-        kernels.add(states, self.narrow(rows), inner_scales, self.narrow.bias)
-        return states
 
     def step(self, states: Floats, angles: Floats, memories: Sequence[Part], lengths: Sequence[int]) -> Floats:
         """States of the next token of some answers after the layer.
@@ -199,13 +213,39 @@ class Layer:
         from workbench.models import integer_kernels as kernels
 
         n = len(states)
-        read, scales = np.empty((n, self.heads + 2 * self.shared, self.size), np.float32), np.empty(n, np.float32)
         attended = np.empty((n, self.heads * self.size), np.float32)
-        kernels.step_read(states, self.epsilon, self.read.weights, self.read.scales, read.reshape(n, -1), scales)
+        if n > FEW:
+            read, scales = self._read_many(states)
+        else:
+            read, scales = np.empty((n, self.heads + 2 * self.shared, self.size), np.float32), np.empty(n, np.float32)
+            kernels.step_read(states, self.epsilon, self.read.weights, self.read.scales, read.reshape(n, -1), scales)
         for r, (memory, length) in enumerate(zip(memories, lengths, strict=True)):
             row = slice(r, r + 1)
             kernels.step_attend(read[row], scales[row], *self._placing(angles[row]), *memory, length, attended[r])
-        return self._finished(states, attended)
+        return self._finished_many(states, attended) if n > FEW else self._finished(states, attended)
+
+    def _read_many(self, states: Floats) -> tuple[Floats, Floats]:
+        """The product that makes queries, keys and values of many rows, float32 (n, H + 2 * K, D), and the scales of its rows."""
+        from workbench.models import integer_kernels as kernels
+
+        rows, scales = np.empty(states.shape, np.uint8), np.empty(len(states), np.float32)
+        kernels.normed(states, self.epsilon, ZERO, rows, scales)
+        return self.read(rows).reshape(len(states), -1, self.size), scales
+
+    def _finished_many(self, states: Floats, attended: Floats) -> Floats:
+        """As `_finished`, to the bit, with the products of many rows."""
+        from workbench.models import integer_kernels as kernels
+
+        rows, scales = np.empty(attended.shape, np.uint8), np.empty(len(states), np.float32)
+        kernels.rounded(attended, ZERO, rows, scales)
+        kernels.add(states, self.gather(rows), scales, self.gather.bias)
+        rows = np.empty(states.shape, np.uint8)
+        kernels.normed(states, self.epsilon, ZERO, rows, scales)
+        wide = self.widen(rows)
+        rows, inner_scales = np.empty((len(states), wide.shape[1] // 2), np.uint8), np.empty(len(states), np.float32)
+        kernels.gated(wide, scales, self.widen.bias, self.mixed, ZERO, rows, inner_scales)
+        kernels.add(states, self.narrow(rows), inner_scales, self.narrow.bias)
+        return states
 
     def _placing(self, angles: Floats) -> tuple[Floats, Floats, np.float32, np.float32, Floats]:
         """How queries, keys and values are made of their product."""
