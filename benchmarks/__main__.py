@@ -25,6 +25,8 @@ BENCHMARKS: dict[str, Callable[[], Measurement]] = {
     "openvino-batch": lambda: peers.generation(300, 16, True, 1.1),
     "openvino-one-long": lambda: peers.generation(700, 48, False, 1.2),
     "openvino-batch-long": lambda: peers.generation(700, 48, True, 1.1),
+    "openvino-one-tuned": lambda: peers.generation(300, 16, False, 1.2, tuned=True),
+    "openvino-batch-tuned": lambda: peers.generation(300, 16, True, 1.1, tuned=True),
     "likelihood-speed": lambda: models.likelihood(Goal(">=", 1.15)),
     "likelihood-memory": lambda: models.likelihood(Goal("<=", 1 / 8), peak_bytes),
     "encode-float32": lambda: models.encoding("float32", 1.15),

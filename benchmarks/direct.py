@@ -188,12 +188,12 @@ def _compare(ranked: Rankings, replies: Replies) -> None:
     for split in SPLITS:
         queries = ranked.dataset.split(split)
         systems = [system for where, system in replies if where == split]
-        values = {metric: np.empty((len(queries), len(systems))) for metric in answers.NAMES}
+        values = {metric: np.empty((len(queries), len(systems))) for metric in answers.BUILTIN}
         for j, (retriever, top, shown, prompt) in enumerate(systems):
             template, rows = prompts.load(prompt), ranked.rows[split][retriever, top]
             for i, reply in enumerate(replies[split, systems[j]]):
                 texts = [ranked.passages.full_text(int(n)) for n in rows[i][0][:shown]]
                 for metric, table in values.items():
-                    table[i, j] = answers.score(metric, template.read(reply), queries[i].answers, texts)
+                    table[i, j] = answers.BUILTIN[metric].score(template.read(reply), queries[i].answers, texts)
         names = ["/".join(map(str, system)) for system in systems]
         statistics.compare_all(values, names, [query.group for query in queries], ids=[query.id for query in queries])

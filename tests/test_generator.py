@@ -523,7 +523,7 @@ def test_cut_passages_are_counted_answer_by_answer_and_in_the_conclusions(cut_ru
     every = [n for name in ("1", "4") for n in cuts["tiny", name] if n]
     lost = {"prompts": len(every), "passages": sum(every)}
     assert run.manifest["cut"]["tiny"] == lost
-    told = f"{lost['prompts']} prompts were too long for tiny: their last {lost['passages']} passages were left out"
+    told = f"{lost['prompts']} prompts were too long for tiny: their last {lost['passages']} passages were left out."
     assert told in conclusions(run)
 
 

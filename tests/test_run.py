@@ -27,8 +27,9 @@ from workbench.notebooks import NAMES, execute, report
 from workbench.pipeline import Pipeline
 from workbench.results import tables
 from workbench.results.compare import of_runs
-from workbench.results.conclusions import conclusions
+from workbench.results.conclusions import conclusions, details
 from workbench.results.rows import ResultRow
+from workbench.results.verdict import verdict
 from workbench.stages.writers import Writer
 from workbench.store.progress import Progress
 
@@ -40,15 +41,16 @@ BYTE_EQUAL = ("config.yaml", *TABLES, "answers.jsonl")
 
 # the contract that tools read; written out, so that a renamed field of a row fails here
 TESTED = "difference,ci_low,ci_high,p,p_holm,smallest_detectable"
+CONCLUDED = "family,p_adjusted,low,high,supported"
 COLUMNS = {
     "configurations.csv": "configuration,label,chunking,rewriting,expansion,retriever,reranker,retrieval,passages,prompt,"
     "generator,prompt_mismatch,keys",
     "results.csv": "configuration,split,query_id,metric,value,status",
     "leaderboard.csv": "configuration,split,metric,mean,n,failed,ci_low,ci_high,best",
-    "comparisons.csv": f"a,b,split,metric,n,{TESTED}",
-    "effects.csv": f"axis,a,b,split,metric,n,cells,{TESTED}",
-    "interactions.csv": f"axis,a,b,given,given_a,given_b,split,metric,cells,n,{TESTED}",
-    "finalists.csv": f"configuration,baseline,split,metric,n,{TESTED},n_needed",
+    "comparisons.csv": f"a,b,split,metric,n,{TESTED},{CONCLUDED},n_needed",
+    "effects.csv": f"axis,a,b,split,metric,n,cells,{TESTED},{CONCLUDED},n_needed",
+    "interactions.csv": f"axis,a,b,given,given_a,given_b,split,metric,cells,n,{TESTED},{CONCLUDED},n_needed",
+    "finalists.csv": f"configuration,baseline,split,metric,n,{TESTED},n_needed,{CONCLUDED}",
     "selection.csv": "configuration,baseline,metric,candidates,select_margin,report_margin,optimism,ci_low,ci_high,"
     "predicted_optimism",
     "search.csv": "step,configuration,n,mean,p,level,status,why",
@@ -90,7 +92,9 @@ def test_the_output_ends_with_conclusions_and_commands(either: Finished, offline
     lines = done.stdout.strip().splitlines()
     again = Path(lines[-1].removeprefix("run: "))
     assert lines[-2].endswith(f"workbench serve {again}") and f"dashboard leaderboard --runs {either.runs}" in lines[-3]
-    assert any("best of 16 by f1 on dev" in line and "95 % interval" in line for line in lines)
+    found = verdict(Run.open(again))
+    assert any(line.startswith("Of 16 setups the best is ") and "of 100 by F1" in line for line in lines)
+    assert any(found.phrase in line for line in lines)
     assert again != either.run
     same_bytes(again, either.run)
     totals = json.loads((again / "plan.json").read_text())["totals"]
@@ -171,7 +175,7 @@ def test_a_failed_answer_stays_in_the_mean_and_is_counted_once(tmp_path: Path) -
 def test_every_generator_shows_its_noise_floor(either: Finished) -> None:
     run = Run.open(either.run)
     assert run.manifest["repeated"] == {name: {"answers": 8, "differing": []} for name in ("base", "tuned")}
-    assert any(line.startswith("noise floor zero: 16 of 16 answers") for line in conclusions(run))
+    assert any(line == "Asked again, 16 of 16 answers were the same." for line in conclusions(run))
 
 
 def test_an_answer_that_differs_when_repeated_is_named(
@@ -209,10 +213,10 @@ def test_greedy_measures_only_what_its_path_leads_past(run: Run, toy: Finished) 
     assert {r.configuration for r in found.leaderboard if r.split == split} == looked_at
     for c in looked_at:
         assert found.row(c, split, metric) == run.row(c, split, metric)
-    ended = next(line for line in conclusions(run) if "as a question passes them" in line)
+    ended = next(line for line in details(run) if "as a question passes them" in line)
     end = [row for row in found.search if row.status == "kept"][-1].configuration
     assert (end == run.best and "the grid's best" in ended) or run.labels[end] in ended
-    assert any(line.startswith(f"greedy: {len(looked_at)} of 16 configurations") for line in conclusions(found))
+    assert any(line.startswith(f"The search (greedy) measured {len(looked_at)} of 16 setups") for line in conclusions(found))
 
 
 @pytest.mark.parametrize("order,first", [("file", "prompt"), ("models first", "generator")])
@@ -244,7 +248,7 @@ def test_several_seeds_are_averaged_and_widen_the_intervals(run: Run, toy: Finis
     row = found.comparison(tuned, base, "dev", "contains")
     assert row.ci_high - row.ci_low >= np.ptp(mean_interval(gaps, scores.groups)) - 2e-6
     said = conclusions(found)
-    assert any(line.startswith("figures of tuned are means over 3 trainings (seeds 0 to 2)") for line in said)
+    assert any(line.startswith("Figures of tuned are means over 3 trainings (seeds 0 to 2)") for line in said)
     served = Pipeline.open(found, tuned)
     assert served.answers.writer.adapter.seed == 0 and served.replay(found.scores("test", "f1").queries[0]).same
     assert of_runs([run, found], "dev", "f1").scores.by_seed.shape[0] == 3

@@ -23,6 +23,8 @@ from workbench.errors import InputError, MissingExtraError, StageFailedError
 from workbench.experiment.experiment import Experiment
 from workbench.pipeline import Pipeline, Reply, Source
 from workbench.results.run import Run
+from workbench.results.verdict import verdict
+from workbench.results.words import metric_name, number
 from workbench.serving import app
 
 CHROMIUM_FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
@@ -254,7 +256,8 @@ def test_the_page_says_what_is_served_and_how_good_it_is(page, pipeline):
     figure = app.measured_figure(pipeline.run, pipeline.configuration.id)
     assert pipeline.configuration.label in header
     assert pipeline.run.folder.name in header
-    assert f"{figure.row.metric} {figure.row.mean:.3f}" in header
+    assert f"{metric_name(figure.row.metric)} {number(figure.row.mean)} of 100 points" in header
+    assert verdict(pipeline.run, pipeline.configuration.id).word in header.lower()
     assert f"measured on {figure.row.n} questions of the {figure.row.split} split" in header
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
-from workbench.errors import InputError, StageFailedError
+from workbench.errors import InputError, StageFailedError, unknown
 
 if TYPE_CHECKING:
     from workbench.experiment.experiment import Experiment
@@ -38,6 +38,7 @@ RunPath = Annotated[Path, typer.Argument(help="Folder of a finished run.")]
 RunsOption = Annotated[Path, typer.Option("--runs", help="Folder of all runs.")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="key.path=value: replaces one value of the file.")]
 DatasetOption = Annotated[Path | None, typer.Option("--dataset", help="Where the run's data lie now; default: where they were.")]
+DetailsOption = Annotated[bool, typer.Option("--details", help="What a statistician asks for: families, p, letters, power.")]
 ConfigurationOption = Annotated[str | None, typer.Option(help="Id or label; default: the promoted one, else the best.")]
 
 
@@ -53,6 +54,7 @@ def run(
     overrides: SetOption = None,
     runs: RunsOption = Path("runs"),
     notebooks: Annotated[bool, typer.Option(help="Execute the notebooks into the run's folder.")] = True,
+    details: DetailsOption = False,
 ) -> None:
     """Run an experiment: index, fine-tune, compare, promote, report."""
     from workbench.experiment.experiment import Experiment
@@ -63,7 +65,7 @@ def run(
             finished = _run(experiment, runs, notebooks)
     except KeyboardInterrupt:
         _fail(_interrupted(experiment), INTERRUPTED)
-    _print_outcome(finished, runs)
+    _print_outcome(finished, runs, details)
     typer.echo(f"run: {finished.folder}")
 
 
@@ -115,11 +117,13 @@ def _described(experiment: Experiment) -> str:
     )
 
 
-def _print_outcome(finished: Run, runs: Path) -> None:
-    from workbench.results.conclusions import conclusions
+def _print_outcome(finished: Run, runs: Path, details: bool) -> None:
+    from workbench.results import conclusions
 
     typer.echo("")
-    for line in conclusions(finished):
+    for line in conclusions.conclusions(finished):
+        typer.echo(line)
+    for line in conclusions.details(finished) if details else ():
         typer.echo(line)
     here = "" if runs == Path("runs") else f" --runs {shlex.quote(str(runs))}"
     typer.echo("")
@@ -175,9 +179,19 @@ def compare(
     ] = None,
     systems: Annotated[str | None, typer.Option(help="Of a table: only these, parted by commas.")] = None,
     out: Annotated[list[Path] | None, typer.Option(help=".csv: all pairs; .md, .tex: the table. May be given again.")] = None,
+    details: DetailsOption = False,
+    fail_if: Annotated[
+        str | None,
+        typer.Option("--fail-if", help="worse: exit status 1 when the second source is shown to be worse than the first."),
+    ] = None,
+    margin: Annotated[float, typer.Option(help="With --fail-if: how much worse is allowed, in the metric's own unit.")] = 0.0,
 ) -> None:
-    """Compare systems on the same queries: intervals, adjusted p-values, significance letters."""
+    """Compare systems on the same queries: paired differences, intervals, verdicts."""
     from workbench.results import rendering
+
+    if fail_if or margin:
+        _guard(sources, fail_if, margin, metric, split, scale, systems)
+        return
 
     for path in out or ():
         rendering.check(path)
@@ -185,9 +199,32 @@ def compare(
     if out and len(compared) > 1:
         raise InputError(f"{sources[0]} holds {len(compared)} metrics or splits; --out takes one of them: name it with --metric")
     for one in compared:
-        _print_comparison(one)
+        _print_comparison(one, details)
         for path in out or ():
             rendering.write(one, path)
+
+
+def _guard(
+    sources: list[Path],
+    fail_if: str | None,
+    margin: float,
+    metric: str | None,
+    split: str | None,
+    scale: tuple[float, float] | None,
+    systems: str | None,
+) -> None:
+    """Says whether the second source is worse than the first; exit status 1 where that is shown."""
+    from workbench.results import foreign
+    from workbench.results.guard import guard
+
+    if fail_if != "worse":
+        raise unknown("--fail-if", str(fail_if), ["worse"])
+    range_ = foreign.Scale(*scale) if scale else None
+    found = guard(sources, margin, split, metric, range_, systems.split(",") if systems else ())
+    for line in found.lines:
+        typer.echo(line)
+    if found.worse:
+        raise typer.Exit(1)
 
 
 def _compared(
@@ -218,19 +255,19 @@ def _compared(
     return [compare.Compared(scores, baseline=baseline) for scores in found]
 
 
-def _print_comparison(compared: Compared) -> None:
+def _print_comparison(compared: Compared, details: bool) -> None:
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
     from workbench.results import rendering
 
-    table = Table(*rendering.HEAD)
-    for number in (1, 4, 5, 7, 8):
+    table = Table(*rendering.HEAD, *(rendering.DETAILS if details else ()))
+    for number in (1, 4, 5, 8):
         table.columns[number].justify = "right"
-    for line in rendering.table(compared):
+    for line in rendering.table(compared, details):
         table.add_row(*map(escape, line))
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
     console.print(table)
     console.print(rendering.caption(compared), markup=False)
 

@@ -12,6 +12,7 @@ import importlib.util
 import inspect
 import json
 import sys
+from collections.abc import Callable
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -97,8 +98,7 @@ def component_name(cls: type[Component]) -> str:
     """Name of a component's class for keys: its short name inside the package, else with its source's digest."""
     if cls.__module__.startswith("workbench."):
         return cls.__name__
-    source = Path(inspect.getsourcefile(cls) or "")
-    return f"{cls.__name__}@{file_digest(source)}"
+    return f"{cls.__name__}@{source_digest(cls)}"
 
 
 C = TypeVar("C", bound=Component)
@@ -116,20 +116,11 @@ def load_class(spec: str, base: type[C], folder: Path | None = None) -> type[C]:
         InputError: the module or file cannot be found or imported, has no such class, or the class is not a `base`.
             A class that exists only in a notebook is refused, since another process could not load it.
     """
-    place, _, name = spec.rpartition(":")
-    if not place:
-        raise InputError(f"{spec!r} names no class; write ./file.py:Class or package.module:Class")
-    if place == "__main__":
-        raise InputError(
-            f"{spec!r} exists only in this notebook or script; save the class in a file beside the configuration and "
-            f"name it ./file.py:{name}"
-        )
-    module = _load_file(place, folder) if place.endswith(".py") else _load_module(place)
-    found = getattr(module, name, None)
+    found, module = _load(spec, folder, "Class")
     if found is None:
         own = [(n, c) for n, c in vars(module).items() if inspect.isclass(c) and c.__module__ == module.__name__]
-        classes = [n for n, c in own if issubclass(c, base)]
-        raise unknown(f"class in {place}", name, classes)
+        place, _, name = spec.rpartition(":")
+        raise unknown(f"class in {place}", name, [n for n, c in own if issubclass(c, base)])
     if not (inspect.isclass(found) and issubclass(found, base)):
         raise InputError(f"{spec!r} is no {base.__name__}; derive the class from {base.__module__}.{base.__name__}")
     if lacking := sorted(getattr(found, "__abstractmethods__", ())):
@@ -138,24 +129,61 @@ def load_class(spec: str, base: type[C], folder: Path | None = None) -> type[C]:
     return found
 
 
+def load_function(spec: str, folder: Path | None = None) -> Callable[..., Any]:
+    """The function that ``package.module:function`` or ``./file.py:function`` names.
+
+    Args:
+        spec: as written in a configuration.
+        folder: where a relative file is looked for (the configuration's folder); default: the current folder.
+
+    Raises:
+        InputError: the module or file cannot be found or imported, has no such function, or exists only in a notebook.
+    """
+    found, module = _load(spec, folder, "function")
+    if not inspect.isfunction(found):
+        place, _, name = spec.rpartition(":")
+        own = [n for n, f in vars(module).items() if inspect.isfunction(f) and f.__module__ == module.__name__]
+        raise unknown(f"function in {place}", name, own)
+    return found
+
+
+def source_digest(named: Callable[..., Any]) -> str:
+    """Digest of the file that a class or a function was loaded from."""
+    return file_digest(Path(inspect.getsourcefile(named) or ""))
+
+
+def _load(spec: str, folder: Path | None, what: str) -> tuple[object, ModuleType]:
+    """What ``place:name`` names, None where the place has no such thing, and the module that the place is."""
+    place, _, name = spec.rpartition(":")
+    if not place:
+        raise InputError(f"{spec!r} names no {what.lower()}; write ./file.py:{what} or package.module:{what}")
+    if place == "__main__":
+        raise InputError(
+            f"{spec!r} exists only in this notebook or script; save the {what.lower()} in a file beside the configuration and "
+            f"name it ./file.py:{name}"
+        )
+    module = _load_file(place, folder) if place.endswith(".py") else _load_module(place)
+    return getattr(module, name, None), module
+
+
 def _load_file(place: str, folder: Path | None) -> ModuleType:
     path = ((folder or Path()) / place).resolve()
     if not path.is_file():
-        raise InputError(f"component file {place!r} does not exist (looked for {path})")
+        raise InputError(f"file {place!r} does not exist (looked for {path})")
     # the digest in the module's name lets two versions of one file live in one process
     name = f"workbench_user_{path.stem}_{file_digest(path)[:12]}"
     if name in sys.modules:
         return sys.modules[name]
     module_spec = importlib.util.spec_from_file_location(name, path)
     if module_spec is None or module_spec.loader is None:
-        raise InputError(f"component file {path} cannot be imported: Python has no loader for such files")
+        raise InputError(f"file {path} cannot be imported: Python has no loader for such files")
     module = importlib.util.module_from_spec(module_spec)
     sys.modules[name] = module
     try:
         module_spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         del sys.modules[name]
-        raise InputError(f"component file {path} cannot be imported: {type(error).__name__}: {error}") from error
+        raise InputError(f"file {path} cannot be imported: {type(error).__name__}: {error}") from error
     return module
 
 

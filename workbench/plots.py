@@ -23,7 +23,6 @@ from matplotlib.transforms import offset_copy
 
 from workbench.errors import InputError, unknown
 from workbench.evaluation.statistics import letters, power_curve
-from workbench.results.rendering import p_text
 from workbench.results.rows import (
     ComparisonRow,
     ConfigurationRow,
@@ -36,9 +35,10 @@ from workbench.results.rows import (
 )
 from workbench.results.run import Run
 from workbench.results.tables import WORST
+from workbench.results.verdict import UNKNOWN, graded, shown
+from workbench.results.words import DIRECTIONLESS, POINTS, direction, metric_name, number
 
 STYLE = Path(__file__).with_name("workbench.mplstyle")
-ALPHA = 0.05  # a Holm-adjusted p below it is called significant
 WIDTH = 7.5  # inches
 LABEL_WIDTH = 38  # characters of a configuration's label in one line
 TITLE_WIDTH = 34  # characters of a title beside such labels
@@ -49,9 +49,6 @@ COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#0
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p")
 WIN, LOSS, LINE = COLOURS[0], COLOURS[1], "#555555"
 
-METRICS = {"f1": "F1", "em": "exact match", "contains": "answer contained", "grounded": "groundedness", "abstained": "abstention"}
-MEASURES = {"ndcg": "nDCG", "mrr": "MRR", "map": "MAP"}
-DIRECTIONLESS = {"abstained"}  # neither more nor less of it is better in itself
 RANKING_AXES = ("chunking", "rewriting", "expansion", "retriever", "reranker")
 
 
@@ -98,18 +95,6 @@ def height(rows: int, names: Iterable[str] = ()) -> float:
     return 1.7 + (0.14 + 0.2 * lines) * max(rows, 2)
 
 
-def metric_name(metric: str) -> str:
-    """A metric as people write it: ``f1`` -> F1, ``ndcg@10`` -> nDCG@10, ``recall@300w`` -> recall within 300 words."""
-    measure, at, cutoff = metric.partition("@")
-    name = MEASURES.get(measure, METRICS.get(measure, measure))
-    return f"{name} within {cutoff[:-1]} words" if cutoff.endswith("w") else f"{name}{at}{cutoff}"
-
-
-def direction(metric: str) -> str:
-    """Which end of a metric is good."""
-    return "neither end is better" if metric in DIRECTIONLESS else "higher is better"
-
-
 def looks(run: Run) -> dict[str, Look]:
     """Configuration id -> how it is drawn, by its position among the sorted ids."""
     return {c: Look(COLOURS[j % len(COLOURS)], MARKERS[j % len(MARKERS)]) for j, c in enumerate(sorted(run.labels))}
@@ -136,26 +121,31 @@ def ranked(run: Run, split: str, metric: str) -> list[LeaderboardRow]:
 
 
 def compared(run: Run, split: str, metric: str) -> list[ComparisonRow]:
-    """Rows of comparisons.csv on a split and metric: one family for Holm's adjustment."""
+    """Rows of comparisons.csv on a split and metric."""
     return [row for row in run.comparisons if (row.split, row.metric) == (split, metric)]
 
 
 def significance_letters(run: Run, split: str, metric: str) -> dict[str, str]:
-    """Configuration id -> letters; two that share one do not differ significantly (Holm-adjusted p not below .05)."""
+    """Configuration id -> letters; two share one exactly where the data show no difference between them."""
     order = [row.configuration for row in ranked(run, split, metric)]
-    return letters(compared(run, split, metric), order, ALPHA)
+    return letters([(row.a, row.b) for row in compared(run, split, metric) if shown(row)], order)
 
 
-def significant(row: Tested) -> bool:
-    """Whether a comparison's or effect's Holm-adjusted p is below .05; a missing p is not."""
-    return row.p_holm is not None and row.p_holm < ALPHA
+def beside_the_best(run: Run, split: str, metric: str) -> dict[str, str]:
+    """Configuration id -> ``best``, ``behind the best`` where that is shown, else ``could be the best``."""
+    best, *others = [row.configuration for row in ranked(run, split, metric)]
+    said = {best: "best"}
+    for c in others:
+        row = run.comparison(c, best, split, metric)
+        said[c] = UNKNOWN if row is None or not row.family else "behind the best" if shown(row) else "could be the best"
+    return said
 
 
 # --- Figures ----------------------------------------------------------------------------------------------------------
 
 
 def plot_leaderboard(ax: Axes, run: Run, split: str, metric: str) -> Axes:
-    """Mean of each configuration with its 95 % interval, best on top, the baseline as a line, letters at the right edge.
+    """Mean of each configuration with its 95 % interval, best on top, the baseline as a line; at the right who could be best.
 
     Args:
         ax: where to draw.
@@ -166,24 +156,22 @@ def plot_leaderboard(ax: Axes, run: Run, split: str, metric: str) -> Axes:
     Raises:
         InputError: nothing was measured by that metric on that split.
     """
-    rows, drawn, groups = ranked(run, split, metric), looks(run), significance_letters(run, split, metric)
+    rows, drawn, groups = ranked(run, split, metric), looks(run), beside_the_best(run, split, metric)
     for y, row in enumerate(rows):
-        _dot(ax, y, row.mean, row.ci_low, row.ci_high, drawn[row.configuration])
-        _at_right(ax, y, groups[row.configuration])
-    _rows(ax, [_failing(run.labels[row.configuration], row.failed) for row in rows], axis_names(run))
+        _dot(ax, y, row.mean, row.ci_low, row.ci_high, drawn[row.configuration], factor=POINTS.factor)
+        if len(rows) > 1:
+            _at_right(ax, y, groups[row.configuration])
+    _rows(ax, [_failing(run.names[row.configuration], row.failed) for row in rows], "")
     baseline = next((row for row in rows if row.configuration == run.manifest["baseline"]), None)
     if baseline:
-        _line(ax, baseline.mean, f"baseline {baseline.mean:.3f}")
-    if len(rows) > 1:
-        _at_right(ax, -1, "letters")
-    shared = "\nsame letter: no significant difference" if len(rows) > 1 else ""
-    ax.set_xlabel(f"mean {metric_name(metric)} ({direction(metric)})\n{_n(rows)}, 95 % intervals{shared}")
+        _line(ax, baseline.mean * POINTS.factor, f"baseline {number(baseline.mean)}")
+    ax.set_xlabel(f"mean {metric_name(metric)}, points of 100 ({direction(metric)})\n{_n(rows)}, 95 % intervals")
     ax.set_title(f"{metric_name(metric)} on {split}", pad=24)
     return ax
 
 
 def plot_differences(ax: Axes, run: Run, split: str, metric: str, against: str) -> Axes:
-    """Paired difference of each configuration to one of them, with 95 % interval and Holm-adjusted p; filled: significant.
+    """Paired difference of each configuration to one of them, with the interval of its verdict; filled: shown.
 
     Args:
         ax: where to draw.
@@ -199,21 +187,18 @@ def plot_differences(ax: Axes, run: Run, split: str, metric: str, against: str) 
     if against not in ids:
         raise unknown("configuration", against, [f"{c} ({run.labels[c]})" for c in ids])
     pairs = [pair for c in ids if c != against and (pair := run.comparison(c, against, split, metric))]
-    ax.set_title(f"{metric_name(metric)} on {split}: difference to\n{_wrapped(run.labels[against], TITLE_WIDTH)}", pad=24)
+    ax.set_title(f"{metric_name(metric)} on {split}: difference to\n{_wrapped(run.names[against], TITLE_WIDTH)}", pad=24)
     if not pairs:
         return _note(ax, "There is no other configuration to compare with.")
     pairs.sort(key=lambda pair: (-pair.difference, pair.a))
-    drawn, family = looks(run), len(compared(run, split, metric))
-    _forest(ax, pairs, [run.labels[pair.a] for pair in pairs], axis_names(run), [drawn[pair.a] for pair in pairs])
-    ax.set_xlabel(
-        f"difference in mean {metric_name(metric)} (right of 0: {_better(metric)})\n"
-        f"{_n(pairs)}, 95 % intervals, p adjusted over {_count(family, 'pair')}"
-    )
+    drawn = looks(run)
+    _forest(ax, run, pairs, [run.names[pair.a] for pair in pairs], "", [drawn[pair.a] for pair in pairs])
+    ax.set_xlabel(f"difference in mean {metric_name(metric)}, points of 100 (right of 0: {_better(metric)})\n{_intervals(pairs)}")
     return ax
 
 
 def plot_effects(ax: Axes, run: Run, metric: str) -> Axes:
-    """Effect of each axis: one level minus another, averaged over the other axes; filled: significant.
+    """Effect of each axis: one level minus another, averaged over the other axes; filled: shown.
 
     Raises:
         InputError: the metric was not measured on the selection split.
@@ -224,10 +209,9 @@ def plot_effects(ax: Axes, run: Run, metric: str) -> Axes:
     ax.set_title(f"What each axis does to {metric_name(metric)} on {split}", pad=24)
     if not rows:
         return _note(ax, "No axis has two levels that can be compared.")
-    _forest(ax, rows, [_effect_name(row) for row in rows], "axis: first − second", [Look(COLOURS[0], "o")] * len(rows))
+    _forest(ax, run, rows, [_effect_name(row) for row in rows], "axis: first − second", [Look(COLOURS[0], "o")] * len(rows))
     ax.set_xlabel(
-        f"effect on mean {metric_name(metric)} (right of 0: the first is {_better(metric)})\n"
-        f"{_n(rows)}, 95 % intervals, p adjusted over {_count(len(rows), 'effect')}"
+        f"effect on mean {metric_name(metric)}, points of 100 (right of 0: the first is {_better(metric)})\n{_intervals(rows)}"
     )
     return ax
 
@@ -541,23 +525,39 @@ def _leaderboards(run: Run, splits: Sequence[str], metric: str) -> Figure:
 
 
 def _dot(
-    ax: Axes, y: float, x: float, low: float | None, high: float | None, look: Look, label: str | None = None, filled: bool = True
+    ax: Axes,
+    y: float,
+    x: float,
+    low: float | None,
+    high: float | None,
+    look: Look,
+    label: str | None = None,
+    filled: bool = True,
+    factor: float = 1.0,
 ) -> None:
-    """A marker at (x, y), with its interval where there is one."""
+    """A marker at (x, y), with its interval where there is one; x and the interval times a factor."""
     if low is not None and high is not None:
-        ax.plot([low, high], [y, y], color=look.colour, linewidth=1.8, solid_capstyle="butt", zorder=2)
+        ends = [low * factor, high * factor]
+        ax.plot(ends, [y, y], color=look.colour, linewidth=1.8, solid_capstyle="butt", zorder=2)
     face = look.colour if filled else "white"
-    ax.plot([x], [y], look.marker, color=look.colour, markerfacecolor=face, markeredgewidth=1.5, label=label, zorder=3)
+    at = [x * factor], [y]
+    ax.plot(*at, look.marker, color=look.colour, markerfacecolor=face, markeredgewidth=1.5, label=label, zorder=3)
 
 
-def _forest(ax: Axes, rows: Sequence[Tested], names: Sequence[str], title: str, drawn: Sequence[Look]) -> None:
-    """Differences with intervals, a line at zero, and adjusted p at the right edge."""
+def _forest(ax: Axes, run: Run, rows: Sequence[Tested], names: Sequence[str], title: str, drawn: Sequence[Look]) -> None:
+    """Differences with the intervals of their verdicts, a line at zero, and the verdicts at the right edge."""
     for y, (row, look) in enumerate(zip(rows, drawn, strict=True)):
-        _dot(ax, y, row.difference, row.ci_low, row.ci_high, look, filled=significant(row))
-        _at_right(ax, y, p_text(row.p_holm))
-    _at_right(ax, -1, "p (Holm)")
+        _dot(ax, y, row.difference, row.low, row.high, look, filled=shown(row), factor=POINTS.factor)
+        _at_right(ax, y, f"{number(row.difference, signed=True)}  {graded(row, run.matters)}")
+    _at_right(ax, -1, "verdict")
     _rows(ax, names, title)
     _line(ax, 0.0, "no difference")
+
+
+def _intervals(rows: Sequence[Tested]) -> str:
+    """What the bars of differences are."""
+    older = "" if all(row.family for row in rows) else "; no verdicts: the run is of an earlier version"
+    return f"{_n(rows)}; a bar leaves out 0 exactly when a difference is shown{older}"
 
 
 def _rows(ax: Axes, names: Sequence[str], title: str) -> None:

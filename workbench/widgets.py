@@ -21,26 +21,28 @@ from matplotlib.figure import Figure
 
 from workbench import plots
 from workbench.errors import InputError
-from workbench.results.rendering import p_text
-from workbench.results.rows import Tested
+from workbench.results import conclusions, words
 from workbench.results.run import Run, finished
+from workbench.results.verdict import OLDER, SIGNS, graded, shown
+from workbench.results.verdict import verdict as verdict_of
 
 log = logging.getLogger(__name__)
 
 COLUMNS = (
     "rank",
     "label",
+    "name",
     "configuration",
     "mean",
     "ci_low",
     "ci_high",
     "n",
     "failed",
-    "letters",
+    "place",
     "difference",
-    "difference_low",
-    "difference_high",
-    "p_holm",
+    "low",
+    "high",
+    "verdict",
 )
 
 # --- Without widgets: what is shown -----------------------------------------------------------------------------------
@@ -91,88 +93,60 @@ def metrics(run: Run, split: str) -> list[str]:
 
 
 def leaderboard_frame(run: Run, split: str, metric: str) -> pd.DataFrame:
-    """The leaderboard of a split by a metric, best first, each row compared with the baseline.
+    """The leaderboard of a split by a metric, best first, each row compared with the baseline and with the best.
 
     Returns:
-        Columns `COLUMNS`. Equal means share a rank. ``difference`` with its interval and ``p_holm`` (adjusted over all pairs) are
-        configuration - baseline, and missing for the baseline and where it was not measured.
+        Columns `COLUMNS`. Equal means share a rank. ``place`` says whether a configuration could be the best; ``difference``,
+        its interval ``low`` to ``high`` and ``verdict`` are configuration - baseline, missing for the baseline and where it
+        was not measured.
 
     Raises:
         InputError: nothing was measured by that metric on that split.
     """
-    rows, letters = plots.ranked(run, split, metric), plots.significance_letters(run, split, metric)
-    shown = []
+    rows, places = plots.ranked(run, split, metric), plots.beside_the_best(run, split, metric)
+    table = []
     for row in rows:
-        against = run.comparison(row.configuration, run.manifest["baseline"], split, metric)
+        c = row.configuration
+        against = run.comparison(c, run.manifest["baseline"], split, metric)
         rank = 1 + sum(other.mean > row.mean for other in rows)
-        head = rank, run.labels[row.configuration], row.configuration, row.mean, row.ci_low, row.ci_high, row.n, row.failed
-        compared = (against.difference, against.ci_low, against.ci_high, against.p_holm) if against else (None,) * 4
-        shown.append((*head, letters[row.configuration], *compared))
-    frame = pd.DataFrame(shown, columns=COLUMNS)
-    numbers = ["mean", "ci_low", "ci_high", "difference", "difference_low", "difference_high", "p_holm"]
+        head = rank, run.labels[c], run.names[c], c, row.mean, row.ci_low, row.ci_high, row.n, row.failed
+        compared = (against.difference, against.low, against.high, graded(against, run.matters)) if against else (None,) * 4
+        table.append((*head, places[c], *compared))
+    frame = pd.DataFrame(table, columns=COLUMNS)
+    numbers = ["mean", "ci_low", "ci_high", "difference", "low", "high"]
     return frame.astype(dict.fromkeys(numbers, float))
 
 
 def verdict(run: Run) -> str:
-    """What is best, on which split it was chosen, its figure on the report split, and whether it beats the baseline there."""
-    (select, metric), report, best, baseline = run.select, run.report_split, run.best, run.manifest["baseline"]
-    name, of, row = plots.metric_name(metric), len(plots.ranked(run, select, metric)), run.row(best, report, metric)
-    start = f"Best of {of} configurations is {run.labels[best]}, chosen on {select} by {name}"
-    if of == 1:
-        start = f"The only configuration is {run.labels[best]}"
-    if row is None:
-        return f"{start}; it was not measured on {report}, so there is no figure to report."
-    start += f"; on {report} it reaches {name} {_estimate(row.mean, row.ci_low, row.ci_high)}, n = {row.n}"
-    if best == baseline:
-        return f"{start}." if of == 1 else f"{start}. It is the baseline itself: nothing tried here is better."
-    pair, against = run.comparison(best, baseline, report, metric), f"the baseline {run.labels[baseline]}"
-    if pair is None:
-        return f"{start}. It was not compared with {against} there."
-    gap, p = _estimate(pair.difference, pair.ci_low, pair.ci_high, signed=True), p_text(pair.p_holm)
-    adjusted = f"p {p if p.startswith('<') else f'= {p}'}, Holm over {_pairs(len(plots.compared(run, report, metric)))}"
-    return f"{start}: {gap} against {against} ({adjusted}), {_outcome(pair)}."
-
-
-def _outcome(pair: Tested) -> str:
-    if not plots.significant(pair):
-        return "no significant difference"
-    return "significantly better" if pair.difference > 0 else "significantly worse"
-
-
-def caveats(run: Run) -> str:
-    """What to keep in mind about the verdict: what the run could have found, and how the choice flatters; empty if nothing."""
-    (select, metric), report, best, baseline = run.select, run.report_split, run.best, run.manifest["baseline"]
-    pair, before = (run.comparison(best, baseline, split, metric) for split in (report, select))
-    said = []
-    if pair and not plots.significant(pair):
-        said.append("So this run does not show that the best beats the baseline.")
-        if pair.smallest_detectable is not None:
-            found = f"a true difference of {pair.smallest_detectable:.3f}"
-            said.append(f"Of runs like it, 8 in 10 would find {found} (p not adjusted).")
-    if pair and before and report != select:
-        gap = _estimate(before.difference, None, None, signed=True)
-        said.append(f"Where it was chosen, on {select}, the difference was {gap}.")
-    if before and report == select:
-        said.append("It was chosen and reported on the same queries, so its figure is flattered by the choice.")
-    return " ".join(said)
+    """What is best, its score on the report split, and whether it beats the baseline there; as everywhere else."""
+    return " ".join(conclusions.headline(run))
 
 
 def reading(run: Run, split: str, metric: str) -> str:
-    """How many pairs of the table shown differ significantly."""
+    """How many pairs of the table are shown to differ."""
     pairs = plots.compared(run, split, metric)
     if not pairs:
         return "There is nothing to compare."
-    found = sum(map(plots.significant, pairs))
-    by = f"by {plots.metric_name(metric)} on {split} (Holm-adjusted p below .05)"
+    if not all(pair.family for pair in pairs):
+        return f"Which of these setups differ is not said: {OLDER}."
+    found, n = sum(map(shown, pairs)), pairs[0].n
     if not found:
-        return f"None of the {_pairs(len(pairs))} differs significantly {by}: the order of this table may be chance."
-    return f"{found} of {_pairs(len(pairs))} {'differs' if found == 1 else 'differ'} significantly {by}."
+        return f"No two single setups can be told apart by {words.metric_name(metric)} with these {n} questions ({split})."
+    are = "is" if found == 1 else "are"
+    return f"{found} of {_pairs(len(pairs))} of setups {are} shown to differ on these {n} questions ({split})."
 
 
-def table_html(frame: pd.DataFrame, marks: Mapping[str, str], axes: str) -> str:
-    """A `leaderboard_frame` as an HTML table; `marks`: configuration id -> words for it; `axes`: what labels are made of."""
-    names = ["rank", f"configuration <small>{_breakable(axes)}</small>", "mean <small>95 % interval</small>", "letters"]
-    names += ["against baseline <small>95 % interval</small>", "p <small>Holm</small>", "n"]
+def table_html(frame: pd.DataFrame, marks: Mapping[str, str], axes: str, today: str = words.TODAY) -> str:
+    """A `leaderboard_frame` as an HTML table.
+
+    Args:
+        frame: the rows.
+        marks: configuration id -> words for it.
+        axes: what labels are made of.
+        today: what the baseline is called.
+    """
+    names = ["rank", f"setup <small>{_breakable(axes)}</small>", "of 100 points <small>95 % interval</small>", "beside the best"]
+    names += [f"gain over {escape(today)} <small>plausibly</small>", "verdict", "n"]
     head = "".join(f"<th scope=col>{name}</th>" for name in names)
     body = "".join(_table_row(row, marks.get(row.configuration, "")) for row in frame.itertuples())
     return f"<table class='wb-table'><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
@@ -181,12 +155,13 @@ def table_html(frame: pd.DataFrame, marks: Mapping[str, str], axes: str) -> str:
 def _table_row(row: Any, mark: str) -> str:
     badges = "".join(f" <span class='wb-mark'>{escape(word)}</span>" for word in mark.split())
     baseline = "baseline" in mark.split()
-    gap = "–" if pd.isna(row.difference) else _estimate_html(row.difference, row.difference_low, row.difference_high, signed=True)
-    p = "–" if baseline else p_text(None if pd.isna(row.p_holm) else row.p_holm)
+    gap = "–" if pd.isna(row.difference) else _estimate_html(row.difference, row.low, row.high, signed=True)
+    said = "–" if baseline or pd.isna(row.difference) else f"{SIGNS.get(row.verdict, '?')} {row.verdict}"
     n = f"{row.n} <small>{row.failed} failed</small>" if row.failed else row.n
     label = _breakable(row.label)
-    cells = [f"<td title='{escape(row.configuration)}'>{label}{badges}</td>"]
-    values = [_estimate_html(row.mean, row.ci_low, row.ci_high), escape(row.letters), gap, escape(p), n]
+    name = f"{escape(row.name)} <small>{label}</small>" if row.name != row.label else label
+    cells = [f"<td title='{escape(row.configuration)}'>{name}{badges}</td>"]
+    values = [_estimate_html(row.mean, row.ci_low, row.ci_high), escape(row.place), gap, escape(said), n]
     cells += [f"<td>{value}</td>" for value in values]
     return f"<tr{' class=wb-chosen' if 'chosen' in mark.split() else ''}><td>{row.rank}</td>{''.join(cells)}</tr>"
 
@@ -213,10 +188,15 @@ def leaderboard_figure(run: Run, split: str, metric: str) -> Figure:
 def run_html(run: Run) -> str:
     """A run as a notebook shows it: the verdict, what to keep in mind, and the leaderboard of the report split."""
     split, metric = run.report_split, run.select[1]
-    careful = f"<div class='wb-caveats'>{escape(caveats(run))}</div>"
-    table = table_html(leaderboard_frame(run, split, metric), marks(run), plots.axis_names(run))
-    said = f"<div class='wb-verdict'>{escape(verdict(run))}{careful}</div>"
+    careful = f"<div class='wb-caveats'>{escape(conclusions.flattery(run))}</div>"
+    table = table_html(leaderboard_frame(run, split, metric), marks(run), plots.axis_names(run), run.today)
+    said = f"<div class='wb-verdict'>{_signed(run)}{careful}</div>"
     return f"{CSS}<div class='wb-view'>{said}<div class='wb-wide'>{table}</div></div>"
+
+
+def _signed(run: Run) -> str:
+    """The verdict with its sign, which does not depend on colour, as HTML."""
+    return f"<strong>{verdict_of(run).sign}</strong> {escape(verdict(run))}"
 
 
 def figure_html(drawn: Figure, description: str) -> str:
@@ -235,15 +215,9 @@ def error_html(error: Exception) -> str:
     return f"<div class='wb-error' role=alert>{escape(text)}</div>"
 
 
-def _estimate(value: float, low: float | None, high: float | None, signed: bool = False) -> str:
-    """``0.123 [0.045, 0.201]``."""
-    sign = "+" if signed else ""
-    interval = "" if low is None or high is None or pd.isna(low) else f" [{low:{sign}.3f}, {high:{sign}.3f}]"
-    return f"{value:{sign}.3f}{interval}".replace("-0.000", "0.000").replace("+0.000", "0.000").replace("-", "−")
-
-
 def _estimate_html(value: float, low: float | None, high: float | None, signed: bool = False) -> str:
-    number, _, interval = _estimate(value, low, high, signed).partition(" ")
+    """``12.3 <small>4.5 to 20.1</small>``, in points of 100."""
+    number, interval = words.number(value, signed=signed), words.between(low, high, signed=signed)
     return f"{number} <small>{interval}</small>" if interval else number
 
 
@@ -327,18 +301,18 @@ class LeaderboardView(widgets.VBox):  # type: ignore[misc]  # ipywidgets has no 
         self._offer_metrics()
 
     def _offer_metrics(self) -> None:
-        _offer(self._choose_metric, [(plots.metric_name(m), m) for m in metrics(self._run, self._choose_split.value)])
+        _offer(self._choose_metric, [(words.metric_name(m), m) for m in metrics(self._run, self._choose_split.value)])
         self._show()
 
     def _show(self) -> None:
         run, split, metric = self._run, self._choose_split.value, self._choose_metric.value
         frame = leaderboard_frame(run, split, metric)
         said = f"<div class='wb-reading'>{escape(reading(run, split, metric))}</div>"
-        best = f"{plots.metric_name(metric)} on {split}; best is {frame['label'][0]}; the table has the figures"
+        best = f"{words.metric_name(metric)} on {split}; best is {frame['label'][0]}; the table has the figures"
         self._said = verdict(run)
-        careful = f"<div class='wb-caveats'>{escape(caveats(run))}</div>"
-        self._verdict.value = f"<div class='wb-verdict'>{escape(self._said)}{careful}</div>"
-        self._table.value = said + table_html(frame, marks(run), plots.axis_names(run))
+        careful = f"<div class='wb-caveats'>{escape(conclusions.flattery(run))}</div>"
+        self._verdict.value = f"<div class='wb-verdict'>{_signed(run)}{careful}</div>"
+        self._table.value = said + table_html(frame, marks(run), plots.axis_names(run), run.today)
         self._figure.value = figure_html(leaderboard_figure(run, split, metric), best)
         self._error.value = ""
         self._frame = frame

@@ -6,12 +6,18 @@ documents do not answer, F1 = EM = contains = 1 for the empty answer, else 0 (as
 
 from __future__ import annotations
 
+import inspect
 import re
 import string
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import nan
+from pathlib import Path
 
+from workbench.component import load_function, source_digest
 from workbench.data.readers.text import composed
+from workbench.errors import InputError
 
 PUNCTUATION = str.maketrans("", "", string.punctuation + "“”‘’…")
 ARTICLES = re.compile(r"\b(a|an|the)\b")
@@ -88,23 +94,101 @@ def abstained(answer: str) -> float:
     return float(not answer.strip())
 
 
-# metrics that compare with the accepted answers; the others look at the answer and the passages
-AGAINST_ACCEPTED: dict[str, Callable[[str, Sequence[str]], float]] = {"f1": f1, "em": exact_match, "contains": contains}
-NAMES = ("f1", "em", "contains", "grounded", "abstained")
-IN_WORDS = ("f1", "contains", "grounded")  # they compare words, which spaces part
-NOT_FOR_SELECTION = ("grounded", "abstained")
+Compare = Callable[[str, Sequence[str]], float]
+Score = Callable[[str, Sequence[str] | None, Sequence[str]], float]
 
 
-def score(metric: str, answer: str, accepted: Sequence[str] | None, passages: Sequence[str]) -> float:
-    """One metric of `NAMES` on one answer.
+@dataclass(frozen=True)
+class AnswerMetric:
+    """A metric of answers, 0 to 1, higher is better.
+
+    Attributes:
+        name: as it stands in tables.
+        function: takes the answer (empty: abstained), the accepted answers (empty: the documents do not answer the question;
+            None: not known), and the texts of the passages shown; returns the score.
+        key: what it is in keys of the store: its name, and for a function of one's own the digest of its file.
+        compares: whether it needs the accepted answers to be known.
+        selects: whether a configuration may be chosen by it.
+        in_words: whether it compares words, which spaces part.
+    """
+
+    name: str
+    function: Score
+    key: str
+    compares: bool = False
+    selects: bool = True
+    in_words: bool = False
+
+    def score(self, answer: str, accepted: Sequence[str] | None, passages: Sequence[str]) -> float:
+        """The score of one answer; the arguments are those of `function`.
+
+        Raises:
+            InputError: a function of one's own failed, or returned no number from 0 to 1.
+        """
+        return float(self.function(answer, accepted, passages))
+
+
+def _comparing(name: str, function: Compare, in_words: bool) -> AnswerMetric:
+    def score(answer: str, accepted: Sequence[str] | None, passages: Sequence[str]) -> float:
+        return function(answer, accepted or ())
+
+    return AnswerMetric(name, score, name, compares=True, in_words=in_words)
+
+
+BUILTIN = {
+    metric.name: metric
+    for metric in (
+        _comparing("f1", f1, in_words=True),
+        _comparing("em", exact_match, in_words=False),
+        _comparing("contains", contains, in_words=True),
+        AnswerMetric(
+            "grounded", lambda answer, accepted, shown: grounded(answer, shown), "grounded", selects=False, in_words=True
+        ),
+        AnswerMetric("abstained", lambda answer, accepted, shown: abstained(answer), "abstained", selects=False),
+    )
+}
+
+
+@dataclass(frozen=True)
+class OwnMetric(AnswerMetric):
+    """A metric of somebody's own, whose results are checked."""
+
+    def score(self, answer: str, accepted: Sequence[str] | None, passages: Sequence[str]) -> float:
+        """As `AnswerMetric.score`."""
+        given = f"for the answer {answer!r} with the accepted answers {accepted if accepted is None else list(accepted)}"
+        try:
+            found = self.function(answer, None if accepted is None else list(accepted), list(passages))
+        except Exception as error:
+            raise InputError(f"metric {self.name!r} failed {given}: {type(error).__name__}: {error}") from error
+        try:
+            value = float(found)
+        except (TypeError, ValueError):
+            value = nan
+        if isinstance(found, str) or not 0 <= value <= 1:
+            raise InputError(f"metric {self.name!r} returned {found!r} {given}; allowed: a number from 0 to 1, higher is better")
+        return value
+
+
+def own_metric(spec: str, folder: Path | None = None) -> OwnMetric:
+    """The metric that ``./file.py:function`` or ``package.module:function`` names; its name is the function's.
 
     Args:
-        metric: its name.
-        answer: the answer as the template read it; empty: abstained.
-        accepted: accepted answers; empty: the documents do not answer the question. None: not known, for metrics that do not
-            compare with them.
-        passages: texts shown to the generator.
+        spec: as written in a configuration.
+        folder: where a relative file is looked for; default: the current folder.
+
+    Raises:
+        InputError: there is no such function, it takes other arguments than `AnswerMetric.function`, or has the name of a
+            built-in metric.
     """
-    if metric in AGAINST_ACCEPTED:
-        return AGAINST_ACCEPTED[metric](answer, accepted or ())
-    return grounded(answer, passages) if metric == "grounded" else abstained(answer)
+    function = load_function(spec, folder)
+    name = spec.rpartition(":")[2]
+    if name in BUILTIN:
+        raise InputError(f"{spec!r} has the name of a built-in metric ({', '.join(BUILTIN)}); give the function another name")
+    try:
+        inspect.signature(function).bind("answer", [], [])
+    except TypeError as error:
+        raise InputError(
+            f"{spec!r} takes {name}{inspect.signature(function)}; a metric takes the answer, accepted answers and passages "
+            f"shown: def {name}(answer, accepted, passages)"
+        ) from error
+    return OwnMetric(name, function, f"{name}@{source_digest(function)}")

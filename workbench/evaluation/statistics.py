@@ -15,7 +15,8 @@ Miller, "A Practitioner's Guide to Cluster-Robust Inference", J. Human Resources
 freedom. With one query per group (1) is s^2 / n, and the interval is that of the paired t test.
 
 P-values come from flipping the signs of whole groups: under the null hypothesis a contrast is symmetric about zero, and
-sum_g e_g * (group sum) with random signs e_g has the distribution of what was seen.
+sum_g e_g * (group sum) with random signs e_g has the distribution of what was seen. What is concluded from them, over which
+family of tests, and with which interval, is in `workbench.evaluation.families`; every `Finding` carries it as ``tested``.
 
 Systems that contain chance of their own (a training) are measured with several seeds: their scores are means over the S
 seeds, and ``by_seed`` (S, n_systems) holds the mean of each system under each seed, constant for a system without chance.
@@ -36,18 +37,20 @@ the order of their ids, or of the rows where no ids are given; so equal seeds gi
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations
 from math import ceil, inf, isnan, nan, sqrt
 from string import ascii_letters
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from workbench.errors import InputError
+from workbench.evaluation import families as planned
+from workbench.evaluation.families import ALPHA, EFFECTS, FEW_GROUPS, INTERACTIONS, NORMAL, Plan, Sums, Tested
 
 Floats = NDArray[np.float64]
 Indexes = NDArray[np.intp]
@@ -86,7 +89,9 @@ class Estimate(NamedTuple):
 class Finding:
     """What is known of one contrast; ``low``, ``high``, ``p``, ``p_holm`` are nan with fewer than two groups.
 
-    ``smallest_detectable`` is the difference found with 80 % power at the unadjusted two-sided .05, nan without spread.
+    ``tested`` is what its family says, and what is concluded. ``low`` and ``high`` are a t interval that stands alone,
+    ``p_holm`` is Holm's adjustment over all contrasts analysed together, and ``smallest_detectable`` the difference found
+    with 80 % power at the unadjusted two-sided .05, nan without spread.
     """
 
     n: int
@@ -97,6 +102,7 @@ class Finding:
     p: float
     p_holm: float
     smallest_detectable: float
+    tested: Tested
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -363,16 +369,25 @@ class _Family(NamedTuple):
     by_seed: Floats  # (S, K) means of the columns under each seed; S = 1: no chance but that of the queries
     left: Indexes  # (m,)
     right: Indexes  # (m,)
+    names: NDArray[np.str_]  # (m,) the family of tests that each contrast belongs to
 
 
 class _Contrasts(NamedTuple):
     """Each (m,): the means and errors of the contrasts, and what their flips need."""
 
-    difference: Floats
     error: Floats
     df: Floats
+    seeds: Floats  # the part of error^2 that more queries do not lessen
     p: Floats  # exact where few groups differ from zero, of the t test where seeds matter, else nan
-    threshold: Floats  # a flipped statistic of at least this size counts
+    threshold: Floats  # a flipped |S| of at least this size counts
+    difference: Floats
+    norm: Floats  # this and what follows: the columns of `Sums`
+    rest: Floats
+    tilt: Floats
+    nonzero: Floats
+
+    def sums(self, sample: _Sample) -> Sums:
+        return Sums(*self[5:], sample.n, sample.n_groups, float((sample.sizes**2).sum()))
 
 
 def _contrasts(family: _Family, sample: _Sample) -> _Contrasts:
@@ -395,11 +410,22 @@ def _contrast_block(family: _Family, sample: _Sample, block: slice) -> _Contrast
         p[j] = _exact_p(sums[sums[:, j] != 0, j], thresholds[j])
     seeds = _variance_of_mean(family.by_seed[:, left] - family.by_seed[:, right], scale)
     errors, df = _with_seeds(errors, sample.n_groups - 1, seeds, len(family.by_seed))
-    if (random := seeds > 0).any():
-        from scipy import stats
+    random = seeds > 0
+    p[random] = _t_p(means[random], errors[random], df[random])
+    residuals = _without_rounding(sums - sample.sizes[:, None] * means, scale * sample.sizes.max())
+    norms, rests = np.sqrt((sums**2).sum(axis=0)), (residuals**2).sum(axis=0)
+    tilts, nonzero = sample.sizes @ residuals, (sums != 0).sum(axis=0).astype(np.float64)
+    return _Contrasts(errors, df, seeds, p, thresholds, means, norms, rests, tilts, nonzero)
 
-        p[random] = 2 * stats.t.sf(np.abs(means[random]) / errors[random], df[random])
-    return _Contrasts(means, errors, df, p, thresholds)
+
+def _t_p(means: Floats, errors: Floats, df: Floats) -> Floats:
+    """Two-sided p (m,) of the t test; 1 for no difference, 0 for one without any error, nan without degrees of freedom."""
+    from scipy import stats
+
+    with np.errstate(divide="ignore", invalid="ignore"):
+        size = np.where(means == 0, 0.0, np.abs(means) / errors)
+    p: Floats = np.where(np.isnan(errors), nan, 2 * stats.t.sf(size, np.maximum(df, 1)))
+    return p
 
 
 def _exact_p(sums: Floats, threshold: float) -> float:
@@ -417,43 +443,87 @@ def _sign_patterns(k: int) -> Floats:
     return 1.0 - 2.0 * ((numbers >> np.arange(k)) & 1).astype(np.float64)
 
 
-def _flip_p(columns: Floats, left: Indexes, right: Indexes, threshold: Floats, m: int, seed: int) -> Floats:
-    """Monte Carlo p (P,) of contrasts of columns (G, K): (1 + times the threshold was reached) / (1 + flips).
+class _Largest(NamedTuple):
+    """Collects the largest T of each flip over each family of tests, for P contrasts of F families."""
+
+    weight: Floats  # (P,) 1 / norm; zero where all sums are
+    member: Indexes  # (P,) row in `found`
+    found: Floats  # (F, flips)
+
+
+def _flip_p(
+    columns: Floats,
+    left: Indexes,
+    right: Indexes,
+    threshold: Floats,
+    m: int,
+    seed: int,
+    largest: _Largest | None = None,
+    open_: Indexes | None = None,
+) -> Floats:
+    """Monte Carlo p of contrasts of columns (G, K): (1 + times the threshold was reached) / (1 + flips).
 
     The 1 counts the pattern seen (Phipson and Smyth, Stat. Appl. Genet. Mol. Biol. 9, 2010). All contrasts share the flips:
     the columns are multiplied by the signs once, and contrasts are differences of the products. Contrasts of small p get
     more flips, FLIPS_PER_TEST * m in all. The p stays valid, P(p <= x) <= x. Let y be the largest first p that goes on: for
     x < y, p <= x needs the p of all flips to be <= x; for x >= y, it needs the first p to be <= x.
+
+    Args:
+        columns: float64 (G, K), group sums.
+        left: (P,), first columns of the contrasts.
+        right: (P,), second columns.
+        threshold: float64 (P,), from where on a flip counts.
+        m: number of tests that p is adjusted over.
+        seed: of the flips.
+        largest: filled by the first flips, of all contrasts.
+        open_: which of the contrasts p is wanted of; all when None.
     """
     stream = np.random.default_rng(seed)
-    counts = _reached(columns, left, right, threshold, FLIPS, stream)
+    counts = _reached(columns, left, right, threshold, _batches(len(columns), FLIPS, stream), largest)
     p = (1 + counts) / (1 + FLIPS)
-    again = np.flatnonzero(counts <= FEW)
+    wanted = np.arange(len(left)) if open_ is None else open_
+    again = wanted[counts[wanted] <= FEW]
     more = FLIPS_PER_TEST * m - FLIPS
-    if more > 0 and again.size:
-        used, ends = np.unique(np.concatenate((left[again], right[again])), return_inverse=True)
-        first, second = np.split(ends, 2)
-        counts = counts[again] + _reached(columns[:, used], first, second, threshold[again], more, stream)
-        p[again] = (1 + counts) / (1 + FLIPS + more)
-    return p
+    if more <= 0 or not again.size:
+        return p[wanted]
+    used, ends = np.unique(np.concatenate((left[again], right[again])), return_inverse=True)
+    first, second = np.split(ends, 2)
+    batches = _batches(len(columns), more, stream)
+    counts = counts[again] + _reached(columns[:, used], first, second, threshold[again], batches)
+    p[again] = (1 + counts) / (1 + FLIPS + more)
+    return p[wanted]
 
 
 def _reached(
-    columns: Floats, left: Indexes, right: Indexes, threshold: Floats, flips: int, stream: np.random.Generator
+    columns: Floats,
+    left: Indexes,
+    right: Indexes,
+    threshold: Floats,
+    batches: Iterator[Floats],
+    largest: _Largest | None = None,
 ) -> NDArray[np.int64]:
     """How many of the flips bring each |left - right| to its threshold or above it."""
     counts = np.zeros(len(left), dtype=np.int64)
-    doubled, total = 2.0 * columns.T, columns.sum(axis=0)[:, None]
-    height = min(BATCH, max(16, CHUNK_CELLS // len(columns)))
-    for start in range(0, flips, height):
-        kept = _random_halves(len(columns), min(height, flips - start), stream)
+    doubled, total, start = 2.0 * columns.T, columns.sum(axis=0)[:, None], 0
+    for kept in batches:
         # sum of e_g x_g = 2 * (sum over the groups that keep their sign) - (sum over all)
         sums = doubled @ kept.T - total
         gap = np.empty(len(kept))
         for j, (a, b) in enumerate(zip(left, right, strict=True)):
             np.subtract(sums[a], sums[b], out=gap)
             counts[j] += np.count_nonzero(np.abs(gap, out=gap) >= threshold[j])
+            if largest:
+                row = largest.found[largest.member[j], start : start + len(kept)]
+                np.maximum(row, np.multiply(gap, largest.weight[j], out=gap), out=row)
+        start += len(kept)
     return counts
+
+
+def _batches(n_groups: int, flips: int, stream: np.random.Generator) -> Iterator[Floats]:
+    """Random flips (rows, G) in batches: 1 where a group keeps its sign."""
+    height = min(BATCH, max(16, CHUNK_CELLS // n_groups))
+    for start in range(0, flips, height):
+        yield _random_halves(n_groups, min(height, flips - start), stream)
 
 
 def _random_halves(n_groups: int, rows: int, stream: np.random.Generator) -> Floats:
@@ -476,10 +546,18 @@ def holm(p: ArrayLike) -> Floats:
     return adjusted
 
 
+class _Flips(NamedTuple):
+    """What flips say of the contrasts of one metric."""
+
+    p: Floats  # (m,)
+    largest: dict[str, Floats]  # family of tests -> largest T of each flip, sorted upwards
+    whole: bool  # whether these are all patterns
+
+
 def _analyse(families: Sequence[_Family], sample: _Sample, seed: int, level: float) -> list[list[Finding]]:
     """A `Finding` for every contrast of every family; the families are flipped together, adjusted apart."""
     found = [_contrasts(family, sample) for family in families]
-    p_values = _all_p(families, found, sample, seed)
+    flips = _all_flips(families, found, sample, seed)
     return [
         [
             Finding(
@@ -491,31 +569,131 @@ def _analyse(families: Sequence[_Family], sample: _Sample, seed: int, level: flo
                 p=float(p),
                 p_holm=float(adjusted),
                 smallest_detectable=float(_noncentrality(df) * error) if error > 0 else nan,
+                tested=tested,
             )
-            for d, error, df, p, adjusted in zip(contrasts.difference, contrasts.error, contrasts.df, p, holm(p), strict=True)
+            for d, error, df, p, adjusted, tested in zip(
+                contrasts.difference,
+                contrasts.error,
+                contrasts.df,
+                flipped.p,
+                holm(flipped.p),
+                _tested(family, contrasts, flipped, sample),
+                strict=True,
+            )
         ]
-        for contrasts, p in zip(found, p_values, strict=True)
+        for family, contrasts, flipped in zip(families, found, flips, strict=True)
     ]
 
 
-def _all_p(families: Sequence[_Family], found: Sequence[_Contrasts], sample: _Sample, seed: int) -> list[Floats]:
-    """P-values per family: nan with one group, exact where known, else from flips shared by all families."""
-    p_values = [contrasts.p.copy() for contrasts in found]
+def _all_flips(families: Sequence[_Family], found: Sequence[_Contrasts], sample: _Sample, seed: int) -> list[_Flips]:
+    """P-values per metric: nan with one group, exact where known, else from flips shared by all metrics."""
     if sample.n_groups < 2:
-        return [np.full_like(p, nan) for p in p_values]
-    open_ = [np.flatnonzero(np.isnan(p)) for p in p_values]
-    if not any(which.size for which in open_):
-        return p_values
+        return [_Flips(np.full_like(contrasts.p, nan), {}, True) for contrasts in found]
+    members = [(k, name) for k, family in enumerate(families) for name in dict.fromkeys(family.names.tolist())]
     # What all columns of a family have in common cancels in every contrast; without it, less is lost to rounding.
     columns = np.hstack([family.sums - family.sums.mean(axis=1, keepdims=True) for family in families])
     offsets = np.cumsum([0] + [family.sums.shape[1] for family in families])[:-1]
-    left = np.concatenate([f.left[which] + at for f, which, at in zip(families, open_, offsets, strict=True)])
-    right = np.concatenate([f.right[which] + at for f, which, at in zip(families, open_, offsets, strict=True)])
-    threshold = np.concatenate([c.threshold[which] for c, which in zip(found, open_, strict=True)])
-    flipped = _flip_p(columns, left, right, threshold, max(len(family.left) for family in families), seed)
-    for p, which, values in zip(p_values, open_, np.split(flipped, np.cumsum([w.size for w in open_])[:-1]), strict=True):
-        p[which] = values
-    return p_values
+    left = np.concatenate([family.left + at for family, at in zip(families, offsets, strict=True)])
+    right = np.concatenate([family.right + at for family, at in zip(families, offsets, strict=True)])
+    norm = np.concatenate([contrasts.norm for contrasts in found])
+    rows = [members.index((k, name)) for k, family in enumerate(families) for name in family.names.tolist()]
+    weight = np.divide(1.0, norm, out=np.zeros_like(norm), where=norm > 0)
+    threshold = np.concatenate([contrasts.threshold for contrasts in found])
+    p = np.concatenate([contrasts.p for contrasts in found])
+    open_ = np.flatnonzero(np.isnan(p))
+    whole = sample.n_groups <= EXACT_GROUPS
+    n_flips = 2 ** (sample.n_groups - 1) if whole else FLIPS
+    largest = _Largest(weight, np.array(rows, dtype=np.intp), np.zeros((len(members), n_flips)))
+    if whole:
+        patterns = (_sign_patterns(sample.n_groups) + 1.0) / 2.0
+        _reached(columns, left, right, threshold, iter([patterns]), largest)
+    elif len(p):
+        p[open_] = _flip_p(columns, left, right, threshold, max(len(family.left) for family in families), seed, largest, open_)
+    values = {member: np.sort(row) for member, row in zip(members, largest.found, strict=True)}
+    return [
+        _Flips(part, {name: row for (at, name), row in values.items() if at == k}, whole)
+        for k, part in enumerate(np.split(p, np.cumsum([len(family.left) for family in families])[:-1]))
+    ]
+
+
+def _tested(family: _Family, contrasts: _Contrasts, flips: _Flips, sample: _Sample) -> list[Tested]:
+    """What the families of tests say of each contrast of a metric."""
+    found: list[Tested | None] = [None] * len(family.left)
+    for name in dict.fromkeys(family.names.tolist()):
+        which = np.flatnonzero(family.names == name)
+        random = bool((contrasts.seeds[which] > 0).any())
+        if sample.n_groups < 2:
+            rows = _untested(name, len(which))
+        elif random:
+            rows = _by_bonferroni(name, contrasts, which, sample)
+        else:
+            rows = _by_flips(name, family, contrasts, flips, which, sample)
+        for j, row in zip(which, rows, strict=True):
+            found[j] = row
+    return [row for row in found if row is not None]
+
+
+def _untested(name: str, m: int) -> list[Tested]:
+    return [Tested(name, nan, nan, nan, nan, supported=False, n_needed=nan)] * m
+
+
+def _by_flips(name: str, family: _Family, contrasts: _Contrasts, flips: _Flips, which: Indexes, sample: _Sample) -> list[Tested]:
+    """The maximum statistic over a family of tests; of a single contrast, its own flips."""
+    sums, p = contrasts.sums(sample).of(which), flips.p[which]
+    flipped, whole = flips.largest[name], flips.whole
+    if len(which) == 1:
+        p_adjusted = p
+        if sums.nonzero[0] <= EXACT_GROUPS and not whole:  # its p is exact, so is its critical value
+            flipped, whole = _exact_statistics(family, which[0], sample), True
+    else:
+        tie = TIE * np.sqrt(sums.nonzero)  # no less than that of p: sum |s| <= sqrt(nonzero) * norm
+        p_adjusted = np.maximum(p, planned.p_value(sums.statistic, flipped, whole, tie))
+    c = planned.critical(flipped, whole)
+    own = np.where(sums.nonzero < FEW_GROUPS, max(c, NORMAL), c)
+    # flips of the signs spread about zero, not about the mean
+    return _concluded(name, sums, p, p_adjusted, planned.ends(sums, own), own, sums.norm**2 / sums.n, contrasts.seeds[which])
+
+
+def _exact_statistics(family: _Family, j: int, sample: _Sample) -> Floats:
+    """T of a contrast under all patterns of signs of its group sums that are not zero, sorted upwards."""
+    a, b = family.left[j], family.right[j]
+    scale = max(family.scale[a], family.scale[b]) * sample.sizes.max()
+    sums = _without_rounding(family.sums[:, a] - family.sums[:, b], scale)
+    sums = sums[sums != 0]
+    return np.sort(np.abs(_sign_patterns(len(sums)) @ sums) / sqrt(float(sums @ sums))) if len(sums) else np.zeros(1)
+
+
+def _by_bonferroni(name: str, contrasts: _Contrasts, which: Indexes, sample: _Sample) -> list[Tested]:
+    """Where a contrast carries the chance of trainings, which flips know nothing of: t tests and Bonferroni's adjustment."""
+    sums, error, df = contrasts.sums(sample).of(which), contrasts.error[which], contrasts.df[which]
+    p = _t_p(sums.difference, error, df)
+    quantile = np.array([_quantile_t(1 - ALPHA / len(which), float(one)) for one in df])
+    few = np.where(sample.n_groups < FEW_GROUPS, nan, 1.0)
+    half = quantile * error * few
+    interval = sums.difference - half, sums.difference + half
+    adjusted = np.minimum(1.0, len(which) * p)
+    return _concluded(name, sums, p, adjusted, interval, quantile, _variance(sums), contrasts.seeds[which])
+
+
+def _concluded(
+    name: str,
+    sums: Sums,
+    p: Floats,
+    p_adjusted: Floats,
+    interval: tuple[Floats, Floats],
+    quantile: Floats,
+    null: Floats,
+    seeds: Floats,
+) -> list[Tested]:
+    low, high, supported = planned.decided(sums, p_adjusted, *interval)
+    n_needed = planned.needed(sums, quantile, null, _variance(sums), seeds)
+    columns = p, p_adjusted, low, high, supported, n_needed
+    return [Tested(name, *values) for values in zip(*(column.tolist() for column in columns), strict=True)]
+
+
+def _variance(sums: Sums) -> Floats:
+    """N times the squared standard error (m,) that queries make; eq. 1."""
+    return sums.rest * (sums.n_groups / (sums.n_groups - 1)) / sums.n
 
 
 # --- All pairs --------------------------------------------------------------------------------------------------------
@@ -530,6 +708,7 @@ def compare_all(
     ids: Sequence[str] | None = None,
     level: float = 0.95,
     by_seed: BySeed = None,
+    plans: Mapping[str, Plan] | None = None,
 ) -> dict[str, list[PairedComparison]]:
     """Paired comparisons of systems for each metric, with p adjusted over the pairs of that metric.
 
@@ -542,10 +721,11 @@ def compare_all(
         ids: (n_queries,) names of the rows; with them the result does not depend on the order of the rows.
         level: of the intervals.
         by_seed: metric -> float64 (S, n_systems), the systems' means under each seed, where they were measured with several.
+        plans: metric -> what says which family of tests a pair belongs to; by default all are exploratory.
 
     P-values are exact (all sign patterns) for a pair that differs in at most 14 groups; else they come from 10,000 flips, and
     from 250 m for pairs of small p among m > 40. Other systems in the matrix change nothing of a pair but ``p_holm`` and that
-    number of flips, hence the last digits of a small p.
+    number of flips, hence the last digits of a small p, and what ``tested`` says of its family.
 
     Raises:
         InputError: scores are missing, or shapes, names or pairs do not fit.
@@ -557,7 +737,9 @@ def compare_all(
     left, right = _pair_columns(wanted, systems)
     sample = _sample(_same_length(values), groups, ids)
     families = [
-        _Family(sample.sums(v), np.abs(v).max(axis=0), _seed_means(by_seed, metric, v), left, right)
+        _Family(
+            sample.sums(v), np.abs(v).max(axis=0), _seed_means(by_seed, metric, v), left, right, _names(wanted, plans, metric)
+        )
         for metric, v in values.items()
     ]
     found = _analyse(families, sample, seed, level)
@@ -565,6 +747,12 @@ def compare_all(
         metric: [PairedComparison(a=a, b=b, **vars(finding)) for (a, b), finding in zip(wanted, rows, strict=True)]
         for metric, rows in zip(values, found, strict=True)
     }
+
+
+def _names(pairs: Sequence[tuple[str, str]], plans: Mapping[str, Plan] | None, metric: str) -> NDArray[np.str_]:
+    """The family of tests (m,) that each pair belongs to by a metric."""
+    plan = (plans or {}).get(metric, Plan())
+    return np.array([plan.family(a, b) for a, b in pairs], dtype=np.str_)
 
 
 def _checked(metric: str, scores: ArrayLike, systems: Sequence[object], ids: Sequence[str] | None) -> Floats:
@@ -830,7 +1018,7 @@ def effects(
     """
     cells = _cells(design)
     terms = [term for axis in cells.axes for pair in combinations(cells.levels(axis), 2) for term in _effect(cells, axis, pair)]
-    found = _analyse_terms(matrices, terms, len(design), groups, seed, ids, level, by_seed)
+    found = _analyse_terms(matrices, terms, EFFECTS, len(design), groups, seed, ids, level, by_seed)
     return {metric: [Effect(**term.label, **vars(finding)) for term, finding in rows] for metric, rows in found.items()}
 
 
@@ -845,7 +1033,7 @@ def interactions(
 ) -> dict[str, list[Interaction]]:
     """For two axes and two levels of each, the difference of the differences, over cells where all four combinations occur.
 
-    The interactions are a family of their own for Holm's adjustment.
+    The interactions are a family of tests of their own.
 
     Args:
         matrices: metric -> float64 (n_queries, n_systems), complete.
@@ -864,7 +1052,7 @@ def interactions(
         for second in combinations(cells.levels(axes[1]), 2)
         for term in _interaction(cells, axes, (first, second))
     ]
-    found = _analyse_terms(matrices, terms, len(design), groups, seed, ids, level, by_seed)
+    found = _analyse_terms(matrices, terms, INTERACTIONS, len(design), groups, seed, ids, level, by_seed)
     return {metric: [Interaction(**term.label, **vars(finding)) for term, finding in rows] for metric, rows in found.items()}
 
 
@@ -923,6 +1111,7 @@ def _interaction(cells: _Cells, axes: tuple[str, str], levels: tuple[tuple[Hasha
 def _analyse_terms(
     matrices: Mapping[str, ArrayLike],
     terms: Sequence[_Term],
+    family: str,
     n_systems: int,
     groups: ArrayLike | None,
     seed: int,
@@ -935,19 +1124,19 @@ def _analyse_terms(
     if not values or not terms:
         return {metric: [] for metric in values}
     sample = _sample(_same_length(values), groups, ids)
-    families = [_term_family(v, _seed_means(by_seed, metric, v), terms, sample) for metric, v in values.items()]
+    families = [_term_family(v, _seed_means(by_seed, metric, v), terms, family, sample) for metric, v in values.items()]
     found = _analyse(families, sample, seed, level)
     return {metric: list(zip(terms, rows, strict=True)) for metric, rows in zip(values, found, strict=True)}
 
 
-def _term_family(values: Floats, by_seed: Floats, terms: Sequence[_Term], sample: _Sample) -> _Family:
+def _term_family(values: Floats, by_seed: Floats, terms: Sequence[_Term], family: str, sample: _Sample) -> _Family:
     """Terms as contrasts against a last column of zeros."""
     columns, seeds = (
         np.column_stack([_term_values(rows, term) for term in terms] + [np.zeros(len(rows))]) for rows in (values, by_seed)
     )
     m = len(terms)
     scale = np.full(m + 1, np.abs(values).max())
-    return _Family(sample.sums(columns), scale, seeds, np.arange(m), np.full(m, m))
+    return _Family(sample.sums(columns), scale, seeds, np.arange(m), np.full(m, m), np.full(m, family))
 
 
 def _term_values(values: Floats, term: _Term) -> Floats:
@@ -962,37 +1151,22 @@ def _term_values(values: Floats, term: _Term) -> Floats:
 # --- Letters ----------------------------------------------------------------------------------------------------------
 
 
-class AdjustedPair(Protocol):
-    """Two systems with the adjusted p-value of their difference, nan or None where there is none."""
+def letters(different: Collection[tuple[str, str]], order: Sequence[str]) -> dict[str, str]:
+    """Compact letter display: two systems share a letter exactly when they are not among the ``different`` pairs.
 
-    @property
-    def a(self) -> str:
-        """One system."""
+    ``order`` lists the systems, best first; "a" goes to the best. Insert-and-absorb algorithm (Piepho, J. Comput. Graph. Stat.
+    13, 2004): one group holds all; each different pair splits every group that holds both; groups inside others are absorbed.
 
-    @property
-    def b(self) -> str:
-        """The other."""
-
-    @property
-    def p_holm(self) -> float | None:
-        """The p-value."""
-
-
-def letters(comparisons: Sequence[AdjustedPair], order: Sequence[str], alpha: float = 0.05) -> dict[str, str]:
-    """Compact letter display: two systems share a letter exactly when their Holm-adjusted p is not below alpha.
-
-    ``order`` lists the systems, best first; "a" goes to the best. A pair without p, or not compared, is not distinguishable.
-    Insert-and-absorb algorithm (Piepho, J. Comput. Graph. Stat. 13, 2004): one group holds all; each distinguishable pair
-    splits every group that holds both; groups inside others are absorbed.
+    Raises:
+        InputError: a pair names a system that the order lacks.
     """
     rank = {name: j for j, name in enumerate(order)}
-    strangers = {name for c in comparisons for name in (c.a, c.b)} - set(rank)
+    strangers = {name for pair in different for name in pair} - set(rank)
     if strangers:
         raise InputError(f"order lacks {', '.join(sorted(strangers))}; it must list every system compared")
     sets = [frozenset(order)]
-    for c in comparisons:
-        if c.p_holm is not None and c.p_holm < alpha:
-            sets = _split(sets, c.a, c.b)
+    for a, b in different:
+        sets = _split(sets, a, b)
     # Groups that reach further up come first: the letters then run down the table.
     ranked = sorted(sorted(rank[name] for name in members) for members in sets)
     return {name: "".join(_letter(k) for k, ranks in enumerate(ranked) if j in ranks) for name, j in rank.items()}

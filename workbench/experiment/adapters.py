@@ -65,7 +65,7 @@ def check(experiment: Experiment, name: str, adapter: Adapter) -> MergingFacts |
     if stage is None:
         return None
     found, split, space = experiment.session.read(stage), experiment.settings.dataset.select, experiment.space
-    metric = space.select_by if space.select_by in space.answer_metrics else space.answer_metrics[0]
+    metric = space.select_by if space.select_by in space.answer_metrics else next(iter(space.answer_metrics))
     scored = [
         ResultRow(system, split, row.query_id, metric, reply.scores[metric], reply.status)
         for row in found.rows

@@ -1,4 +1,4 @@
-"""The axes of an experiment's file: their values, checked, and the metrics that may compare them."""
+"""The axes of an experiment's file: their values, checked."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 from workbench.component import Component, build
 from workbench.data.chunking import Chunking
 from workbench.errors import InputError, unknown
-from workbench.evaluation import answers, rankings
 from workbench.experiment.components import Components
 from workbench.experiment.config import ALWAYS, NEVER, NONE, ExperimentSettings, at
 from workbench.retrieval.gate import Gate
@@ -96,42 +95,3 @@ def _retrieval(value: Any, where: str) -> str | Gate:
     if not isinstance(value, dict):
         raise InputError(f"{where}: received {value!r}; allowed: {ALWAYS}, {NEVER}, or {{when: top_score}}, {{when: margin}}")
     return build(Gate, value, where)
-
-
-def check_metrics(settings: ExperimentSettings, axes: dict[str, list[Any]]) -> str:
-    """The metric that selects, after refusing contradictory ones.
-
-    Raises:
-        InputError: a metric that nothing computes here, `grounded` chosen to select, a race by a ranking metric, or `@k` metrics
-            across chunkings.
-    """
-    generating = "generator" in axes
-    names = [*settings.metrics.rankings, *(settings.metrics.answers if generating else ())]
-    if not names:
-        nothing = "" if generating else ", and without the axis 'generator' nothing else is measured"
-        raise InputError(f"metrics.rankings: the list is empty{nothing}; name at least one metric, e.g. ndcg@10")
-    select_by = settings.metrics.select_by or ("f1" if generating else settings.metrics.rankings[0])
-    if select_by in answers.NOT_FOR_SELECTION:
-        raise InputError(
-            f"metrics.select_by: {select_by!r} would choose a generator that never answers; allowed: f1, em, contains"
-        )
-    if select_by not in names:
-        raise at("metrics.select_by", unknown("metric", select_by, [n for n in names if n not in answers.NOT_FOR_SELECTION]))
-    if settings.search.strategy == "racing" and select_by not in answers.NAMES:
-        raise InputError(
-            f"search.strategy: 'racing' saves answers, but metrics.select_by is {select_by!r}, which needs none; use 'grid'"
-        )
-    retrieval = [*axes.get("retrieval", ()), settings.baseline.get("retrieval", ALWAYS)]
-    if any(value != ALWAYS for value in retrieval) and select_by not in answers.NAMES:
-        raise InputError(
-            f"metrics.select_by: {select_by!r} measures rankings, whether their passages are shown or not, but axes.retrieval "
-            f"decides on showing them; allowed: f1, em, contains"
-        )
-    if len(axes["chunking"]) > 1:
-        for name in settings.metrics.rankings:
-            if not rankings.parse(name).in_words:
-                raise InputError(
-                    f"metrics.rankings: {name!r} cannot be compared across {len(axes['chunking'])} chunkings, since "
-                    f"larger passages hold more of everything; allowed: cut-offs in words read, e.g. recall@300w"
-                )
-    return select_by

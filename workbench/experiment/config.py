@@ -28,6 +28,7 @@ from workbench.experiment.lora_lists import spelled_out
 from workbench.machine import Machine, resolve
 
 NONE = "none"  # the reranker, the expansion and the rewriting that does nothing
+BASELINE = "baseline"  # what `names` calls the baseline by
 ALWAYS, NEVER = "always", "never"  # of showing passages to the generator
 
 
@@ -156,12 +157,16 @@ class Metrics(Settings):
     Attributes:
         select_by: the metric that chooses; default: ``f1`` with a generator, else the first ranking metric.
         rankings: metrics of rankings, e.g. ``ndcg@10``, ``recall@300w``.
-        answers: metrics of answers.
+        answers: metrics of answers, built-in ones by name; one's own as ``./file.py:function``, which takes the answer,
+            the accepted answers and the passages shown, and returns a number from 0 to 1.
+        matters: differences up to this size do not matter, in the metrics' own unit (0.02 is two points of 100): a run then says
+            where it shows that. Without it, "not shown" is all it can say.
     """
 
     select_by: str | None = None
+    matters: float | None = Field(default=None, gt=0, lt=1)
     rankings: tuple[str, ...] = ("ndcg@10", "recall@10", "mrr@10")
-    answers: tuple[str, ...] = ("f1", "em", "contains", "grounded", "abstained")
+    answers: tuple[str, ...] = tuple(answers.BUILTIN)
 
     @field_validator("rankings")
     @classmethod
@@ -174,8 +179,8 @@ class Metrics(Settings):
     @classmethod
     def _answers_are_known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for name in value:
-            if name not in answers.NAMES:
-                raise ValueError(str(unknown("answer metric", name, answers.NAMES)))
+            if name not in answers.BUILTIN and ":" not in name:
+                raise ValueError(str(unknown("answer metric", name, [*answers.BUILTIN, "./file.py:function"])))
         # grounded alone would praise a generator that never answers
         _once(value)
         return (*value, "abstained") if "grounded" in value and "abstained" not in value else value
@@ -200,7 +205,7 @@ class ExperimentSettings(Settings):
 
     `seed` is what everything random starts from. With `seeds` at 3 or more, every adapter is trained with as many seeds, `seed`
     being the first: its configurations' scores are means over these, and intervals cover the chance of training. What is
-    served is the adapter of `seed`.
+    served is the adapter of `seed`. `names` maps values of axes, such as names of components, to the words that people read.
     """
 
     experiment: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -212,6 +217,7 @@ class ExperimentSettings(Settings):
     search: Search = Search()
     report: Report = Report()
     metrics: Metrics = Metrics()
+    names: dict[str, str] = {}
     seed: int = Field(default=0, ge=0)
     seeds: int = Field(default=1, ge=1)
     machine: MachineSettings = MachineSettings()
@@ -274,7 +280,7 @@ def _absolute(value: Any, folder: Path, key: str = "") -> Any:
         return value
     if key in ("beir", "folder", "questions") or (key == "prompt" and value.endswith(".yaml")):
         return str((folder / Path(value).expanduser()).resolve())
-    if (key == "kind" and ".py:" in value) or (key in ("model", "name") and value.startswith((".", "~"))):
+    if (key in ("kind", "answers") and ".py:" in value) or (key in ("model", "name") and value.startswith((".", "~"))):
         return str((folder / Path(value).expanduser()).resolve())
     return value
 

@@ -14,11 +14,11 @@ from workbench.data.chunking import Chunking
 from workbench.data.dataset import Dataset
 from workbench.data.leaks import Policy
 from workbench.errors import InputError, unknown
-from workbench.evaluation import answers as answer_metrics
 from workbench.evaluation import rankings
-from workbench.experiment.axes import axes_of, axis_value, check_metrics
+from workbench.experiment.axes import axes_of, axis_value
 from workbench.experiment.components import Components, training_of
-from workbench.experiment.config import ALWAYS, NEVER, NONE, ExperimentSettings
+from workbench.experiment.config import ALWAYS, BASELINE, NEVER, NONE, ExperimentSettings, at
+from workbench.experiment.metrics import answer_metrics, check_metrics
 from workbench.models import prompts
 from workbench.models.generator import Generator
 from workbench.models.lora import Lora
@@ -74,6 +74,7 @@ class Space:
         folder: where files that the experiment names are looked for.
         components: the file's components, by name.
         axes: axis -> its values, defaults filled in.
+        answer_metrics: name -> metric of answers; empty where none are written.
         select_by: the metric that chooses.
     """
 
@@ -83,12 +84,23 @@ class Space:
         self.folder = folder
         self.components = Components(settings.components, folder)
         self.axes = axes_of(settings, self.components)
-        self.select_by = check_metrics(settings, self.axes)
+        self.answer_metrics = answer_metrics(settings, folder) if self.generating else {}
+        self.select_by = check_metrics(settings, self.axes, self.answer_metrics)
         self._templates: dict[str, Template] = {}
         self._check_dataset()
         self._check_leaks()
         for name in self.axes.get("prompt", ()):
             self.template(name)
+        if settings.names:
+            self._check_names()
+
+    def _check_names(self) -> None:
+        """Refuses plain words for what is no value of an axis, no component and not the baseline."""
+        families = self.settings.components.model_dump().values()
+        named = {name for family in families for name in family} | {BASELINE}
+        named |= {value for one in self.configurations for value in one.columns().values()}
+        if strange := sorted(self.settings.names.keys() - named):
+            raise at("names", unknown("value of an axis", strange[0], sorted(named)))
 
     @property
     def generating(self) -> bool:
@@ -117,11 +129,6 @@ class Space:
             axis: axis_value(axis, given[axis], self.components) if axis in given else values[0]
             for axis, values in self.axes.items()
         }
-
-    @property
-    def answer_metrics(self) -> tuple[str, ...]:
-        """Answer metrics the experiment measures."""
-        return self.settings.metrics.answers if self.generating else ()
 
     def seeds(self, generator: Generator) -> range:
         """The seeds a generator is measured with: one where nothing is trained."""
@@ -162,7 +169,7 @@ class Space:
                 f"dataset.train and dataset.report are both {data.report!r}, so what is trained would be reported on the very "
                 f"questions it learned from; name another split for one of them"
             )
-        if self.generating and any(m in answer_metrics.AGAINST_ACCEPTED for m in self.answer_metrics):
+        if any(metric.compares for metric in self.answer_metrics.values()):
             for split in (data.select, data.report, *([data.train] if self._gates else [])):
                 if any(query.answers is None for query in self.dataset.split(split)):
                     raise InputError(
@@ -245,7 +252,7 @@ class Space:
         bm25 = ["BM25"] if any(map(self._reads_words, self._used("retriever"))) else []
         in_words = [name for name in self.settings.metrics.rankings if rankings.parse(name).in_words]
         chunks = ["chunking in words"] if any(one.words for one in self._used("chunking")) else []
-        counting = [*bm25, *in_words, *(m for m in self.answer_metrics if m in answer_metrics.IN_WORDS), *chunks]
+        counting = [*bm25, *in_words, *(name for name, metric in self.answer_metrics.items() if metric.in_words), *chunks]
         if not counting:
             return []
         return [
@@ -300,7 +307,7 @@ class Space:
         if axis == "reranker":
             return None if value == NONE else self._with_references(self.components.rerankers[value])
         if axis == "retrieval":
-            return [value.settings(), self.select_by] if isinstance(value, Gate) else value
+            return [value.settings(), self.answer_metrics[self.select_by].key] if isinstance(value, Gate) else value
         if axis == "prompt":
             return self._resolved_template(self.template(value))
         if axis == "generator":

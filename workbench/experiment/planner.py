@@ -144,6 +144,7 @@ class Planner:
         self.settings = space.settings
         self.dataset = space.dataset
         self.machine = machine
+        self.metrics = tuple(space.answer_metrics.values())
         self._made: dict[object, object] = {}
         self._training: list[str] = []  # embedders whose training is being planned
         for name in space.components.embedders:
@@ -162,7 +163,7 @@ class Planner:
         trained = []
         for seed in self.space.seeds(self.space.components.generators[configuration["generator"]]):
             answers = self._answers(configuration, split, seed)
-            trained.append(Trained(seed, answers, self._make(AnswerScores, answers, judgements, self.space.answer_metrics)))
+            trained.append(Trained(seed, answers, self._make(AnswerScores, answers, judgements, self.metrics)))
         first = trained[0]
         repeats = split == self.settings.dataset.select and configuration.id in self._first_of_generator.values()
         repeated = self._make(Repeated, first.answers) if repeats else None
@@ -185,7 +186,7 @@ class Planner:
         answers = self._open(min(shown, key=lambda c: (c.prompt_mismatch, c.id)), select, adapter.seed)
         # beside the weights an adapter computes in the machine's precision alone, so all three ways do
         answers = replace(answers, writer=self._writer(answers.writer.generator.in_machine_precision(), adapter.seed))
-        return self._make(Merging, answers, self.dataset.answers_digest(select), self.space.answer_metrics)
+        return self._make(Merging, answers, self.dataset.answers_digest(select), self.metrics)
 
     @cached_property
     def _first_of_generator(self) -> dict[str, str]:
@@ -340,7 +341,8 @@ class Planner:
     def _threshold(self, configuration: Configuration, gate: Gate, seed: int) -> Threshold:
         sample = Sample(self.settings.dataset.train, gate.questions, self.settings.seed)
         parts = self._open(configuration, sample, seed), self._closed(configuration, sample, seed)
-        return self._make(Threshold, gate, *parts, self.space.select_by, self.dataset.answers_digest(sample))
+        metric = self.space.answer_metrics[self.space.select_by]
+        return self._make(Threshold, gate, *parts, metric, self.dataset.answers_digest(sample))
 
     def _few_shot(
         self, template: Template, passages: Passages, split: str | Sample, asked: Questions | None = None

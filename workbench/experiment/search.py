@@ -27,12 +27,14 @@ class Found:
         rows: every score, sorted.
         measured: configurations measured on the whole selection split, the baseline among them, then those on the report split.
         ranked: configurations by their mean on the selection split, best first; equal means in the order of ids.
+        twins: what differs from the best by nothing but its tuning.
         steps: what the search saw on its way.
     """
 
     rows: list[ResultRow]
     measured: list[ConfigurationStages]
     ranked: list[Configuration]
+    twins: list[Configuration]
     steps: list[SearchStep]
 
 
@@ -59,7 +61,13 @@ class Searcher:
         reported = [planner.stages(c, report) for c in self._finalists(ranked)]
         self.sweep.measure(reported)
         rows += self.sweep.results(reported)
-        return Found(sorted(rows, key=lambda row: tuple(map(str, row))), [*selected, *reported], ranked, steps)
+        return Found(
+            sorted(rows, key=lambda row: tuple(map(str, row))),
+            [*selected, *reported],
+            ranked,
+            self._untuned_twin(ranked[0]),
+            steps,
+        )
 
     def expected_finalists(self) -> list[Configuration]:
         """The finalists where the store holds the whole grid's scores; else as many configurations, which cost about the same.
@@ -159,8 +167,8 @@ class Searcher:
         each = [self.by_id[c].all_answers() for c in wanted]
         stages = list(dict.fromkeys(stage for seeds in each for stage in seeds))
         queries = {query.id: query for query in self.session.dataset.split(self.split)}
-        columns = {}
+        columns, metric = {}, self.sweep.space.answer_metrics[self.metric]
         for stage, rows in self.sweep.sampled(stages, positions).items():
-            values = [stage.score(self.metric, row, queries[row.query_id].answers, self.session) for row in rows]
+            values = [stage.score(metric, row, queries[row.query_id].answers, self.session) for row in rows]
             columns[stage] = np.array([tables.WORST if value is None else value for value in values])
         return np.column_stack([np.mean([columns[stage] for stage in seeds], axis=0) for seeds in each])

@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from workbench.component import Component, digest, file_digest, library_version
 from workbench.data.chunking import Chunking
 from workbench.errors import InputError, StageFailedError
+from workbench.evaluation.families import Plans
 from workbench.evaluation.search import SearchStep
 from workbench.experiment.config import ALWAYS, NEVER, ExperimentSettings
 from workbench.experiment.configuration import Space
@@ -98,6 +99,8 @@ class RunWriter:
         axes, design = list(self.space.axes), {c.id: c.columns() for c in self.space.configurations}
         settings, baseline = self.settings, self.space.baseline.id
         select, report, seed = settings.dataset.select, settings.dataset.report, settings.seed
+        chosen, twins = found.ranked[0].id, [c.id for c in found.twins]
+        compared = tables.comparisons(scores, seed, Plans(select, report, self.space.select_by, baseline, chosen, twins))
         write = table_files.write
         files: dict[str, Callable[[Path], None]] = {
             "config.yaml": lambda path: _text(
@@ -107,12 +110,12 @@ class RunWriter:
             "results.csv": lambda path: write(path, ResultRow, rows),
             "seeds.csv": lambda path: write(path, SeedRow, seeds),
             "leaderboard.csv": lambda path: write(path, LeaderboardRow, tables.leaderboard(scores)),
-            "comparisons.csv": lambda path: write(path, ComparisonRow, tables.comparisons(scores, seed)),
+            "comparisons.csv": lambda path: write(path, ComparisonRow, compared),
             "effects.csv": lambda path: write(path, EffectRow, tables.effects(scores, design, baseline, select, seed)),
             "interactions.csv": lambda path: write(
                 path, InteractionRow, tables.interactions(scores, design, baseline, select, seed)
             ),
-            "finalists.csv": lambda path: write(path, FinalistRow, tables.finalists(scores, report, baseline, seed)),
+            "finalists.csv": lambda path: write(path, FinalistRow, tables.finalists(compared, report, baseline)),
             "search.csv": lambda path: write(path, SearchStep, found.steps),
             "selection.csv": lambda path: write(path, SelectionRow, [self._selection(scores, found.ranked[0].id)]),
             "queries.csv": lambda path: write(path, QueryRow, self._queries()),

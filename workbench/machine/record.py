@@ -22,7 +22,7 @@ from workbench import hardware, weights
 from workbench.component import ALTERNATIVES, digest
 
 FILE = "machine.json"
-LIBRARIES = ("torch", "faiss", "openvino")
+LIBRARIES = ("torch", "faiss", "openvino", "numba", "llvmlite")
 # by these the libraries choose their instructions, and with them the order of their sums
 CHOOSERS = (
     "MKL_CBWR",
@@ -35,6 +35,9 @@ CHOOSERS = (
     "ATEN_CPU_CAPABILITY",
     "OPENBLAS_CORETYPE",
     "FAISS_OPT_LEVEL",
+    "NUMBA_CPU_NAME",
+    "NUMBA_CPU_FEATURES",
+    "NUMBA_OPT",
     "NVIDIA_TF32_OVERRIDE",
 )
 

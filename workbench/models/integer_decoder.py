@@ -1,8 +1,8 @@
 """Decoders of the Llama kind computing in integers (`workbench.models.integers`), each answer from its prompt alone.
 
-A prompt is read by itself, without padding; the one-token steps of several answers multiply together and attend each to
-its own keys. Norms, attention and the residual stream are in float32. All that is summed over more than one row or with
-another order elsewhere are the products, which are exact; so no row needs company and none changes with it.
+A prompt is read by itself, without padding, by torch; one-token steps are compiled (`workbench.models.integer_steps`), each
+row in one thread. Norms, attention and the residual stream are in float32. All that is summed over more than one row or
+with another order elsewhere are the products, which are exact; so no row needs company and none changes with it.
 
 Weights are rotated where they are loaded: the residual stream as a whole, with the weights of norms multiplied into the
 products behind them, and values within each head. The input of the last product of a layer is rotated while computing.
@@ -12,17 +12,34 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from threading import Barrier
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from workbench import products
+import numpy as np
+from numpy.typing import NDArray
+
 from workbench.errors import InputError
-from workbench.models import attention
-from workbench.models.integers import WIDEST, Product, block, hadamard, rotated, rounded
+from workbench.models import attention, integers
+from workbench.models.integers import WIDEST, Product, block, mixed, rotated
+from workbench.models.side_by_side import aborting, parted, shares, side_by_side
 
 if TYPE_CHECKING:
     import torch
 
+Floats = NDArray[np.float32]
+
+ZERO = np.float32(integers.ZERO)
+
 FIXED_ROTARY = ("default", "linear", "llama3", "yarn")  # positions whose angles do not depend on how long a text is
+
+
+class Part(NamedTuple):
+    """Keys and values of one layer: int8 (K, room, D), with scales float32 (K, room)."""
+
+    keys: NDArray[np.int8]
+    key_scales: Floats
+    values: NDArray[np.int8]
+    value_scales: Floats
 
 
 class IntegerModel:
@@ -54,40 +71,45 @@ class IntegerModel:
             )
         self.config, self.generation_config = model.config, model.generation_config
         base, size = model.base_model, model.config.hidden_size
-        self.epsilon: float = model.config.rms_norm_eps
+        self.epsilon = np.float32(model.config.rms_norm_eps)
         self.layers = [Layer(layer, model.config) for layer in base.layers]
         embedded = base.embed_tokens.weight.double()
-        self.embeddings = rotated(embedded, block(size)).float()
+        self.embeddings: Floats = rotated(embedded, block(size)).float().detach().numpy()
         out = model.get_output_embeddings()
         head = out.weight.double() * base.norm.weight.double()
         self.head = Product(rotated(head, block(size)), None if out.bias is None else out.bias.double())
         self._rotary = base.rotary_emb
 
-    def angles(self, end: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Cosines and sines of the positions before `end`, both float32 (end, 1, size of a head).
+    def angles(self, end: int) -> Floats:
+        """Cosines and sines of the positions before `end`, float32 (end, 2, size of a head).
 
         The sines of the first half are negative, as a head turned by half of its size is multiplied by them.
         """
         import torch
 
-        if end > len(self._angles[0]):
-            positions = torch.arange(max(end, 2 * len(self._angles[0])))[None]
-            cosines, sines = self._rotary(self.embeddings, positions)
+        if end > len(self._angles):
+            positions = torch.arange(max(end, 2 * len(self._angles)))[None]
+            cosines, sines = self._rotary(torch.empty(0), positions)
             half = sines.shape[-1] // 2
             signed = torch.cat([-sines[..., :half], sines[..., half:]], -1)
-            self._angles = cosines[0, :, None].contiguous(), signed[0, :, None].contiguous()
-        cosines, sines = self._angles
-        return cosines[:end], sines[:end]
+            self._angles = torch.stack([cosines[0], signed[0]], 1).float().numpy()
+        return self._angles[:end]
 
     @cached_property
-    def _angles(self) -> tuple[torch.Tensor, torch.Tensor]:
+    def _angles(self) -> Floats:
+        return np.empty((0, 2, 1), np.float32)
+
+    def logits(self, states: Floats) -> torch.Tensor:
+        """Float32 (n, words) of states, float32 (n, size)."""
         import torch
 
-        return torch.empty(0, 1, 1), torch.empty(0, 1, 1)
+        from workbench.models import integer_kernels as kernels
 
-    def logits(self, states: torch.Tensor) -> torch.Tensor:
-        """Float32 (n, words) of states, float32 (n, size)."""
-        return self.head(*normed(states, self.epsilon))
+        found, scales = np.empty((len(states), len(self.embeddings)), np.float32), np.empty(len(states), np.float32)
+        kernels.step_read(states, self.epsilon, self.head.weights, self.head.scales, found, scales)
+        logits = torch.zeros(len(states), len(self.embeddings))
+        kernels.add(logits.numpy(), found, scales, self.head.bias)
+        return logits
 
 
 class Layer:
@@ -95,63 +117,107 @@ class Layer:
 
     def __init__(self, layer: Any, config: Any) -> None:
         own, feed, size = layer.self_attn, layer.mlp, config.hidden_size
-        self.epsilon: float = config.rms_norm_eps
+        self.epsilon = np.float32(config.rms_norm_eps)
         self.size: int = own.head_dim
-        self.heads = config.num_attention_heads
-        self.shared = config.num_key_value_heads
+        self.heads: int = config.num_attention_heads
+        self.shared: int = config.num_key_value_heads
         self.turns = bool(getattr(own, "use_rope", True))  # SmolLM3 leaves positions out in some layers
-        self.norms = [getattr(own, name, None) for name in ("q_norm", "k_norm")]
-        self.activation: Callable[[torch.Tensor], torch.Tensor] = feed.act_fn
-        self.scale: float = own.scaling
+        norms = [getattr(own, name).weight.detach().float().numpy() for name in ("q_norm", "k_norm") if hasattr(own, name)]
+        self.norms = np.stack(norms) if norms else np.empty((0, self.size), np.float32)
+        self.scale = np.float32(own.scaling)
 
-        values, inner = block(self.size), block(feed.down_proj.in_features, WIDEST)
+        values, self.mixed = block(self.size), block(feed.down_proj.in_features, WIDEST)
         self.read = self._product([own.q_proj, own.k_proj], layer.input_layernorm, size, (own.v_proj, values))
-        self.gather = self._out(own.o_proj, values, size)
+        self.gather = self._out(own.o_proj, rotated(own.o_proj.weight.double(), values), size)
         self.widen = self._product([feed.gate_proj, feed.up_proj], layer.post_attention_layernorm, size)
-        self.narrow = self._out(feed.down_proj, inner, size)
-        self.mixing = hadamard(inner).float()
+        self.narrow = self._out(feed.down_proj, mixed(feed.down_proj.weight.double(), self.mixed), size)
 
-    def __call__(
-        self,
-        states: torch.Tensor,
-        angles: tuple[torch.Tensor, torch.Tensor],
-        attend: Callable[[torch.Tensor], torch.Tensor],
-    ) -> torch.Tensor:
-        """States after the layer.
+    def text(self, states: Floats, angles: Floats, memory: Part, start: int, placed: Callable[[], object], last: bool) -> Floats:
+        """States of some tokens of a text after the layer.
 
         Args:
-            states: float32 (n, size).
-            angles: cosines and sines of the rows' positions, both float32 (n, 1, size of a head); see `IntegerModel.angles`.
-            attend: takes queries, keys and values of the rows, float32 (n, heads + 2 * shared heads, size of a head); gives what
-                the last of them attend to, float32 (m, heads * size of a head).
+            states: float32 (n, size); changed.
+            angles: float32 (n, 2, size of a head); see `IntegerModel.angles`.
+            memory: of this layer, where keys and values of the text are kept.
+            start: tokens of the text before these.
+            placed: called when keys and values of these are kept; returns when those before them are too.
+            last: whether only the last token's states are wanted.
 
         Returns:
-            Float32 (m, size), of the last m rows.
+            Float32 (n, size), or (1, size).
         """
-        read = self.read(*normed(states, self.epsilon)).view(len(states), -1, self.size)
-        self._place(read, angles)
-        attended = attend(read)
-        states = self.gather(*rounded(attended), states[-len(attended) :])
-        gate, up = self.widen(*normed(states, self.epsilon)).chunk(2, dim=-1)
-        inner = self.activation(gate).mul_(up)
-        mixed = products.linear(inner.view(-1, len(self.mixing)), self.mixing)
-        return self.narrow(*rounded(mixed.view(inner.shape)), states)
+        from workbench.models import integer_kernels as kernels
 
-    def _place(self, read: torch.Tensor, angles: tuple[torch.Tensor, torch.Tensor]) -> None:
-        """Norms queries and keys where the model does, and turns them by their positions."""
-        import torch
+        n, each, end = len(states), self.heads // self.shared, start + len(states)
+        rows, scales = np.empty(states.shape, np.uint8), np.empty(n, np.float32)
+        kernels.normed(states, self.epsilon, ZERO, rows, scales)
+        read = self.read(rows).reshape(n, -1, self.size)
+        queries, query_scales = (
+            np.empty((self.shared, n * each, self.size), np.int8),
+            np.empty((self.shared, n * each), np.float32),
+        )
+        kernels.place(read, scales, *self._placing(angles), queries, query_scales, *memory, start)
+        placed()
+        if last:
+            found = np.empty((1, self.heads * self.size), np.float32)
+            kernels.attend(queries[:, -each:], query_scales[:, -each:], *memory, end, found[0])
+            return self._finished(states[-1:], found)
+        attended = np.empty((n, self.heads * self.size), np.float32)
+        weights, parts = np.empty((n * each, end), np.int16), np.empty((2, n * each, end), np.int8)
+        scales = np.empty(n * each, np.float32)
+        for k in range(self.shared):
+            products = integers.products(queries[k], memory.keys[k, :end].T)
+            scaled = query_scales[k], memory.key_scales[k, :end], memory.value_scales[k, :end]
+            kernels.weigh(products, each, start + 1, *scaled, weights, scales)
+            kernels.split(weights, parts)
+            sums = integers.products(parts.reshape(-1, end), memory.values[k, :end])
+            kernels.joined(sums.reshape(2, -1, self.size), scales, k, each, attended)
+        rows = np.empty(attended.shape, np.uint8)
+        scales = np.empty(n, np.float32)
+        kernels.rounded(attended, ZERO, rows, scales)
+        kernels.add(states, self.gather(rows), scales, self.gather.bias)
+        rows = np.empty(states.shape, np.uint8)
+        kernels.normed(states, self.epsilon, ZERO, rows, scales)
+        wide = self.widen(rows)
+        rows, inner_scales = np.empty((n, wide.shape[1] // 2), np.uint8), np.empty(n, np.float32)
+        kernels.gated(wide, scales, self.widen.bias, self.mixed, ZERO, rows, inner_scales)
+        kernels.add(states, self.narrow(rows), inner_scales, self.narrow.bias)
+        return states
 
-        start = 0
-        for norm, end in zip(self.norms, (self.heads, self.heads + self.shared), strict=True):
-            if norm is not None:
-                read[:, start:end] = norm(read[:, start:end])
-            start = end
-        read[:, : self.heads].mul_(self.scale)
-        if self.turns:
-            turned, (cosines, sines) = read[:, :start], angles
-            half = self.size // 2
-            swapped = torch.cat([turned[..., half:], turned[..., :half]], -1)
-            turned.mul_(cosines).addcmul_(swapped, sines)
+    def step(self, states: Floats, angles: Floats, memories: Sequence[Part], lengths: Sequence[int]) -> Floats:
+        """States of the next token of some answers after the layer.
+
+        Args:
+            states: float32 (n, size); changed.
+            angles: float32 (n, 2, size of a head); see `IntegerModel.angles`.
+            memories: of this layer, one for each answer.
+            lengths: tokens that each of them holds.
+
+        Returns:
+            Float32 (n, size).
+        """
+        from workbench.models import integer_kernels as kernels
+
+        n = len(states)
+        read, scales = np.empty((n, self.heads + 2 * self.shared, self.size), np.float32), np.empty(n, np.float32)
+        attended = np.empty((n, self.heads * self.size), np.float32)
+        kernels.step_read(states, self.epsilon, self.read.weights, self.read.scales, read.reshape(n, -1), scales)
+        for r, (memory, length) in enumerate(zip(memories, lengths, strict=True)):
+            row = slice(r, r + 1)
+            kernels.step_attend(read[row], scales[row], *self._placing(angles[row]), *memory, length, attended[r])
+        return self._finished(states, attended)
+
+    def _placing(self, angles: Floats) -> tuple[Floats, Floats, np.float32, np.float32, Floats]:
+        """How queries, keys and values are made of their product."""
+        return self.read.bias, self.norms, self.epsilon, self.scale, angles if self.turns else angles[:, :0]
+
+    def _finished(self, states: Floats, attended: Floats) -> Floats:
+        """States of a few rows (n, size) after what follows on attention, float32 (n, H * D)."""
+        from workbench.models import integer_kernels as kernels
+
+        products = self.gather.parts, self.widen.parts, self.narrow.parts
+        kernels.step_finish(states, attended, self.epsilon, *products, self.mixed)
+        return states
 
     @staticmethod
     def _product(linears: Sequence[Any], norm: Any, size: int, values: tuple[Any, int] | None = None) -> Product:
@@ -169,10 +235,10 @@ class Layer:
         return Product(weights, bias if bias.any() else None)
 
     @staticmethod
-    def _out(linear: Any, within: int, size: int) -> Product:
-        """A product from inputs rotated within blocks to the residual stream."""
-        weights = rotated(rotated(linear.weight.double(), within), block(size), axis=0)
-        return Product(weights, None if linear.bias is None else rotated(linear.bias.double(), block(size)))
+    def _out(linear: Any, weights: torch.Tensor, size: int) -> Product:
+        """A product to the residual stream; weights: float64 (size, inputs), as the inputs want them."""
+        bias = None if linear.bias is None else rotated(linear.bias.double(), block(size))
+        return Product(rotated(weights, block(size), axis=0), bias)
 
 
 class IntegerRows:
@@ -193,128 +259,100 @@ class IntegerRows:
         self.memories = [Memory(model, len(prompt) + new_tokens) for prompt in prompts]
 
     def first(self) -> torch.Tensor:
-        import torch
-
-        states = torch.cat([self._read(prompt, memory) for prompt, memory in zip(self.prompts, self.memories, strict=True)])
-        return self.model.logits(states)
+        self.model.angles(max(map(len, self.prompts)))
+        read = [self._text(0)] if len(self.prompts) == 1 else side_by_side(self._whole, range(len(self.prompts)))
+        for prompt, memory in zip(self.prompts, self.memories, strict=True):
+            memory.length = len(prompt)
+        return self.model.logits(np.concatenate(read))
 
     def next(self, tokens: torch.Tensor) -> torch.Tensor:
         import torch
 
-        positions = torch.tensor([memory.length for memory in self.memories])
-        cosines, sines = self.model.angles(max(memory.length for memory in self.memories) + 1)
-        states, angles = self.model.embeddings[tokens], (cosines[positions], sines[positions])
-        for i, layer in enumerate(self.model.layers):
+        lengths = [memory.length for memory in self.memories]
+        angles = self.model.angles(max(lengths) + 1)[lengths]
+        states = self.model.embeddings[tokens.numpy()]
+        parts = shares(len(lengths), torch.get_num_threads())
 
-            def attend(read: torch.Tensor, i: int = i) -> torch.Tensor:
-                return torch.cat([memory.step(i, row) for memory, row in zip(self.memories, read, strict=True)])
+        def step(part: int) -> torch.Tensor:
+            return self._step(states[parts[part]], angles[parts[part]], self.memories[parts[part]])
 
-            states = layer(states, angles, attend)
-        for memory in self.memories:
-            memory.length += 1
-        return self.model.logits(states)
+        return torch.cat(side_by_side(step, range(len(parts))))
 
     def keep(self, index: torch.Tensor) -> None:
         """Goes on with the rows at `index`, int64 (n,), ascending, alone."""
         self.memories = [self.memories[i] for i in index.tolist()]
 
-    def _read(self, prompt: Sequence[int], memory: Memory) -> torch.Tensor:
-        """Reads a prompt; the states of its last token, float32 (1, size)."""
-        import torch
+    def _whole(self, number: int) -> Floats:
+        """Reads a prompt in this thread; the states of its last token, float32 (1, size)."""
+        return self._part(number, 0, len(self.prompts[number]), lambda: None)
 
-        states, angles = self.model.embeddings[torch.tensor(prompt)], self.model.angles(len(prompt))
-        last = len(self.model.layers) - 1
+    def _text(self, number: int) -> Floats:
+        """Reads a prompt, its parts side by side; the states of its last token, float32 (1, size)."""
+        cuts = parted(len(self.prompts[number]))
+        together = Barrier(len(cuts) - 1)
+
+        def part(i: int) -> Floats:
+            with aborting(together):
+                return self._part(number, cuts[i], cuts[i + 1], together.wait)
+
+        return side_by_side(part, range(len(cuts) - 1))[-1]
+
+    def _part(self, number: int, start: int, end: int, placed: Callable[[], object]) -> Floats:
+        """Reads tokens of a prompt; the states of the last of them, float32 (1, size).
+
+        Args:
+            number: of the prompt.
+            start: the first of the tokens.
+            end: behind the last of them.
+            placed: see `Layer.text`.
+        """
+        states, angles = self.model.embeddings[list(self.prompts[number][start:end])], self.model.angles(end)[start:]
         for i, layer in enumerate(self.model.layers):
-            # of the last layer only the last token's states are needed
-            attend = memory.last if i == last else memory.whole
-            states = layer(states, angles, lambda read, i=i, attend=attend: attend(i, read))  # type: ignore[misc]
-        memory.length = len(prompt)
+            last = i == len(self.model.layers) - 1
+            states = layer.text(states, angles, self.memories[number].part(i), start, placed, last)
         return states
+
+    def _step(self, states: Floats, angles: Floats, memories: Sequence[Memory]) -> torch.Tensor:
+        """Reads one more token of some rows; logits, float32 (n, words).
+
+        Args:
+            states: float32 (n, size), the embedded tokens; changed.
+            angles: float32 (n, 2, size of a head).
+            memories: of the rows.
+        """
+        lengths = [memory.length for memory in memories]
+        for i, layer in enumerate(self.model.layers):
+            states = layer.step(states, angles, [memory.part(i) for memory in memories], lengths)
+        for memory in memories:
+            memory.length += 1
+        return self.model.logits(states)
 
 
 class Memory:
-    """Keys and values of one prompt and its answer.
+    """Keys and values of one prompt and its answer, as integers with a scale for each token and key head.
 
     Attributes:
         length: tokens read.
     """
 
     def __init__(self, model: IntegerModel, room: int) -> None:
-        import torch
-
         layer = model.layers[0]
-        self.heads, self.shared, self.size = layer.heads, layer.shared, layer.size
+        places = len(model.layers), layer.shared, room
         self.length = 0
-        self.keys, self.values = (torch.empty(len(model.layers), self.shared, room, self.size).unbind() for _ in range(2))
+        self._keys, self._values = (np.empty((*places, layer.size), np.int8) for _ in range(2))
+        self._key_scales, self._value_scales = (np.empty(places, np.float32) for _ in range(2))
 
-    def whole(self, i: int, read: torch.Tensor) -> torch.Tensor:
-        """What each token of a prompt attends to in layer i: those before it, and itself.
-
-        Args:
-            i: number of the layer.
-            read: queries, keys and values, float32 (tokens, heads + 2 * shared heads, size of a head).
-
-        Returns:
-            Float32 (tokens, heads * size of a head).
-        """
-        import torch
-
-        self._keep(i, read)
-        turned = read.transpose(0, 1)[None]
-        found = torch.nn.functional.scaled_dot_product_attention(
-            turned[:, : self.heads],
-            turned[:, self.heads : -self.shared],
-            turned[:, -self.shared :],
-            is_causal=True,
-            scale=1.0,
-            enable_gqa=True,
-        )
-        return found[0].transpose(0, 1).reshape(len(read), -1)
-
-    def last(self, i: int, read: torch.Tensor) -> torch.Tensor:
-        """What the last token of a prompt attends to in layer i, float32 (1, heads * size of a head)."""
-        self._keep(i, read)
-        return self._one(i, read[-1], len(read))
-
-    def step(self, i: int, row: torch.Tensor) -> torch.Tensor:
-        """What the next token attends to in layer i, float32 (1, heads * size of a head).
-
-        Args:
-            i: number of the layer.
-            row: queries, keys and values of the token, float32 (heads + 2 * shared heads, size of a head).
-        """
-        self.keys[i][:, self.length] = row[self.heads : -self.shared]
-        self.values[i][:, self.length] = row[-self.shared :]
-        return self._one(i, row, self.length + 1)
-
-    def _keep(self, i: int, read: torch.Tensor) -> None:
-        """Keeps keys and values of a whole prompt."""
-        self.keys[i][:, : len(read)] = read[:, self.heads : -self.shared].transpose(0, 1)
-        self.values[i][:, : len(read)] = read[:, -self.shared :].transpose(0, 1)
-
-    def _one(self, i: int, row: torch.Tensor, end: int) -> torch.Tensor:
-        import torch
-
-        # The query heads of one key head are rows that read the same keys. torch's own attention of one token is not taken:
-        # it shares the keys out among threads, whose number would then decide the last bits.
-        queries = row[: self.heads].view(self.shared, -1, self.size)
-        weights = torch.bmm(queries, self.keys[i][:, :end].transpose(1, 2)).softmax(-1)
-        return torch.bmm(weights, self.values[i][:, :end]).view(1, -1)
-
-
-def normed(states: torch.Tensor, epsilon: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Root-mean-square norms of float32 states (n, size), rounded (see `integers.rounded`): the norm only changes the scales."""
-    import torch
-
-    integers, scales = rounded(states)
-    lengths = torch.linalg.vector_norm(states, dim=-1, keepdim=True)
-    return integers, scales.div_(lengths.square_().mul_(1 / states.shape[-1]).add_(epsilon).sqrt_())
+    def part(self, i: int) -> Part:
+        """That of layer i."""
+        return Part(self._keys[i], self._key_scales[i], self._values[i], self._value_scales[i])
 
 
 def unsuited(config: Any) -> str | None:
     """Why a model's computing is not known here; None where it is."""
     if not attention.plain(config):
         return f"its type is {config.model_type!r}, or some of its layers look at a part of the text"
+    if config.hidden_act not in ("silu", "swish"):
+        return f"its activation is {config.hidden_act!r}"
     rotary = getattr(config, "rope_parameters", None) or {}
     kind = rotary.get("rope_type", "default")
     if kind not in FIXED_ROTARY or rotary.get("partial_rotary_factor", 1.0) != 1.0:

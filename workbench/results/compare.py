@@ -5,29 +5,37 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
 
 from workbench.errors import InputError, unknown
 from workbench.evaluation import statistics
+from workbench.evaluation.families import Plan, Plans
 from workbench.results import tables
 from workbench.results.rows import ComparisonRow
 from workbench.results.run import Run
 from workbench.results.tables import Bools, Floats, Scores
-
-ALPHA = 0.05  # two systems whose Holm-adjusted p is below it do not share a letter
+from workbench.results.verdict import shown
+from workbench.results.words import PLAIN, POINTS, Unit
 
 
 class Compared:
     """Systems compared by one metric on one split.
 
-    Two families of tests: every system against the baseline, and all pairs (whence the letters); p is adjusted within
-    each. Seeds and formulas are those of `workbench.evaluation.statistics`.
+    Of a run, pairs are those of its tables. Of other scores all pairs are exploratory, or where a baseline is named, what is
+    held against it is a family of its own. Seeds and formulas are those of `workbench.evaluation.families`.
     """
 
     def __init__(
-        self, scores: Scores, names: Mapping[str, str] | None = None, baseline: str | None = None, seed: int = 0
+        self,
+        scores: Scores,
+        names: Mapping[str, str] | None = None,
+        baseline: str | None = None,
+        seed: int = 0,
+        rows: Sequence[ComparisonRow] = (),
+        matters: float | None = None,
     ) -> None:
         """Compares.
 
@@ -36,6 +44,8 @@ class Compared:
             names: system -> how it is shown; default: as it is.
             baseline: what the others are held against (system or name); default: the best system.
             seed: of the random flips.
+            rows: what was concluded of all pairs before; default: they are compared now.
+            matters: differences up to this size do not matter, in the metric's own unit.
 
         Raises:
             InputError: fewer than two systems, or an unknown baseline.
@@ -45,8 +55,11 @@ class Compared:
         self.scores = scores
         self.names = dict(names or {system: system for system in scores.systems})
         self.seed = seed
+        self.matters = matters
         self.order = self._order()
+        self.planned = baseline is not None
         self.baseline = self._find(baseline) if baseline else self.order[0]
+        self._rows = rows
 
     def _order(self) -> list[str]:
         means = self.scores.values.mean(axis=0)
@@ -58,29 +71,47 @@ class Compared:
             raise unknown("baseline", name, [self.names[s] for s in self.scores.systems])
         return fitting[0]
 
+    @property
+    def unit(self) -> Unit:
+        """How means and differences are shown: in points of 100 for a metric that runs from 0 to 1."""
+        values = self.scores.values
+        return POINTS if values.min() >= 0 and values.max() <= 1 else PLAIN
+
     @cached_property
-    def pairs(self) -> list[statistics.PairedComparison]:
+    def pairs(self) -> list[ComparisonRow]:
         """All pairs, the better one first."""
-        return self._compare(None)
+        found = {frozenset((row.a, row.b)): row for row in self._rows or self._compare()}
+        pairs = [(a, b, found[frozenset((a, b))]) for a, b in combinations(self.order, 2)]
+        return [row if row.a == a else row.turned() for a, _, row in pairs]
+
+    def _compare(self) -> list[ComparisonRow]:
+        scores = self.scores
+        plan = {scores.metric: Plan(self.baseline)} if self.planned else None
+        values, by_seed = {scores.metric: scores.values}, tables.seeds_of([scores])
+        found = statistics.compare_all(
+            values, scores.systems, scores.groups, self.seed, ids=scores.queries, by_seed=by_seed, plans=plan
+        )
+        return [tables.comparison_row(one, scores.split, scores.metric) for one in found[scores.metric]]
 
     @cached_property
-    def against_baseline(self) -> dict[str, statistics.PairedComparison]:
+    def against_baseline(self) -> dict[str, ComparisonRow]:
         """System -> its difference from the baseline."""
-        found = self._compare([(system, self.baseline) for system in self.order if system != self.baseline])
-        return {one.a: one for one in found}
+        rows = [row.turned() if row.a == self.baseline else row for row in self.pairs if self.baseline in (row.a, row.b)]
+        found = {row.a: row for row in rows}
+        return {system: found[system] for system in self.order if system != self.baseline}
 
-    def _compare(self, pairs: Sequence[tuple[str, str]] | None) -> list[statistics.PairedComparison]:
-        columns = [self.scores.systems.index(system) for system in self.order]
-        scores = self.scores
-        values = {scores.metric: scores.values[:, columns]}
-        by_seed = {metric: means[:, columns] for metric, means in tables.seeds_of([scores]).items()}
-        found = statistics.compare_all(values, self.order, scores.groups, self.seed, pairs, ids=scores.queries, by_seed=by_seed)
-        return found[scores.metric]
+    @cached_property
+    def beside_the_best(self) -> dict[str, str]:
+        """System -> ``best``, ``behind the best`` where that is shown, else ``could be the best``."""
+        best = self.order[0]
+        behind = {row.b: shown(row) for row in self.pairs if row.a == best}
+        said = {system: "behind the best" if behind[system] else "could be the best" for system in self.order[1:]}
+        return {best: "best"} | said
 
     @cached_property
     def letters(self) -> dict[str, str]:
         """System -> letters; two systems share one exactly when they are not distinguishable."""
-        return statistics.letters(self.pairs, self.order, ALPHA)
+        return statistics.letters([(row.a, row.b) for row in self.pairs if shown(row)], self.order)
 
     @cached_property
     def optimism(self) -> float:
@@ -93,24 +124,18 @@ class Compared:
         j = self.scores.systems.index(system)
         values, failed = self.scores.values[:, j], self.scores.failed[:, j]
         low, high = statistics.mean_interval(values, self.scores.groups, by_seed=self.scores.seeds(system))
-        return Standing(self.names[system], float(values.mean()), low, high, int(failed.sum()), self.needed_n(system))
-
-    def needed_n(self, system: str) -> float:
-        """How many queries would show the difference seen from the baseline with 80 % power; nan for the baseline."""
-        gaps, seeds = self.scores.difference(system, self.baseline)
-        return statistics.needed_n(gaps, self.scores.groups, by_seed=seeds)
+        return Standing(self.names[system], float(values.mean()), low, high, int(failed.sum()))
 
 
 @dataclass(frozen=True)
 class Standing:
-    """One system: shown name, mean with its 95 % interval, failures, queries needed to tell it from the baseline."""
+    """One system: shown name, mean with its 95 % interval, failures."""
 
     name: str
     mean: float
     low: float
     high: float
     failed: int
-    needed_n: float
 
 
 class _Measured(NamedTuple):
@@ -143,7 +168,7 @@ def of_runs(runs: Sequence[Run], split: str | None = None, metric: str | None = 
     """
     split, metric = split or runs[0].report_split, metric or runs[0].select[1]
     for run in runs[1:]:
-        _check_same_dataset(runs[0], run, split)
+        check_same_dataset(runs[0], run, split)
     parts = [run.scores(split, metric) for run in runs]
     found: list[_Measured] = []
     for run, part in zip(runs, parts, strict=True):
@@ -156,8 +181,20 @@ def of_runs(runs: Sequence[Run], split: str | None = None, metric: str | None = 
     names = {f"{one.system} {one.run.folder.name}": _name(one, more) for one, more in zip(found, several, strict=True)}
     values, failed = np.stack([one.values for one in found], axis=1), np.stack([one.failed for one in found], axis=1)
     scores = replace(parts[0], systems=tuple(names), values=values, failed=failed, by_seed=_by_seed(found))
-    first = runs[0].manifest
-    return Compared(scores, names, baseline or f"{first['baseline']} {runs[0].folder.name}", first["seed"])
+    first, alone = runs[0], {one.run.folder for one in found} == {runs[0].folder}
+    rows = _rows_of(first, split, metric) if alone else ()
+    base = baseline or f"{first.manifest['baseline']} {first.folder.name}"
+    return Compared(scores, names, base, first.manifest["seed"], rows, first.matters)
+
+
+def _rows_of(run: Run, split: str, metric: str) -> list[ComparisonRow]:
+    """What the tables of a run say of its pairs; where an earlier version wrote them, concluded now. By names as in `of_runs`."""
+    rows = [row for row in run.comparisons if (row.split, row.metric) == (split, metric)]
+    if not all(row.family for row in rows):
+        select, chosen_by = run.select
+        plans = Plans(select, run.report_split, chosen_by, run.manifest["baseline"], run.best)
+        rows = tables.comparisons([run.scores(split, metric)], run.manifest["seed"], plans)
+    return [row._replace(a=f"{row.a} {run.folder.name}", b=f"{row.b} {run.folder.name}") for row in rows]
 
 
 def _by_seed(found: Sequence[_Measured]) -> Floats | None:
@@ -182,7 +219,12 @@ def _name(one: _Measured, several: bool) -> str:
     return f"{one.label} ({one.run.manifest['experiment']} {one.run.folder.name})" if several else one.label
 
 
-def _check_same_dataset(first: Run, other: Run, split: str) -> None:
+def check_same_dataset(first: Run, other: Run, split: str) -> None:
+    """Refuses runs whose scores on a split cannot be paired.
+
+    Raises:
+        InputError: other documents, questions or judgements.
+    """
     measured, own = (_digests(run, split) for run in (first, other))
     for part, a in measured.items():
         b = own[part]
@@ -202,8 +244,5 @@ def _digests(run: Run, split: str) -> dict[str, str | None]:
 
 def pair_rows(compared: Compared) -> list[ComparisonRow]:
     """All pairs as rows of comparisons.csv, by shown names."""
-    names, scores = compared.names, compared.scores
-    return [
-        ComparisonRow(names[one.a], names[one.b], scores.split, scores.metric, one.n, *tables.figures(one))
-        for one in compared.pairs
-    ]
+    names = compared.names
+    return [row._replace(a=names[row.a], b=names[row.b]) for row in compared.pairs]

@@ -1,49 +1,168 @@
-"""A run's conclusions as sentences, each backed by a row of its tables."""
+"""A run's conclusions as sentences, each backed by a row of its tables: plain ones, and what a statistician asks for besides."""
 
 from __future__ import annotations
 
 from statistics import geometric_mean
 
 from workbench.evaluation.search import MODELS_FIRST, greedy
-from workbench.results.rows import EffectRow, LeaderboardRow, Tested
+from workbench.evaluation.statistics import letters
+from workbench.results import words
+from workbench.results.rows import EffectRow, InteractionRow, Tested
 from workbench.results.run import Run
-
-SIGNIFICANT = 0.05  # of the Holm-adjusted p
+from workbench.results.verdict import BASELINE, OLDER, UNCOMPARED, UNKNOWN, WORSE, Verdict, counts, graded, phrase, shown, verdict
 
 
 def conclusions(run: Run) -> list[str]:
-    """What the run shows: the winner, its margin over the others measured on the report split, and the axes' effects."""
-    split, metric = run.select
+    """What the run shows, in plain words: the winner, its gain over the baseline, and what each choice brings."""
     best = run.best
-    lines = [_standing(run, best, split, metric)]
-    for other, what in _rivals(run, best):
-        row = run.comparison(best, other, run.report_split, metric)
-        if row:
-            found = difference(row, metric, _price(run, best, other))
-            lines.append(f"{run.labels[best]} against {what} {run.labels[other]}: {found}")
-    lines += [*_saved(run), *_needed(run, best, metric), *_flattery(run)]
+    lines = [*headline(run), *_counted(run, best, run.manifest["baseline"])]
+    for twin in _twins(run, best):
+        found = verdict(run, best, twin)
+        if found.word != UNCOMPARED:
+            lines.append(f"Against {run.names[twin]}, all else equal: {found.phrase}.")
+    lines += [*_saved(run), *filter(None, [flattery(run)])]
     lines += [
-        f"{n} answers failed while generating ({status}); each counts as the worst value of every metric"
+        f"{n} answers failed while generating ({status}); each counts as the worst value of every metric."
         for status, n in run.manifest["failures"].items()
     ]
     lines += [
-        f"{cut['prompts']} prompts were too long for {name}: their last {cut['passages']} passages were left out"
+        f"{cut['prompts']} prompts were too long for {name}: their last {cut['passages']} passages were left out."
         for name, cut in run.manifest["cut"].items()
     ]
-    effects = [row for row in run.effects if row.metric == metric]
-    if effects:
-        lines.append(f"what each choice brings, averaged over the others ({split}, {metric}):")
-        lines += [
-            f"  {row.axis}: {row.a} against {row.b}: {difference(row, metric, _price_of_axis(run, row))}" for row in effects
-        ]
-    return [
-        *lines,
-        *_interplay(run, metric),
-        *_greedy(run, split, metric),
-        *_noise_floor(run),
-        *_adapters(run),
-        *_truncation(run),
+    rest = _effects(run), _interplay(run), _noise_floor(run), _adapters(run), _truncation(run)
+    return [*lines, *(line for part in rest for line in part)]
+
+
+def headline(run: Run) -> list[str]:
+    """The best setup with its score on the report split, and the verdict on its gain over the baseline there."""
+    found = verdict(run)
+    if found.word == BASELINE:
+        itself = f"It is {run.today} itself, so {found.word}: nothing tried is better."
+        return [_standing(run, found.a), *([itself] if len(run.configurations) > 1 else [])]
+    if found.word == UNCOMPARED:
+        return [_standing(run, found.a), f"It was {found.word} with {run.today} on {found.split}."]
+    return [_standing(run, found.a), _gain(run, found)]
+
+
+def details(run: Run) -> list[str]:
+    """What a statistician asks for: families, p, adjusted p, Holm's p, power, optimism, letters, a greedy search's choice."""
+    split, metric = run.select
+    by, base = words.metric_name(metric), run.labels[run.manifest["baseline"]]
+    parts = {
+        f"Each finalist less {base}, on {run.report_split}, by {by}:": [
+            f"{run.labels[row.configuration]}: {_tested(run, row)}" for row in run.finalists if row.metric == metric
+        ],
+        f"Each axis, averaged over the others, on {split}, by {by}:": [
+            f"{row.axis}, {row.a} less {row.b}: {_tested(run, row)}" for row in run.effects if row.metric == metric
+        ],
+        f"Interactions: what a choice brings with one value of another axis, less with another, on {split}, by {by}:": [
+            f"{row.axis}, {row.a} less {row.b}, with {row.given} {row.given_a} less with {row.given_b}: {_tested(run, row)}"
+            for row in run.interactions
+            if row.metric == metric
+        ],
+    }
+    lines = [line for head, rows in parts.items() if rows for line in (head, *(f"  {row}" for row in rows))]
+    return [*lines, *_optimism(run), *_greedy(run, split, metric), *_letters(run)]
+
+
+def _tested(run: Run, row: Tested) -> str:
+    word, p = graded(row, run.matters), words.p_text
+    found = (
+        f"{phrase(row, word)}; family {row.family or 'none'}, p {p(row.p)}, adjusted {p(row.p_adjusted)}, Holm {p(row.p_holm)}"
+    )
+    power = f", smallest detectable {words.number(row.smallest_detectable)}" if row.smallest_detectable is not None else ""
+    needed = f", {words.questions(row.n_needed)} needed" if row.n_needed is not None and not shown(row) else ""
+    return f"{found}, n = {row.n}{power}{needed}"
+
+
+def _letters(run: Run) -> list[str]:
+    """Groups of configurations on the selection split that the data do not tell apart."""
+    split, metric = run.select
+    rows = [row for row in run.leaderboard if (row.split, row.metric) == (split, metric)]
+    order = [row.configuration for row in sorted(rows, key=lambda row: (-row.mean, row.configuration))]
+    pairs = [row for row in run.comparisons if (row.split, row.metric) == (split, metric)]
+    if len(order) < 2:
+        return []
+    found = letters([(row.a, row.b) for row in pairs if shown(row)], order)
+    told = ", ".join(f"{run.labels[c]} {found[c]}" for c in order)
+    return [f"Letters on {split} (setups that share one are not shown to differ): {told}."]
+
+
+def _standing(run: Run, best: str) -> str:
+    (split, metric), name = run.select, words.metric_name(run.select[1])
+    measured = sum((row.split, row.metric) == (split, metric) for row in run.leaderboard)
+    start = f"Of {measured} setups the best is {named(run, best)}." if measured > 1 else f"The only setup is {named(run, best)}."
+    row = run.row(best, run.report_split, metric) or run.best_row
+    asked = f"{row.n} fresh questions" if row.split != split else f"the {row.n} questions it was picked by"
+    interval = words.between(row.ci_low, row.ci_high)
+    plausibly = f" (plausibly {interval})" if interval else ""
+    failed = f"; {row.failed} answers failed" if row.failed else ""
+    return f"{start} On {asked} ({row.split}) it scores {words.number(row.mean)} of 100 by {name}{plausibly}{failed}."
+
+
+def named(run: Run, configuration: str) -> str:
+    """A configuration in plain words, with its code where that says more."""
+    name, label = run.names[configuration], run.labels[configuration]
+    return label if name == label else f"{name} [{label}]"
+
+
+def _gain(run: Run, found: Verdict) -> str:
+    baseline, price = run.manifest["baseline"], _price(run, found.a, found.b)
+    took = f" Answers take {price} times as long." if price else ""
+    surprise = (
+        " What looked best where it was picked is worse here." if found.word == WORSE and found.split != run.select[0] else ""
+    )
+    return f"Against {run.today}, {named(run, baseline)}: {found.phrase}. {found.sentence}{surprise}{took}"
+
+
+def _counted(run: Run, best: str, baseline: str) -> list[str]:
+    found = counts(run, best, baseline, run.report_split) if best != baseline else None
+    return [f"Question by question: {found.sentence(run.today)}."] if found else []
+
+
+def _effects(run: Run) -> list[str]:
+    """What each choice brings: first what is shown."""
+    split, metric = run.select
+    rows = [row for row in run.effects if row.metric == metric]
+    if not rows:
+        return []
+    if not rows[0].family:
+        return [f"What each choice brings: {UNKNOWN}; {OLDER}."]
+    lines = [
+        f"What each choice brings, averaged over the others ({rows[0].n} questions of {split}, {words.metric_name(metric)}):"
     ]
+    for row in sorted(rows, key=lambda row: (not shown(row), -abs(row.difference))):
+        a, b = (_value(run, row.axis, value) for value in (row.a, row.b))
+        price = _price_of_axis(run, row)
+        took = f" at {price} times the time" if price else ""
+        lines.append(f"  {row.axis}: {a} against {b}: {phrase(row, graded(row, run.matters))}{took}")
+    return lines
+
+
+def _interplay(run: Run) -> list[str]:
+    rows = [row for row in run.interactions if row.metric == run.select[1] and row.family]
+    found = [row for row in rows if shown(row)]
+    if not rows:
+        return []
+    if not found:
+        return [f"No sign that these choices depend on each other; {rows[0].n} questions would miss a weak dependence."]
+    return ["Some choices depend on each other:", *(f"  {_dependence(run, row)}" for row in found)]
+
+
+def _dependence(run: Run, row: InteractionRow) -> str:
+    """An interaction that is shown, told from the side where the first choice brings more."""
+    sides = (row.given_a, row.given_b) if row.difference > 0 else (row.given_b, row.given_a)
+    low, high = sorted(abs(end or 0.0) for end in (row.low, row.high))  # both on one side of zero
+    a, b = (_value(run, row.axis, value) for value in (row.a, row.b))
+    more, less = (_value(run, row.given, value) for value in sides)
+    brings = words.estimate(abs(row.difference), low, high)
+    return f"{row.axis}: {a} against {b} brings {brings} points more with {more} ({row.given}) than with {less}: shown"
+
+
+def _value(run: Run, axis: str, value: str) -> str:
+    """A value of an axis in plain words."""
+    values = list(dict.fromkeys(one.values[axis] for one in run.configurations))
+    return words.value_name(axis, value, values, run.settings)
 
 
 def _noise_floor(run: Run) -> list[str]:
@@ -54,11 +173,9 @@ def _noise_floor(run: Run) -> list[str]:
         return []
     differing = {name: len(found["differing"]) for name, found in repeated.items() if found["differing"]}
     if not differing:
-        return [f"noise floor zero: {total} of {total} answers came out the same when they were generated again in other batches"]
-    counts = ", ".join(f"{n} of {repeated[name]['answers']} of {name}" for name, n in differing.items())
-    return [
-        f"noise floor not zero: answers that differed when they were generated again: {counts}; small differences may be chance"
-    ]
+        return [f"Asked again, {total} of {total} answers were the same."]
+    told = ", ".join(f"{n} of {repeated[name]['answers']} of {name}" for name, n in differing.items())
+    return [f"Asked again, some answers were not the same: {told}; small differences may be chance."]
 
 
 def _adapters(run: Run) -> list[str]:
@@ -68,10 +185,10 @@ def _adapters(run: Run) -> list[str]:
         return []
     who, seed, seeds = " and ".join(sorted(tuned)), run.manifest["seed"], run.manifest["seeds"]
     if seeds == 1:
-        return [f"the adapter of {who} was trained once, with seed {seed}: what is said of it holds for this adapter only"]
+        return [f"The model was trained once ({who}). Another training may do better or worse; `seeds: 3` would tell."]
     return [
-        f"figures of {who} are means over {seeds} trainings (seeds {seed} to {seed + seeds - 1}), whose differences are in the "
-        f"intervals; the adapter of seed {seed} is the one served",
+        f"Figures of {who} are means over {seeds} trainings (seeds {seed} to {seed + seeds - 1}), whose differences are in the "
+        f"intervals; the adapter of seed {seed} is the one served.",
         *_by_seed(run),
     ]
 
@@ -82,7 +199,8 @@ def _by_seed(run: Run) -> list[str]:
     means = run.scores(split, metric).seeds(run.best) if run.row(run.best, split, metric) else None
     if means is None:
         return []
-    return [f"{metric} of {run.labels[run.best]} on {split} by seed: {', '.join(f'{mean:.3f}' for mean in means)}"]
+    told = ", ".join(words.number(float(mean)) for mean in means)
+    return [f"{words.metric_name(metric)} of the best on {split} by training: {told} of 100."]
 
 
 def _truncation(run: Run) -> list[str]:
@@ -91,11 +209,11 @@ def _truncation(run: Run) -> list[str]:
     for row in run.manifest["truncation"]:
         who, cut = f"{row['embedder']} (chunking {row['chunking']})", row["truncation"]
         if cut is None:
-            lines.append(f"whether {who} reads passages whole is not known: its server does not say")
+            lines.append(f"Whether {who} reads passages whole is not known: its server does not say.")
         elif cut["texts"]:
             lines.append(
-                f"{who} reads {cut['reads']} tokens of a text: {cut['texts']:,} of {row['passages']:,} passages are longer, and "
-                f"{cut['tokens']:,} of their tokens were left out (the longest has {cut['longest']:,})"
+                f"{cut['texts']:,} of {row['passages']:,} passages are too long for the embedder {who}, which reads "
+                f"{cut['reads']} tokens: their ends ({cut['tokens']:,} tokens) cannot be found by meaning."
             )
     return lines
 
@@ -110,47 +228,36 @@ def _saved(run: Run) -> list[str]:
     whole = sum(row.n == n for row in last.values())
     looked = sum(row.n for row in last.values())
     return [
-        f"{strategy}: {whole} of {len(last)} configurations were measured on all {n} questions, {looked:,} of {n * len(last):,} "
-        f"answers looked at; search.csv says what was left out and why"
+        f"The search ({strategy}) measured {whole} of {len(last)} setups on all {n} questions and looked at {looked:,} of "
+        f"{n * len(last):,} answers; search.csv says what was left out and why."
     ]
 
 
-def _needed(run: Run, best: str, metric: str) -> list[str]:
-    """How many questions the winner's margin would take, where those there are too few."""
-    row = next((r for r in run.finalists if (r.configuration, r.metric) == (best, metric)), None)
-    if row is None or row.n_needed is None or row.p is None or row.p < SIGNIFICANT:
-        return []
-    needed = "no number of questions" if row.n_needed == float("inf") else f"about {row.n_needed:,.0f} questions"
-    return [f"a margin of {row.difference:+.3f} over the baseline would be found by {needed} (80 % power); {row.n} were asked"]
-
-
-def _flattery(run: Run) -> list[str]:
-    """Optimism of the winner's margin: what choosing it adds to how good it looks where it was chosen."""
+def flattery(run: Run) -> str:
+    """What choosing the winner adds to how good it looks where it was chosen; empty where that is not known."""
     row, split = run.selection, run.select[0]
+    if run.report_split == split and row.candidates > 1:
+        return f"It was chosen and reported on the same questions ({split}), so its score is flattered by the choice."
     if row.report_margin is None or row.configuration == row.baseline:
-        return []
-    text = (
-        f"its margin over the baseline was {row.select_margin:+.3f} on {split}, where it was chosen, and is "
-        f"{row.report_margin:+.3f} on {run.report_split}: optimism {row.optimism:+.3f}"
+        return ""
+    margin, n = words.number(row.select_margin), run.best_row.n
+    return (
+        f"On the {n} questions it was picked by ({split}) it seemed to gain {margin} points. The winner of {row.candidates} "
+        "always looks a little better where it won; the fresh questions count."
     )
-    if row.ci_low is not None:
-        text += f" (95 % interval {row.ci_low:+.3f} to {row.ci_high:+.3f})"
-    if row.predicted_optimism is not None:
-        text += f"; halves of {split} predict {row.predicted_optimism:+.3f} for choosing among {row.candidates}"
-    return [text]
 
 
-def _interplay(run: Run, metric: str) -> list[str]:
-    rows = [row for row in run.interactions if row.metric == metric]
-    found = [row for row in rows if row.p_holm is not None and row.p_holm < SIGNIFICANT]
-    if not rows:
+def _optimism(run: Run) -> list[str]:
+    row = run.selection
+    if row.optimism is None:
         return []
-    if not found:
-        return [f"whether one choice changes what another brings: none of {len(rows)} interactions is supported by this data"]
-    return ["what one choice changes in the effect of another:"] + [
-        f"  {row.axis}, {row.a} against {row.b}, at {row.given} {row.given_a} less at {row.given_b}: {difference(row, metric)}"
-        for row in found
-    ]
+    found = words.gain(row.optimism, row.ci_low, row.ci_high)
+    predicted = (
+        f"; split halves predict {words.number(row.predicted_optimism, signed=True)}"
+        if row.predicted_optimism is not None
+        else ""
+    )
+    return [f"Optimism of choosing among {row.candidates}: {found}{predicted}."]
 
 
 def _greedy(run: Run, split: str, metric: str) -> list[str]:
@@ -167,44 +274,27 @@ def _greedy(run: Run, split: str, metric: str) -> list[str]:
     for what, order in orders.items():
         end = greedy(design, lambda wanted: means, run.manifest["baseline"], order)[-1][0]
         missed = means[run.best] - means[end]
-        where = "the grid's best" if missed <= 0 else f"{run.labels[end]}, {missed:.3f} {metric} below the grid's best"
-        lines.append(f"choosing axis by axis from the baseline on {split}, {what} ({', '.join(order)}), ends at {where}")
+        where = "the grid's best" if missed <= 0 else f"{run.labels[end]}, {words.number(missed)} points below the grid's best"
+        lines.append(f"Choosing axis by axis from the baseline on {split}, {what} ({', '.join(order)}), ends at {where}.")
     return lines
 
 
-def _standing(run: Run, best: str, split: str, metric: str) -> str:
-    chosen = run.best_row
-    reported = run.row(best, run.report_split, metric)
-    measured = sum((row.split, row.metric) == (split, metric) for row in run.leaderboard)
-    text = f"best of {measured} by {metric} on {split}: {run.labels[best]} ({best})"
-    if reported is None:
-        return f"{text}, {figure(chosen)}"
-    return f"{text}; on {split} its {metric} is {chosen.mean:.3f}, on {run.report_split} {figure(reported)}"
-
-
-def _rivals(run: Run, best: str) -> list[tuple[str, str]]:
+def _twins(run: Run, best: str) -> list[str]:
+    """Configurations that differ from the best in the generator alone."""
     baseline = run.manifest["baseline"]
     mine = next(row for row in run.configurations if row.configuration == best)
-    found = [(baseline, "the baseline")] if baseline != best else []
-    for row in run.configurations:
-        same = all(row.values[axis] == mine.values[axis] for axis in run.axes if axis != "generator")
-        if same and row.configuration not in (best, baseline):
-            found.append((row.configuration, "the same with the generator of"))
-    return found
-
-
-def figure(row: LeaderboardRow) -> str:
-    """A mean with its interval and n: ``0.412 (95 % interval 0.335 to 0.489, n = 129)``."""
-    failed = f", {row.failed} failed" if row.failed else ""
-    if row.ci_low is None:
-        return f"{row.mean:.3f} (n = {row.n}{failed})"
-    return f"{row.mean:.3f} (95 % interval {row.ci_low:.3f} to {row.ci_high:.3f}, n = {row.n}{failed})"
+    return [
+        row.configuration
+        for row in run.configurations
+        if row.configuration not in (best, baseline)
+        and all(row.values[axis] == mine.values[axis] for axis in run.axes if axis != "generator")
+    ]
 
 
 def _price(run: Run, a: str, b: str) -> str:
     """What `a` takes to answer as a multiple of `b`, where `workbench latency` measured both."""
     median = {row.configuration: row.p50 for row in run.latency}
-    return f" at {median[a] / median[b]:.1f} x the latency" if a in median and b in median else ""
+    return f"{median[a] / median[b]:.1f}" if a in median and b in median else ""
 
 
 def _price_of_axis(run: Run, effect: EffectRow) -> str:
@@ -218,14 +308,4 @@ def _price_of_axis(run: Run, effect: EffectRow) -> str:
             sides[value][rest] = median[row.configuration]
     a, b = sides[effect.a], sides[effect.b]
     ratios = [a[rest] / b[rest] for rest in a.keys() & b.keys()]
-    return f" at {geometric_mean(ratios):.1f} x the latency" if ratios else ""
-
-
-def difference(row: Tested, metric: str, price: str = "") -> str:
-    """A difference with interval, adjusted p, what it costs, and what follows from it."""
-    text = f"{row.difference:+.3f} {metric}"
-    if row.ci_low is None or row.p_holm is None:
-        return f"{text} (n = {row.n}: too few for an interval)"
-    verdict = "supported" if row.p_holm < SIGNIFICANT else "not supported by this data"
-    interval = f"95 % interval {row.ci_low:+.3f} to {row.ci_high:+.3f}"
-    return f"{text} ({interval}, Holm p {row.p_holm:.3g}, n = {row.n}){price}: {verdict}"
+    return f"{geometric_mean(ratios):.1f}" if ratios else ""

@@ -7,6 +7,18 @@ from typing import TypedDict
 from workbench.provenance import Code
 
 
+class SettingsRecord(TypedDict, total=False):
+    """What is read again of a run's config.yaml.
+
+    `names` maps values of axes to plain words; `metrics` holds `matters` among others; `components` the settings of each
+    component by family and name.
+    """
+
+    names: dict[str, str]
+    metrics: dict[str, object]
+    components: dict[str, dict[str, dict[str, object]]]
+
+
 class SelectRecord(TypedDict):
     """Where and by what the winner is chosen: split and metric."""
 

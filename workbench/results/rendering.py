@@ -3,29 +3,40 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable
 from math import isinf, isnan
 from pathlib import Path
 
 from workbench.errors import InputError
-from workbench.results import table_files
-from workbench.results.compare import ALPHA, Compared, pair_rows
+from workbench.evaluation.families import FAMILIES
+from workbench.results import table_files, words
+from workbench.results.compare import Compared, pair_rows
 from workbench.results.rows import ComparisonRow
+from workbench.results.verdict import graded, shown
+from workbench.results.words import MINUS
 
-HEAD = ("system", "mean", "95 % interval", "letters", "failed", "difference", "95 % interval", "p (Holm)", "n needed")
+HEAD = ("system", "mean", "95 % interval", "beside the best", "failed", "gain", "plausibly", "verdict", "questions needed")
+DETAILS = ("family", "p", "p adjusted", "p (Holm)", "letters")  # for statisticians
 
 
-def table(compared: Compared) -> list[tuple[str, ...]]:
-    """One line of texts for each system, best first, in the columns of `HEAD`."""
+def table(compared: Compared, details: bool = False) -> list[tuple[str, ...]]:
+    """One line of texts for each system, best first, in the columns of `HEAD`, and of `DETAILS` where these are wanted."""
     lines: list[tuple[str, ...]] = []
+    unit = compared.unit
     for system in compared.order:
         one, other = compared.standing(system), compared.against_baseline.get(system)
-        head = (one.name, f"{one.mean:.3f}", _interval(one.low, one.high), compared.letters[system], str(one.failed))
+        head = one.name, words.number(one.mean, unit), words.between(one.low, one.high, unit)
+        place = compared.beside_the_best[system], str(one.failed)
+        letters = compared.letters[system]
         if other is None:
-            lines.append((*head, "baseline", "", "", ""))
-        else:
-            interval = _interval(other.low, other.high, "+")
-            lines.append((*head, f"{other.difference:+.3f}", interval, p_text(other.p_holm), count(one.needed_n)))
+            lines.append((*head, *place, "baseline", "", "", "", *(("", "", "", "", letters) if details else ())))
+            continue
+        word = graded(other, compared.matters)
+        gain = words.number(other.difference, unit, signed=True), words.between(other.low, other.high, unit, signed=True)
+        needed = "" if shown(other) or other.n_needed is None else count(other.n_needed)
+        p = tuple(map(words.p_text, (other.p, other.p_adjusted, other.p_holm)))
+        lines.append((*head, *place, *gain, word, needed, *((other.family, *p, letters) if details else ())))
     return lines
 
 
@@ -34,38 +45,19 @@ def caption(compared: Compared) -> str:
     scores, k = compared.scores, len(compared.order)
     groups = len(set(scores.groups))
     grouped = f" in {groups} groups" if groups < len(scores.queries) else ""
-    detectable = [one.smallest_detectable for one in compared.against_baseline.values() if not isnan(one.smallest_detectable)]
-    smallest = f" Smallest detectable difference (80 % power): {_range(detectable)}." if detectable else ""
-    chosen = (
-        f" A best chosen on these very queries is flattered by about {compared.optimism:.3f} (split halves)." if k > 2 else ""
-    )
-    failures = f" A failure counts as {scores.worst:g}." if scores.failed.any() else ""
+    in_points = " in points of 100" if compared.unit == words.POINTS else ""
+    flattered = words.number(compared.optimism, compared.unit)
+    chosen = f" A best chosen on these very questions is flattered by about {flattered} (split halves)." if k > 2 else ""
+    failures = f" A failure counts as {words.number(scores.worst, compared.unit)}." if scores.failed.any() else ""
     where = f" on {scores.split}" if scores.split else ""
-    robust = ", cluster-robust" if grouped else ""
+    families = Counter(row.family for row in compared.pairs)
+    counted = ", ".join(f"{name} ({families[name]})" for name in FAMILIES if name in families)
     return (
-        f"{scores.metric}{where}, n = {len(scores.queries)}{grouped}. Intervals: 95 %, t of the paired differences{robust}; p: "
-        f"sign flips, adjusted by Holm over the {k - 1} differences from {compared.names[compared.baseline]}. Systems that share "
-        f"a letter are not distinguishable at {ALPHA:g} (Holm over all {k * (k - 1) // 2} pairs). n needed: queries that would "
-        f"show such a difference with 80 % power.{smallest}{chosen}{failures}"
+        f"{words.metric_name(scores.metric)}{where}{in_points}, n = {len(scores.queries)}{grouped}. Gain: over "
+        f"{compared.names[compared.baseline]}, paired by question; its interval is the sign-flip test inverted at the level of "
+        f"its family of tests, and leaves out 0 exactly when the difference is shown. Families: {counted}. "
+        f"Questions needed: what would show such a gain with 80 % power.{chosen}{failures}"
     )
-
-
-def _range(values: Sequence[float]) -> str:
-    low, high = f"{min(values):.3f}", f"{max(values):.3f}"
-    return low if low == high else f"{low} to {high}"
-
-
-def _interval(low: float, high: float, sign: str = "") -> str:
-    return "" if isnan(low) else f"{low:{sign}.3f} to {high:{sign}.3f}"
-
-
-def p_text(p: float | None) -> str:
-    """A p-value for reading: ``.032``, ``< .001``, ``1``; a dash where there is none."""
-    if p is None or isnan(p):
-        return "–"
-    if p < 0.001:
-        return "< .001"
-    return "1" if p >= 0.9995 else f"{p:.3f}"[1:]
 
 
 def count(n: float) -> str:
@@ -92,7 +84,7 @@ def write(compared: Compared, path: Path) -> None:
 
 def as_markdown(compared: Compared) -> str:
     """The table for a README or an issue."""
-    lines = [HEAD, ("---", "--:", "---", "---", "--:", "--:", "---", "--:", "--:"), *table(compared)]
+    lines = [HEAD, ("---", "--:", "---", "---", "--:", "--:", "---", "---", "--:"), *table(compared)]
     escaped = [[cell.replace("|", "\\|") for cell in line] for line in lines]
     return "".join(f"| {' | '.join(line)} |\n" for line in escaped) + f"\n{caption(compared)}\n"
 
@@ -100,14 +92,16 @@ def as_markdown(compared: Compared) -> str:
 def as_latex(compared: Compared) -> str:
     """The table for a paper; needs the package booktabs."""
     rows = []
-    for line in table(compared):
-        name, mean, interval, letters, failed, difference, interval_2, p, needed = map(_tex, line)
-        rows.append(" & ".join((name, f"{mean}$^{{{letters}}}$", interval, failed, difference, interval_2, p, needed)) + r" \\")
-    head = " & ".join(_tex(name) for name in HEAD if name != "letters") + r" \\"
+    for line in table(compared, details=True):
+        name, mean, interval, _, failed, gain, plausibly, _, needed, _, _, p, _, letters = map(_tex, line)
+        rows.append(" & ".join((name, f"{mean}$^{{{letters}}}$", interval, failed, gain, plausibly, p, needed)) + r" \\")
+    names = "system", "mean", "95 % interval", "failed", "gain", "interval", "p (adjusted)", "questions needed"
+    head = " & ".join(map(_tex, names)) + r" \\"
+    same = f"Systems that share a letter are not shown to differ. {caption(compared)}"
     lines = [
         r"\begin{table}",
         r"\centering",
-        rf"\caption{{{_tex(caption(compared))}}}",
+        rf"\caption{{{_tex(same)}}}",
         r"\begin{tabular}{lrlrrlrr}",
         r"\toprule",
         head,
@@ -125,6 +119,7 @@ TEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciici
 
 def _tex(text: str) -> str:
     """A text with LaTeX's own signs escaped, and a true minus."""
+    text = text.replace(MINUS, "-")
     escaped = "".join(TEX.get(sign) or (f"\\{sign}" if sign in "&%$#_{}" else sign) for sign in text)
     return re.sub(r"(?<![\w-])-(?=\d)", "$-$", escaped)
 

@@ -2,6 +2,11 @@
 
 A value that is missing is None and an empty cell. Means, differences and intervals are in the metric's own unit; intervals
 have the level 95 %; p-values are two-sided.
+
+Tables of tested differences hold two intervals and two adjustments. What is concluded, and shown, is ``family``, ``p``,
+``p_adjusted``, ``low``, ``high`` and ``supported`` (see `workbench.evaluation.families`), with ``n_needed``. The others are what
+earlier versions wrote, kept for those who read them: ``ci_low`` and ``ci_high`` (a t interval of this difference alone) and
+``p_holm`` (Holm's adjustment over the rows of the table). Fields with a default are missing in tables of earlier versions.
 """
 
 from __future__ import annotations
@@ -121,6 +126,30 @@ class Tested(Protocol):
     def smallest_detectable(self) -> float | None:
         """The true difference that 8 in 10 such samples would find at the level .05."""
 
+    @property
+    def family(self) -> str:
+        """The family of tests it belongs to; empty in a table of an earlier version, which has no verdict."""
+
+    @property
+    def p_adjusted(self) -> float | None:
+        """The p-value adjusted over that family."""
+
+    @property
+    def low(self) -> float | None:
+        """Lower end of the interval that is this test inverted; None where there are too few groups, or too unequal ones."""
+
+    @property
+    def high(self) -> float | None:
+        """Upper end of it."""
+
+    @property
+    def supported(self) -> str:
+        """``yes`` where the data show a difference, the interval then leaves out zero, else ``no``."""
+
+    @property
+    def n_needed(self) -> int | float | None:
+        """Queries that would show such a difference in this family with 80 % power; infinite where no number would."""
+
 
 class ComparisonRow(NamedTuple):
     """One row of comparisons.csv: configuration a less configuration b, a < b; see `Tested`."""
@@ -136,12 +165,19 @@ class ComparisonRow(NamedTuple):
     p: float | None
     p_holm: float | None
     smallest_detectable: float | None
+    family: str = ""
+    p_adjusted: float | None = None
+    low: float | None = None
+    high: float | None = None
+    supported: str = ""
+    n_needed: int | float | None = None
 
     def turned(self) -> ComparisonRow:
         """The same, seen from its other side: b less a."""
-        low = None if self.ci_high is None else -self.ci_high
-        high = None if self.ci_low is None else -self.ci_low
-        return self._replace(a=self.b, b=self.a, difference=-self.difference, ci_low=low, ci_high=high)
+        ends = (None if end is None else -end for end in (self.ci_high, self.ci_low, self.high, self.low))
+        ci_low, ci_high, low, high = ends
+        turned = self._replace(a=self.b, b=self.a, difference=-self.difference)
+        return turned._replace(ci_low=ci_low, ci_high=ci_high, low=low, high=high)
 
 
 class EffectRow(NamedTuple):
@@ -160,6 +196,12 @@ class EffectRow(NamedTuple):
     p: float | None
     p_holm: float | None
     smallest_detectable: float | None
+    family: str = ""
+    p_adjusted: float | None = None
+    low: float | None = None
+    high: float | None = None
+    supported: str = ""
+    n_needed: int | float | None = None
 
 
 class InteractionRow(NamedTuple):
@@ -181,13 +223,16 @@ class InteractionRow(NamedTuple):
     p: float | None
     p_holm: float | None
     smallest_detectable: float | None
+    family: str = ""
+    p_adjusted: float | None = None
+    low: float | None = None
+    high: float | None = None
+    supported: str = ""
+    n_needed: int | float | None = None
 
 
 class FinalistRow(NamedTuple):
-    """One row of finalists.csv: a configuration less the baseline on the report split.
-
-    `n_needed` queries would show such a difference with 80 % power; infinite where the difference is zero.
-    """
+    """One row of finalists.csv: a configuration less the baseline on the report split; see `Tested`."""
 
     configuration: str
     baseline: str
@@ -201,6 +246,11 @@ class FinalistRow(NamedTuple):
     p_holm: float | None
     smallest_detectable: float | None
     n_needed: int | float | None
+    family: str = ""
+    p_adjusted: float | None = None
+    low: float | None = None
+    high: float | None = None
+    supported: str = ""
 
 
 class SelectionRow(NamedTuple):

@@ -13,9 +13,9 @@ import yaml
 
 from workbench.errors import InputError, unknown
 from workbench.evaluation.search import SearchStep
-from workbench.results import table_files, tables
+from workbench.results import table_files, tables, words
 from workbench.results.display import Displayed
-from workbench.results.records import Manifest, Promotion
+from workbench.results.records import Manifest, Promotion, SettingsRecord
 from workbench.results.rows import (
     ComparisonRow,
     ConfigurationRow,
@@ -136,6 +136,29 @@ class Run(Displayed):
     def labels(self) -> dict[str, str]:
         """Configuration id -> label."""
         return {row.configuration: row.label for row in self.configurations}
+
+    @cached_property
+    def settings(self) -> SettingsRecord:
+        """The experiment's file with every default filled in; empty where the folder lacks it."""
+        path = self.folder / "config.yaml"
+        found: SettingsRecord = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        return found
+
+    @property
+    def matters(self) -> float | None:
+        """The difference below which the experiment's file says that none matters, or None where it says nothing."""
+        found = self.settings.get("metrics", {}).get("matters")
+        return float(found) if isinstance(found, int | float) else None
+
+    @property
+    def today(self) -> str:
+        """What the baseline is called: as the experiment's file names it, else ``today's setup``."""
+        return self.settings.get("names", {}).get("baseline") or words.TODAY
+
+    @cached_property
+    def names(self) -> dict[str, str]:
+        """Configuration id -> what it is, in plain words; see `workbench.results.words.plain_names`."""
+        return words.plain_names(self.configurations, self.settings)
 
     @cached_property
     def leaderboard(self) -> list[LeaderboardRow]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 R = TypeVar("R", bound=NamedTuple)
 
+ENDS = ("low", "high")  # columns whose zero decides
 HEAD, TAIL = ("configuration", "label"), ("prompt_mismatch", "keys")  # of configurations.csv, around its axes
 
 
@@ -31,9 +32,18 @@ def cell(value: object) -> str:
     return str(value)
 
 
+def end_cell(value: object) -> str:
+    """An end of an interval in a table: six decimals, and more where these would make zero of it, which is a verdict."""
+    text = cell(value)
+    if isinstance(value, float) and value != 0 and text == "0.000000":
+        text = next((longer for digits in range(7, 16) if float(longer := f"{value:.{digits}f}")), text)
+    return text
+
+
 def write(path: Path, kind: type[R], rows: Iterable[R]) -> None:
     """Writes rows of a class as CSV, its fields as columns, in one step: the file is complete or absent."""
-    _write(path, kind._fields, rows)
+    forms = [end_cell if name in ENDS else cell for name in kind._fields]
+    _write(path, kind._fields, ([form(value) for form, value in zip(forms, row, strict=True)] for row in rows))
 
 
 def write_configurations(path: Path, axes: Sequence[str], rows: Iterable[ConfigurationRow]) -> None:
@@ -67,17 +77,21 @@ def read(path: Path, kind: type[R]) -> list[R]:
         path: the file.
         kind: the class of its rows.
 
+    Columns of fields with a default may be missing together, as in tables that an earlier version wrote.
+
     Raises:
         InputError: no such file, other columns than the fields of the class, or a value of the wrong type; the message names
             the file, the line and the column.
     """
     columns, lines = _lines(path)
-    if columns != kind._fields:
+    first = kind._fields[: len(kind._fields) - len(kind._field_defaults)]
+    if columns not in (kind._fields, first):
         raise InputError(
             f"{path} has the columns {', '.join(columns) or '(none)'}; this version of the workbench reads "
             f"{', '.join(kind._fields)}. Run the experiment again"
         )
-    return [kind._make(_parsed(path, number, kind, line)) for number, line in lines]
+    missing = [kind._field_defaults[name] for name in kind._fields[len(columns) :]]
+    return [kind._make([*_parsed(path, number, kind, line), *missing]) for number, line in lines]
 
 
 def read_configurations(path: Path) -> list[ConfigurationRow]:
@@ -161,7 +175,7 @@ def _readers(kind: type[NamedTuple]) -> list[tuple[Callable[[str], object], str]
 
 def _parsed(path: Path, number: int, kind: type[NamedTuple], line: Sequence[str]) -> list[object]:
     values: list[object] = []
-    for column, text, (read_one, wanted) in zip(kind._fields, line, _readers(kind), strict=True):
+    for column, text, (read_one, wanted) in zip(kind._fields, line, _readers(kind), strict=False):  # see `read`
         try:
             values.append(read_one(text))
         except ValueError:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workbench.evaluation import statistics
+from workbench.evaluation.families import Plans
 from workbench.results.rows import (
     ComparisonRow,
     EffectRow,
@@ -29,8 +30,10 @@ Bools = NDArray[np.bool_]
 WORST, PERFECT = 0.0, 1.0  # of every metric the workbench computes
 
 Design = Mapping[str, Mapping[str, str]]  # configuration id -> axis -> value
-# difference, its interval, p, adjusted p, smallest detectable difference
+# difference, its t interval, p, Holm's p, smallest detectable difference
 Figures = tuple[float, float | None, float | None, float | None, float | None, float | None]
+# family, adjusted p, interval, whether it is supported, queries needed
+Conclusion = tuple[str, float | None, float | None, float | None, str, float | None]
 
 
 def over_seeds(rows: Sequence[SeedRow]) -> ResultRow:
@@ -139,40 +142,47 @@ def leaderboard(scores: Iterable[Scores]) -> list[LeaderboardRow]:
     return sorted(rows, key=lambda row: (row.split, row.metric, row.configuration))
 
 
-def comparisons(scores: Sequence[Scores], seed: int) -> list[ComparisonRow]:
-    """All pairs of configurations by every metric; p adjusted over the pairs of a split and metric."""
+def comparisons(scores: Sequence[Scores], seed: int, plans: Plans | None = None) -> list[ComparisonRow]:
+    """All pairs of configurations by every metric, each in its family of tests; Holm's p over the pairs of a split and metric.
+
+    Args:
+        scores: of every split and metric.
+        seed: of the random sign flips.
+        plans: what was planned before; without it all pairs are exploratory.
+    """
     rows = []
     for same in _same_queries(scores):
         one = same[0]
         values, by_seed = {s.metric: s.values for s in same}, seeds_of(same)
-        found = statistics.compare_all(values, one.systems, one.groups, seed, ids=one.queries, by_seed=by_seed)
+        named = {s.metric: plans.plan(s.split, s.metric) for s in same} if plans else None
+        found = statistics.compare_all(values, one.systems, one.groups, seed, ids=one.queries, by_seed=by_seed, plans=named)
         for metric, pairs in found.items():
-            rows += [ComparisonRow(c.a, c.b, one.split, metric, c.n, *figures(c)) for c in pairs]
+            rows += [comparison_row(c, one.split, metric) for c in pairs]
     return sorted(rows, key=lambda row: (row.split, row.metric, row.a, row.b))
 
 
-def finalists(scores: Iterable[Scores], split: str, baseline: str, seed: int) -> list[FinalistRow]:
-    """What was measured on the report split against the baseline; p adjusted over these few differences by each metric.
+def comparison_row(found: statistics.PairedComparison, split: str, metric: str) -> ComparisonRow:
+    """A comparison as a row of comparisons.csv."""
+    return ComparisonRow(found.a, found.b, split, metric, found.n, *figures(found), *conclusion(found))
+
+
+def finalists(compared: Sequence[ComparisonRow], split: str, baseline: str) -> list[FinalistRow]:
+    """What was measured on the report split less the baseline; Holm's p over these few differences by each metric.
 
     Args:
-        scores: of every split and metric.
+        compared: rows of comparisons.csv.
         split: the report split.
         baseline: id of the configuration that the others are held against.
-        seed: of the random sign flips.
     """
+    pairs = [row for row in compared if row.split == split and baseline in (row.a, row.b)]
     rows = []
-    for one in scores:
-        others = [system for system in one.systems if system != baseline]
-        if one.split != split or baseline not in one.systems or not others:
-            continue
-        pairs = [(system, baseline) for system in others]
-        values = {one.metric: one.values}
-        found = statistics.compare_all(values, one.systems, one.groups, seed, pairs, ids=one.queries, by_seed=seeds_of([one]))
-        for c in found[one.metric]:
-            gaps, seeds = one.difference(c.a, c.b)
-            needed = statistics.needed_n(gaps, one.groups, by_seed=seeds)
-            wanted = None if math.isnan(needed) else needed
-            rows.append(FinalistRow(c.a, c.b, split, one.metric, c.n, *figures(c), wanted))
+    for metric in dict.fromkeys(row.metric for row in pairs):
+        same = [row.turned() if row.a == baseline else row for row in pairs if row.metric == metric]
+        adjusted = statistics.holm([math.nan if row.p is None else row.p for row in same])
+        for row, p in zip(same, adjusted.tolist(), strict=True):
+            older = row.n, row.difference, row.ci_low, row.ci_high, row.p, known(p), row.smallest_detectable
+            tested = row.family, row.p_adjusted, row.low, row.high, row.supported
+            rows.append(FinalistRow(row.a, row.b, split, metric, *older, row.n_needed, *tested))
     return sorted(rows, key=lambda row: (row.metric, row.configuration))
 
 
@@ -211,7 +221,7 @@ def interactions(scores: Sequence[Scores], design: Design, baseline: str, split:
     for metric, c in _contrasts(statistics.interactions, scores, design, baseline, split, seed):
         (a, b), (given_a, given_b) = (tuple(map(str, pair)) for pair in c.levels)
         axis, given = c.axes
-        rows.append(InteractionRow(axis, a, b, given, given_a, given_b, split, metric, c.cells, c.n, *figures(c)))
+        rows.append(InteractionRow(axis, a, b, given, given_a, given_b, split, metric, c.cells, c.n, *figures(c), *conclusion(c)))
     return sorted(rows, key=lambda row: (row.metric, *row[:6]))
 
 
@@ -228,7 +238,7 @@ def effects(scores: Sequence[Scores], design: Design, baseline: str, split: str,
         seed: of the random sign flips.
     """
     rows = [
-        EffectRow(e.axis, str(e.a), str(e.b), split, metric, e.n, e.cells, *figures(e))
+        EffectRow(e.axis, str(e.a), str(e.b), split, metric, e.n, e.cells, *figures(e), *conclusion(e))
         for metric, e in _contrasts(statistics.effects, scores, design, baseline, split, seed)
     ]
     return sorted(rows, key=lambda row: (row.metric, row.axis, row.a, row.b))
@@ -278,10 +288,19 @@ def _same_queries(scores: Iterable[Scores]) -> list[list[Scores]]:
 
 
 def figures(finding: statistics.Finding) -> Figures:
-    """What a row says of a tested difference: difference, interval, p, adjusted p, smallest detectable; None for nan."""
-    tested = finding.low, finding.high, finding.p, finding.p_holm, finding.smallest_detectable
+    """What a row says of a difference: the difference, its t interval, p, Holm's p, smallest detectable; None for nan."""
+    tested = finding.low, finding.high, finding.tested.p, finding.p_holm, finding.smallest_detectable
     low, high, p, p_holm, smallest = map(known, tested)
     return finding.difference, low, high, p, p_holm, smallest
+
+
+def conclusion(finding: statistics.Finding) -> Conclusion:
+    """What a row concludes from it: family, adjusted p, interval, ``yes`` or ``no``, queries needed; None for nan."""
+    tested = finding.tested
+    p_adjusted, low, high = map(known, (tested.p_adjusted, tested.low, tested.high))
+    needed = known(tested.n_needed)
+    whole = needed if needed is None or math.isinf(needed) else int(needed)
+    return tested.family, p_adjusted, low, high, "yes" if tested.supported else "no", whole
 
 
 def known(value: float) -> float | None:

@@ -23,6 +23,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from workbench.errors import InputError, MissingExtraError, StageFailedError, unknown
+from workbench.results import words
+from workbench.results.verdict import BASELINE, Verdict, verdict
 
 if TYPE_CHECKING:
     import fastapi
@@ -115,6 +117,8 @@ class Served(NamedTuple):
         dataset: name of what is searched.
         documents: how many there are.
         figure: how good its answers are; None where that was not measured.
+        verdict: whether it is better than the baseline on the report split.
+        today: what the baseline is called.
     """
 
     experiment: str
@@ -124,6 +128,8 @@ class Served(NamedTuple):
     dataset: str
     documents: int
     figure: Figure | None
+    verdict: Verdict | None = None
+    today: str = words.TODAY
 
 
 def heading_html(facts: Served) -> str:
@@ -132,21 +138,36 @@ def heading_html(facts: Served) -> str:
     promoted = "the promoted configuration" if facts.promoted else "not the promoted configuration"
     by = f"<strong>{escape(facts.label)}</strong>, {promoted} of run {escape(facts.run)}"
     title = f"<h1>{escape(facts.experiment)}</h1>"
-    return f"<header>{title}<p>Answers from {source}, by {by}.</p>{_figure_html(facts.figure)}</header>"
+    measured = _figure_html(facts.figure) + _verdict_html(facts)
+    return f"<header>{title}<p>Answers from {source}, by {by}.</p>{measured}</header>"
 
 
 def _figure_html(figure: Figure | None) -> str:
     if figure is None:
         return '<p class="figure">How good its answers are was not measured.</p>'
-    row, interval = figure.row, ""
-    if row.ci_low is not None:
-        interval = f"; 95% interval {row.ci_low:.3f} to {row.ci_high:.3f}".replace("-", "\N{MINUS SIGN}")
+    row = figure.row
+    interval = words.between(row.ci_low, row.ci_high)
+    plausibly = f" (plausibly {interval})" if interval else ""
     failed = f", {row.failed} of them failed" if row.failed else ""
     flattered = "; this configuration was chosen on them, which flatters it" if figure.flattered else ""
     return (
-        f'<p class="figure"><strong>{escape(row.metric)} {row.mean:.3f}</strong> (at best 1{interval}), '
-        f"measured on {row.n:,} questions of the {escape(row.split)} split{failed}{flattered}.</p>"
+        f'<p class="figure"><strong>{escape(words.metric_name(row.metric))} {words.number(row.mean)}</strong> of 100 points'
+        f"{plausibly}, measured on {row.n:,} questions of the {escape(row.split)} split{failed}{flattered}.</p>"
     )
+
+
+def _verdict_html(facts: Served) -> str:
+    """The verdict against the baseline, or why there is none."""
+    found, today = facts.verdict, facts.today
+    if found is None:
+        return ""
+    if found.row:
+        said = f"Against {today}: {found.sign} {found.phrase}."
+    elif found.a == found.b:
+        said = f"This is {today} itself{': the baseline is best' if found.word == BASELINE else ''}."
+    else:
+        said = f"Whether it is better than {today} was not measured on the {found.split} split."
+    return f'<p class="figure">{escape(said)}</p>'
 
 
 def reply_html(reply: Reply) -> str:
@@ -230,6 +251,8 @@ def served(pipeline: Pipeline) -> Served:
         dataset.name,
         dataset.documents.num_rows,
         measured_figure(run, configuration.id),
+        verdict(run, configuration.id),
+        run.today,
     )
 
 

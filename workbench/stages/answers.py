@@ -13,7 +13,7 @@ import numpy as np
 
 from workbench.component import canonical, digest
 from workbench.data.dataset import Query, Sample
-from workbench.evaluation import answers as answer_metrics
+from workbench.evaluation.answers import AnswerMetric
 from workbench.models.chat import Message
 from workbench.models.generator import Generation
 from workbench.models.prompts import Template
@@ -156,18 +156,18 @@ class Answers(Stage[list[Answer]]):
             prompt.cut,
         )
 
-    def score(self, metric: str, row: Answer, accepted: Sequence[str] | None, session: Session) -> float | None:
+    def score(self, metric: AnswerMetric, row: Answer, accepted: Sequence[str] | None, session: Session) -> float | None:
         """One metric of one answer; None where there is no answer.
 
         Args:
-            metric: its name.
+            metric: the metric.
             row: the answer.
             accepted: accepted answers; empty: the documents hold none; None: not known.
             session: reads the passages shown.
         """
         passages = self.passages
         shown = [session.read(passages).full_text(n) for n in row.passages] if passages else []
-        return answer_metrics.score(metric, row.answer, accepted, shown) if row.status == "ok" else None
+        return metric.score(row.answer, accepted, shown) if row.status == "ok" else None
 
     def read(self, folder: Path, session: Session) -> list[Answer]:
         with (folder / "answers.jsonl").open(encoding="utf-8") as lines:
@@ -316,20 +316,20 @@ class Threshold(Stage[Learned]):
     gate: Gate
     open: OpenAnswers
     closed: ClosedAnswers
-    metric: str
+    metric: AnswerMetric
     answers_digest: str
 
     def inputs(self) -> tuple[Stage[object], ...]:
         return (self.open.ranking, self.open, self.closed)
 
     def settings(self) -> dict[str, Any]:
-        return {"gate": self.gate.definition(), "metric": self.metric, "accepted": self.answers_digest}
+        return {"gate": self.gate.definition(), "metric": self.metric.key, "accepted": self.answers_digest}
 
     def compute(self, folder: Path, session: Session) -> dict[str, Any]:
         sureness = [self.gate.sureness(scores) for _, scores in session.read(self.open.ranking).rows()]
         shown, hidden = self._scores(self.open, session), self._scores(self.closed, session)
         points = gate.curve(sureness, shown, hidden)
-        values = {"when": self.gate.when, "metric": self.metric, "questions": len(sureness)}
+        values = {"when": self.gate.when, "metric": self.metric.name, "questions": len(sureness)}
         values |= _point(gate.best(points)) | {"always": fsum(shown) / len(shown), "never": fsum(hidden) / len(hidden)}
         (folder / "threshold.json").write_text(json.dumps(values | {"curve": [_point(one) for one in points]}, indent=1))
         return {"questions": len(sureness)}

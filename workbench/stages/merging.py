@@ -9,6 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from workbench.evaluation.answers import AnswerMetric
 from workbench.stages.answers import OpenAnswers, Prompted
 from workbench.store.session import Session
 from workbench.store.stage import Stage, Work
@@ -62,13 +63,14 @@ class Merging(Stage[Merged]):
     version: ClassVar = 2  # answers are compared in normal form C
     answers: OpenAnswers
     answers_digest: str
-    metrics: tuple[str, ...]
+    metrics: tuple[AnswerMetric, ...]
 
     def inputs(self) -> tuple[Stage[object], ...]:
         return (self.answers,)
 
     def settings(self) -> dict[str, Any]:
-        return {"prompts": self.PROMPTS, "logits": self.LOGITS, "accepted": self.answers_digest, "metrics": self.metrics}
+        metrics = tuple(metric.key for metric in self.metrics)
+        return {"prompts": self.PROMPTS, "logits": self.LOGITS, "accepted": self.answers_digest, "metrics": metrics}
 
     def systems(self) -> dict[str, OpenAnswers]:
         """The three ways to answer."""
@@ -92,7 +94,7 @@ class Merging(Stage[Merged]):
             generations = answers.writer.written([prompt.text for prompt in prompts], session)
             for row, prompt, generation in zip(rows, prompts, generations, strict=True):
                 answer = answers.answer(prompt, generation)
-                scores = {m: answers.score(m, answer, accepted[prompt.query_id], session) for m in self.metrics}
+                scores = {m.name: answers.score(m, answer, accepted[prompt.query_id], session) for m in self.metrics}
                 row[name] = {"reply": generation.text, "status": generation.status} | scores
                 tokens += generation.prompt_tokens + generation.new_tokens
         found = {"rows": rows} | self._drift(prompts[: self.LOGITS], session)
@@ -114,7 +116,9 @@ class Merging(Stage[Merged]):
 
     def _row(self, row: dict[str, Any]) -> ThreeWays:
         replies = {
-            name: WayReply(row[name]["reply"], row[name]["status"], {metric: row[name][metric] for metric in self.metrics})
+            name: WayReply(
+                row[name]["reply"], row[name]["status"], {metric.name: row[name][metric.name] for metric in self.metrics}
+            )
             for name in SYSTEMS
         }
         return ThreeWays(row["query_id"], replies)

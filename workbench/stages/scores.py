@@ -11,6 +11,7 @@ from typing import Any, ClassVar, NamedTuple
 from workbench.component import library_version
 from workbench.data.passages import Seen
 from workbench.evaluation import rankings as ranking_metrics
+from workbench.evaluation.answers import AnswerMetric
 from workbench.stages.answers import Answers
 from workbench.stages.passages import Passages
 from workbench.stages.rankings import RankingStage
@@ -88,17 +89,17 @@ class AnswerScores(ScoresStage):
 
     answers: Answers
     answers_digest: str
-    metrics: tuple[str, ...]
+    metrics: tuple[AnswerMetric, ...]
 
     def inputs(self) -> tuple[Stage[object], ...]:
         return (self.answers,)
 
     def settings(self) -> dict[str, Any]:
-        return {"accepted": self.answers_digest, "metrics": self.metrics}
+        return {"accepted": self.answers_digest, "metrics": tuple(metric.key for metric in self.metrics)}
 
     def scores(self, session: Session) -> Iterator[Score]:
         queries = {query.id: query for query in session.dataset.split(self.answers.split)}
         for row in session.read(self.answers):
             for metric in self.metrics:
                 value = self.answers.score(metric, row, queries[row.query_id].answers, session)
-                yield Score(row.query_id, metric, value, row.status)
+                yield Score(row.query_id, metric.name, value, row.status)
