@@ -5,8 +5,8 @@ from __future__ import annotations
 import gzip
 import json
 import re
-from collections import defaultdict
-from itertools import pairwise
+from collections import Counter, defaultdict
+from itertools import pairwise, permutations
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,7 +17,7 @@ from workbench.data.chunking import Chunking, full_text
 from workbench.data.dataset import DOCUMENTS, Dataset
 from workbench.data.evidence import paragraph, places, read_questions
 from workbench.errors import InputError
-from workbench.evaluation.answers import normalize
+from workbench.evaluation.answers import content_words, normalize
 from workbench.retrieval.bm25 import BM25
 
 
@@ -35,14 +35,29 @@ def test_pydocs_has_the_questions_it_promises(questions: list[dict]) -> None:
     splits = defaultdict(int)
     for row in questions:
         splits[row["split"]] += 1
-    assert len(questions) >= 320
-    assert splits["train"] >= 160 and splits["dev"] >= 60 and splits["test"] >= 100
+    assert len(questions) >= 940
+    assert splits["train"] >= 550 and splits["dev"] >= 140 and splits["test"] >= 230
 
 
 def test_about_a_tenth_cannot_be_answered(questions: list[dict]) -> None:
     unanswerable = [row for row in questions if not row["answers"]]
     assert 0.08 <= len(unanswerable) / len(questions) <= 0.13
     assert all(not row["evidence"] for row in unanswerable)
+    counts = Counter(row["split"] for row in unanswerable)
+    assert counts["train"] >= 40 and counts["dev"] >= 12 and counts["test"] >= 30
+
+
+def test_every_question_says_of_which_kind_it_is(questions: list[dict]) -> None:
+    assert {row["kind"] for row in questions} == {"direct", "reworded", "unanswerable"}
+    assert all((row["kind"] == "unanswerable") == (not row["answers"]) for row in questions)
+    counts = Counter((row["split"], row["kind"]) for row in questions)
+    assert counts["train", "direct"] >= 250 and counts["dev", "direct"] >= 65 and counts["test", "direct"] >= 105
+
+
+def test_a_direct_question_shares_a_content_word_with_its_evidence(questions: list[dict]) -> None:
+    for row in questions:
+        if row["kind"] == "direct":
+            assert content_words(row["question"]) & content_words(" ".join(row["evidence"])), row["id"]
 
 
 def test_every_answer_stands_in_its_evidence(questions: list[dict]) -> None:
@@ -72,6 +87,13 @@ def test_no_paragraph_is_asked_about_in_two_splits(pydocs: Dataset) -> None:
     assert [text for text, splits in owners.items() if len(splits) > 1] == []
 
 
+def test_no_evidence_stands_in_two_splits(questions: list[dict]) -> None:
+    """Nor does a part of it: a sentence of one split is in no evidence of another."""
+    sentences = {(row["split"], " ".join(sentence.split())) for row in questions for sentence in row["evidence"]}
+    for (one, a), (two, b) in permutations(sentences, 2):
+        assert one == two or a not in b, (one, two, a)
+
+
 def test_no_near_duplicate_question_crosses_a_split(questions: list[dict]) -> None:
     words = [set(re.findall(r"\w+", row["question"].lower())) for row in questions]
     for i, one in enumerate(questions):
@@ -81,7 +103,8 @@ def test_no_near_duplicate_question_crosses_a_split(questions: list[dict]) -> No
                 assert shared < 0.6, (one["question"], questions[j]["question"])
 
 
-def test_half_of_the_questions_share_no_rare_word_with_their_passages(pydocs: Dataset) -> None:
+def test_half_of_the_reworded_questions_share_no_rare_word_with_their_passages(pydocs: Dataset, questions: list[dict]) -> None:
+    reworded = {row["id"] for row in questions if row["kind"] == "reworded"}
     passages = Chunking().cut(pydocs.documents).to_pylist()
     tokenize = BM25().analyzer.tokenize
     terms = [set(t) for t in tokenize([full_text(row["title"], row["text"]) for row in passages])]
@@ -95,7 +118,7 @@ def test_half_of_the_questions_share_no_rare_word_with_their_passages(pydocs: Da
         spans = pydocs.judged(split).spans
         for query in pydocs.split(split):
             found = [p for span in spans.get(query.id, []) for p in span]
-            if found:
+            if found and query.id in reworded:
                 gold = [
                     i
                     for i, row in enumerate(passages)
@@ -136,6 +159,8 @@ def test_missing_evidence_is_reported_and_left_out(tmp_path: Path) -> None:
         ("question", None, "line 1: question: received null; allowed: a text that is not empty"),
         ("evidence", "  ", 'line 1: evidence: received "  "; allowed: a sentence, a list of sentences, or null'),
         ("evidence", {"doc": "a"}, 'line 1: evidence: received {"doc": "a"}; allowed: a sentence, a list of sentences, or null'),
+        ("kind", 3, "line 1: kind: received 3; allowed: a text, or null"),
+        ("kind", " ", 'line 1: kind: received " "; allowed: a text, or null'),
     ],
 )
 def test_a_question_of_another_form_is_refused_with_its_line(tmp_path: Path, key: str, value: object, message: str) -> None:
@@ -143,6 +168,13 @@ def test_a_question_of_another_form_is_refused_with_its_line(tmp_path: Path, key
     (tmp_path / "q.jsonl").write_text(json.dumps(row | {key: value}))
     with pytest.raises(InputError, match=".*".join(re.escape(part) for part in message.split(".*"))):
         read_questions(tmp_path / "q.jsonl")
+
+
+def test_the_kind_of_a_question_is_kept_where_it_is_given(tmp_path: Path) -> None:
+    row = {"id": "1", "split": "dev", "question": "What do cats do?", "answers": ["purr"], "evidence": "Cats purr"}
+    rows = [row, row | {"id": "2", "kind": "direct"}, row | {"id": "3", "kind": None}]
+    (tmp_path / "q.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert [found.get("kind") for found in read_questions(tmp_path / "q.jsonl")] == [None, "direct", None]
 
 
 @pytest.mark.parametrize("words,overlap", [(80, 10), (7, 0), (3, 2), (10_000, 5)])

@@ -28,6 +28,7 @@ class QuestionRecord(Record):
     question: Filled = Field(description="a text that is not empty")
     answers: list[Filled] | None = Field(description='a list of texts such as ["break"], empty where nothing answers')
     evidence: Filled | list[Filled] | None = Field(description="a sentence, a list of sentences, or null for none")
+    kind: Filled | None = Field(default=None, description="a text, or null")
     history: Any = None
 
 
@@ -36,7 +37,8 @@ def read_questions(path: Path) -> list[Row]:
 
     A line is ``{"id", "split", "question", "answers", "evidence"}``: `answers` a list of accepted answers, empty if
     the documents do not answer it; `evidence` a sentence (or a list of sentences) copied from a document, null if none. It may
-    have ``history``, what was said before (see `workbench.data.conversation`).
+    have ``history``, what was said before (see `workbench.data.conversation`), and ``kind``, what sort of question it is, which
+    stands in the row and not in the dataset.
 
     Raises:
         InputError: unreadable line, missing or unknown key, wrong type, or unknown split, each with the line's number.
@@ -56,6 +58,8 @@ def _question(row: QuestionRecord, where: str) -> Row:
         raise InputError(f"{where}: {unknown('split', row.split, SPLITS)}")
     evidence = [row.evidence] if isinstance(row.evidence, str) else row.evidence or []
     found: Row = {"id": row.id, "split": row.split, "question": row.question, "answers": row.answers, "evidence": evidence}
+    if row.kind is not None:
+        found["kind"] = row.kind
     if "history" in row.model_fields_set:
         found["history"] = [turn._asdict() for turn in read_history(row.history, f"{where}: history")]
     return found
