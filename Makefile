@@ -15,6 +15,8 @@ RUN    ?=
 TORCH      := 2.13.0
 # What goes into the lock: everything but the graphics card.
 LOCKED     := cpu lab app documents int8 stores rerankers langchain test
+# What the demo, the notebooks and the app need, beside FAISS for the processor or the graphics card.
+DEMO       := ,lab,app,int8
 # make lock LOCK_FLAGS=--upgrade takes the newest of everything; without it pins move only where they must.
 LOCK_FLAGS ?=
 
@@ -25,16 +27,16 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup environment install demo test test-slow soak lab dashboards app lint lock bench clean
+.PHONY: help setup environment weights ready install demo test test-slow soak lab dashboards app lint lock bench clean
 
 help: ## this list
 	@echo "Usage: make TARGET [PYTHON=python3.12]"
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' Makefile
 
 # An installation is complete when $(STAMP) says so; it is written last and removed first. It holds, parted by `|`, where
-# the environment stands, its Python, its kind, and a digest of what was installed. A virtual environment is bound to the
-# first three: where one of them differs, or an installation was interrupted, it is made anew. Where only the digest
-# differs it is brought up to date.
+# the environment stands, its Python, its kind, a digest of what was installed, and its extras (demo or all). A virtual
+# environment is bound to the first three: where one of them differs, or an installation was interrupted, it is made anew.
+# Where only the digest differs, or more extras are needed than it has, it is brought up to date.
 STAMP := $(VENV)/.complete
 define KEY
 import hashlib, os, platform, sys
@@ -43,11 +45,19 @@ print("|".join([os.getcwd(), platform.python_version(), sys.argv[1], hashlib.sha
 endef
 export KEY
 
-setup: environment ## make the environment in .venv and fetch the built-in weights
+setup: ## make the environment in .venv and fetch the built-in weights: what the demo, notebooks and the app need
+	@$(MAKE) --no-print-directory ready EXTRAS=demo
 	@$(BIN)/workbench models --fetch
 
-# `setup` without the weights: all that the tests which are not slow, and the style, need.
+# All that the tests which are not slow, and the style, need; no weights.
 environment:
+	@$(MAKE) --no-print-directory ready EXTRAS=all
+
+weights: environment
+	@$(BIN)/workbench models --fetch
+
+# Called with EXTRAS=demo or all. An environment with all extras serves the demo too.
+ready:
 	@command -v $(PYTHON) >/dev/null || { \
 	  echo "There is no '$(PYTHON)' here. Install Python 3.11, 3.12 or 3.13, or name one: make setup PYTHON=python3.12" >&2; \
 	  exit 1; }
@@ -57,13 +67,13 @@ environment:
 	  exit 1; }
 	@kind=cpu; if nvidia-smi -L >/dev/null 2>&1; then kind=gpu; fi; \
 	key=$$($(PYTHON) -c "$$KEY" $$kind) || exit 1; \
-	if [ "$$(cat $(STAMP) 2>/dev/null)" = "$$key" ]; then \
-	  echo "environment is up to date"; \
-	else \
-	  NEW_KEY="$$key" KIND=$$kind $(MAKE) --no-print-directory install; \
-	fi
+	case "$$(cat $(STAMP) 2>/dev/null)" in \
+	  "$$key|all" | "$$key|$(EXTRAS)") echo "environment is up to date" ;; \
+	  *"|all") NEW_KEY="$$key" KIND=$$kind $(MAKE) --no-print-directory install EXTRAS=all ;; \
+	  *) NEW_KEY="$$key" KIND=$$kind $(MAKE) --no-print-directory install ;; \
+	esac
 
-# Called by `environment`, which knows the key and the kind.
+# Called by `ready`, which knows the key and the kind.
 install:
 	@place() { cut -d '|' -f 1-3; }; \
 	old=$$(place 2>/dev/null <$(STAMP)); rm -f $(STAMP); \
@@ -71,12 +81,13 @@ install:
 	  echo "Making $(VENV) with $$($(PYTHON) --version) ..."; \
 	  $(PYTHON) -m venv --clear $(VENV); \
 	fi
-	@echo "Installing the packages of requirements.lock ($(KIND)); the first time this takes some minutes ..."
+	@echo "Installing packages in the versions of requirements.lock ($(KIND), $(EXTRAS)); the first time this takes some minutes ..."
 	@sed '$(if $(filter gpu,$(KIND)),/^faiss-cpu==/d)' requirements.lock >$(VENV)/requirements.txt
-	@$(PY) -m pip install $(QUIET) --requirement $(VENV)/requirements.txt
+	@$(PY) -m pip install $(QUIET) --constraint $(VENV)/requirements.txt \
+	  $(if $(filter all,$(EXTRAS)),--requirement $(VENV)/requirements.txt,setuptools)
 	@$(PY) -m pip install $(QUIET) --no-build-isolation --constraint $(VENV)/requirements.txt \
-	  --editable $(if $(filter gpu,$(KIND)),'.[gpu]',. --no-deps)
-	@echo "$$NEW_KEY" >$(STAMP)
+	  --editable '.[$(KIND)$(if $(filter demo,$(EXTRAS)),$(DEMO))]'
+	@echo "$$NEW_KEY|$(EXTRAS)" >$(STAMP)
 
 demo: setup ## set up, then run the quickstart experiment (about 13 minutes on two cores)
 	@$(BIN)/workbench run configs/quickstart.yaml
@@ -85,10 +96,10 @@ demo: setup ## set up, then run the quickstart experiment (about 13 minutes on t
 test: environment lint ## make the environment, lint, then every test that is not slow; fetches no weights
 	@HF_HUB_OFFLINE=1 $(BIN)/pytest -m "not slow and not soak"
 
-test-slow: setup ## set up, then the slow tests: real weights, and what takes minutes
+test-slow: weights ## set up, then the slow tests: real weights, and what takes minutes
 	@HF_HUB_OFFLINE=1 $(BIN)/pytest -m "slow and not soak"
 
-soak: setup ## set up, then the tests that are too long for test-slow; by hand
+soak: weights ## set up, then the tests that are too long for test-slow; by hand
 	@HF_HUB_OFFLINE=1 $(BIN)/pytest -m soak
 
 lab: setup ## the notebooks in JupyterLab
@@ -123,7 +134,7 @@ lock: ## write requirements.lock anew (LOCK_FLAGS=--upgrade takes the newest of 
 	 } >$(LOCK_VENV)/requirements.lock
 	@mv $(LOCK_VENV)/requirements.lock requirements.lock
 
-bench: setup ## measure the workbench beside its peers
+bench: weights ## measure the workbench beside its peers
 	@$(PY) -c 'import langchain_community, openvino_genai, rank_bm25' 2>/dev/null \
 	  || $(PY) -m pip install $(QUIET) --constraint requirements.lock --editable '.[bench]'
 	@$(PY) -m benchmarks
