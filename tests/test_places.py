@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shlex
@@ -62,6 +63,7 @@ def made(place: Path, kind: str) -> Moved:
     (place / "e.yaml").write_text(yaml.safe_dump(settings))
     run = Experiment.load(place / "e.yaml", place / "our runs", (), Progress()).compare()
     run.promote()
+    gc.collect()  # the experiment's connection to the store, closed later, would move what it wrote into items.sqlite
     data = place / "data" / "documents" if kind == "folder" else place / "data"
     return Moved(place, run.folder, data)
 
