@@ -1,6 +1,6 @@
 """Writes what the documents say from what was measured.
 
-python docs/generate.py RUN          the run's block in its page of results; of the quickstart also the README's block and pictures
+python docs/generate.py RUN          the run's block in its page of results; of the quickstart also the README's, and the pictures
 python docs/generate.py benchmarks   docs/benchmarks.md, from benchmarks/results
 
 A block stands between two comments, ``begin: NAME`` and ``end: NAME``, with the experiment's name. What stands around it is
@@ -141,7 +141,7 @@ def chosen(run: Run) -> str:
 
 
 def caption(run: Run) -> str:
-    """What the run shows, in one sentence: the best setup, its score on the report split, and the verdict against the baseline."""
+    """What the run shows, in one sentence: the best setup, its score on the report split, its verdict against the baseline."""
     metric, found = run.select[1], verdict(run)
     row = run.row(run.best, run.report_split, metric)
     if row is None or found.row is None:
