@@ -109,8 +109,8 @@ def test_a_run_and_an_experiment_show_themselves_in_a_notebook(toy: Finished) ->
     assert all(f">{name}</td>" in experiment._repr_html_() for name in rows) and "16 configurations" in repr(experiment)
 
 
-def test_the_map_in_the_readme_names_every_file() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    tree = readme[readme.index("    workbench/\n") : readme.index("Each layer imports only")]
+def test_the_tree_of_the_code_names_every_file() -> None:
+    page = (ROOT / "docs" / "code.md").read_text(encoding="utf-8")
+    tree = page[page.index("\nworkbench/\n") : page.index("Each layer imports only")]
     named = set(re.findall(r"[a-z_0-9]+", tree))
     assert {path.stem for path in FILES.values() if path.stem != "__init__"} <= named
