@@ -498,3 +498,13 @@ def test_importing_the_package_loads_nothing_that_takes_long() -> None:
     code = f"import sys, workbench; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ)
     assert done.stdout.strip() == "[]"
+
+
+def test_rankings_are_shown_before_anything_is_trained(toy: Finished, offline: dict[str, str], tmp_path: Path) -> None:
+    done = workbench("run", toy.config, "--runs", tmp_path, "--no-notebooks", env=offline)
+    lines = done.stderr.splitlines()
+    start, end = (next(i for i, line in enumerate(lines) if words in line) for words in ("1/4 ", "2/4 "))
+    between = " ".join(lines[start:end])
+    board = [row for row in Run.open(toy.run).leaderboard if row.split == "dev" and row.metric == "ndcg@10"]
+    assert board and "n = " in between
+    assert all(f"{100 * row.mean:.1f} (" in between for row in board)

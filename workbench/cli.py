@@ -76,6 +76,7 @@ def _run(experiment: Experiment, runs: Path, notebooks: bool) -> Run:
     _print_plan(experiment, sys.stderr)
     say("1/4 passages, embeddings, indexes, rankings")
     experiment.index()
+    _print_rankings(experiment, sys.stderr)
     say("2/4 fine-tuning")
     experiment.finetune()
     say("3/4 answers, scores, comparisons")
@@ -165,6 +166,37 @@ def _print_plan(experiment: Experiment, stream: TextIO) -> None:
         f"{len(experiment.configurations)} configurations; to compute for selection and report: {total.missing} stages, "
         f"at most {total.tokens:,} tokens, about {total.seconds:.0f} s at most{memory}\n"
     )
+
+
+def _print_rankings(experiment: Experiment, stream: TextIO) -> None:
+    """Prints how good the rankings are, which is known long before there are answers."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from workbench.experiment.notebook_tables import RankingFacts, rankings
+    from workbench.results import words
+
+    rows = rankings(experiment)
+    if not rows:
+        return
+    first, *others = dict.fromkeys(row.metric for row in rows)
+    means: dict[tuple[str, ...], dict[str, RankingFacts]] = {}
+    for row in rows:
+        means.setdefault(tuple(row.values.values()), {})[row.metric] = row
+    shown = [
+        n for n, values in enumerate(zip(*means, strict=True)) if len(set(values)) > 1
+    ]  # what all have in common is left out
+    axes = list(rows[0].values)
+    table = Table(*(axes[n] for n in shown), f"{words.metric_name(first)} (95 % interval)", *map(words.metric_name, others))
+    for column in table.columns[len(shown) :]:
+        column.justify = "right"
+    for values, found in sorted(means.items(), key=lambda item: -item[1][first].mean):
+        best = found[first]
+        figures = [words.estimate(best.mean, best.ci_low, best.ci_high), *(words.number(found[m].mean) for m in others)]
+        table.add_row(*(escape(values[n]) for n in shown), *figures)
+    Console(file=stream).print(table)
+    stream.write(f"rankings on {rows[0].split}, n = {rows[0].n}, in points of 100\n")
 
 
 @app.command()
