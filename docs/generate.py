@@ -2,6 +2,7 @@
 
 python docs/generate.py RUN          docs/results.md, the figure and the block in the README, from a finished run
 python docs/generate.py benchmarks   docs/benchmarks.md, from benchmarks/results
+python docs/generate.py noise A B    the block in docs/machine-noise.md, from two finished runs of one experiment
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 import yaml
 
 from workbench import Run
-from workbench.results import words
+from workbench.results import numerics, words
 from workbench.results.conclusions import conclusions
 from workbench.results.verdict import Verdict, verdict
 
@@ -149,15 +150,33 @@ def main(folder: str) -> None:
     (DOCS / ("results.md" if first_seen else f"results-{name}.md")).write_text(results)
     if first_seen:
         shutil.copy(run.folder / "figures" / "leaderboard.png", DOCS / "leaderboard.png")
-    readme = DOCS.parent / "README.md"
-    head, rest = readme.read_text().split(f"<!-- begin: {name} ", 1)
-    first, tail = rest.split("-->\n", 1)
-    tail = tail[tail.index(f"<!-- end: {name} ") :]
     block = f"{facts(run)}\n\n{sentences if first_seen else compact(run)}\n"
     if run.search and "generator" in run.axes:  # axis by axis: what each brought
         block += f"\n{steps(run)}\n"
-    readme.write_text(f"{head}<!-- begin: {name} {first}-->\n{block}{tail}")
+    put(DOCS.parent / "README.md", name, block)
+
+
+def noise(first: str, second: str) -> None:
+    """What two runs of one experiment say of the numbers they were computed in."""
+    runs = Run.open(first), Run.open(second)
+    put(DOCS / "machine-noise.md", "noise", "\n\n".join([*map(facts, runs), numerics.as_markdown(numerics.numerics(*runs))]))
+
+
+def put(path: Path, name: str, block: str) -> None:
+    """Replaces what stands between the marks of a block; `block` ends with a line feed."""
+    head, rest = path.read_text().split(f"<!-- begin: {name} ", 1)
+    first, tail = rest.split("-->\n", 1)
+    tail = tail[tail.index(f"<!-- end: {name} ") :]
+    path.write_text(f"{head}<!-- begin: {name} {first}-->\n{block}{tail}")
 
 
 if __name__ == "__main__":
-    benchmarks() if sys.argv[1] == "benchmarks" else main(sys.argv[1])
+    match sys.argv[1:]:
+        case ["benchmarks"]:
+            benchmarks()
+        case ["noise", first, second]:
+            noise(first, second)
+        case [folder]:
+            main(folder)
+        case _:
+            sys.exit(__doc__)
