@@ -157,7 +157,7 @@ def main(folder: str) -> None:
 
 
 def noise(first: str, second: str) -> None:
-    """What two runs of one experiment say of the numbers they were computed in."""
+    """What the machine, or its precision, changed between two runs of one experiment."""
     runs = Run.open(first), Run.open(second)
     put(DOCS / "machine-noise.md", "noise", "\n\n".join([*map(facts, runs), numerics.as_markdown(numerics.numerics(*runs))]))
 

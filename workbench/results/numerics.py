@@ -1,4 +1,4 @@
-"""How much the machine matters: two runs of one experiment that were computed in other numbers, held against each other.
+"""How much the machine matters: two runs of one experiment, on two machines or in two precisions, held against each other.
 
 Two precisions, or two machines, round sums differently. Now and then that decides which token a model writes, or which of two
 passages stands first. What this changes in a run is shown beside what another sample of questions would change: the interval of
@@ -100,7 +100,7 @@ class Numerics:
 
     Attributes:
         first: the run that the other is held against.
-        second: the run that was computed otherwise.
+        second: the run that was computed again, or on another machine.
         partners: id of a configuration in the first run -> its id in the second.
         rows: what both measured, sorted by split, label and metric.
         settings: settings that are not the same.
@@ -120,7 +120,7 @@ class Numerics:
 
     @property
     def same_machine(self) -> bool:
-        """Whether both runs were computed in the same numbers, by precision and fingerprint of the machine."""
+        """Whether both runs were computed in one precision on machines with one fingerprint, in inference and in training."""
         a, b = (run.manifest["machine"] for run in (self.first, self.second))
         return (a.get("arithmetic"), a.get("training")) == (b.get("arithmetic"), b.get("training"))
 
@@ -152,11 +152,11 @@ class Numerics:
             if not differing:
                 return f"All {n:,} rankings score the same."
             return (
-                f"{_of(differing, n)} rankings {'scores' if differing == 1 else 'score'} otherwise ({_percent(differing / n)})."
+                f"{_of(differing, n)} rankings {'scores' if differing == 1 else 'score'} differently ({_percent(differing / n)})."
             )
         n, differing = sum(row.answers for row in rows), sum(row.answers_differing for row in rows)
         moved = sum(row.passages_differing for row in rows)
-        other = f" Other passages were shown for {_of(moved, n)}." if moved else ""
+        other = f" Other passages were shown for {_of(moved, n)}." if moved else " The passages shown are the same."
         if not differing:
             return f"All {n:,} answers are the same.{other}"
         return f"{_of(differing, n)} answers {'differs' if differing == 1 else 'differ'} ({_percent(differing / n)}).{other}"
@@ -227,7 +227,7 @@ def numerics(first: Run, second: Run) -> Numerics:
 
     Args:
         first: the run that the other is held against; its baseline, labels and intervals count.
-        second: the run that was computed otherwise.
+        second: the run that was computed again, or on another machine.
 
     Raises:
         InputError: runs of two experiments, on other data, or without a configuration in common.
@@ -286,7 +286,7 @@ class _Counts(NamedTuple):
 
 def _rows(first: Run, second: Run, partners: Mapping[str, str]) -> list[ShiftRow]:
     """What both runs measured."""
-    theirs, answers, scores = _measured(second), _answers(first, second, partners), _scores(first, second, partners)
+    theirs, answers, scores = _measured(second), _answer_counts(first, second, partners), _changed_scores(first, second, partners)
     by_any: dict[Asked, set[str]] = {}
     for (configuration, split, _), queries in scores.items():
         by_any.setdefault((configuration, split), set()).update(queries)
@@ -311,7 +311,7 @@ def _rows(first: Run, second: Run, partners: Mapping[str, str]) -> list[ShiftRow
                 len(scores.get((configuration, split, metric), ())),
                 len(by_any.get((configuration, split), ())),
                 *answers.get((configuration, split), _Counts()),
-                *_words(first, second, partners, configuration, split, metric),
+                *_verdict_words(first, second, partners, configuration, split, metric),
             )
         )
     return sorted(found, key=lambda row: (row.split, row.label, row.metric))
@@ -321,7 +321,7 @@ def _half_width(row: LeaderboardRow) -> float | None:
     return None if row.ci_low is None or row.ci_high is None else (row.ci_high - row.ci_low) / 2
 
 
-def _answers(first: Run, second: Run, partners: Mapping[str, str]) -> dict[Asked, _Counts]:
+def _answer_counts(first: Run, second: Run, partners: Mapping[str, str]) -> dict[Asked, _Counts]:
     """Answers that both runs hold, counted by configuration and split."""
     theirs = {(row["configuration"], row["split"], row["seed"], row["query_id"]): row for row in second.answers}
     found: dict[Asked, _Counts] = {}
@@ -337,7 +337,7 @@ def _answers(first: Run, second: Run, partners: Mapping[str, str]) -> dict[Asked
     return found
 
 
-def _scores(first: Run, second: Run, partners: Mapping[str, str]) -> dict[Measured, set[str]]:
+def _changed_scores(first: Run, second: Run, partners: Mapping[str, str]) -> dict[Measured, set[str]]:
     """Ids of the queries whose scores are not the same, by configuration, split and metric."""
     theirs = {(row.configuration, row.split, row.metric, row.query_id): (row.value, row.status) for row in second.results}
     found: dict[Measured, set[str]] = {}
@@ -348,7 +348,9 @@ def _scores(first: Run, second: Run, partners: Mapping[str, str]) -> dict[Measur
     return found
 
 
-def _words(first: Run, second: Run, partners: Mapping[str, str], configuration: str, split: str, metric: str) -> tuple[str, str]:
+def _verdict_words(
+    first: Run, second: Run, partners: Mapping[str, str], configuration: str, split: str, metric: str
+) -> tuple[str, str]:
     """Both verdicts on a configuration against the first run's baseline on its report split; empty where there is none."""
     baseline = first.manifest["baseline"]
     if split != first.report_split or configuration == baseline:
@@ -458,7 +460,7 @@ RIGHT = (2, 4, 5, 6, 7, 8)  # columns of numbers
 
 def head(found: Numerics) -> tuple[str, ...]:
     """Names of the columns of `table`."""
-    differing = "answers that differ" if found.of_answers else "rankings that score otherwise"
+    differing = "answers that differ" if found.of_answers else "rankings that score differently"
     return ("split", "configuration", differing, "metric", "before", "after", "shift", "sampling ±", "share of it", "verdict")
 
 
