@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -90,8 +91,8 @@ def test_two_runs_are_compared_by_what_was_promoted_else_by_their_best(tmp_path:
     )
     for run in (old, new):
         path = run.folder / "manifest.json"
-        dataset = '"dataset": {"documents": "d", "queries": {"test": "q"}, "judgements": {"test": "j"}}'
-        path.write_text(path.read_text().replace("{", "{" + dataset + ", ", 1))
+        dataset = {"documents": "d", "queries": {"test": "q"}, "judgements": {"test": "j"}}
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"dataset": dataset}))
     done = workbench("compare", old.folder, new.folder, "--fail-if", "worse", "--margin", "0.02")
     assert done.returncode == 1, done.stderr
     assert f"{BEST} ({new.folder.name}) against {BEST} ({old.folder.name}), F1 on test, n = {N}: −10.0 points" in done.stdout

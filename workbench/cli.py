@@ -41,7 +41,9 @@ RunsOption = Annotated[Path, typer.Option("--runs", help="Folder of all runs.")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="key.path=value: replaces one value of the file.")]
 DatasetOption = Annotated[Path | None, typer.Option("--dataset", help="Where the run's data lie now; default: where they were.")]
 DetailsOption = Annotated[bool, typer.Option("--details", help="What a statistician asks for: families, p, letters, power.")]
-OutOption = Annotated[list[Path] | None, typer.Option(help=".csv: all means; .md: sentences and table. May be given again.")]
+OutOption = Annotated[
+    list[Path] | None, typer.Option(help=".csv: a line for each mean; .md: sentences and table. May be given again.")
+]
 ConfigurationOption = Annotated[str | None, typer.Option(help="Id or label; default: the promoted one, else the best.")]
 
 
@@ -161,17 +163,20 @@ def rerun(
     run: RunPath,
     overrides: Annotated[
         list[str] | None,
-        typer.Option("--set", help="key.path=value: replaces one setting of the run; relative paths: from here."),
+        typer.Option(
+            "--set", help="key.path=value: replaces one setting of the run. Relative paths count from the current folder."
+        ),
     ] = None,
     runs: Annotated[
-        Path | None, typer.Option("--runs", help="Folder of all runs; default: the run's own. In an empty one all is computed.")
+        Path | None,
+        typer.Option("--runs", help="Folder of all runs; default: the run's own. An empty one computes everything again."),
     ] = None,
     dataset: DatasetOption = None,
     notebooks: Annotated[bool, typer.Option(help="Execute the notebooks into the new run's folder.")] = True,
     details: Annotated[bool, typer.Option("--details", help="Show every metric.")] = False,
     out: OutOption = None,
 ) -> None:
-    """Compute a run again and hold both against each other; without --set, exit status 1 if this machine gets something else."""
+    """Compute a run again and say what differs; without --set, exit status 1 where the same machine gets something else."""
     from workbench.pipeline import experiment_of
     from workbench.results.numerics import numerics
     from workbench.results.run import Run
