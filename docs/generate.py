@@ -2,6 +2,7 @@
 
 python docs/generate.py RUN          the run's block in its page of results; of the quickstart also the README's, and the pictures
 python docs/generate.py benchmarks   docs/benchmarks.md, from benchmarks/results
+python docs/generate.py noise A B    the block in docs/machine-noise.md, from two finished runs of one experiment
 
 A block stands between two comments, ``begin: NAME`` and ``end: NAME``, with the experiment's name. What stands around it is
 written by hand and stays.
@@ -17,7 +18,7 @@ from pathlib import Path
 import yaml
 
 from workbench import Run
-from workbench.results import words
+from workbench.results import numerics, words
 from workbench.results.conclusions import conclusions, headline, named
 from workbench.results.verdict import Verdict, verdict
 
@@ -190,5 +191,20 @@ def main(folder: str | Path, docs: Path = DOCS) -> None:
     put(docs.parent / "README.md", name, f"{picture}\n\n{caption(run)}")
 
 
+def noise(first: str, second: str) -> None:
+    """Writes what the machine, or its precision, changed between two runs of one experiment."""
+    runs = Run.open(first), Run.open(second)
+    text = "\n\n".join([*map(facts, runs), numerics.as_markdown(numerics.numerics(*runs)).rstrip("\n")])
+    put(DOCS / "machine-noise.md", "noise", text)
+
+
 if __name__ == "__main__":
-    benchmarks() if sys.argv[1] == "benchmarks" else main(sys.argv[1])
+    match sys.argv[1:]:
+        case ["benchmarks"]:
+            benchmarks()
+        case ["noise", first, second]:
+            noise(first, second)
+        case [folder]:
+            main(folder)
+        case _:
+            sys.exit(__doc__)

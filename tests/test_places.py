@@ -181,6 +181,8 @@ def test_data_that_have_moved_are_named(moved: Moved) -> None:
     done = workbench("replay", moved.run, query_id, "--dataset", os.path.relpath(moved.data, ROOT))
     assert done.returncode == 0 and json.loads(done.stdout)["same"], done.stderr
     assert workbench("index", "check", moved.run, "--dataset", moved.data).returncode == 0
+    done = workbench("rerun", moved.run, "--dataset", moved.data, "--no-notebooks")
+    assert done.returncode == 0 and "The run is reproduced" in done.stdout, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("changed", ["a document", "a question", "an answer"])

@@ -8,8 +8,9 @@ import os
 import shlex
 import shutil
 import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TextIO
+from typing import TYPE_CHECKING, Annotated, NoReturn, TextIO
 
 import typer
 
@@ -18,6 +19,7 @@ from workbench.errors import InputError, StageFailedError, unknown
 if TYPE_CHECKING:
     from workbench.experiment.experiment import Experiment
     from workbench.results.compare import Compared
+    from workbench.results.numerics import Numerics
     from workbench.results.run import Run
     from workbench.store.store import Store
 
@@ -39,6 +41,9 @@ RunsOption = Annotated[Path, typer.Option("--runs", help="Folder of all runs.")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="key.path=value: replaces one value of the file.")]
 DatasetOption = Annotated[Path | None, typer.Option("--dataset", help="Where the run's data lie now; default: where they were.")]
 DetailsOption = Annotated[bool, typer.Option("--details", help="What a statistician asks for: families, p, letters, power.")]
+OutOption = Annotated[
+    list[Path] | None, typer.Option(help=".csv: a line for each mean; .md: sentences and table. May be given again.")
+]
 ConfigurationOption = Annotated[str | None, typer.Option(help="Id or label; default: the promoted one, else the best.")]
 
 
@@ -59,14 +64,18 @@ def run(
     """Run an experiment: index, fine-tune, compare, promote, report."""
     from workbench.experiment.experiment import Experiment
 
-    experiment = Experiment.load(config, runs, overrides or ())
-    try:
-        with experiment.session.progress.patient():
-            finished = _run(experiment, runs, notebooks)
-    except KeyboardInterrupt:
-        _fail(_interrupted(experiment), INTERRUPTED)
+    finished = _patiently_run(Experiment.load(config, runs, overrides or ()), runs, notebooks)
     _print_outcome(finished, runs, details)
     typer.echo(f"run: {finished.folder}")
+
+
+def _patiently_run(experiment: Experiment, runs: Path, notebooks: bool) -> Run:
+    """Runs an experiment; when interrupted, says what is kept."""
+    try:
+        with experiment.session.progress.patient():
+            return _run(experiment, runs, notebooks)
+    except KeyboardInterrupt:
+        _fail(_interrupted(experiment), INTERRUPTED)
 
 
 def _run(experiment: Experiment, runs: Path, notebooks: bool) -> Run:
@@ -150,6 +159,56 @@ def plan(config: ConfigPath, overrides: SetOption = None, runs: RunsOption = Pat
     _print_plan(experiment, sys.stdout)
 
 
+@app.command()
+def rerun(
+    run: RunPath,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", help="key.path=value: replaces one setting of the run. Relative paths count from the current folder."
+        ),
+    ] = None,
+    runs: Annotated[
+        Path | None,
+        typer.Option("--runs", help="Folder of all runs; default: the run's own. An empty one computes everything again."),
+    ] = None,
+    dataset: DatasetOption = None,
+    notebooks: Annotated[bool, typer.Option(help="Execute the notebooks into the new run's folder.")] = True,
+    details: Annotated[bool, typer.Option("--details", help="Show every metric.")] = False,
+    out: OutOption = None,
+) -> None:
+    """Compute a run again and say what differs; without --set, exit status 1 where the same machine gets something else."""
+    from workbench.pipeline import experiment_of
+    from workbench.results.numerics import numerics
+    from workbench.results.run import Run
+
+    _check_noise_files(out)
+    first = Run.open(run)
+    folder = runs or first.runs
+    experiment = experiment_of(first, dataset, overrides=overrides or (), runs=folder)
+    found = numerics(first, _patiently_run(experiment, folder, notebooks))
+    _print_numerics(found, details, out)
+    typer.echo(_computed_again(experiment))
+    typer.echo(f"run: {found.second.folder}")
+    if not overrides and found.same_machine and found.differing:
+        raise typer.Exit(1)
+
+
+def _computed_again(experiment: Experiment) -> str:
+    """How much of a run was computed, since what the store gave is the same by itself."""
+    from workbench.stages.writers import ANSWERS
+
+    session, planned = experiment.session, len(experiment.sweep.planned)
+    answers = session.counts()[ANSWERS.name]
+    told = (
+        f"Computed again: {len(session.computed):,} of {planned:,} steps, with {answers.computed:,} distinct answers; the rest "
+        f"was taken from the store in {session.store.folder}."
+    )
+    if session.computed:
+        return told
+    return f"{told} So only the tables were put to the test; --runs with an empty folder computes everything again."
+
+
 def _print_plan(experiment: Experiment, stream: TextIO) -> None:
     from rich.console import Console
     from rich.table import Table
@@ -219,14 +278,22 @@ def compare(
     margin: Annotated[
         float | None, typer.Option(help="With --fail-if: how much worse is allowed, in the metric's own unit; default: 0.")
     ] = None,
+    numerics: Annotated[
+        bool, typer.Option("--numerics", help="Two runs of one experiment: what the machine changes, beside sampling noise.")
+    ] = False,
 ) -> None:
     """Compare systems on the same queries: paired differences, intervals, verdicts."""
     from workbench.results import rendering
 
+    if numerics:
+        other: dict[str, object] = {"--metric": metric, "--split": split, "--baseline": baseline, "--qrels": qrels}
+        other |= {"--range": scale, "--systems": systems, "--fail-if": fail_if, "--margin": margin}
+        _refuse(other, "--numerics, which holds all that two runs of one experiment measured against each other")
+        _compare_numerics(sources, details, out)
+        return
     if fail_if is not None:
         other = {"--baseline": baseline, "--qrels": qrels, "--out": out, "--details": details}
-        if given := [name for name, value in other.items() if value]:
-            raise InputError(f"{given[0]} does not go with --fail-if, which compares two sources and prints what it found")
+        _refuse(other, "--fail-if, which compares two sources and prints what it found")
         _guard(sources, fail_if, margin or 0.0, metric, split, scale, systems)
         return
     if margin is not None:
@@ -241,6 +308,41 @@ def compare(
         _print_comparison(one, details)
         for path in out or ():
             rendering.write(one, path)
+
+
+def _refuse(options: dict[str, object], beside: str) -> None:
+    """Refuses options that another one would ignore."""
+    given = [name for name, value in options.items() if value is not None and value is not False]
+    if given:
+        raise InputError(f"{given[0]} does not go with {beside}")
+
+
+def _compare_numerics(sources: list[Path], details: bool, out: list[Path] | None) -> None:
+    """Holds the second run against the first."""
+    from workbench.results.numerics import numerics
+    from workbench.results.run import Run
+
+    _check_noise_files(out)
+    if len(sources) != 2:
+        raise InputError(f"--numerics holds two runs against each other; {len(sources)} were given")
+    _print_numerics(numerics(Run.open(sources[0]), Run.open(sources[1])), details, out)
+
+
+def _check_noise_files(out: list[Path] | None) -> None:
+    from workbench.results import numerics, rendering
+
+    for path in out or ():
+        rendering.check(path, numerics.FORMS)
+
+
+def _print_numerics(found: Numerics, details: bool, out: list[Path] | None) -> None:
+    from workbench.results import numerics
+
+    for line in found.lines:
+        typer.echo(line)
+    _print_table(numerics.head(found), numerics.table(found, details), numerics.RIGHT, numerics.caption(found))
+    for path in out or ():
+        numerics.FORMS[path.suffix](found, path)
 
 
 def _guard(
@@ -300,20 +402,26 @@ def _compared(
 
 
 def _print_comparison(compared: Compared, details: bool) -> None:
+    from workbench.results import rendering
+
+    head = (*rendering.HEAD, *(rendering.DETAILS if details else ()))
+    _print_table(head, rendering.table(compared, details), rendering.RIGHT, rendering.caption(compared, details))
+
+
+def _print_table(head: Sequence[str], lines: Iterable[Sequence[str]], right: Iterable[int], caption: str) -> None:
+    """Prints a table with what it shows below it; the columns of numbers are aligned on the right."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    from workbench.results import rendering
-
-    table = Table(*rendering.HEAD, *(rendering.DETAILS if details else ()))
-    for number in (1, 4, 5, 8):
+    table = Table(*head)
+    for number in right:
         table.columns[number].justify = "right"
-    for line in rendering.table(compared, details):
+    for line in lines:
         table.add_row(*map(escape, line))
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
     console.print(table)
-    console.print(rendering.caption(compared, details), markup=False)
+    console.print(caption, markup=False)
 
 
 index_app = typer.Typer(no_args_is_help=True, help="Look after the indexes of a run.")
@@ -643,7 +751,7 @@ def _unusable_place(error: BaseException | None) -> str | None:
     return f"{path} cannot be used: {error.strerror}; name another place, or change who may read and write it"
 
 
-def _fail(message: str, status: int) -> None:
+def _fail(message: str, status: int) -> NoReturn:
     sys.stderr.write(f"workbench: {message}\n")
     sys.exit(status)
 

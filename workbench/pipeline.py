@@ -9,12 +9,11 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from math import isinf
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from workbench.component import digest, library_version
 from workbench.data.conversation import read_history
 from workbench.data.dataset import Place, Query
-from workbench.data.readers.json_lines import objects
 from workbench.data.readers.text import check_writable, composed
 from workbench.errors import InputError
 from workbench.experiment.config import read_settings
@@ -315,8 +314,7 @@ class Pipeline:
         return Replay(query_id, query.text, not differing, differing, then, now)
 
     def _recorded(self, query_id: str) -> tuple[AnswerRecord, Query]:
-        answers = _read_answers(self.run.folder / "answers.jsonl")
-        lines = [line for line in answers if line["configuration"] == self.configuration.id]
+        lines = [line for line in self.run.answers if line["configuration"] == self.configuration.id]
         found = next((line for line in lines if line["query_id"] == query_id), None)
         if found is None:
             who = f"{self.configuration.id} ({self.configuration.label})"
@@ -345,7 +343,7 @@ def _not_here(run: Run, machine: Machine, changed: Sequence[str], same: Sequence
         reasons.append(f"libraries have changed ({', '.join(updated)})")
     if not reasons:
         reasons.append("components or data have changed since")
-    again = f"workbench run {shlex.quote(str(run.folder / 'config.yaml'))} --runs {shlex.quote(str(run.folder.parent.parent))}"
+    again = f"workbench run {shlex.quote(str(run.folder / 'config.yaml'))} --runs {shlex.quote(str(run.runs))}"
     return (
         f"run {run.folder} cannot answer here as it was measured: {'; '.join(reasons)}. To be computed again here: "
         f"{', '.join(changed)}; the same here: {', '.join(same) or 'nothing'}. Run the experiment again, which takes over what "
@@ -353,39 +351,53 @@ def _not_here(run: Run, machine: Machine, changed: Sequence[str], same: Sequence
     )
 
 
-def _read_answers(path: Path) -> list[AnswerRecord]:
-    rows: list[AnswerRecord] = []
-    for where, row in objects(path):
-        if not isinstance(row, dict) or AnswerRecord.__required_keys__ - row.keys():
-            raise InputError(f"{where} is no answer of a run; run the experiment again")
-        rows.append(cast(AnswerRecord, row))
-    return rows
-
-
 def _few(names: Sequence[str]) -> str:
     names = sorted(set(names))
     return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
 
 
-def experiment_of(run: Run, dataset: Path | None = None, progress: Progress | None = None) -> Experiment:
-    """The experiment of a finished run, on its own store.
+def experiment_of(
+    run: Run,
+    dataset: Path | None = None,
+    progress: Progress | None = None,
+    overrides: Sequence[str] = (),
+    runs: Path | None = None,
+) -> Experiment:
+    """The experiment of a finished run.
 
     Args:
         run: the run.
         dataset: where its data lie now: a folder in BEIR layout, or of texts; default: where they were.
         progress: where to report.
+        overrides: ``key.path=value`` texts that replace single settings of the run; relative paths in them count from the
+            current folder, those of the run are absolute.
+        runs: folder of runs that it computes into; default: the one that the run lies in, so that its store is used.
 
     Raises:
-        InputError: the data are not there, or no longer those the run measured.
+        InputError: the data are not there, or no longer those the run measured; or an override that makes another experiment of
+            it.
     """
-    settings = read_settings(run.folder / "config.yaml")
+    for override in overrides:
+        _check_same_questions(override)
+    settings = read_settings(run.folder / "config.yaml", overrides, Path())
     data = settings.dataset.moved(dataset) if dataset else settings.dataset
     if missing := data.missing():
         named = "" if dataset else "; where its data have moved, name their folder: --dataset PATH"
         raise InputError(f"run {run.folder}: {missing} is not there{named}")
-    experiment = Experiment(settings.model_copy(update={"dataset": data}), run.folder.parent.parent, progress or for_terminal())
+    experiment = Experiment(settings.model_copy(update={"dataset": data}), runs or run.runs, progress or for_terminal())
     _check_dataset(experiment, run)
     return experiment
+
+
+def _check_same_questions(override: str) -> None:
+    """Refuses a setting with which the run's questions would not be asked again."""
+    section = override.partition("=")[0].split(".")[0]
+    if section in ("dataset", "experiment"):
+        raise InputError(
+            f"--set {override!r}: a run is computed again as the same experiment on the same data; allowed: all sections but "
+            f"dataset and experiment. Data that have moved are named with --dataset; for other data, or another name, use "
+            f"`workbench run`"
+        )
 
 
 def _check_dataset(experiment: Experiment, run: Run) -> None:

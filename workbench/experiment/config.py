@@ -262,12 +262,13 @@ def _as_value_error(function: Any, *args: Any) -> Any:
         raise ValueError(str(error)) from error
 
 
-def read_settings(path: Path, overrides: Sequence[str] = ()) -> ExperimentSettings:
+def read_settings(path: Path, overrides: Sequence[str] = (), folder: Path | None = None) -> ExperimentSettings:
     """An experiment's file, checked as far as it can be by itself.
 
     Args:
-        path: the YAML file; relative paths in it count from its folder.
+        path: the YAML file.
         overrides: ``key.path=value`` texts that replace single values, the value in YAML.
+        folder: what relative paths count from; default: the file's folder.
 
     Raises:
         InputError: no such file, unreadable YAML, an unknown key or a value that is not allowed.
@@ -284,7 +285,7 @@ def read_settings(path: Path, overrides: Sequence[str] = ()) -> ExperimentSettin
         raise InputError(f"{path}: received {found}; allowed: keys {', '.join(ExperimentSettings.model_fields)}")
     for override in overrides:
         _override(values, override)
-    values = spelled_out(_absolute(values, path.parent.resolve()))
+    values = spelled_out(_absolute(values, (folder or path.parent).resolve()))
     try:
         return ExperimentSettings.model_validate(values)
     except ValidationError as error:

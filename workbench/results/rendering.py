@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterable, Sequence
 from math import isinf, isnan
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from workbench.results.words import MINUS
 
 HEAD = ("system", "mean", "95 % interval", "beside the best", "failed", "gain", "plausibly", "verdict", "questions needed")
 DETAILS = ("family", "p", "p adjusted", "p (Holm)", "letters")  # for statisticians
+RIGHT = (1, 4, 5, 8)  # columns of numbers
 
 
 def table(compared: Compared, details: bool = False) -> list[tuple[str, ...]]:
@@ -75,14 +76,19 @@ def count(n: float) -> str:
     return "" if isnan(n) else "no number" if isinf(n) else f"{n:,.0f}"
 
 
-def check(path: Path) -> None:
-    """Refuses a file that `write` has no form for, or that cannot be made.
+def check(path: Path, forms: Iterable[str] = ()) -> None:
+    """Refuses a file that has no form to be written in, or that cannot be made.
+
+    Args:
+        path: the file.
+        forms: endings that have one; default: those of `write`.
 
     Raises:
-        InputError: another ending than .csv, .md or .tex, or no such folder.
+        InputError: another ending, or no such folder.
     """
-    if path.suffix not in FORMS:
-        raise InputError(f"--out {path}: its ending is {path.suffix!r}; allowed: {', '.join(FORMS)}")
+    allowed = tuple(forms or FORMS)
+    if path.suffix not in allowed:
+        raise InputError(f"--out {path}: its ending is {path.suffix!r}; allowed: {', '.join(allowed)}")
     if not path.parent.is_dir():
         raise InputError(f"--out {path}: there is no folder {path.parent}")
 
@@ -94,9 +100,20 @@ def write(compared: Compared, path: Path) -> None:
 
 def as_markdown(compared: Compared) -> str:
     """The table for a README or an issue."""
-    lines = [HEAD, ("---", "--:", "---", "---", "--:", "--:", "---", "---", "--:"), *table(compared)]
-    escaped = [[cell.replace("|", "\\|") for cell in line] for line in lines]
-    return "".join(f"| {' | '.join(line)} |\n" for line in escaped) + f"\n{caption(compared)}\n"
+    return f"{markdown(HEAD, table(compared), RIGHT)}\n{caption(compared)}\n"
+
+
+def markdown(head: Sequence[str], lines: Iterable[Sequence[str]], right: Container[int]) -> str:
+    """A table in Markdown.
+
+    Args:
+        head: names of the columns.
+        lines: texts of the cells.
+        right: columns of numbers, which are aligned on the right.
+    """
+    marks = ["--:" if number in right else "---" for number in range(len(head))]
+    escaped = [[cell.replace("|", "\\|") for cell in line] for line in (head, marks, *lines)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in escaped)
 
 
 def as_latex(compared: Compared) -> str:

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
 
 from workbench.component import file_digest
 from workbench.data.readers import json_lines, yaml_files
@@ -15,7 +15,7 @@ from workbench.errors import InputError, unknown
 from workbench.evaluation.search import SearchStep
 from workbench.results import table_files, tables, words
 from workbench.results.display import Displayed
-from workbench.results.records import Manifest, Promotion, SettingsRecord
+from workbench.results.records import AnswerRecord, Manifest, Promotion, SettingsRecord
 from workbench.results.rows import (
     ComparisonRow,
     ConfigurationRow,
@@ -41,6 +41,7 @@ R = TypeVar("R", bound=NamedTuple)
 MANIFEST = "manifest.json"
 FORMAT = 1  # of a run's folder
 PROMOTED = "promoted.yaml"
+ANSWERS = "answers.jsonl"
 # the tables of a run, by the names that `Run.frame` takes; file names are the same with .csv
 TABLES: Mapping[str, type[NamedTuple]] = {
     "results": ResultRow,
@@ -152,6 +153,13 @@ class Run(Displayed):
         """Configuration id -> label."""
         return {row.configuration: row.label for row in self.configurations}
 
+    @property
+    def runs(self) -> Path:
+        """The folder of runs that this one lies in, whose store it was computed into."""
+        last = self.folder.parts[-2:]
+        whole_path = self.folder if len(last) == 2 and ".." not in last else self.folder.resolve()  # such as `.`
+        return whole_path.parent.parent
+
     @cached_property
     def settings(self) -> SettingsRecord:
         """The experiment's file with every default filled in; empty where the folder lacks it.
@@ -245,6 +253,20 @@ class Run(Displayed):
     def seeds(self) -> list[SeedRow]:
         """Rows of seeds.csv: scores under each seed, of configurations measured with several."""
         return self._table("seeds", SeedRow)
+
+    @property
+    def answers(self) -> list[AnswerRecord]:
+        """Lines of answers.jsonl; none of an experiment that only ranks passages.
+
+        Raises:
+            InputError: the file is damaged.
+        """
+        rows: list[AnswerRecord] = []
+        for where, row in json_lines.objects(self.folder / ANSWERS):
+            if not isinstance(row, dict) or AnswerRecord.__required_keys__ - row.keys():
+                raise InputError(f"{where} is no answer of a run; run the experiment again")
+            rows.append(cast(AnswerRecord, row))
+        return rows
 
     @property
     def select(self) -> tuple[str, str]:
