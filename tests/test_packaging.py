@@ -124,7 +124,7 @@ def test_the_conda_environment_has_a_python_that_the_project_allows():
 def test_make_alone_lists_every_target_with_a_line_about_it():
     phony = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[1].split()
     described = re.findall(r"^  ([a-z-]+) +\S.*$", make().stdout, re.MULTILINE)
-    assert sorted(described) == sorted(set(phony) - {"environment", "install"})  # both are parts of setup
+    assert sorted(described) == sorted(set(phony) - {"environment", "weights", "ready", "install"})  # parts of other targets
     assert {"setup", "demo", "test", "test-slow", "soak", "lab", "dashboards", "app", "lint", "lock", "bench", "clean"} <= {
         *described
     }
@@ -150,6 +150,15 @@ exec(sys.argv[2]) if "version_info" in sys.argv[2] else sys.exit(1)
 def test_only_what_needs_weights_fetches_them():
     for target, fetches in {"test": False, "lint": False, "test-slow": True, "soak": True, "demo": True}.items():
         assert ("workbench models --fetch" in make("--dry-run", target).stdout) is fetches, target
+
+
+def test_the_demo_installs_less_than_the_tests():
+    told = {target: make("--dry-run", target).stdout for target in ("demo", "test", "test-slow")}
+    assert {target: re.findall(r"make.* ready EXTRAS=(\w+)", text) for target, text in told.items()} == {
+        "demo": ["demo"],
+        "test": ["all"],
+        "test-slow": ["all"],
+    }
 
 
 def test_ci_is_a_program():
