@@ -253,7 +253,8 @@ def test_the_built_in_questions_have_kinds() -> None:
 
 
 TOLD = re.compile(
-    r"  (\w+) \((\d+) questions?\): ([\d.]+) against ([\d.]+); (\S+) points(?: \(.* to .*\))?: [a-z ,]+?(; too few to show anything)?"
+    r"  (\w+) \((\d+) questions?\): ([\d.]+) against ([\d.]+); "
+    r"(\S+) points(?: \(.* to .*\))?: [a-z ,]+?(; too few to show anything)?"
 )
 
 
