@@ -475,8 +475,8 @@ def save_figures(run: Run, folder: str | Path) -> list[Path]:
 
     Always leaderboard.png (the selection split, and below it the report split), differences.png (to the baseline, on the report
     split) and effects.png; slices.png where the experiment's file names columns under ``metrics.slices``; wins.png and power.png
-    where the best configuration is not the baseline and both were reported;
-    pareto.png where latency was measured; indexes.png where indexes were checked; rankings.png where rankings were measured.
+    where the best configuration is not the baseline and both were reported; pareto.png where latency was measured; indexes.png
+    where indexes were checked; rankings.png where rankings were measured.
 
     Returns:
         The files written.
