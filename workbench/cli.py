@@ -611,7 +611,8 @@ def datasets(
         return
     from workbench.experiment.config import read_settings
 
-    dataset = read_settings(config).dataset.load()
+    settings = read_settings(config)
+    dataset = settings.dataset.load(settings.metrics.slices or ())
     typer.echo(f"{dataset.name}: {dataset.documents.num_rows} documents, judged by {dataset.kind}")
     for split, n in dataset.splits.items():
         queries = dataset.split(split)

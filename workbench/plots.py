@@ -30,6 +30,7 @@ from workbench.results.rows import (
     IndexRow,
     LatencyRow,
     LeaderboardRow,
+    SliceRow,
     SystemRow,
     Tested,
 )
@@ -203,6 +204,32 @@ def plot_effects(ax: Axes, run: Run, metric: str) -> Axes:
     ax.set_xlabel(
         f"effect on mean {metric_name(metric)}, points of 100 (right of 0: the first is {_better(metric)})\n{_intervals(rows)}"
     )
+    return ax
+
+
+def plot_slices(ax: Axes, run: Run, split: str, metric: str) -> Axes:
+    """The best configuration less the baseline on each slice of the questions; its means there where the baseline is the best.
+
+    Args:
+        ax: where to draw.
+        run: the run.
+        split: measured on it.
+        metric: measured by it.
+    """
+    rows = _slices(run, split, metric)
+    tested = [row.tested for row in rows if row.tested]
+    ax.set_title(f"{metric_name(metric)} on {split}, by slice:\n{_wrapped(run.names[run.best], TITLE_WIDTH)}", pad=24)
+    if not rows:
+        return _note(ax, "The experiment's file names no columns under metrics.slices.")
+    look, names = looks(run)[run.best], [_slice_name(row) for row in rows]
+    if len(tested) == len(rows):
+        _forest(ax, run, tested, names, "column: value", [look] * len(rows))
+        ax.set_xlabel(f"difference to the baseline, points of 100 (right of 0: {_better(metric)})\n{_intervals(tested)}")
+        return ax
+    for y, row in enumerate(rows):
+        _dot(ax, y, row.mean, row.ci_low, row.ci_high, look, factor=POINTS.factor)
+    _rows(ax, names, "column: value")
+    ax.set_xlabel(f"mean, points of 100 ({direction(metric)})\n{_n(rows)}, 95 % intervals")
     return ax
 
 
@@ -447,8 +474,9 @@ def save_figures(run: Run, folder: str | Path) -> list[Path]:
     """Writes the figures of a run as PNG, 150 dots per inch, into a folder, which is made where it does not exist.
 
     Always leaderboard.png (the selection split, and below it the report split), differences.png (to the baseline, on the report
-    split) and effects.png; wins.png and power.png where the best configuration is not the baseline and both were reported;
-    pareto.png where latency was measured; indexes.png where indexes were checked; rankings.png where rankings were measured.
+    split) and effects.png; slices.png where the experiment's file names columns under ``metrics.slices``; wins.png and power.png
+    where the best configuration is not the baseline and both were reported; pareto.png where latency was measured; indexes.png
+    where indexes were checked; rankings.png where rankings were measured.
 
     Returns:
         The files written.
@@ -488,6 +516,10 @@ def _figures(run: Run) -> Iterator[tuple[str, Figure]]:
     drawn = figure(len(effects), map(_effect_name, effects))
     plot_effects(drawn.subplots(), run, metric)
     yield "effects", drawn
+    if slices := _slices(run, report, metric):
+        drawn = figure(len(slices), map(_slice_name, slices))
+        plot_slices(drawn.subplots(), run, report, metric)
+        yield "slices", drawn
     if run.best != baseline and {run.best, baseline} <= set(reported):
         drawn = figure(6)
         plot_wins(drawn.subplots(), run, report, metric, run.best, baseline)
@@ -610,6 +642,17 @@ def _wrapped(label: str, width: int) -> str:
     parts = label.replace("/", "/ ")
     lines = textwrap.wrap(parts, width, break_on_hyphens=any(len(part) > width for part in parts.split()))
     return "\n".join(line.replace("/ ", "/") for line in lines)
+
+
+def _slices(run: Run, split: str, metric: str) -> list[SliceRow]:
+    """Of the best configuration on each slice: where it was compared, against the baseline."""
+    wanted = split, metric, run.best
+    rows = [row for row in run.slices if (row.split, row.metric, row.configuration) == wanted]
+    return [row for row in rows if row.against in ("", run.manifest["baseline"])]
+
+
+def _slice_name(row: SliceRow) -> str:
+    return f"{row.column}: {row.value} ({row.n}{', too few' if row.small == 'yes' else ''})"
 
 
 def _effect_name(row: EffectRow) -> str:

@@ -101,7 +101,7 @@ class Dataset:
     Attributes:
         name: for people; never part of a key.
         documents: `DOCUMENTS`, sorted by id.
-        queries: `QUERIES`, sorted by id.
+        queries: `QUERIES`, sorted by id; behind them further columns of texts, null where a query has none.
         judgements: `SPANS` or `QRELS`, sorted.
         notes: what loading dropped or missed, one sentence each.
         documents_digest: content digest of `documents`.
@@ -165,6 +165,17 @@ class Dataset:
             elif row["relevance"] > 0:
                 grades[row["query_id"]][row["doc_id"]] = row["relevance"]
         return Judgements(self.kind, {q: [e[i] for i in sorted(e)] for q, e in spans.items()}, dict(grades))
+
+    def column(self, name: str) -> dict[str, str | None]:
+        """Query id -> value of a further column, over all splits; no stage reads it, and it is in no key.
+
+        Raises:
+            InputError: the dataset was read without this column.
+        """
+        further = [field for field in self.queries.column_names if field not in QUERIES.names]
+        if name not in further:
+            raise unknown(f"column of {self.name}", name, further)
+        return dict(zip(self.queries["id"].to_pylist(), self.queries[name].to_pylist(), strict=True))
 
     def queries_digest(self, split: str | Sample) -> str:
         """Digest of ids and texts of a split's queries: what retrieval and generation see of them."""
@@ -256,7 +267,12 @@ def _query(row: Row) -> Query:
 
 
 def assemble(
-    name: str, documents: Sequence[Row], queries: Sequence[Row], judgements: Sequence[Row], notes: Sequence[str]
+    name: str,
+    documents: Sequence[Row],
+    queries: Sequence[Row],
+    judgements: Sequence[Row],
+    notes: Sequence[str],
+    columns: Sequence[str] = (),
 ) -> Dataset:
     """A `Dataset` from rows, checked.
 
@@ -266,6 +282,7 @@ def assemble(
         queries: rows of `QUERIES`.
         judgements: rows of `SPANS` or of `QRELS`.
         notes: what the caller dropped or missed.
+        columns: further columns of the queries, named otherwise than those of `QUERIES`; a row may lack them.
 
     Raises:
         InputError: no documents or no queries, an id given twice, or a judgement on an unknown id.
@@ -290,10 +307,11 @@ def assemble(
         notes = [*notes, f"{len(empty)} documents have no text: {few}"]
     schema = SPANS if judgements and "evidence" in judgements[0] else QRELS
     table = pa.Table.from_pylist(sorted(documents, key=lambda row: row["id"]), DOCUMENTS)
+    asked = pa.schema([*QUERIES, *(pa.field(column, pa.string()) for column in columns)])
     return Dataset(
         name,
         table,
-        pa.Table.from_pylist(sorted(queries, key=lambda row: row["id"]), QUERIES),
+        pa.Table.from_pylist(sorted(queries, key=lambda row: row["id"]), asked),
         pa.Table.from_pylist(sorted(judgements, key=lambda row: tuple(row[f.name] for f in schema)), schema),
         tuple(notes),
         tables.content_digest(table),

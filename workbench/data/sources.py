@@ -15,9 +15,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from workbench.component import digest, file_digest
+from workbench.data import columns as further
 from workbench.data.conversation import read_history
 from workbench.data.dataset import Dataset, Row, assemble
 from workbench.data.evidence import read_questions, with_evidence
@@ -40,18 +41,24 @@ TEXT_ENDINGS = (".txt", ".md", ".markdown")
 BUILTIN = {"pydocs": "the Python language reference of the running interpreter, with questions written for it"}
 
 
-def pydocs() -> Dataset:
+def pydocs(columns: Sequence[str] = ()) -> Dataset:
     """The Python language reference that the interpreter carries, with the project's questions.
 
     Topics that are contained in larger ones are dropped and listed in the notes.
+
+    Args:
+        columns: further columns of the questions that are kept; there is ``kind``.
+
+    Raises:
+        InputError: there is no such column.
     """
     from pydoc_data.topics import topics
 
     source = {"topics": topics, "questions": file_digest(PYDOCS_QUESTIONS)}
-    return _prepared(digest(["pydocs", PREPARATION, source]), lambda: _read_pydocs(topics))
+    return _prepared(digest(["pydocs", PREPARATION, source, *columns]), lambda: _read_pydocs(topics, columns))
 
 
-def _read_pydocs(topics: dict[str, str]) -> Dataset:
+def _read_pydocs(topics: dict[str, str], columns: Sequence[str]) -> Dataset:
     dropped = contained(topics)
     documents = [
         {"id": name, "title": text.strip().splitlines()[0].replace("*", "").strip(), "text": text}
@@ -60,7 +67,7 @@ def _read_pydocs(topics: dict[str, str]) -> Dataset:
     ]
     listed = ", ".join(f"{name} (in {dropped[name]})" for name in sorted(dropped))
     notes = [f"{len(dropped)} of {len(topics)} topics dropped, more than {CONTAINED:.0%} contained in a larger one: {listed}"]
-    return with_evidence("pydocs", documents, read_questions(PYDOCS_QUESTIONS), notes)
+    return with_evidence("pydocs", documents, read_questions(PYDOCS_QUESTIONS, columns), notes, columns)
 
 
 def contained(texts: dict[str, str]) -> dict[str, str]:
@@ -87,16 +94,20 @@ def _shingles(text: str) -> set[tuple[str, ...]]:
     return {tuple(words[i : i + SHINGLE_WORDS]) for i in range(max(1, len(words) - SHINGLE_WORDS + 1))}
 
 
-def beir(folder: Path) -> Dataset:
+def beir(folder: Path, columns: Sequence[str] = ()) -> Dataset:
     """A folder in BEIR layout: ``corpus.jsonl``, ``queries.jsonl`` and ``qrels/SPLIT.tsv``, each also gzipped.
 
     Queries may carry ``answers`` (list of strings), ``history`` (see `workbench.data.conversation`) and ``group``; without a
     group, queries that share their first relevant document form one. Queries in no qrels file belong to no split and are left
     out, with a note; so are judgements on documents and queries that the set does not hold.
 
+    Args:
+        folder: the folder.
+        columns: further keys of the queries, or of their ``metadata``, that are kept; see `workbench.data.columns`.
+
     Raises:
-        InputError: a file is missing or unreadable, the corpus is empty, nothing of a split is relevant, or a document has two
-            grades for one query.
+        InputError: a file is missing or unreadable, the corpus is empty, nothing of a split is relevant, a document has two
+            grades for one query, or no query has one of the columns.
     """
     folder = Path(folder)
     files = [_beir_file(folder, "corpus.jsonl"), _beir_file(folder, "queries.jsonl"), *_qrels_files(folder)]
@@ -104,7 +115,8 @@ def beir(folder: Path) -> Dataset:
     others = [file.name for file in _visible(folder / "qrels") if file not in files]
     said = f"{len(others)} files of qrels left out, their names do not end in .tsv or .tsv.gz: {_few(others)}"
     notes = [said] if others else []
-    return _prepared(digest(["beir", PREPARATION, content, notes]), lambda: _read_beir(folder, files, notes))
+    key = digest(["beir", PREPARATION, content, notes, *columns])
+    return _prepared(key, lambda: _read_beir(folder, files, notes, columns))
 
 
 def _beir_file(folder: Path, name: str) -> Path:
@@ -155,7 +167,9 @@ class CorpusRecord(Record):
 
 
 class QueryRecord(Record):
-    """A line of ``queries.jsonl``; other keys are not read."""
+    """A line of ``queries.jsonl``; of other keys nothing is read but the columns asked for."""
+
+    model_config = ConfigDict(extra="allow")
 
     id: Identifier = Field(alias="_id", description="a text or a whole number")
     text: Text = Field(description="a text")
@@ -164,15 +178,17 @@ class QueryRecord(Record):
     history: Any = None
 
 
-def _read_beir(folder: Path, files: list[Path], notes: list[str]) -> Dataset:
+def _read_beir(folder: Path, files: list[Path], notes: list[str], columns: Sequence[str]) -> Dataset:
     corpus, queries, *qrels = files
     listed = distinct((where, row.id, row) for where, row in records(corpus, CorpusRecord))
     documents = [{"id": row.id, "title": row.title or "", "text": row.text} for _, row in listed]
     if not documents:
         raise InputError(f"{corpus}: the corpus is empty; at least one document is needed")
-    asked = list(distinct((where, row.id, row) for where, row in records(queries, QueryRecord)))
+    model = further.with_columns(QueryRecord, columns)
+    asked = list(distinct((where, row.id, row) for where, row in records(queries, model)))
     if not asked:
         raise InputError(f"{queries} is empty; at least one query is needed, one JSON object a line")
+    further.refuse_missing((row for _, row in asked), columns, str(queries))
     notes = [*notes, *_empty("queries", [(row.id, row.text) for _, row in asked])]
     splits, judgements = _judged(qrels)
     known = {row.id for _, row in asked}
@@ -189,7 +205,9 @@ def _read_beir(folder: Path, files: list[Path], notes: list[str]) -> Dataset:
     first: dict[str, str] = {}
     for row in sorted(judgements, key=lambda r: (-r["relevance"], r["doc_id"])):
         first.setdefault(row["query_id"], row["doc_id"])
-    kept = [_beir_query(row, splits[row.id], first, where) for where, row in asked if row.id in splits]
+    kept = [
+        _beir_query(row, splits[row.id], first, where) | further.values(row, columns) for where, row in asked if row.id in splits
+    ]
     answered = {row["query_id"] for row in judgements if row["relevance"] > 0}
     for split in sorted(relevant):
         if bare := [row["id"] for row in kept if row["split"] == split and row["id"] not in answered]:
@@ -198,7 +216,7 @@ def _read_beir(folder: Path, files: list[Path], notes: list[str]) -> Dataset:
             )
     if len(kept) < len(asked):
         notes.append(f"{len(asked) - len(kept)} queries left out, they are in no qrels file")
-    return assemble(folder.name, documents, kept, judgements, notes)
+    return assemble(folder.name, documents, kept, judgements, notes, columns)
 
 
 def _judged(files: Sequence[Path]) -> tuple[dict[str, str], list[Row]]:
@@ -276,14 +294,19 @@ def _read_qrels(path: Path) -> Iterator[tuple[str, str, int]]:
             yield query, document, grade
 
 
-def text_folder(folder: Path, questions: Path) -> Dataset:
+def text_folder(folder: Path, questions: Path, columns: Sequence[str] = ()) -> Dataset:
     """A folder of text files (each one document, its id the path) with a questions file.
 
     Files whose names end in `TEXT_ENDINGS` are read, hidden ones and what lies in hidden folders are not; the notes count what
     was left out. The questions have the form of `workbench.data.evidence.read_questions`.
 
+    Args:
+        folder: of the text files.
+        questions: the file of questions.
+        columns: further columns that the questions may have, and which are kept.
+
     Raises:
-        InputError: no such folder, no text files in it, or a file that is not UTF-8.
+        InputError: no such folder, no text files in it, a file that is not UTF-8, or a column that no question has.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -300,14 +323,14 @@ def text_folder(folder: Path, questions: Path) -> Dataset:
         )
     for file in files:
         check_writable(file.relative_to(folder).as_posix(), f"document folder {folder}: the name of the file {file.name!a}")
-    rows, notes = read_questions(Path(questions)), _left_out(folder, found, files, hidden, Path(questions))
+    rows, notes = read_questions(Path(questions), columns), _left_out(folder, found, files, hidden, Path(questions))
     content = {file.relative_to(folder).as_posix(): file_digest(file) for file in files}
     key = digest(["folder", PREPARATION, content, rows, notes])
 
     def read() -> Dataset:
         documents = [_text_document(file, folder) for file in files]
         empty = _empty("documents", [(row["id"], row["text"]) for row in documents])
-        return with_evidence(folder.name, documents, rows, [*notes, *empty])
+        return with_evidence(folder.name, documents, rows, [*notes, *empty], columns)
 
     return _prepared(key, read)
 

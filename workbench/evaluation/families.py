@@ -121,7 +121,7 @@ class Tested(NamedTuple):
 
 
 class Sums(NamedTuple):
-    """What equation (2) needs of m contrasts, each float64 (m,) but the last three.
+    """What equation (2) needs of m contrasts, each float64 (m,); of contrasts of the same queries the last three may be numbers.
 
     Attributes:
         difference: S / n.
@@ -139,9 +139,9 @@ class Sums(NamedTuple):
     rest: Floats
     tilt: Floats
     nonzero: Floats
-    n: float
-    n_groups: int
-    squares: float
+    n: Floats | float
+    n_groups: Floats | int
+    squares: Floats | float
 
     @property
     def statistic(self) -> Floats:
@@ -150,9 +150,7 @@ class Sums(NamedTuple):
 
     def of(self, which: NDArray[np.intp]) -> Sums:
         """The same of some of the contrasts: ``which`` holds their positions, int64 (k,)."""
-        rows = (column[which] for column in (self.difference, self.norm, self.rest, self.tilt, self.nonzero))
-        difference, norm, rest, tilt, nonzero = rows
-        return Sums(difference, norm, rest, tilt, nonzero, self.n, self.n_groups, self.squares)
+        return Sums(*(np.broadcast_to(column, self.difference.shape)[which] for column in self))
 
 
 def critical(flipped: Floats, whole: bool) -> float:

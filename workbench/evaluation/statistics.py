@@ -38,7 +38,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import combinations
 from math import ceil, inf, isnan, nan, sqrt
@@ -50,7 +50,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from workbench.errors import InputError
 from workbench.evaluation import families as planned
-from workbench.evaluation.families import ALPHA, EFFECTS, FEW_GROUPS, INTERACTIONS, NORMAL, Plan, Sums, Tested
+from workbench.evaluation.families import ALPHA, EFFECTS, FEW_GROUPS, INTERACTIONS, NORMAL, SLICES, Plan, Sums, Tested
 
 Floats = NDArray[np.float64]
 Indexes = NDArray[np.intp]
@@ -385,17 +385,24 @@ class _Contrasts(NamedTuple):
     rest: Floats
     tilt: Floats
     nonzero: Floats
+    n: Floats
+    n_groups: Floats
+    squares: Floats
 
-    def sums(self, sample: _Sample) -> Sums:
-        return Sums(*self[5:], sample.n, sample.n_groups, float((sample.sizes**2).sum()))
+    def sums(self, which: Indexes) -> Sums:
+        """Of some of the contrasts."""
+        return Sums(*self[5:]).of(which)
 
 
 def _contrasts(family: _Family, sample: _Sample) -> _Contrasts:
     """Estimates in blocks of contrasts, so that (G, m) never stands in memory whole."""
     width = max(1, CHUNK_CELLS // sample.n_groups)
     starts = range(0, max(1, len(family.left)), width)
-    blocks = [_contrast_block(family, sample, slice(start, start + width)) for start in starts]
-    return _Contrasts(*(np.concatenate(parts) for parts in zip(*blocks, strict=True)))
+    return _joined([_contrast_block(family, sample, slice(start, start + width)) for start in starts])
+
+
+def _joined(parts: Sequence[_Contrasts]) -> _Contrasts:
+    return _Contrasts(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 
 def _contrast_block(family: _Family, sample: _Sample, block: slice) -> _Contrasts:
@@ -415,7 +422,8 @@ def _contrast_block(family: _Family, sample: _Sample, block: slice) -> _Contrast
     residuals = _without_rounding(sums - sample.sizes[:, None] * means, scale * sample.sizes.max())
     norms, rests = np.sqrt((sums**2).sum(axis=0)), (residuals**2).sum(axis=0)
     tilts, nonzero = sample.sizes @ residuals, (sums != 0).sum(axis=0).astype(np.float64)
-    return _Contrasts(errors, df, seeds, p, thresholds, means, norms, rests, tilts, nonzero)
+    of_sample = (np.full(len(left), float(x)) for x in (sample.n, sample.n_groups, (sample.sizes**2).sum()))
+    return _Contrasts(errors, df, seeds, p, thresholds, means, norms, rests, tilts, nonzero, *of_sample)
 
 
 def _t_p(means: Floats, errors: Floats, df: Floats) -> Floats:
@@ -558,30 +566,33 @@ def _analyse(families: Sequence[_Family], sample: _Sample, seed: int, level: flo
     """A `Finding` for every contrast of every family; the families are flipped together, adjusted apart."""
     found = [_contrasts(family, sample) for family in families]
     flips = _all_flips(families, found, sample, seed)
+    return [_findings(*parts, sample, level) for parts in zip(families, found, flips, strict=True)]
+
+
+def _findings(family: _Family, contrasts: _Contrasts, flips: _Flips, sample: _Sample, level: float) -> list[Finding]:
     return [
-        [
-            Finding(
-                n=sample.n,
-                n_groups=sample.n_groups,
-                difference=float(d),
-                low=float(d - _quantile_t(level, df) * error),
-                high=float(d + _quantile_t(level, df) * error),
-                p=float(p),
-                p_holm=float(adjusted),
-                smallest_detectable=float(_noncentrality(df) * error) if error > 0 else nan,
-                tested=tested,
-            )
-            for d, error, df, p, adjusted, tested in zip(
-                contrasts.difference,
-                contrasts.error,
-                contrasts.df,
-                flipped.p,
-                holm(flipped.p),
-                _tested(family, contrasts, flipped, sample),
-                strict=True,
-            )
-        ]
-        for family, contrasts, flipped in zip(families, found, flips, strict=True)
+        Finding(
+            n=int(n),
+            n_groups=int(n_groups),
+            difference=float(d),
+            low=float(d - _quantile_t(level, df) * error),
+            high=float(d + _quantile_t(level, df) * error),
+            p=float(p),
+            p_holm=float(adjusted),
+            smallest_detectable=float(_noncentrality(df) * error) if error > 0 else nan,
+            tested=tested,
+        )
+        for n, n_groups, d, error, df, p, adjusted, tested in zip(
+            contrasts.n,
+            contrasts.n_groups,
+            contrasts.difference,
+            contrasts.error,
+            contrasts.df,
+            flips.p,
+            holm(flips.p),
+            _tested(family, contrasts, flips, sample),
+            strict=True,
+        )
     ]
 
 
@@ -621,11 +632,10 @@ def _tested(family: _Family, contrasts: _Contrasts, flips: _Flips, sample: _Samp
     found: list[Tested | None] = [None] * len(family.left)
     for name in dict.fromkeys(family.names.tolist()):
         which = np.flatnonzero(family.names == name)
-        random = bool((contrasts.seeds[which] > 0).any())
         if sample.n_groups < 2:
-            rows = _untested(name, len(which))
-        elif random:
-            rows = _by_bonferroni(name, contrasts, which, sample)
+            rows = [_untested(name)] * len(which)
+        elif (contrasts.seeds[which] > 0).any():
+            rows = _by_bonferroni(name, contrasts, which)
         else:
             rows = _by_flips(name, family, contrasts, flips, which, sample)
         for j, row in zip(which, rows, strict=True):
@@ -633,13 +643,13 @@ def _tested(family: _Family, contrasts: _Contrasts, flips: _Flips, sample: _Samp
     return [row for row in found if row is not None]
 
 
-def _untested(name: str, m: int) -> list[Tested]:
-    return [Tested(name, nan, nan, nan, nan, supported=False, n_needed=nan)] * m
+def _untested(name: str) -> Tested:
+    return Tested(name, nan, nan, nan, nan, supported=False, n_needed=nan)
 
 
 def _by_flips(name: str, family: _Family, contrasts: _Contrasts, flips: _Flips, which: Indexes, sample: _Sample) -> list[Tested]:
     """The maximum statistic over a family of tests; of a single contrast, its own flips."""
-    sums, p = contrasts.sums(sample).of(which), flips.p[which]
+    sums, p = contrasts.sums(which), flips.p[which]
     flipped, whole = flips.largest[name], flips.whole
     if len(which) == 1:
         p_adjusted = p
@@ -663,12 +673,12 @@ def _exact_statistics(family: _Family, j: int, sample: _Sample) -> Floats:
     return np.sort(np.abs(_sign_patterns(len(sums)) @ sums) / sqrt(float(sums @ sums))) if len(sums) else np.zeros(1)
 
 
-def _by_bonferroni(name: str, contrasts: _Contrasts, which: Indexes, sample: _Sample) -> list[Tested]:
+def _by_bonferroni(name: str, contrasts: _Contrasts, which: Indexes) -> list[Tested]:
     """Where a contrast carries the chance of trainings, which flips know nothing of: t tests and Bonferroni's adjustment."""
-    sums, error, df = contrasts.sums(sample).of(which), contrasts.error[which], contrasts.df[which]
+    sums, error, df = contrasts.sums(which), contrasts.error[which], contrasts.df[which]
     p = _t_p(sums.difference, error, df)
     quantile = np.array([_quantile_t(1 - ALPHA / len(which), float(one)) for one in df])
-    few = np.where(sample.n_groups < FEW_GROUPS, nan, 1.0)
+    few = np.where(sums.n_groups < FEW_GROUPS, nan, 1.0)
     half = quantile * error * few
     interval = sums.difference - half, sums.difference + half
     adjusted = np.minimum(1.0, len(which) * p)
@@ -693,7 +703,7 @@ def _concluded(
 
 def _variance(sums: Sums) -> Floats:
     """N times the squared standard error (m,) that queries make; eq. 1."""
-    return sums.rest * (sums.n_groups / (sums.n_groups - 1)) / sums.n
+    return sums.rest * (sums.n_groups / np.maximum(sums.n_groups - 1, 1)) / sums.n  # of one group there is no rest
 
 
 # --- All pairs --------------------------------------------------------------------------------------------------------
@@ -791,6 +801,91 @@ def _pair_columns(pairs: Sequence[tuple[str, str]], systems: Sequence[str]) -> t
         raise InputError(f"pairs name {', '.join(strangers)}, which are not among the systems: {', '.join(systems)}")
     ends = np.array([(columns[a], columns[b]) for a, b in pairs], dtype=np.intp).reshape(-1, 2)
     return ends[:, 0], ends[:, 1]
+
+
+# --- Slices of the queries ---------------------------------------------------------------------------------------------
+
+
+class Slice(NamedTuple):
+    """Some of the queries.
+
+    Attributes:
+        rows: int64 (k,), their positions, distinct; at least one.
+        by_seed: float64 (S, n_systems), the systems' means over these queries under each seed; None without several seeds.
+    """
+
+    rows: NDArray[np.intp]
+    by_seed: NDArray[np.float64] | None = None
+
+
+def compare_slices(
+    scores: ArrayLike,
+    systems: Sequence[str],
+    slices: Sequence[Slice],
+    pairs: Sequence[tuple[str, str]],
+    groups: ArrayLike | None = None,
+    seed: int = 0,
+    ids: Sequence[str] | None = None,
+    level: float = 0.95,
+) -> list[list[PairedComparison]]:
+    """Paired comparisons of systems by one metric on slices of the queries, which may share queries.
+
+    All pairs on all slices are one family of tests. A flip turns a group in every slice that it has queries in, so the largest
+    statistic of a flip is taken over contrasts that depend on each other as the slices do. n and groups are those of the slice.
+
+    Args:
+        scores: float64 (n_queries, n_systems), complete.
+        systems: names of the columns.
+        slices: which queries each of them has.
+        pairs: which (a, b) to compare on every slice.
+        groups: (n_queries,), names of the groups of dependent queries, text or integers, or None.
+        seed: of the flips.
+        ids: (n_queries,) names of the rows; with them the result does not depend on the order of the rows.
+        level: of the t intervals.
+
+    Returns:
+        For each slice the comparisons of all pairs. Those on a slice of one group hold no p and no verdict.
+
+    Raises:
+        InputError: scores are missing, or shapes, names or pairs do not fit.
+    """
+    if not slices or not pairs:
+        return [[] for _ in slices]
+    values = _checked("slices", scores, systems, ids)
+    sample, (left, right) = _sample(len(values), groups, ids), _pair_columns(pairs, systems)
+    names = np.full(len(pairs), SLICES)
+    found, parts = [], []
+    for one in slices:
+        rows, inside = values[one.rows], np.zeros_like(values)
+        inside[one.rows] = rows
+        own = _sample(
+            len(rows),
+            None if groups is None else np.asarray(groups)[one.rows],
+            None if ids is None else [ids[row] for row in one.rows],
+        )
+        by_seed = None if one.by_seed is None else {"slices": one.by_seed}
+        scale, means = np.abs(rows).max(axis=0), _seed_means(by_seed, "slices", rows)
+        found.append(_contrasts(_Family(own.sums(rows), scale, means, left, right, names), own))
+        # queries outside the slice count as zero, which changes neither the sum of a contrast nor its norm
+        parts.append(_Family(sample.sums(inside), scale, means, left, right, names))
+    whole, contrasts = _beside_each_other(parts), _joined(found)
+    (flips,) = _all_flips([whole], [contrasts], sample, seed)
+    findings = iter(_findings(whole, contrasts, flips, sample, level))
+    return [[_of_groups(PairedComparison(a=a, b=b, **vars(next(findings)))) for a, b in pairs] for _ in slices]
+
+
+def _beside_each_other(parts: Sequence[_Family]) -> _Family:
+    """Families with the columns of one behind those of the other; their means by seed are not needed any more."""
+    width = parts[0].sums.shape[1]
+    left = np.concatenate([part.left + k * width for k, part in enumerate(parts)])
+    right = np.concatenate([part.right + k * width for k, part in enumerate(parts)])
+    sums, scale = np.hstack([part.sums for part in parts]), np.concatenate([part.scale for part in parts])
+    return _Family(sums, scale, np.zeros((1, sums.shape[1])), left, right, np.concatenate([part.names for part in parts]))
+
+
+def _of_groups(found: PairedComparison) -> PairedComparison:
+    """The same; without a test where its queries form one group, which flips leave as it is."""
+    return found if found.n_groups > 1 else replace(found, p=nan, p_holm=nan, tested=_untested(found.tested.family))
 
 
 # --- Power ------------------------------------------------------------------------------------------------------------

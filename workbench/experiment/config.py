@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from workbench.component import explain, no_truth
+from workbench.data import columns as further
 from workbench.data import sources
 from workbench.data.dataset import Dataset
 from workbench.data.readers import yaml_files
@@ -107,14 +108,27 @@ class DatasetSettings(Settings):
         """The first of its files and folders that is not there, or None."""
         return next((path for path in (self.beir, self.folder, self.questions) if path is not None and not path.exists()), None)
 
-    def load(self) -> Dataset:
-        """Reads the dataset."""
+    def load(self, columns: Sequence[str] = ()) -> Dataset:
+        """Reads the dataset.
+
+        Args:
+            columns: further columns of the questions, as ``metrics.slices`` names them.
+
+        Raises:
+            InputError: it cannot be read, no question has one of the columns, or one has too many values.
+        """
         if self.beir is not None:
-            dataset = sources.beir(self.beir)
+            dataset = sources.beir(self.beir, columns)
         elif self.folder is not None and self.questions is not None:
-            dataset = sources.text_folder(self.folder, self.questions)
+            dataset = sources.text_folder(self.folder, self.questions, columns)
         else:
-            dataset = sources.pydocs()
+            dataset = sources.pydocs(columns)
+        for name in columns:
+            if (n := len(set(dataset.column(name).values()))) > further.MOST:
+                raise InputError(
+                    f"metrics.slices: the column {name!r} has {n:,} values; allowed: at most {further.MOST}, so that questions "
+                    f"share them"
+                )
         if self.hold_out:
             dataset = dataset.held_out(self.hold_out, self.train, self.select)
         if isinstance(self.limit, dict) and (strange := sorted(self.limit.keys() - dataset.splits.keys())):
@@ -169,12 +183,24 @@ class Metrics(Settings):
             the accepted answers and the passages shown, and returns a number from 0 to 1.
         matters: differences up to this size do not matter, in the metrics' own unit (0.02 is two points of 100): a run then says
             where it shows that. Without it, "not shown" is all it can say.
+        slices: columns of the questions, e.g. ``[kind]``: results are told for the questions of each value as well.
     """
 
     select_by: str | None = None
     matters: float | None = Field(default=None, gt=0, lt=1)
     rankings: tuple[str, ...] = ("ndcg@10", "recall@10", "mrr@10")
     answers: tuple[str, ...] = tuple(answers.BUILTIN)
+    slices: tuple[str, ...] | None = None  # None is not written to config.yaml
+
+    @field_validator("slices")
+    @classmethod
+    def _slices_are_columns(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        for name in value or ():
+            if not name.strip():
+                raise ValueError("a column's name is empty")
+            if name in further.RESERVED:
+                raise ValueError(f"{name!r} tells no kinds of questions apart; allowed: columns such as kind, language, source")
+        return _once(value, "column") if value else None
 
     @field_validator("rankings")
     @classmethod
@@ -248,9 +274,9 @@ class ExperimentSettings(Settings):
         return value
 
 
-def _once(value: tuple[str, ...]) -> tuple[str, ...]:
+def _once(value: tuple[str, ...], what: str = "metric") -> tuple[str, ...]:
     if twice := [name for i, name in enumerate(value) if name in value[:i]]:
-        raise ValueError(f"the metric {twice[0]!r} is named twice; name each once")
+        raise ValueError(f"the {what} {twice[0]!r} is named twice; name each once")
     return value
 
 

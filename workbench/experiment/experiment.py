@@ -42,7 +42,7 @@ class Experiment(Displayed):
     def __init__(self, settings: ExperimentSettings, runs: Path, progress: Progress | None = None) -> None:
         self.settings = settings
         self.runs = Path(runs)
-        dataset, machine = settings.dataset.load(), settings.machine.resolve()
+        dataset, machine = settings.dataset.load(settings.metrics.slices or ()), settings.machine.resolve()
         self.space = Space(settings, dataset, Path())
         self.planner = Planner(self.space, machine)
         self.session = Session(Store(self.runs / ".store"), dataset, machine, progress)

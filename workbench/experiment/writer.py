@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel
 
 from workbench.component import Component, digest, file_digest, library_version
+from workbench.data import columns as further
 from workbench.data.chunking import Chunking
 from workbench.data.readers import yaml_files
 from workbench.errors import InputError, StageFailedError
@@ -48,6 +49,7 @@ from workbench.results.rows import (
     RetrievalRow,
     SeedRow,
     SelectionRow,
+    SliceRow,
     TimingRow,
 )
 from workbench.results.run import FORMAT, MANIFEST
@@ -100,7 +102,8 @@ class RunWriter:
         settings, baseline = self.settings, self.space.baseline.id
         select, report, seed = settings.dataset.select, settings.dataset.report, settings.seed
         chosen, twins = found.ranked[0].id, [c.id for c in found.twins]
-        compared = tables.comparisons(scores, seed, Plans(report, self.space.select_by, baseline, chosen, twins))
+        plans = Plans(report, self.space.select_by, baseline, chosen, twins)
+        compared = tables.comparisons(scores, seed, plans)
         write = table_files.write
         files: dict[str, Callable[[Path], None]] = {
             "config.yaml": lambda path: _text(path, yaml_files.dumped(resolved(self.space, self.session.machine))),
@@ -121,8 +124,11 @@ class RunWriter:
             "answers.jsonl": lambda path: _text(path, "".join(line + "\n" for line in self._answers(measured))),
             "plan.json": lambda path: _text(path, json.dumps(self._plan(measured), indent=1)),
             "timings.csv": lambda path: write(path, TimingRow, self._timings(measured)),
-            MANIFEST: lambda path: _text(path, json.dumps(self._manifest(rows, measured), indent=1, ensure_ascii=False)),
         }
+        if columns := self._columns():
+            groups = self.sweep.groups
+            files["slices.csv"] = lambda path: write(path, SliceRow, tables.slices(rows, groups, seeds, columns, plans, seed))
+        files[MANIFEST] = lambda path: _text(path, json.dumps(self._manifest(rows, measured), indent=1, ensure_ascii=False))
         with self.session.progress.task("writing", len(files)) as done:
             for name, write_file in files.items():
                 write_file(self.folder / name)
@@ -140,6 +146,11 @@ class RunWriter:
         by = {(one.split, one.metric): one for one in scores}
         report = by.get((data.report, metric))
         return tables.selection(by[data.select, metric], report, winner, self.space.baseline.id, self.settings.seed)
+
+    def _columns(self) -> dict[str, dict[str, str]]:
+        """Column that the results are told apart by -> query id -> value."""
+        dataset, names = self.session.dataset, self.settings.metrics.slices or ()
+        return {name: {query: value or further.NONE for query, value in dataset.column(name).items()} for name in names}
 
     def _queries(self) -> list[QueryRow]:
         data = self.settings.dataset

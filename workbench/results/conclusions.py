@@ -11,6 +11,8 @@ from workbench.results.rows import EffectRow, InteractionRow, Tested
 from workbench.results.run import Run
 from workbench.results.verdict import BASELINE, OLDER, UNCOMPARED, UNKNOWN, WORSE, Verdict, counts, graded, phrase, shown, verdict
 
+SLICES_TOLD = 6  # of each column
+
 
 def conclusions(run: Run) -> list[str]:
     """What the run shows, in plain words: the winner, its gain over the baseline, and what each choice brings."""
@@ -29,7 +31,7 @@ def conclusions(run: Run) -> list[str]:
         f"{cut['prompts']} prompts were too long for {name}: their last {cut['passages']} passages were left out."
         for name, cut in run.manifest["cut"].items()
     ]
-    rest = _effects(run), _interplay(run), _noise_floor(run), _adapters(run), _truncation(run)
+    rest = _slices(run), _effects(run), _interplay(run), _noise_floor(run), _adapters(run), _truncation(run)
     return [*lines, *(line for part in rest for line in part)]
 
 
@@ -116,6 +118,31 @@ def _gain(run: Run, found: Verdict) -> str:
 def _counted(run: Run, best: str, baseline: str) -> list[str]:
     found = counts(run, best, baseline, run.report_split) if best != baseline else None
     return [f"Question by question: {found.sentence(run.today)}."] if found else []
+
+
+def _slices(run: Run) -> list[str]:
+    """How the best does on the fresh questions of each slice, against the baseline: of each column the largest slices."""
+    best, baseline, name = run.best, run.manifest["baseline"], words.metric_name(run.select[1])
+    own = [row for row in run.slices if (row.split, row.metric) == (run.report_split, run.select[1])]
+    means = {(row.column, row.value): row.mean for row in own if row.configuration == baseline}
+    asked = [row for row in own if row.configuration == best and row.against in ("", baseline)]
+    lines = []
+    for column in dict.fromkeys(row.column for row in asked):
+        rows = sorted((row for row in asked if row.column == column), key=lambda row: (-row.n, row.value))
+        held = f"; the best against {run.today}, with all slices allowed for" if best != baseline else ""
+        lines.append(f"By {column} ({run.report_split}, {name} of 100{held}):")
+        for row in rows[:SLICES_TOLD]:
+            told = [words.number(row.mean)]
+            if row.tested:
+                told = [
+                    f"{told[0]} against {words.number(means[column, row.value])}",
+                    phrase(row.tested, graded(row.tested, run.matters)),
+                ]
+            too_few = ["too few to show anything"] if row.small == "yes" else []
+            lines.append(f"  {row.value} ({row.n:,} question{'' if row.n == 1 else 's'}): {'; '.join([*told, *too_few])}")
+        if len(rows) > SLICES_TOLD:
+            lines.append(f"  {len(rows) - SLICES_TOLD} smaller ones are in slices.csv.")
+    return lines
 
 
 def _effects(run: Run) -> list[str]:

@@ -231,6 +231,66 @@ class InteractionRow(NamedTuple):
     n_needed: int | float | None = None
 
 
+class SliceRow(NamedTuple):
+    """One row of slices.csv: one configuration on the questions of one value of a column, and its difference to another there.
+
+    Attributes:
+        split: the split.
+        column: of the questions, as ``metrics.slices`` names it.
+        value: of the column; ``(none)`` for questions that lack it.
+        metric: the metric.
+        configuration: id.
+        against: id of the configuration that `difference` subtracts; empty where the configuration was not compared, and what
+            belongs to a comparison is then missing.
+        n: number of queries of the slice that the metric measures.
+        groups: how many independent groups they form.
+        small: ``yes`` where these are fewer than six, so that the slice can show nothing; else ``no``.
+        failed: how many of the queries failed.
+        mean: over the queries, as in the leaderboard.
+        ci_low: lower end of the 95 % interval of the mean; None where there are too few queries.
+        ci_high: its upper end.
+        difference: mean of `configuration` less that of `against`.
+        family: of tests; all comparisons on all slices by a metric on a split are one.
+        p: of this difference alone.
+        p_adjusted: over the family.
+        low: lower end of the interval that is this test inverted.
+        high: its upper end.
+        supported: ``yes`` where the data show a difference, else ``no``.
+        n_needed: queries of this slice that would show such a difference.
+    """
+
+    split: str
+    column: str
+    value: str
+    metric: str
+    configuration: str
+    against: str
+    n: int
+    groups: int
+    small: str
+    failed: int
+    mean: float
+    ci_low: float | None
+    ci_high: float | None
+    difference: float | None
+    family: str
+    p: float | None
+    p_adjusted: float | None
+    low: float | None
+    high: float | None
+    supported: str
+    n_needed: int | float | None
+
+    @property
+    def tested(self) -> ComparisonRow | None:
+        """The comparison as a row of comparisons.csv, for its verdict; None where there is none."""
+        if self.difference is None:
+            return None
+        head = self.configuration, self.against, self.split, self.metric, self.n, self.difference
+        tested = self.family, self.p_adjusted, self.low, self.high, self.supported, self.n_needed
+        return ComparisonRow(*head, None, None, self.p, None, None, *tested)
+
+
 class FinalistRow(NamedTuple):
     """One row of finalists.csv: a configuration less the baseline on the report split; see `Tested`."""
 

@@ -30,6 +30,7 @@ from workbench.results.rows import (
     RetrievalRow,
     SeedRow,
     SelectionRow,
+    SliceRow,
     TimingRow,
 )
 
@@ -51,6 +52,7 @@ TABLES: Mapping[str, type[NamedTuple]] = {
     "effects": EffectRow,
     "interactions": InteractionRow,
     "finalists": FinalistRow,
+    "slices": SliceRow,
     "search": SearchStep,
     "selection": SelectionRow,
     "queries": QueryRow,
@@ -62,7 +64,12 @@ TABLES: Mapping[str, type[NamedTuple]] = {
 # keys of a manifest without which nothing can be shown or served, with their types
 SHAPE = {"experiment": str, "baseline": str, "notes": list, "select": dict, "report": dict, "dataset": dict, "machine": dict}
 SHAPE |= {"libraries": dict, "files": dict}
-LATER = {"latency": "workbench latency", "indexes": "workbench index check"}  # tables that a command of their own writes
+# tables that not every run has, and what writes them
+LATER = {
+    "latency": "`workbench latency {}` writes it",
+    "indexes": "`workbench index check {}` writes it",
+    "slices": "name columns of the questions under metrics.slices in the experiment's file and run it again",
+}
 
 
 class Run(Displayed):
@@ -123,7 +130,8 @@ class Run(Displayed):
         if table not in TABLES:
             raise unknown("table", table, ["configurations", *TABLES])
         if table in LATER and not (self.folder / f"{table}.csv").is_file():
-            raise InputError(f"{self.folder} holds no {table}.csv; `{LATER[table]} {shlex.quote(str(self.folder))}` writes it")
+            way_out = LATER[table].format(shlex.quote(str(self.folder)))
+            raise InputError(f"{self.folder} holds no {table}.csv; {way_out}")
         return table_files.frame(self._table(table, TABLES[table]), TABLES[table]._fields)
 
     def _table(self, name: str, kind: type[R]) -> list[R]:
@@ -138,8 +146,9 @@ class Run(Displayed):
             raise InputError(f"{path} is not what the run wrote: it is damaged or was edited; run the experiment again")
 
     def _later(self, name: str, kind: type[R]) -> list[R]:
-        """A table that a command of its own writes; no rows where it was not called."""
-        return self._table(name, kind) if (self.folder / f"{name}.csv").is_file() else []
+        """A table that not every run has; no rows where it was not written."""
+        file = f"{name}.csv"
+        return self._table(name, kind) if file in self.manifest["files"] or (self.folder / file).is_file() else []
 
     @cached_property
     def configurations(self) -> list[ConfigurationRow]:
@@ -213,6 +222,11 @@ class Run(Displayed):
     def finalists(self) -> list[FinalistRow]:
         """Rows of finalists.csv."""
         return self._table("finalists", FinalistRow)
+
+    @cached_property
+    def slices(self) -> list[SliceRow]:
+        """Rows of slices.csv, or none where the experiment's file names no columns under ``metrics.slices``."""
+        return self._later("slices", SliceRow)
 
     @cached_property
     def selection(self) -> SelectionRow:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workbench.evaluation import statistics
-from workbench.evaluation.families import Plans
+from workbench.evaluation.families import FEW_GROUPS, Plans
 from workbench.results.rows import (
     ComparisonRow,
     EffectRow,
@@ -21,6 +21,7 @@ from workbench.results.rows import (
     ResultRow,
     SeedRow,
     SelectionRow,
+    SliceRow,
 )
 
 C = TypeVar("C")
@@ -184,6 +185,78 @@ def finalists(compared: Sequence[ComparisonRow], split: str, baseline: str) -> l
             tested = row.family, row.p_adjusted, row.low, row.high, row.supported
             rows.append(FinalistRow(row.a, row.b, split, metric, *older, row.n_needed, *tested))
     return sorted(rows, key=lambda row: (row.metric, row.configuration))
+
+
+def slices(
+    results: Sequence[ResultRow],
+    groups: Mapping[str, str],
+    seeds: Sequence[SeedRow],
+    columns: Mapping[str, Mapping[str, str]],
+    plans: Plans,
+    seed: int,
+) -> list[SliceRow]:
+    """Means of all configurations on each slice of the questions, and the planned comparisons on each.
+
+    Compared are, on every split, what `plans` compares on the report split: the finalists with the baseline, and the one chosen
+    with its untuned twins. A metric that measures no question of a slice has no rows there.
+
+    Args:
+        results: rows; every configuration of a split has the same queries.
+        groups: query id -> group.
+        seeds: what the results of configurations with several seeds are means of.
+        columns: column -> query id -> value.
+        plans: which comparisons were planned.
+        seed: of the random sign flips.
+    """
+    parts = [
+        (column, value, part) for column, values in columns.items() for value, part in _parts(results, groups, seeds, values)
+    ]
+    finalists = sorted({row.configuration for row in results if row.split == plans.split})
+    pairs = _planned(finalists, plans)
+    rows: list[SliceRow] = []
+    for whole in matrices(results, groups):
+        same = [one for one in parts if (one[2].split, one[2].metric) == (whole.split, whole.metric)]
+        there = [pair for pair in pairs if set(pair) <= set(whole.systems)]
+        at = {query: i for i, query in enumerate(whole.queries)}
+        named = [statistics.Slice(np.array([at[q] for q in part.queries], dtype=np.intp), part.by_seed) for *_, part in same]
+        found = statistics.compare_slices(whole.values, whole.systems, named, there, whole.groups, seed, whole.queries)
+        for (column, value, part), compared in zip(same, found, strict=True):
+            rows += _slice_rows(column, value, part, compared)
+    return sorted(rows, key=lambda row: row[:6])
+
+
+def _parts(
+    results: Sequence[ResultRow], groups: Mapping[str, str], seeds: Sequence[SeedRow], values: Mapping[str, str]
+) -> Iterator[tuple[str, Scores]]:
+    """Value of a column and the scores on its questions, for every value, split and metric."""
+    by_value: dict[str, tuple[list[ResultRow], list[SeedRow]]] = {}
+    for row in results:
+        by_value.setdefault(values[row.query_id], ([], []))[0].append(row)
+    for one in seeds:
+        by_value[values[one.query_id]][1].append(one)
+    for value, (own, own_seeds) in by_value.items():
+        yield from ((value, part) for part in matrices(own, groups, own_seeds))
+
+
+def _planned(finalists: Sequence[str], plans: Plans) -> list[tuple[str, str]]:
+    """Pairs that were planned to be compared: each finalist with the baseline, the one chosen with its twins."""
+    twins = [twin for twin in sorted(plans.twins) if twin in finalists and plans.baseline not in (plans.chosen, twin)]
+    return [(c, plans.baseline) for c in finalists if c != plans.baseline] + [(plans.chosen, twin) for twin in twins]
+
+
+def _slice_rows(column: str, value: str, part: Scores, compared: Sequence[statistics.PairedComparison]) -> Iterator[SliceRow]:
+    """Rows of one slice by one metric: a configuration has one for each comparison in which it stands first, at least one."""
+    n_groups = len(set(part.groups))
+    small = "yes" if n_groups < FEW_GROUPS else "no"
+    for row in leaderboard([part]):
+        head = part.split, column, value, part.metric, row.configuration
+        mean = row.n, n_groups, small, row.failed, row.mean, row.ci_low, row.ci_high
+        own = [c for c in compared if c.a == row.configuration]
+        if not own:
+            yield SliceRow._make((*head, "", *mean, None, "", None, None, None, None, "", None))
+        for c in own:
+            family, *concluded = conclusion(c)
+            yield SliceRow._make((*head, c.b, *mean, c.difference, family, known(c.tested.p), *concluded))
 
 
 def selection(select: Scores, report: Scores | None, winner: str, baseline: str, seed: int) -> SelectionRow:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, TypeVar
+from typing import Annotated, Any, ClassVar, NamedTuple, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
@@ -17,6 +17,7 @@ from workbench.errors import InputError, unknown
 class Record(BaseModel):
     """Base of what a line holds; types are exact, and a field's description says what is allowed."""
 
+    hint: ClassVar[str] = ""  # what a message about an unknown key ends with
     model_config = ConfigDict(strict=True, frozen=True)
 
 
@@ -170,7 +171,7 @@ def _said(model: type[Record], item: ErrorDetails, value: dict[str, Any]) -> str
         needed = [field.alias or name for name, field in model.model_fields.items() if field.is_required()]
         return f"the key {key!r} is missing; needed: {', '.join(needed)}"
     if item["type"] == "extra_forbidden":
-        return str(unknown("key", key, _keys(model)))
+        return f"{unknown('key', key, _keys(model))}{model.hint}"
     fields = {field.alias or name: field for name, field in model.model_fields.items()}
     why = f" ({item['ctx']['error']})" if item["type"] == "value_error" else ""
     return f"{key}: received {shown(value[key])}; allowed: {fields[key].description}{why}"
