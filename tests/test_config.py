@@ -142,7 +142,9 @@ def test_every_setting_that_changes_results_changes_keys(tmp_path: Path) -> None
 
 
 def test_prompt_mismatch_marks_adapters_under_another_prompt(tmp_path: Path) -> None:
-    for c in planner(tmp_path, values()).space.configurations:
+    made = planner(tmp_path, values(), "axes.prompt=[terse, cited]").space.configurations
+    assert any(c.prompt_mismatch for c in made)
+    for c in made:
         assert c.prompt_mismatch == (c["generator"] == "tuned" and c["prompt"] == "cited")
 
 
@@ -164,7 +166,8 @@ class Shortest(Reranker):
     for tail in ("", "  # changed"):
         (tmp_path / "mine.py").write_text(source.format(tail=tail))
         made = planner(tmp_path, content)
-        keys.append(made.stages(made.space.configurations[0], "dev").ranking.key)
+        short = next(c for c in made.space.configurations if c["reranker"] == "short")
+        keys.append(made.stages(short, "dev").ranking.key)
     assert keys[0] != keys[1]
     content["components"]["rerankers"]["short"]["kind"] = "__main__:Shortest"
     with pytest.raises(InputError, match="exists only in this notebook or script; save"):
