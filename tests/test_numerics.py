@@ -279,6 +279,14 @@ def test_a_rerun_in_another_precision_reports_and_passes(toy: Finished, tmp_path
         assert {row["split"] for row in csv.DictReader(file)} == {"dev", "test"}
 
 
+def test_a_rerun_that_cannot_be_compared_is_still_named(toy: Finished, tmp_path: Path) -> None:
+    others = ("--set", "axes.generator=[base]", "--set", "axes.retriever=[bm25]", "--set", "axes.passages=[2]")
+    less = ("--set", "axes.reranker=[none]", "--set", "axes.prompt=[terse]", "--set", "baseline={}")
+    done = workbench("rerun", toy.run, "--runs", tmp_path, "--no-notebooks", *others, *less)
+    assert done.returncode == 2 and "measured no configuration in common" in done.stderr, done.stderr[-2000:]
+    assert Run.open(done.stdout.splitlines()[-1].removeprefix("run: ")).leaderboard
+
+
 def test_a_rerun_is_the_same_experiment_on_the_same_data(toy: Finished) -> None:
     for override in ("dataset.limit=3", "experiment=other"):
         done = workbench("rerun", toy.run, "--set", override)

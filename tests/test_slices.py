@@ -157,7 +157,7 @@ def test_the_chance_of_trainings_is_in_the_intervals_of_slices() -> None:
 def asked(folder: Path, *changes: dict[str, object]) -> tuple[Path, Path]:
     """A folder of one text, and a file of questions that differ in what is given."""
     (folder / "texts").mkdir(exist_ok=True)
-    (folder / "texts" / "a.txt").write_text("Cats purr when they are content.")
+    (folder / "texts" / "a.txt").write_text("Cats purr when they are content.\n\nDogs bark at night.")
     row = {"split": "dev", "question": "What do cats do?", "answers": ["purr"], "evidence": "Cats purr"}
     lines = [json.dumps({"id": str(i), **row, **change}) for i, change in enumerate(changes)]
     (folder / "q.jsonl").write_text("\n".join(lines))
@@ -182,15 +182,17 @@ def test_columns_stand_in_the_line_or_in_its_metadata(tmp_path: Path) -> None:
 
 
 def test_columns_change_neither_keys_nor_the_dataset_otherwise(tmp_path: Path) -> None:
-    places = asked(tmp_path, {"kind": "direct", "metadata": {"language": "de"}}, {"kind": "reworded"})
+    places = asked(
+        tmp_path, {"kind": "direct", "metadata": {"language": "de"}}, {"kind": "reworded", "evidence": "Dogs bark at night."}
+    )
     plain, columned = sources.text_folder(*places), sources.text_folder(*places, ("kind", "language"))
     assert plain.queries.column_names == columned.queries.column_names[:-2]
     assert plain.queries.equals(columned.queries.select(plain.queries.column_names))
     for of in ("queries_digest", "answers_digest", "histories_digest"):
         assert getattr(plain, of)("dev") == getattr(columned, of)("dev")
     assert plain.documents_digest == columned.documents_digest
-    held = columned.held_out(0.5, "dev", "test") if len({q.group for q in columned.split("dev")}) > 1 else columned
-    assert held.column("kind") == columned.column("kind")
+    held = columned.held_out(0.5, "dev", "test")
+    assert held.splits == {"dev": 1, "test": 1} and held.column("kind") == columned.column("kind")
 
 
 @pytest.mark.parametrize(
@@ -202,6 +204,7 @@ def test_columns_change_neither_keys_nor_the_dataset_otherwise(tmp_path: Path) -
             (),
             r"line 2: unknown key 'language'.*named under metrics\.slices, or stands in the object 'metadata'",
         ),
+        ({"kind": 3}, ("kind",), "line 2: kind: received 3; allowed: a text, or null"),
         (
             {"language": ["de"]},
             ("language",),
@@ -347,6 +350,24 @@ def test_what_is_said_and_drawn_names_every_slice(run: Run) -> None:
         "kind: reworded",
         "kind: unanswerable",
     ]
+
+
+def test_a_value_of_any_signs_is_written_read_and_drawn(tmp_path: Path) -> None:
+    """Separators, quotation marks, markup, and dollar signs between which matplotlib would read mathematics."""
+    strange = 'a, "b" [bold]|$\\foo$ <c>'
+    texts, questions = asked(tmp_path, {"metadata": {"of": strange}}, {"split": "test", "metadata": {"of": strange}})
+    values = {
+        "experiment": "e",
+        "dataset": {"folder": str(texts), "questions": str(questions)},
+        "components": {"retrievers": {"bm25": {"kind": "bm25"}}},
+        "axes": {"retriever": ["bm25"]},
+        "metrics": {"slices": ["of"]},
+    }
+    (tmp_path / "e.yaml").write_text(yaml.safe_dump(values))
+    made = Experiment.load(tmp_path / "e.yaml", tmp_path / "runs", [], Progress()).compare()
+    assert {row.value for row in Run.open(made.folder).slices} == {strange}
+    assert any(line.startswith(f"  {strange} (1 question): ") for line in conclusions(made))
+    figures(made)["slices"].savefig(tmp_path / "slices.png")
 
 
 @pytest.mark.parametrize(

@@ -186,10 +186,13 @@ def rerun(
     first = Run.open(run)
     folder = runs or first.runs
     experiment = experiment_of(first, dataset, overrides=overrides or (), runs=folder)
-    found = numerics(first, _patiently_run(experiment, folder, notebooks))
-    _print_numerics(found, details, out)
-    typer.echo(_computed_again(experiment))
-    typer.echo(f"run: {found.second.folder}")
+    second = _patiently_run(experiment, folder, notebooks)
+    try:
+        found = numerics(first, second)
+        _print_numerics(found, details, out)
+        typer.echo(_computed_again(experiment))
+    finally:  # the run is complete where it cannot be compared too, such as with other generators
+        typer.echo(f"run: {second.folder}")
     if not overrides and found.same_machine and found.differing:
         raise typer.Exit(1)
 
@@ -206,7 +209,7 @@ def _computed_again(experiment: Experiment) -> str:
     )
     if session.computed:
         return told
-    return f"{told} So only the tables were put to the test; --runs with an empty folder computes everything again."
+    return f"{told} So only the tables were checked; --runs with an empty folder computes everything again."
 
 
 def _print_plan(experiment: Experiment, stream: TextIO) -> None:
@@ -243,9 +246,8 @@ def _print_rankings(experiment: Experiment, stream: TextIO) -> None:
     means: dict[tuple[str, ...], dict[str, RankingFacts]] = {}
     for row in rows:
         means.setdefault(tuple(row.values.values()), {})[row.metric] = row
-    shown = [
-        n for n, values in enumerate(zip(*means, strict=True)) if len(set(values)) > 1
-    ]  # what all have in common is left out
+    # axes on which all have the same value are left out
+    shown = [n for n, values in enumerate(zip(*means, strict=True)) if len(set(values)) > 1]
     axes = list(rows[0].values)
     table = Table(*(axes[n] for n in shown), f"{words.metric_name(first)} (95 % interval)", *map(words.metric_name, others))
     for column in table.columns[len(shown) :]:

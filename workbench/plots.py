@@ -641,7 +641,8 @@ def _wrapped(label: str, width: int) -> str:
     """A long label in several lines, broken behind a slash or a space, and behind a hyphen where no word fits otherwise."""
     parts = label.replace("/", "/ ")
     lines = textwrap.wrap(parts, width, break_on_hyphens=any(len(part) > width for part in parts.split()))
-    return "\n".join(line.replace("/ ", "/") for line in lines)
+    # a label is a text: between two dollar signs matplotlib would read mathematics, and end with an error where it is none
+    return "\n".join(line.replace("/ ", "/") for line in lines).replace("$", r"\$")
 
 
 def _slices(run: Run, split: str, metric: str) -> list[SliceRow]:

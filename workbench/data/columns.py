@@ -54,27 +54,30 @@ def with_columns(model: type[M], columns: Sequence[str]) -> type[M]:
     """The model of a line that may hold these columns too, each in itself or in its ``metadata``.
 
     Args:
-        model: of a line without them.
+        model: of a line without them; a column that it has itself, such as ``kind``, it reads as it does without this.
         columns: their names; none: the model itself.
     """
     if not columns:
         return model
-    # a column may have any name, so it is a field's alias
-    fields: dict[str, tuple[object, object]] = {
-        f"column_{i}": (Cell, Field(default=None, alias=name, description=ALLOWED)) for i, name in enumerate(columns)
-    }
-    inner = create_model("Metadata", __base__=_Open, **fields)  # type: ignore[call-overload]
+    inner = create_model("Metadata", __base__=_Open, **_fields(columns))  # type: ignore[call-overload]
     allowed = f"an object, in which {' and '.join(columns)} {'is' if len(columns) == 1 else 'are each'} {ALLOWED}; or null"
-    fields[METADATA] = (inner | None, Field(default=None, description=allowed))
-    made: type[M] = create_model(model.__name__, __base__=model, **fields)  # type: ignore[call-overload]
+    own = _fields([name for name in columns if name not in model.model_fields])
+    own[METADATA] = (inner | None, Field(default=None, description=allowed))
+    made: type[M] = create_model(model.__name__, __base__=model, **own)  # type: ignore[call-overload]
     return made
+
+
+def _fields(columns: Sequence[str]) -> dict[str, tuple[object, object]]:
+    """Fields of a model; a column may have any name, so it is a field's alias."""
+    return {f"column_{i}": (Cell, Field(default=None, alias=name, description=ALLOWED)) for i, name in enumerate(columns)}
 
 
 def values(row: Record, columns: Sequence[str]) -> dict[str, str]:
     """Column -> value of a line read by `with_columns`; columns without a value are left out."""
     found = row.model_dump(by_alias=True)
     inside = found.get(METADATA) or {}
-    return {name: text for name in columns if (text := found.get(name) or inside.get(name))}
+    cells = {name: _cell(found.get(name)) or inside.get(name) for name in columns}
+    return {name: text for name, text in cells.items() if isinstance(text, str)}
 
 
 def refuse_missing(rows: Iterable[Record], columns: Sequence[str], where: str) -> None:

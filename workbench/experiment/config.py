@@ -124,7 +124,7 @@ class DatasetSettings(Settings):
         else:
             dataset = sources.pydocs(columns)
         for name in columns:
-            if (n := len(set(dataset.column(name).values()))) > further.MOST:
+            if (n := len(set(dataset.column(name).values()) - {None})) > further.MOST:
                 raise InputError(
                     f"metrics.slices: the column {name!r} has {n:,} values; allowed: at most {further.MOST}, so that questions "
                     f"share them"
