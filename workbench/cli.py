@@ -242,7 +242,8 @@ def _print_rankings(experiment: Experiment, stream: TextIO) -> None:
     rows = rankings(experiment)
     if not rows:
         return
-    first, *others = dict.fromkeys(row.metric for row in rows)
+    measured = {row.metric for row in rows}
+    first, *others = [metric for metric in experiment.settings.metrics.rankings if metric in measured]
     means: dict[tuple[str, ...], dict[str, RankingFacts]] = {}
     for row in rows:
         means.setdefault(tuple(row.values.values()), {})[row.metric] = row
