@@ -34,9 +34,9 @@ from workbench.stages.writers import Writer
 from workbench.store.progress import Progress
 
 TABLES = ("configurations.csv", "results.csv", "leaderboard.csv", "comparisons.csv", "effects.csv", "interactions.csv")
-TABLES += ("finalists.csv", "selection.csv", "search.csv", "queries.csv", "seeds.csv", "retrieval.csv")
+TABLES += ("finalists.csv", "selection.csv", "search.csv", "queries.csv", "seeds.csv", "retrieval.csv", "training.csv")
 ROUNDING = 1e-6  # tables have six decimals: a value and what it is compared with are each off by half of this at most
-BYTE_EQUAL = ("config.yaml", *TABLES, "answers.jsonl")
+BYTE_EQUAL = ("config.yaml", *TABLES, "answers.jsonl", "questions.jsonl", "passages.jsonl", "rankings.jsonl")
 
 
 # the contract that tools read; written out, so that a renamed field of a row fails here
@@ -57,6 +57,7 @@ COLUMNS = {
     "queries.csv": "split,query_id,group,question",
     "seeds.csv": "configuration,split,seed,query_id,metric,value,status",
     "retrieval.csv": "configuration,split,seed,questions,without_passages,retrieval,threshold,key",
+    "training.csv": "adapter,seed,step,loss,held_back",
 }
 
 
