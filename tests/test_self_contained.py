@@ -173,7 +173,7 @@ def test_an_older_run_says_what_it_lacks_and_that_another_run_costs_nothing(run:
     for name, reader in zip(FILES, READERS, strict=True):
         with pytest.raises(InputError, match=rf"older holds no {name}: an earlier version .* costs nothing, since the store"):
             getattr(older, reader)
-    with pytest.raises(InputError, match=r"holds no training\.csv; an earlier version"):
+    with pytest.raises(InputError, match=r"holds no training\.csv: an earlier version"):
         older.frame("training")
 
 

@@ -72,17 +72,18 @@ TABLES: Mapping[str, type[NamedTuple]] = {
 # keys of a manifest without which nothing can be shown or served, with their types
 SHAPE = {"experiment": str, "baseline": str, "notes": list, "select": dict, "report": dict, "dataset": dict, "machine": dict}
 SHAPE |= {"libraries": dict, "files": dict}
-OLDER = (
-    "an earlier version of the workbench wrote this run, or its folder is incomplete; run the experiment again, which writes it "
-    "and costs nothing, since the store has all that was computed"
-)
 # tables that not every run has, and what writes them
 LATER = {
     "latency": "`workbench latency {}` writes it",
     "indexes": "`workbench index check {}` writes it",
-    "training": OLDER,
     "slices": "name columns of the questions under metrics.slices in the experiment's file and run it again",
 }
+
+# what a run without a file that every run has is told
+OLDER = (
+    "an earlier version of the workbench wrote this run, or its folder is incomplete; run the experiment again, which writes it "
+    "and costs nothing, since the store has all that was computed"
+)
 
 
 class Run(Displayed):
@@ -145,6 +146,8 @@ class Run(Displayed):
         if table in LATER and not (self.folder / f"{table}.csv").is_file():
             way_out = LATER[table].format(shlex.quote(str(self.folder)))
             raise InputError(f"{self.folder} holds no {table}.csv; {way_out}")
+        if table == "training":
+            self._refuse_missing("training.csv")
         return table_files.frame(self._table(table, TABLES[table]), TABLES[table]._fields)
 
     def _table(self, name: str, kind: type[R]) -> list[R]:
