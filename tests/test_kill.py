@@ -51,7 +51,7 @@ def kill_at(moment: str, args: list[str], env: dict[str, str]) -> None:
     )
     reached = False
     for line in process.stderr:
-        if moment in line and "0/" not in line:
+        if moment in line and not re.search(r"\b0/", line):  # at its beginning nothing is done yet
             reached = True
             os.killpg(process.pid, signal.SIGKILL)
             break

@@ -34,9 +34,9 @@ from workbench.stages.writers import Writer
 from workbench.store.progress import Progress
 
 TABLES = ("configurations.csv", "results.csv", "leaderboard.csv", "comparisons.csv", "effects.csv", "interactions.csv")
-TABLES += ("finalists.csv", "selection.csv", "search.csv", "queries.csv", "seeds.csv", "retrieval.csv")
+TABLES += ("finalists.csv", "selection.csv", "search.csv", "queries.csv", "seeds.csv", "retrieval.csv", "training.csv")
 ROUNDING = 1e-6  # tables have six decimals: a value and what it is compared with are each off by half of this at most
-BYTE_EQUAL = ("config.yaml", *TABLES, "answers.jsonl")
+BYTE_EQUAL = ("config.yaml", *TABLES, "answers.jsonl", "questions.jsonl", "passages.jsonl", "rankings.jsonl")
 
 
 # the contract that tools read; written out, so that a renamed field of a row fails here
@@ -57,6 +57,7 @@ COLUMNS = {
     "queries.csv": "split,query_id,group,question",
     "seeds.csv": "configuration,split,seed,query_id,metric,value,status",
     "retrieval.csv": "configuration,split,seed,questions,without_passages,retrieval,threshold,key",
+    "training.csv": "adapter,seed,step,loss,held_back",
 }
 
 
@@ -78,7 +79,9 @@ def test_the_run_folder_holds_the_contract(toy: Finished) -> None:
     assert {name: file_digest(toy.run / name) for name in manifest["files"]} == manifest["files"]
     assert set(BYTE_EQUAL) | {"plan.json", "timings.csv"} <= set(manifest["files"])
     assert {p.name for p in (toy.run / "figures").iterdir()} >= {"leaderboard.png", "differences.png", "effects.png"}
-    assert json.loads((toy.run / "notebooks" / "status.json").read_text()) == dict.fromkeys(NAMES, "ok")
+    status = json.loads((toy.run / "notebooks" / "status.json").read_text())
+    seconds = status.pop("seconds")
+    assert status == dict.fromkeys(NAMES, "ok") and seconds.keys() == status.keys() and all(s > 0 for s in seconds.values())
 
 
 def test_the_output_ends_with_conclusions_and_commands(either: Finished, offline: dict[str, str]) -> None:
@@ -363,21 +366,31 @@ def test_a_parameter_the_notebook_does_not_have_is_refused(tmp_path: Path) -> No
     assert not (tmp_path / "out.ipynb").exists()
 
 
-def test_a_failing_cell_leaves_the_partial_notebook_and_fails(
-    toy: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+ENDINGS = {
+    "failed": ("1 / 0", r"02_finetune\.ipynb failed in cell 4: ZeroDivisionError"),
+    "killed": ("import os; os._exit(1)", r"02_finetune\.ipynb: the process that executed it ended"),
+    "timed out": ("while True: pass", r"02_finetune\.ipynb: a cell took longer than 15 s"),
+}
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_cell_that_does_not_end_well_leaves_the_partial_notebook_and_fails(
+    toy: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str
 ) -> None:
     parameters = 'config: str = ""  # c\nruns: str = ""  # r\nrun: str = ""  # r'
+    wrong, said = ENDINGS[ending]
+    monkeypatch.setattr("workbench.notebooks.CELL_SECONDS", 15)
     for name in NAMES:
-        middle = "1 / 0" if name == NAMES[1] else "1"
+        middle = wrong if name == NAMES[1] else "1"
         notebook(tmp_path / f"{name}.ipynb", parameters, "print('before')", middle, "print('after')")
     monkeypatch.setattr("workbench.notebooks.folder", lambda: tmp_path)
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "manifest.json").write_text((toy.run / "manifest.json").read_text())
-    with pytest.raises(StageFailedError, match=r"02_finetune\.ipynb failed in cell 4: ZeroDivisionError"):
+    with pytest.raises(StageFailedError, match=said):
         report(Run.open(folder), tmp_path, Progress())
     status = json.loads((folder / "notebooks" / "status.json").read_text())
-    assert [text.split(":")[0] for text in status.values()] == ["ok", "failed", "ok", "ok"]
+    assert [status[name].split(":")[0] for name in NAMES] == ["ok", ending, "ok", "ok"]
     partial = nbformat.read(folder / "notebooks" / "02_finetune.ipynb", 4)
     texts = json.dumps([cell.get("outputs", []) for cell in partial.cells])
     assert "before" in texts and "after" not in texts

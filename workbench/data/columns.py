@@ -7,12 +7,13 @@ columns that were asked for are kept, so a dataset without them is the same what
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
+from pathlib import Path
 from typing import Annotated, TypeVar
 
 from pydantic import BeforeValidator, ConfigDict, Field, create_model
 
-from workbench.data.readers.json_lines import Record
+from workbench.data.readers.json_lines import Record, objects
 from workbench.data.readers.text import composed
 from workbench.errors import InputError, unknown
 
@@ -102,3 +103,29 @@ def refuse_missing(rows: Iterable[Record], columns: Sequence[str], where: str) -
             f"{where}: no question has the column {name!r}, which metrics.slices names; "
             + (f"{unknown('column', name, others)}" if others else "the questions have no further columns")
         )
+
+
+def every(path: Path, wanted: Container[str]) -> dict[str, dict[str, str]]:
+    """Every further column of some questions, whether asked for or not: query id -> column -> value.
+
+    What is neither a text nor a number nor a truth value is left out, so are columns without a value.
+
+    Args:
+        path: the file of questions, JSON lines.
+        wanted: ids of the questions.
+
+    Raises:
+        InputError: the file cannot be read any more.
+    """
+    found = {}
+    for _, row in objects(path):
+        query_id = str(row.get("_id", row.get("id")))
+        if query_id in wanted:
+            inside = row.get(METADATA)
+            cells = (_texts(inside) if isinstance(inside, dict) else {}) | _texts(row)
+            found[query_id] = {name: cells[name] for name in sorted(cells.keys() - set(RESERVED))}
+    return found
+
+
+def _texts(row: dict[str, object]) -> dict[str, str]:
+    return {name: text for name, value in row.items() if isinstance(text := _cell(value), str)}

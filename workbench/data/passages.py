@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from workbench.data.chunking import WORD, full_text
 from workbench.data.dataset import Place
@@ -39,13 +41,14 @@ class PassageTable:
 
     def __init__(self, table: pa.Table) -> None:
         self.table = table
+        self._places = [table[column] for column in ("doc_id", "start", "end")]  # looked up often
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
 
     def place(self, number: int) -> Place:
         """Where a passage stands."""
-        return Place(*(self.table[column][number].as_py() for column in ("doc_id", "start", "end")))
+        return Place(*(column[number].as_py() for column in self._places))
 
     def shown(self, number: int) -> Shown:
         """A passage as templates see it."""
@@ -64,9 +67,21 @@ class PassageTable:
         """A passage as ranking metrics see it."""
         place = self.place(number)
         words = [(place.start + m.start(), place.start + m.end()) for m in WORD.finditer(self.table["text"][number].as_py())]
+        return Seen(place, words, self._reach(number, place))
+
+    def read(self, number: int) -> Place:
+        """What is read of a document with a passage: its characters, and the white space up to the next passage."""
+        place = self.place(number)
+        return place._replace(end=max(place.end, self._reach(number, place)))
+
+    def _reach(self, number: int, place: Place) -> int:
         following = self.place(number + 1) if number + 1 < len(self) else None
-        reach = following.start if following is not None and following.doc_id == place.doc_id else place.end
-        return Seen(place, words, reach)
+        return following.start if following is not None and following.doc_id == place.doc_id else place.end
+
+    def of_documents(self, doc_ids: Collection[str]) -> list[int]:
+        """Numbers of the passages of some documents, ascending."""
+        chosen = pc.is_in(self.table["doc_id"], value_set=pa.array(sorted(doc_ids), pa.string()))
+        return [int(number) for number in np.flatnonzero(chosen.to_numpy())]
 
     def by_document(self) -> dict[str, list[int]]:
         """Document id -> numbers of its passages, ascending."""

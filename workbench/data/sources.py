@@ -110,7 +110,7 @@ def beir(folder: Path, columns: Sequence[str] = ()) -> Dataset:
             grades for one query, or no query has one of the columns.
     """
     folder = Path(folder)
-    files = [_beir_file(folder, "corpus.jsonl"), _beir_file(folder, "queries.jsonl"), *_qrels_files(folder)]
+    files = [beir_file(folder, "corpus.jsonl"), beir_file(folder, "queries.jsonl"), *_qrels_files(folder)]
     content = {file.relative_to(folder).as_posix(): file_digest(file) for file in files}
     others = [file.name for file in _visible(folder / "qrels") if file not in files]
     said = f"{len(others)} files of qrels left out, their names do not end in .tsv or .tsv.gz: {_few(others)}"
@@ -119,7 +119,12 @@ def beir(folder: Path, columns: Sequence[str] = ()) -> Dataset:
     return _prepared(key, lambda: _read_beir(folder, files, notes, columns))
 
 
-def _beir_file(folder: Path, name: str) -> Path:
+def beir_file(folder: Path, name: str) -> Path:
+    """One of the files of a folder in BEIR layout, gzipped or not.
+
+    Raises:
+        InputError: it is missing, or there twice.
+    """
     files = [file for file in (folder / name, folder / f"{name}.gz") if file.is_file()]
     if len(files) > 1:
         raise InputError(f"BEIR folder {folder} holds {files[0].name} and {files[1].name}; keep one of them")

@@ -139,14 +139,41 @@ def _documents_found(ranking: Sequence[Seen]) -> Iterator[str]:
 
 
 def _spans_found(spans: Sequence[Sequence[Place]], ranking: Sequence[Seen]) -> Iterator[str]:
+    read = [seen.place._replace(end=max(seen.place.end, seen.reach)) for seen in ranking]
+    for rank, now in enumerate(_completed(spans, read)):
+        yield from [f"span {i}" for i in now] or [f"nothing {rank}"]
+
+
+def _completed(spans: Sequence[Sequence[Place]], ranking: Sequence[Place]) -> Iterator[list[int]]:
+    """For each passage the pieces of evidence that are read wholly with it, and were not before."""
     missing = set(range(len(spans)))
     read: dict[str, list[tuple[int, int]]] = {}
-    for rank, seen in enumerate(ranking):
-        doc_id = seen.place.doc_id
-        read[doc_id] = merged([*read.get(doc_id, []), (seen.place.start, max(seen.place.end, seen.reach))])
+    for doc_id, start, end in ranking:
+        read[doc_id] = merged([*read.get(doc_id, []), (start, end)])
         now = [i for i in sorted(missing) if any(covered(place, read.get(place.doc_id, [])) for place in spans[i])]
         missing -= set(now)
-        yield from [f"span {i}" for i in now] or [f"nothing {rank}"]
+        yield now
+
+
+def covering(judgements: Judgements, query_id: str, ranking: Sequence[Place]) -> list[bool]:
+    """Whether each passage of a ranking covers evidence: alone, or a piece together with the passages above it.
+
+    So one of the first k does exactly where recall@k is above 0. On documents, passages of relevant documents do.
+
+    Args:
+        judgements: of the split.
+        query_id: a query; where it is not judged, nothing covers evidence.
+        ranking: what is read with each of its passages, best first.
+    """
+    if judgements.kind == "documents":
+        relevant = judgements.documents.get(query_id, {})
+        return [place.doc_id in relevant for place in ranking]
+    spans = judgements.spans.get(query_id, [])
+    pieces = [place for span in spans for place in span]
+    alone = [
+        any(place.doc_id == read.doc_id and covered(place, [(read.start, read.end)]) for place in pieces) for read in ranking
+    ]
+    return [bool(now) or holds for now, holds in zip(_completed(spans, ranking), alone, strict=True)]
 
 
 def merged(intervals: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:

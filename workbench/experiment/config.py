@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -134,6 +134,16 @@ class DatasetSettings(Settings):
         if isinstance(self.limit, dict) and (strange := sorted(self.limit.keys() - dataset.splits.keys())):
             raise at("dataset.limit", unknown(f"split of {dataset.name}", strange[0], dataset.splits))
         return dataset.limited(self.limit) if self.limit else dataset
+
+    def columns(self, wanted: Container[str]) -> dict[str, dict[str, str]]:
+        """Every further column of some questions, whether `load` was asked for it or not: query id -> column -> value.
+
+        Raises:
+            InputError: the file of questions cannot be read any more.
+        """
+        if self.beir is not None:
+            return further.every(sources.beir_file(self.beir, "queries.jsonl"), wanted)
+        return further.every(self.questions or sources.PYDOCS_QUESTIONS, wanted)
 
 
 class ComponentSettings(Settings):

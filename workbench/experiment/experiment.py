@@ -7,6 +7,7 @@ store lacks and reads the rest, so calling one again, or in another process, cos
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +16,7 @@ from workbench.experiment.config import ExperimentSettings, read_settings
 from workbench.experiment.configuration import Configuration, Space
 from workbench.experiment.estimates import Estimator, PlannedCosts
 from workbench.experiment.planner import ConfigurationStages, PlannedStage, Planner, plan
+from workbench.experiment.running import Announcement
 from workbench.experiment.search import Searcher
 from workbench.experiment.sweep import Sweep
 from workbench.experiment.writer import RunWriter, new_folder
@@ -37,6 +39,7 @@ class Experiment(Displayed):
         planner: their stages.
         session: computes stages.
         sweep: the order in which they are computed.
+        announcement: tells other processes what is under way.
     """
 
     def __init__(self, settings: ExperimentSettings, runs: Path, progress: Progress | None = None) -> None:
@@ -47,6 +50,7 @@ class Experiment(Displayed):
         self.planner = Planner(self.space, machine)
         self.session = Session(Store(self.runs / ".store"), dataset, machine, progress)
         self.sweep = Sweep(self.planner, self.session)
+        self.announcement = Announcement(self.runs, settings.experiment, self.session.progress)
 
     @classmethod
     def load(
@@ -106,13 +110,13 @@ class Experiment(Displayed):
 
     def index(self) -> list[TextIndex | DenseIndex]:
         """Cuts, embeds, indexes and ranks; returns the stages of the indexes."""
-        self._note_estimate()
-        return [stage for stage in self.sweep.index() if isinstance(stage, (TextIndex, DenseIndex))]
+        with self._step():
+            return [stage for stage in self.sweep.index() if isinstance(stage, (TextIndex, DenseIndex))]
 
     def finetune(self) -> list[Adapter]:
         """Trains every adapter the configurations use; returns their stages."""
-        self._note_estimate()
-        return self.sweep.finetune()
+        with self._step():
+            return self.sweep.finetune()
 
     def compare(self, folder: str | Path | None = None) -> Run:
         """Answers, scores and compares all configurations; writes a run.
@@ -122,16 +126,19 @@ class Experiment(Displayed):
         """
         if folder:
             return Run.open(folder)
-        started = datetime.now(UTC)
-        self._note_estimate()
-        found = Searcher(self.sweep).search()
-        folder = new_folder(self.runs / self.settings.experiment, started, self.settings)
-        self.estimator.learn(self.session.timings, self.session.counts())
-        RunWriter(self.sweep, folder, started).write(found)
+        started, data = datetime.now(UTC), self.settings.dataset
+        with self._step():
+            columns = data.columns({q.id for split in (data.select, data.report) for q in self.session.dataset.split(split)})
+            found = Searcher(self.sweep).search()
+            folder = new_folder(self.runs / self.settings.experiment, started, self.settings)
+            self.estimator.learn(self.session.timings, self.session.counts())
+            RunWriter(self.sweep, folder, started, columns).write(found)
         return Run.open(folder)
 
-    def _note_estimate(self) -> None:
-        """Keeps what the plan says before anything is computed, to be held against what it took.
+    def _step(self) -> AbstractContextManager[None]:
+        """A step, which other processes see while it is under way.
+
+        What the plan says before anything is computed is kept, to be held against what it took.
 
         Raises:
             InputError: nothing can be computed, since the store cannot be written.
@@ -139,3 +146,4 @@ class Experiment(Displayed):
         self.session.store.refuse_read_only()
         if self.sweep.estimated_seconds is None:
             self.sweep.estimated_seconds = self.planned_costs().total.seconds
+        return self.announcement.step(self.sweep.estimated_seconds)

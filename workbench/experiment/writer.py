@@ -6,7 +6,7 @@ import json
 import os
 import platform
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +24,7 @@ from workbench.experiment.config import ALWAYS, NEVER, ExperimentSettings
 from workbench.experiment.configuration import Space
 from workbench.experiment.planner import ConfigurationStages, plan
 from workbench.experiment.search import Found
+from workbench.experiment.self_contained import SelfContained
 from workbench.experiment.sweep import Sweep
 from workbench.machine import Machine, cpu_name, precisions
 from workbench.provenance import command
@@ -51,8 +52,9 @@ from workbench.results.rows import (
     SelectionRow,
     SliceRow,
     TimingRow,
+    TrainingRow,
 )
-from workbench.results.run import FORMAT, MANIFEST
+from workbench.results.run import FORMAT, MANIFEST, PASSAGES, QUESTIONS, RANKINGS
 from workbench.retrieval.indexes import backends
 from workbench.stages.answers import Answers, ClosedAnswers, SelectiveAnswers
 from workbench.stages.indexes import EMBEDDINGS, Embeddings
@@ -85,13 +87,22 @@ def new_folder(parent: Path, started: datetime, settings: ExperimentSettings) ->
 class RunWriter:
     """Writes the files of a run, the manifest last."""
 
-    def __init__(self, sweep: Sweep, folder: Path, started: datetime) -> None:
+    def __init__(self, sweep: Sweep, folder: Path, started: datetime, columns: Mapping[str, Mapping[str, str]]) -> None:
+        """A folder to write into.
+
+        Args:
+            sweep: has computed the run.
+            folder: of the run.
+            started: when the run began, UTC.
+            columns: query id -> further column of the question -> value.
+        """
         self.sweep = sweep
         self.space = sweep.space
         self.session = sweep.session
         self.settings = sweep.settings
         self.folder = folder
         self.started = started
+        self.columns = columns
 
     def write(self, found: Found) -> None:
         """All files of the contract; each is complete or absent, and the manifest comes last."""
@@ -104,9 +115,9 @@ class RunWriter:
         chosen, twins = found.ranked[0].id, [c.id for c in found.twins]
         plans = Plans(report, self.space.select_by, baseline, chosen, twins)
         compared = tables.comparisons(scores, seed, plans)
-        write = table_files.write
+        write, alone = table_files.write, self._self_contained(measured)
         files: dict[str, Callable[[Path], None]] = {
-            "config.yaml": lambda path: _text(path, yaml_files.dumped(resolved(self.space, self.session.machine))),
+            "config.yaml": lambda path: _text(path, [yaml_files.dumped(resolved(self.space, self.session.machine))]),
             "configurations.csv": lambda path: table_files.write_configurations(path, axes, self._configurations()),
             "results.csv": lambda path: write(path, ResultRow, rows),
             "seeds.csv": lambda path: write(path, SeedRow, seeds),
@@ -121,14 +132,18 @@ class RunWriter:
             "selection.csv": lambda path: write(path, SelectionRow, [self._selection(scores, found.ranked[0].id)]),
             "queries.csv": lambda path: write(path, QueryRow, self._queries()),
             "retrieval.csv": lambda path: write(path, RetrievalRow, self._shown(measured)),
-            "answers.jsonl": lambda path: _text(path, "".join(line + "\n" for line in self._answers(measured))),
-            "plan.json": lambda path: _text(path, json.dumps(self._plan(measured), indent=1)),
+            "answers.jsonl": lambda path: _text(path, self._answers(measured)),
+            QUESTIONS: lambda path: _text(path, alone.questions()),
+            PASSAGES: lambda path: _text(path, alone.passages()),
+            RANKINGS: lambda path: _text(path, alone.rankings()),
+            "training.csv": lambda path: write(path, TrainingRow, alone.training()),
+            "plan.json": lambda path: _text(path, [json.dumps(self._plan(measured), indent=1)]),
             "timings.csv": lambda path: write(path, TimingRow, self._timings(measured)),
         }
         if columns := self._columns():
             groups = self.sweep.groups
             files["slices.csv"] = lambda path: write(path, SliceRow, tables.slices(rows, groups, seeds, columns, plans, seed))
-        files[MANIFEST] = lambda path: _text(path, json.dumps(self._manifest(rows, measured), indent=1, ensure_ascii=False))
+        files[MANIFEST] = lambda path: _text(path, [json.dumps(self._manifest(rows, measured), indent=1, ensure_ascii=False)])
         with self.session.progress.task("writing", len(files)) as done:
             for name, write_file in files.items():
                 write_file(self.folder / name)
@@ -160,15 +175,19 @@ class RunWriter:
             for q in sorted(self.session.dataset.split(split), key=lambda q: q.id)
         ]
 
-    def _answers(self, measured: Sequence[ConfigurationStages]) -> list[str]:
-        lines = []
+    def _self_contained(self, measured: Sequence[ConfigurationStages]) -> SelfContained:
+        data = self.settings.dataset
+        # the key in the store of the ranking on the selection split, which configurations.csv holds among its keys
+        names = {one.configuration.id: one.ranking.key for one in self.sweep.selected_on if one.ranking}
+        return SelfContained(self.session, measured, sorted({data.select, data.report}), names, self.columns)
+
+    def _answers(self, measured: Sequence[ConfigurationStages]) -> Iterator[str]:
         for one in _answering(measured):
             passages = self.session.read(one.answers.passages) if one.answers.passages else None
             head = {"configuration": one.configuration, "split": one.split, "seed": one.seed}
             for row in sorted(self.session.read(one.answers), key=lambda r: r.query_id):
                 shown = [passages.place(n)._asdict() for n in row.passages] if passages else []
-                lines.append(json.dumps(head | row._asdict() | {"passages": shown}, ensure_ascii=False))
-        return lines
+                yield json.dumps(head | row._asdict() | {"passages": shown}, ensure_ascii=False) + "\n"
 
     def _shown(self, measured: Sequence[ConfigurationStages]) -> list[RetrievalRow]:
         """How many questions were answered without passages, and the threshold that decided it."""
@@ -310,10 +329,11 @@ class RunWriter:
         return sorted(found, key=lambda record: (record["embedder"], record["chunking"]))
 
 
-def _text(path: Path, text: str) -> None:
-    """Writes a file in one step: it is complete or absent."""
+def _text(path: Path, parts: Iterable[str]) -> None:
+    """Writes a file in one step: it is complete or absent; its parts are never in memory together."""
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.writelines(parts)
     temporary.rename(path)
 
 

@@ -23,8 +23,8 @@ from workbench.results.run import ANSWERS, TABLES, Run
 from workbench.results.verdict import UNCOMPARED, verdict
 
 PLACES = ("dataset.beir", "dataset.folder", "dataset.questions")  # where data lie; what they are is checked by their digests
-# tables that time things, or hold keys of artifacts, which name versions of libraries too
-UNHELD = ("timings", "latency", "indexes", "retrieval")
+# tables that time things, hold keys of artifacts, which name versions of libraries too, or are missing in older runs
+UNHELD = ("timings", "latency", "indexes", "retrieval", "training")
 HELD = (*(f"{name}.csv" for name in TABLES if name not in UNHELD), ANSWERS)
 MOST = 6  # of a list in a sentence
 ARROW = "\N{RIGHTWARDS ARROW}"

@@ -175,6 +175,11 @@ class PlaceRecord(TypedDict):
     end: int
 
 
+def passage_id(place: PlaceRecord) -> str:
+    """How files name a passage: its place, which is the same in every chunking that cuts it out, such as ``a.txt:0-120``."""
+    return f"{place['doc_id']}:{place['start']}-{place['end']}"
+
+
 class AnswerRecord(TypedDict):
     """One line of answers.jsonl: an answer of a configuration, with one seed where something was trained."""
 

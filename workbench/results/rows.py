@@ -398,6 +398,24 @@ class TimingRow(NamedTuple):
     seconds_per_item: float | None
 
 
+class TrainingRow(NamedTuple):
+    """One row of training.csv: the losses of one training after one step, in nats per answer token.
+
+    Attributes:
+        adapter: the generator that it tunes, a value of the axis ``generator``.
+        seed: of the training.
+        step: number of the optimiser step, from 1; 0 is before the first.
+        loss: mean over the step's examples; None before the first.
+        held_back: mean over the examples held back; None where it was not measured after this step.
+    """
+
+    adapter: str
+    seed: int
+    step: int
+    loss: float | None
+    held_back: float | None
+
+
 class LatencyRow(NamedTuple):
     """One row of latency.csv: what one configuration takes for single requests; seconds, and tokens of prompt and answer.
 

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
 
 from workbench.component import file_digest
 from workbench.data.readers import json_lines, yaml_files
+from workbench.data.readers.json_lines import Record
 from workbench.data.readers.text import whole
 from workbench.errors import InputError, unknown
 from workbench.evaluation.search import SearchStep
 from workbench.results import table_files, tables, words
 from workbench.results.display import Displayed
+from workbench.results.lines import PassageRecord, QuestionRecord, RankingRecord
 from workbench.results.records import AnswerRecord, Manifest, Promotion, SettingsRecord
 from workbench.results.rows import (
     ComparisonRow,
@@ -32,17 +34,22 @@ from workbench.results.rows import (
     SelectionRow,
     SliceRow,
     TimingRow,
+    TrainingRow,
 )
 
 if TYPE_CHECKING:
     import pandas as pd
 
 R = TypeVar("R", bound=NamedTuple)
+M = TypeVar("M", bound=Record)
 
 MANIFEST = "manifest.json"
 FORMAT = 1  # of a run's folder
 PROMOTED = "promoted.yaml"
 ANSWERS = "answers.jsonl"
+QUESTIONS = "questions.jsonl"
+PASSAGES = "passages.jsonl"
+RANKINGS = "rankings.jsonl"
 # the tables of a run, by the names that `Run.frame` takes; file names are the same with .csv
 TABLES: Mapping[str, type[NamedTuple]] = {
     "results": ResultRow,
@@ -58,6 +65,7 @@ TABLES: Mapping[str, type[NamedTuple]] = {
     "queries": QueryRow,
     "retrieval": RetrievalRow,
     "timings": TimingRow,
+    "training": TrainingRow,
     "latency": LatencyRow,
     "indexes": IndexRow,
 }
@@ -70,6 +78,12 @@ LATER = {
     "indexes": "`workbench index check {}` writes it",
     "slices": "name columns of the questions under metrics.slices in the experiment's file and run it again",
 }
+
+# what a run without a file that every run has is told
+OLDER = (
+    "an earlier version of the workbench wrote this run, or its folder is incomplete; run the experiment again, which writes it "
+    "and costs nothing, since the store has all that was computed"
+)
 
 
 class Run(Displayed):
@@ -132,6 +146,8 @@ class Run(Displayed):
         if table in LATER and not (self.folder / f"{table}.csv").is_file():
             way_out = LATER[table].format(shlex.quote(str(self.folder)))
             raise InputError(f"{self.folder} holds no {table}.csv; {way_out}")
+        if table == "training":
+            self._refuse_missing("training.csv")
         return table_files.frame(self._table(table, TABLES[table]), TABLES[table]._fields)
 
     def _table(self, name: str, kind: type[R]) -> list[R]:
@@ -149,6 +165,25 @@ class Run(Displayed):
         """A table that not every run has; no rows where it was not written."""
         file = f"{name}.csv"
         return self._table(name, kind) if file in self.manifest["files"] or (self.folder / file).is_file() else []
+
+    def _refuse_missing(self, name: str) -> None:
+        """Refuses what runs of earlier versions lack."""
+        if not (self.folder / name).is_file():
+            raise InputError(f"{self.folder} holds no {name}: {OLDER}")
+
+    def _records(self, name: str, kind: type[M]) -> list[M]:
+        """The lines of a file, each checked.
+
+        Raises:
+            InputError: the file is missing or damaged; the message names the line where one is no `kind`.
+        """
+        self._refuse_missing(name)
+        try:
+            rows = [row for _, row in json_lines.records(self.folder / name, kind)]
+        except InputError as error:
+            raise InputError(f"{error}; run the experiment again") from error
+        self._check_unchanged(name)
+        return rows
 
     @cached_property
     def configurations(self) -> list[ConfigurationRow]:
@@ -281,6 +316,47 @@ class Run(Displayed):
                 raise InputError(f"{where} is no answer of a run; run the experiment again")
             rows.append(cast(AnswerRecord, row))
         return rows
+
+    @cached_property
+    def questions(self) -> list[QuestionRecord]:
+        """Lines of questions.jsonl: what was asked, what is accepted, and where the evidence stands.
+
+        Raises:
+            InputError: the file is damaged, or the run is of an earlier version and lacks it.
+        """
+        return self._records(QUESTIONS, QuestionRecord)
+
+    @cached_property
+    def passages(self) -> dict[str, PassageRecord]:
+        """Id -> line of passages.jsonl; `workbench.results.records.passage_id` gives the id of a passage of an answer.
+
+        Raises:
+            InputError: as `questions`.
+        """
+        return {row.id: row for row in self._records(PASSAGES, PassageRecord)}
+
+    @cached_property
+    def rankings(self) -> list[RankingRecord]:
+        """Lines of rankings.jsonl; `ranking_of` says which are a configuration's.
+
+        Raises:
+            InputError: as `questions`.
+        """
+        return self._records(RANKINGS, RankingRecord)
+
+    @cached_property
+    def training(self) -> list[TrainingRow]:
+        """Rows of training.csv: losses of each training, step by step; none where nothing was trained.
+
+        Raises:
+            InputError: as `questions`.
+        """
+        self._refuse_missing("training.csv")
+        return self._table("training", TrainingRow)
+
+    def ranking_of(self, configuration: str) -> str | None:
+        """The id in rankings.jsonl of a configuration's ranking; None where it never shows passages."""
+        return next((row.keys.get("ranking") for row in self.configurations if row.configuration == configuration), None)
 
     @property
     def select(self) -> tuple[str, str]:

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -26,6 +26,7 @@ class Task:
         self.done = 0
         self.started = time.monotonic()
         progress.current = self
+        self._tell()
 
     def __call__(self, n: int = 1, note: str = "") -> None:
         """Reports `n` more items done.
@@ -34,8 +35,13 @@ class Task:
             KeyboardInterrupt: somebody asked to stop; now nothing is in flight.
         """
         self.done += n
+        self._tell()
         if self.progress.stopping:
             raise KeyboardInterrupt
+
+    def _tell(self) -> None:
+        if self.progress.watch:
+            self.progress.watch(self)
 
     @property
     def seconds(self) -> float:
@@ -49,10 +55,12 @@ class Progress:
     Attributes:
         stopping: whether somebody asked to stop after the batch in flight.
         current: the task begun last.
+        watch: told of each task when it begins and whenever items of it are done; or None.
     """
 
     stopping = False
     current: Task | None = None
+    watch: Callable[[Task], None] | None = None
 
     @contextmanager
     def task(self, name: str, total: int) -> Iterator[Task]:

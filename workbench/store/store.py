@@ -26,6 +26,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from workbench import hardware
 from workbench.component import file_digest
 from workbench.errors import InputError
 from workbench.store.items import Items
@@ -180,7 +181,7 @@ class Store:
         """Removes what killed processes left half-written."""
         for folder in (self.folder / "tmp").iterdir():
             owner = folder.name.split("-")[0]
-            if owner.isdigit() and not _alive(int(owner)):
+            if owner.isdigit() and not hardware.alive(int(owner)):
                 shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -243,16 +244,6 @@ def damage(folder: Path) -> str | None:
         if file_digest(path) != expected["sha256"]:
             return f"{name} has other content than when it was written"
     return None
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def refuse_network(folder: Path) -> None:

@@ -167,7 +167,7 @@ def _keys(model: type[Record]) -> list[str]:
 def _said(model: type[Record], item: ErrorDetails, value: dict[str, Any]) -> str:
     """One of pydantic's errors in a sentence."""
     key = str(item["loc"][0]) if item["loc"] else ""
-    if item["type"] == "missing":
+    if item["type"] == "missing" and len(item["loc"]) == 1:
         needed = [field.alias or name for name, field in model.model_fields.items() if field.is_required()]
         return f"the key {key!r} is missing; needed: {', '.join(needed)}"
     if item["type"] == "extra_forbidden":
