@@ -499,6 +499,8 @@ def test_a_home_folder_is_found_by_its_sign(tmp_path: Path, monkeypatch: pytest.
         ("a:\n\tb: 1\n", "line 2 begins with a tab; indent with spaces"),
         ("1: a\n", "line 1: the key '1' is read as no text; write it in quotation marks"),
         ("a: [1, 2\n", "line 2: no readable YAML"),
+        ('a: 1\nb: "c\nd: 2\n', "line 2: no readable YAML: a quotation mark opens there and none closes it"),
+        ("a: 'b\n---\nc: 1\n", "line 1: no readable YAML: a quotation mark opens there and none closes it"),
         ("a: !!int x\n", "write a text that looks like a number in quotation marks, and no tags"),
         ("? [a]\n: 1\n", "line 1: a key is a list or has keys of its own; keys are texts"),
         ("a: 1\nb: &b {c: *b}\n", "line 2: what stands there is part of itself (by & and *); write it out"),

@@ -161,11 +161,14 @@ def _told(error: yaml.YAMLError, text: str) -> str:
     if isinstance(error, yaml.reader.ReaderError) and isinstance(error.position, int):
         at, sign = text.count("\n", 0, error.position) + 1, f"U+{_code(error.character):04X}"
         return f", line {at}: the character {sign} stands in it, which YAML does not allow; leave it out"
+    problem = getattr(error, "problem", None) or getattr(error, "context", None) or "it cannot be read"
+    opened = getattr(error, "context_mark", None)
+    if opened and problem.startswith("found unexpected"):  # the end of the file, or `---`, inside quotation marks
+        return f", line {opened.line + 1}: no readable YAML: a quotation mark opens there and none closes it"
     if mark is None:
         return f": no readable YAML: {' '.join(str(error).split())}"
     given = text.split("\n")
     line = given[mark.line] if mark.line < len(given) else ""
     if "\t" in line[: len(line) - len(line.lstrip())]:
         return f", line {mark.line + 1} begins with a tab; indent with spaces"
-    problem = getattr(error, "problem", None) or getattr(error, "context", None) or "it cannot be read"
     return f", line {mark.line + 1}: no readable YAML: {problem}; the line is {line.strip()[:80]!r}"
