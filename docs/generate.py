@@ -2,6 +2,7 @@
 
 python docs/generate.py RUN          the run's block in its page of results; of the quickstart also the README's, and the pictures
 python docs/generate.py benchmarks   docs/benchmarks.md, from benchmarks/results
+python docs/generate.py gpu          the block in docs/machines.md, from benchmarks/results/gpu-*.json
 python docs/generate.py noise A B    the block in docs/machine-noise.md, from two finished runs of one experiment
 
 A block stands between two comments, ``begin: NAME`` and ``end: NAME``, with the experiment's name. What stands around it is
@@ -14,6 +15,7 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -23,6 +25,12 @@ from workbench.results.conclusions import conclusions, headline, named
 from workbench.results.verdict import Verdict, verdict
 
 DOCS = Path(__file__).parent
+RATES = {
+    "encoding": "passages encoded",
+    "generation": "tokens read and written",
+    "generate_batch": "the same by transformers' continuous batching",
+    "training": "tokens learned from, LoRA",
+}
 METRICS = ("f1", "em", "contains", "grounded", "abstained", "ndcg@10", "recall@10", "mrr@10")
 
 
@@ -198,10 +206,62 @@ def noise(first: str, second: str) -> None:
     put(DOCS / "machine-noise.md", "noise", text)
 
 
+def gpu() -> None:
+    """Writes what each card did that `benchmarks.gpu` measured."""
+    found = [json.loads(path.read_text()) for path in sorted((DOCS.parent / "benchmarks" / "results").glob("gpu-*.json"))]
+    put(DOCS / "machines.md", "gpu", "\n\n".join(map(card, found)))
+
+
+def card(found: dict[str, Any]) -> str:
+    """A card's measurements as tables; a part that gave nothing is a sentence with the reason."""
+    versions = found["machine"]["libraries"]
+    said = [f"{found['machine']['card']['name']}, torch {versions['torch']}, FAISS {versions['faiss']}."]
+    for side in ("card", "processor"):
+        parts = {name: value for name, value in found[side].items() if name != "sizes"}
+        sizes = found[side]["sizes"]
+        if isinstance(parts.get("indexes"), list):
+            titles = f"{sizes['vectors']:,} vectors, {sizes['queries']:,} queries, {side}"
+            lines = [f"| {titles} | built in | queries a second | one query | recall@10 |", "| --- | ---: | ---: | ---: | ---: |"]
+            for row in parts["indexes"]:
+                cells = (
+                    [row["failed"], "", "", ""]
+                    if "failed" in row
+                    else [
+                        f"{row['build_seconds']:.1f} s",
+                        f"{row['queries_per_second']:,.0f}",
+                        f"{1000 * row['seconds_for_one']:.1f} ms",
+                        f"{row['recall@10']:.3f}",
+                    ]
+                )
+                lines.append(f"| {row['index']}, {row['backend']} | " + " | ".join(cells) + " |")
+            said.append("\n".join(lines))
+        rates = [
+            f"| {RATES[name]} | {value['precision']} | {value.get('tokens_per_second', value.get('passages_per_second')):,.0f} |"
+            for name, value in parts.items()
+            if name in RATES and isinstance(value, dict)
+        ]
+        if rates:
+            said.append("\n".join([f"| {side}, a second | precision | |", "| --- | --- | ---: |", *rates]))
+        if isinstance(parts.get("parity"), list):
+            lines = ["| vectors | searched by | same first passage | same ten in the same order | shared of ten |"]
+            lines.append("| --- | --- | ---: | ---: | ---: |")
+            for row in parts["parity"]:
+                shares = (f"{100 * row[name]:.1f} %" for name in ("same_first", "same_list", "overlap@10"))
+                lines.append(f"| {row['vectors']} | {row['backend']} | " + " | ".join(shares) + " |")
+            said.append(
+                f"Rankings of {sizes['questions']} questions against those of the processor in float32:\n\n" + "\n".join(lines)
+            )
+        if reasons := [f"{name}: {value}" for name, value in parts.items() if isinstance(value, str)]:
+            said.append(f"Not measured of the {side}: {'; '.join(reasons)}.")
+    return "\n\n".join(said)
+
+
 if __name__ == "__main__":
     match sys.argv[1:]:
         case ["benchmarks"]:
             benchmarks()
+        case ["gpu"]:
+            gpu()
         case ["noise", first, second]:
             noise(first, second)
         case [folder]:

@@ -315,3 +315,36 @@ def test_only_plain_models_get_grouped_attention() -> None:
     assert stepwise(LlamaConfig(num_attention_heads=8, num_key_value_heads=2)) == GROUPED
     assert stepwise(LlamaConfig(num_attention_heads=8, num_key_value_heads=8)) == GROUPED
     assert stepwise(Gemma2Config()) == EAGER  # soft-caps its weights
+
+
+def test_attention_with_a_mask_always_gives_a_text_the_same_bits_with_and_without_padded_neighbours(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What a GPU uses, tried on the processor: transformers leaves a mask out where nothing is padded."""
+    import torch
+    from transformers import AttentionInterface
+
+    from workbench.models import attention
+    from workbench.models.chat import left_padded
+
+    model = load_model(toy(), resolve(device="cpu", precision="float32"))
+    attention._register()
+    masks: list[object] = []
+
+    def watched(module: object, query: object, key: object, value: object, mask: object, **settings: object) -> object:
+        masks.append(mask)
+        return attention.masked_attention(module, query, key, value, mask, **settings)
+
+    monkeypatch.setitem(AttentionInterface._global_mapping, attention.MASKED, watched)
+    whole, short = list(range(5, 37)), list(range(5, 25))
+    alone, seen = left_padded([whole], 32, "cpu")
+    together, both = left_padded([whole, short], 32, "cpu")
+    with torch.inference_mode():
+        model.set_attn_implementation(attention.MASKED)
+        first = model(input_ids=alone, attention_mask=seen).logits[0]
+        assert torch.equal(model(input_ids=together, attention_mask=both).logits[0], first)
+        assert torch.equal(model(input_ids=alone).logits[0], first)
+        assert masks and all(mask is not None for mask in masks)
+        model.set_attn_implementation("sdpa")
+        torch.testing.assert_close(model(input_ids=alone, attention_mask=seen).logits[0], first, rtol=1e-4, atol=1e-4)
+    assert attention.whole_texts(model) == "sdpa"  # on a processor all stays as it was

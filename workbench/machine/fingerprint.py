@@ -28,6 +28,7 @@ SHAPES = ((384, 1536), (1536, 384), (576, 576), (576, 192), (576, 1536), (1536, 
 ROWS = (4, 16, 48, 256)
 LARGE = ((16, 8192, 576), (2048, 384, 1536))  # rows, inputs, outputs: more than a processor's nearer caches hold
 INDEXES = "indexes"
+GPU_ATTENTION = b"always with a mask"  # how models attend there; changed with `models.attention.MASKED`
 
 # precision -> what is computed in it on a device; arithmetic that needs more than torch adds itself
 OPERATIONS: dict[str, Callable[[str], Iterator[bytes]]] = {}
@@ -70,7 +71,7 @@ def computed(device: str, precision: str) -> str:
 
     That of a lower precision covers float32 too: models compute norms, heads and merged weights in it.
     """
-    found = hashlib.sha256()
+    found = hashlib.sha256(GPU_ATTENTION if device == "cuda" else b"")
     for name in dict.fromkeys((precision, precision if precision == INDEXES else "float32")):
         for part in OPERATIONS[name](device):
             found.update(part)

@@ -21,7 +21,7 @@ from workbench.machine import fingerprint, record
 from workbench.machine.machine import Machine
 
 # raised when other items are checked, or checked otherwise; also when models come to form other batches
-VERSION = 2
+VERSION = 3
 ITEMS = 8  # checked
 NEIGHBOURS = 8  # other items that stand beside some of them
 LIBRARIES = ("transformers", "sentence-transformers")  # how they call torch decides too

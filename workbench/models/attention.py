@@ -1,8 +1,13 @@
-"""Attention for the one-token steps of generation.
+"""Kinds of attention in which the arithmetic of a row does not depend on the rest of its batch.
 
-transformers' eager attention copies every key and value head once for each query head that reads it; with 9 query heads
-on 3 such copies were a third of a step. Here the query heads of one key head are rows of one matrix product instead.
-As with eager attention, the arithmetic of a row does not depend on the rest of its batch.
+`GROUPED` is for the one-token steps of generation. transformers' eager attention copies every key and value head once for each
+query head that reads it; with 9 query heads on 3 such copies were a third of a step. Here the query heads of one key head
+are rows of one matrix product instead.
+
+`MASKED` is for whole texts on a GPU. transformers passes no mask where no text of a batch is padded, and torch then takes another
+kernel, so that the bits of a text would depend on the padding of its neighbours. torch's kernel for no mask may also
+divide the keys by the size of the batch. Here a mask is always passed, and the kernel that reads it computes each text for
+itself.
 """
 
 from __future__ import annotations
@@ -10,12 +15,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
     import torch
+    import transformers
 
-EAGER, GROUPED = "eager", "workbench_grouped"
+M = TypeVar("M", bound="transformers.PreTrainedModel")
+
+EAGER, GROUPED, MASKED = "eager", "workbench_grouped", "workbench_masked"
 PLAIN = ("llama", "mistral", "qwen2", "qwen3", "smollm3")  # model types with no more than softmax(q k^T * scale + mask) v
 
 
@@ -39,11 +47,28 @@ def reading(model: Any) -> Iterator[None]:
     """Sets a model's attention to the one for whole texts inside the block, to that for one-token steps behind it."""
     # a soft cap on attention weights (Gemma 2) exists in eager attention alone
     capped = getattr(model.config.get_text_config(), "attn_logit_softcapping", None) is not None
-    model.set_attn_implementation("sdpa" if model._supports_sdpa and not capped else EAGER)
+    model.set_attn_implementation(EAGER if capped else whole_texts(model))
     try:
         yield
     finally:
         model.set_attn_implementation(stepwise(model.config))
+
+
+def whole_texts(model: Any) -> str:
+    """Name of the attention with which a model reads whole texts, on the device where its weights are."""
+    if not model._supports_sdpa:
+        return EAGER
+    if model.device.type != "cuda":
+        return "sdpa"
+    _register()
+    return MASKED
+
+
+def independent(model: M) -> M:
+    """The model itself, an encoder that reads whole texts alone; on a GPU its attention is `MASKED`."""
+    if model.device.type == "cuda":
+        model.set_attn_implementation(whole_texts(model))
+    return model
 
 
 def stepwise(config: Any) -> str:
@@ -61,6 +86,35 @@ def _register() -> None:
 
     AttentionInterface.register(GROUPED, grouped_attention)
     AttentionMaskInterface.register(GROUPED, eager_mask)
+    AttentionInterface.register(MASKED, masked_attention)
+    AttentionMaskInterface.register(MASKED, always_a_mask)
+
+
+def always_a_mask(**settings: Any) -> torch.Tensor:
+    """Mask as transformers makes it for torch, also where it excludes nothing: bool (B, 1, T, S), true where a token may look."""
+    from transformers.masking_utils import sdpa_mask
+
+    mask: torch.Tensor = sdpa_mask(**settings | {"allow_is_causal_skip": False, "allow_is_bidirectional_skip": False})
+    return mask
+
+
+def masked_attention(*tensors: Any, **settings: Any) -> tuple[torch.Tensor, None]:
+    """Attention by torch in a kernel that computes each row of a batch for itself.
+
+    Args:
+        tensors: the layer; queries, keys and values, float32 or bfloat16 (B, H, T, D), (B, K, S, D) and (B, K, S, D); and the
+            mask, bool (B, 1, T, S).
+        settings: what else transformers passes to its own ``sdpa_attention_forward``.
+
+    Returns:
+        float32 or bfloat16 (B, T, H, D), and no weights.
+    """
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    with sdpa_kernel([SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]):
+        found: tuple[torch.Tensor, None] = sdpa_attention_forward(*tensors, **settings)
+    return found
 
 
 def grouped_attention(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from workbench import products, weights
 from workbench.errors import InputError
 from workbench.machine import Machine
+from workbench.models import attention
 from workbench.quiet import quiet_transformers
 from workbench.retrieval.embedders import int8
 from workbench.retrieval.embedders.static import LoadedStatic, is_model2vec
@@ -41,6 +42,7 @@ def read(source: str, machine: Machine) -> LoadedTransformer | LoadedStatic:
     if isinstance(first, Transformer):
         if integers:
             return int8.LoadedInt8(model, machine.device, source)
+        attention.independent(first.auto_model)
         return LoadedTransformer(products.with_independent_rows(model), machine.device)
     if not isinstance(first, StaticEmbedding):
         raise InputError(

@@ -40,19 +40,16 @@ class LoadedTransformer(TokenizingEmbedder):
 
     def encode(self, texts: Sequence[str]) -> Iterator[list[tuple[int, np.ndarray]]]:
         """As in the base class, float32 (d,), longest texts first. An empty text gives the vector of its special tokens."""
-        import torch
-
-        for batch, features in self._batches(texts):
-            vectors = torch.nn.functional.normalize(features["sentence_embedding"].float(), dim=1).cpu().numpy()
-            yield list(zip(batch, vectors, strict=True))
+        for batch, features in self._batches(texts, "sentence_embedding"):
+            yield list(zip(batch, features["sentence_embedding"].cpu().numpy(), strict=True))
 
     def encode_tokens(self, texts: Sequence[str]) -> Iterator[list[tuple[int, np.ndarray]]]:
         import torch
 
         special = torch.tensor(self.model.tokenizer.all_special_ids, device=self.device)
-        for batch, features in self._batches(texts):
-            vectors = torch.nn.functional.normalize(features["token_embeddings"].float(), dim=2)
+        for batch, features in self._batches(texts, "token_embeddings"):
             wanted = features["attention_mask"].bool() & ~torch.isin(features["input_ids"], special)
+            vectors = features["token_embeddings"]
             yield [(i, row[keep].cpu().numpy()) for i, row, keep in zip(batch, vectors, wanted, strict=True)]
 
     def encodings(self, texts: list[str]) -> list[Encoding]:
@@ -63,13 +60,18 @@ class LoadedTransformer(TokenizingEmbedder):
         """The model's output for m rows of token ids, each int32 (n_tokens,), padded to one width.
 
         Of it ``sentence_embedding`` is float32 (m, d), ``token_embeddings`` float32 (m, wide, d), ``input_ids`` and
-        ``attention_mask`` are int64 (m, wide).
+        ``attention_mask`` are int64 (m, wide). On a GPU rows of zeros follow up to `full`: its sums and norms add up in an order
+        that depends on the number of rows.
         """
+        import torch
+
         ids = padded(rows, wide, self.model.tokenizer.pad_token_id)
         mask = padded([[1] * len(row) for row in rows], wide, 0)
         features = self.transform({"input_ids": ids.to(self.device), "attention_mask": mask.to(self.device)})
         # the transformer may compute in bfloat16; means and norms of its output are taken in float32
         features["token_embeddings"] = features["token_embeddings"].float()
+        if self.device == "cuda" and not torch.is_grad_enabled():
+            features = {name: with_rows(tensor, full(wide)) for name, tensor in features.items()}
         for module in list(self.model)[1:]:
             features = module(features)
         return features
@@ -79,7 +81,13 @@ class LoadedTransformer(TokenizingEmbedder):
         found: dict[str, Any] = self.model[0](features)
         return found
 
-    def _batches(self, texts: Sequence[str]) -> Iterator[tuple[list[int], dict[str, torch.Tensor]]]:
+    def _batches(self, texts: Sequence[str], wanted: str) -> Iterator[tuple[list[int], dict[str, torch.Tensor]]]:
+        """Positions of the texts of each batch, and of the model's output what is `READ`, a row a text.
+
+        Args:
+            texts: to encode.
+            wanted: name of the vectors in the output that get unit length, float32 (m, d) or (m, wide, d).
+        """
         import torch
 
         tokens = self.tokenize(texts)
@@ -90,8 +98,16 @@ class LoadedTransformer(TokenizingEmbedder):
             rows = filled([tokens[i] for i in batch], least)
             with torch.inference_mode():
                 features = self.forward(rows, wide)
+                features[wanted] = torch.nn.functional.normalize(features[wanted].float(), dim=-1)
             return batch, {name: features[name][: len(batch)] for name in READ if name in features}
 
         each = batch_by_batch if self.in_threads else map
         with self.mode.computing():
             yield from each(computed, batches([len(row) for row in tokens], self.mode.batches != "one"))
+
+
+def with_rows(tensor: torch.Tensor, n: int) -> torch.Tensor:
+    """A float32 or int64 tensor (m, ...) with rows of zeros behind it, so that there are n at least."""
+    import torch
+
+    return torch.cat([tensor, tensor.new_zeros(max(0, n - len(tensor)), *tensor.shape[1:])])

@@ -17,6 +17,7 @@ from workbench import products, weights
 from workbench.errors import InputError
 from workbench.machine import Machine, independence, samples
 from workbench.machine.independence import Mode
+from workbench.models import attention
 from workbench.models.training import LOSSES, Step, Training, write_losses
 from workbench.quiet import quiet_transformers
 from workbench.retrieval.batching import batches, filled, full, padded
@@ -109,7 +110,7 @@ class _Loaded:
                 f"weights {name!r}: {path} lacks {len(missing)} weights of a cross-encoder, such as {missing[0]}, which would be "
                 f"random numbers; name a trained cross-encoder, or train one with train: true"
             )
-        self.model = products.with_independent_rows(self.model.to(machine.device).eval())
+        self.model = attention.independent(products.with_independent_rows(self.model.to(machine.device).eval()))
         self.device = machine.device
 
     def scores(self, pairs: Sequence[Pair], max_length: int) -> Iterator[list[tuple[int, float]]]:
