@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 if TYPE_CHECKING:
     import torch
@@ -94,8 +94,7 @@ def always_a_mask(**settings: Any) -> torch.Tensor:
     """Mask as transformers makes it for torch, also where it excludes nothing: bool (B, 1, T, S), true where a token may look."""
     from transformers.masking_utils import sdpa_mask
 
-    mask: torch.Tensor = sdpa_mask(**settings | {"allow_is_causal_skip": False, "allow_is_bidirectional_skip": False})
-    return mask
+    return cast("torch.Tensor", sdpa_mask(**settings | {"allow_is_causal_skip": False, "allow_is_bidirectional_skip": False}))
 
 
 def masked_attention(*tensors: Any, **settings: Any) -> tuple[torch.Tensor, None]:
