@@ -211,7 +211,7 @@ def test_a_product_is_that_of_its_whole_numbers_in_both_forms(n: int) -> None:
     import torch
 
     drawn = np.random.default_rng(0)
-    product = Product(torch.from_numpy(drawn.standard_normal((40, 96))))
+    product = Product(torch.from_numpy(drawn.standard_normal((40, 96))).split(16))
     rows = drawn.integers(-127, 128, (n, 96))
     expected = (rows @ product.weights.T.astype(np.int64)).astype(np.float32) * product.scales
     assert np.array_equal(product(rows.astype(np.int16)), expected)

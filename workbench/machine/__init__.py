@@ -1,6 +1,16 @@
 """The machine: what it has, what it computes fastest in, which bits come out, and whether they depend on a batch."""
 
-from workbench.hardware import cpu_count, cpu_flags, cpu_name, cuda_device, instruction_set, memory_gib, peak_gb, threads
+from workbench.hardware import (
+    cpu_count,
+    cpu_flags,
+    cpu_name,
+    cuda_device,
+    instruction_set,
+    memory_gib,
+    peak_gb,
+    release_memory,
+    threads,
+)
 from workbench.machine.machine import DEVICES, INDEXES, PRECISIONS, Machine, resolve
 
 __all__ = [
@@ -15,6 +25,7 @@ __all__ = [
     "instruction_set",
     "memory_gib",
     "peak_gb",
+    "release_memory",
     "resolve",
     "threads",
 ]

@@ -30,6 +30,7 @@ Floats = NDArray[np.float32]
 
 ZERO = np.float32(integers.ZERO)
 TOGETHER = 256  # tokens whose weights of attention are held at once; more take memory, and look at more keys that come later
+WORDS = 4096  # of the vocabulary that are converted at once
 FEW = 4  # rows up to which the compiled product is as quick as the packed one
 
 FIXED_ROTARY = ("default", "linear", "llama3", "yarn")  # positions whose angles do not depend on how long a text is
@@ -75,11 +76,11 @@ class IntegerModel:
         base, size = model.base_model, model.config.hidden_size
         self.epsilon = np.float32(model.config.rms_norm_eps)
         self.layers = [Layer(layer, model.config) for layer in base.layers]
-        embedded = base.embed_tokens.weight.double()
-        self.embeddings: Floats = rotated(embedded, block(size)).float().detach().numpy()
-        out = model.get_output_embeddings()
-        head = out.weight.double() * base.norm.weight.double()
-        self.head = Product(rotated(head, block(size)), None if out.bias is None else out.bias.double())
+        embedded = base.embed_tokens.weight.detach().split(WORDS)
+        self.embeddings: Floats = np.concatenate([rotated(part.double(), block(size)).float().numpy() for part in embedded])
+        out, norm = model.get_output_embeddings(), base.norm.weight.double()
+        head = (rotated(part.double() * norm, block(size)) for part in out.weight.split(WORDS))
+        self.head = Product(head, None if out.bias is None else out.bias.double())
         self._rotary = base.rotary_emb
 
     def angles(self, end: int) -> Floats:
@@ -272,13 +273,13 @@ class Layer:
             biases.append(rotated(_bias(linear), within))
         weights = rotated(torch.cat(matrices) * norm.weight.double(), block(size))
         bias = torch.cat(biases)
-        return Product(weights, bias if bias.any() else None)
+        return Product([weights], bias if bias.any() else None)
 
     @staticmethod
     def _out(linear: Any, weights: torch.Tensor, size: int) -> Product:
         """A product to the residual stream; weights: float64 (size, inputs), as the inputs want them."""
         bias = None if linear.bias is None else rotated(linear.bias.double(), block(size))
-        return Product(rotated(weights, block(size), axis=0), bias)
+        return Product([rotated(weights, block(size), axis=0)], bias)
 
 
 class IntegerRows:

@@ -14,7 +14,7 @@ texts, and but for one product in each layer it costs nothing while computing, s
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
@@ -101,19 +101,17 @@ class Product:
         parts: these three.
     """
 
-    def __init__(self, weights: torch.Tensor, bias: torch.Tensor | None = None) -> None:
+    def __init__(self, weights: Iterable[torch.Tensor], bias: torch.Tensor | None = None) -> None:
         """Rounds.
 
         Args:
-            weights: float64 (outputs, inputs).
+            weights: parts that lie one below the other as the matrix (outputs, inputs), float64; each is rounded before the next
+                is asked for, since float64 takes eight times the memory of integers.
             bias: float64 (outputs,), or None.
         """
-        import torch
-
-        weights = weights.detach()
-        scales = (weights.abs().amax(1) / STEPS).clamp(min=SMALLEST)
-        whole = (weights / scales[:, None]).round().to(torch.int8).contiguous()  # packing wants them so
-        self.weights, self.scales = whole.numpy(), scales.float().numpy()
+        whole, scales = zip(*map(_rounded, weights), strict=True)
+        self.weights: NDArray[np.int8] = np.concatenate(whole)
+        self.scales: NDArray[np.float32] = np.concatenate(scales)
         self.bias: NDArray[np.float32] = np.empty(0, np.float32) if bias is None else bias.detach().float().numpy()
         self.parts = self.weights, self.scales, self.bias
 
@@ -143,6 +141,16 @@ class Product:
             slow: NDArray[np.float32] = sums.float().numpy() * self.scales
             return slow
         return _packed(torch.from_numpy(rows), self._packed, torch.from_numpy(self.scales)).numpy()
+
+
+def _rounded(weights: torch.Tensor) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Weights, float64 (outputs, inputs), as int8 (outputs, inputs), and the scale of each output, float32 (outputs,)."""
+    import torch
+
+    weights = weights.detach()
+    scales = (weights.abs().amax(1) / STEPS).clamp(min=SMALLEST)
+    whole = (weights / scales[:, None]).round().to(torch.int8).contiguous()  # products want them so
+    return whole.numpy(), scales.float().numpy()
 
 
 def products(left: NDArray[np.int8], right: NDArray[np.int8]) -> NDArray[np.int32]:
@@ -224,7 +232,7 @@ def operations(device: str) -> Iterator[bytes]:
 
     size, heads, shared, depth, inner, zero = 576, 9, 3, 64, 768, np.float32(0)
     first, wide = (
-        Product(torch.from_numpy(fingerprint.numbers(outputs, size)).double())
+        Product([torch.from_numpy(fingerprint.numbers(outputs, size)).double()])
         for outputs in ((heads + 2 * shared) * depth, 2 * inner)
     )
     states, angles, epsilon = fingerprint.numbers(1, size), fingerprint.numbers(1, 2, depth), np.float32(1e-5)

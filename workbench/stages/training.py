@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from workbench.component import digest
-from workbench.machine import Machine, peak_gb
+from workbench.machine import Machine, peak_gb, release_memory
 from workbench.models import lora
 from workbench.models.adapters import PROMPT
 from workbench.models.generator import Generator
@@ -233,7 +233,7 @@ class TrainingProgress:
 
 @contextmanager
 def training_progress(session: Session, name: str, settings: TrainingSettings, n: int, work: Path) -> Iterator[TrainingProgress]:
-    """Progress of a training; a damaged checkpoint is said before it begins.
+    """Progress of a training; a damaged checkpoint is said before it begins, and memory is given back when it has ended.
 
     Args:
         session: what trains.
@@ -246,3 +246,4 @@ def training_progress(session: Session, name: str, settings: TrainingSettings, n
         session.note([said])
     with session.progress.task(name, settings.epochs * -(-n // settings.batch_size)) as report:
         yield TrainingProgress(report)
+    release_memory()
