@@ -225,8 +225,8 @@ def _print_plan(experiment: Experiment, stream: TextIO) -> None:
     Console(file=stream).print(table)
     memory = f"; peak memory of earlier runs {total.memory_gb:.1f} GB" if total.memory_gb else ""
     stream.write(
-        f"{len(experiment.configurations)} configurations; to compute for selection and report: {total.missing} stages, "
-        f"at most {total.tokens:,} tokens, about {total.seconds:.0f} s at most{memory}\n"
+        f"{len(experiment.configurations)} configurations; to compute for selection and report: "
+        f"{total.sentence(experiment.searched)}{memory}\n"
     )
 
 

@@ -93,6 +93,11 @@ class Experiment(Displayed):
         """Distinct stages of the selection, each after those it reads; what the report needs follows from its outcome."""
         return plan(self.selected_on, self.session.has)
 
+    @property
+    def searched(self) -> bool:
+        """Whether a search chooses which configurations are measured on all questions."""
+        return self.settings.search.strategy != "grid"
+
     def planned_costs(self) -> PlannedCosts:
         """The plan by stage name, with what computing the missing ones costs, and the totals.
 

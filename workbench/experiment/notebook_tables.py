@@ -218,7 +218,7 @@ def plan_html(experiment: Experiment) -> str:
     rows, total = experiment.planned_costs()
     names = ("stage", "distinct", "uses", "in store", "to compute", "tokens", "seconds")
     lines = [_line("th", names), *(_line("td", [row.stage, *(f"{figure:,.0f}" for figure in row[1:])]) for row in rows)]
-    cost = f"To compute: {total.missing} stages, at most {total.tokens:,} tokens, about {total.seconds:,.0f} s at most."
+    cost = f"To compute: {total.sentence(experiment.searched)}."
     table = f"<div style='overflow-x: auto'><table>{''.join(lines)}</table></div>"
     return f"<p>{escape(repr(experiment))}</p>{table}<p>{cost}</p>"
 

@@ -110,7 +110,9 @@ class Answers(Stage[list[Answer]]):
     def work(self, session: Session) -> Work:
         each = self.prompt_tokens(session) + self.writer.generator.max_new_tokens / 2
         tokens = int(len(session.dataset.split(self.split)) * each)
-        return Work(self.writer.work, tokens, tokens)
+        # rankings of the same questions often begin with the same passages, and then the prompts are the same
+        pool = f"{self.writer.namespace} {digest(self.template.definition())} {each:.0f} {self.split}"
+        return Work(self.writer.work, tokens, tokens, pool)
 
     def prompts(self, session: Session) -> list[Prompted]:
         """The prompts of the split, in the order of its queries."""
