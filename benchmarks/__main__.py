@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -27,6 +28,8 @@ BENCHMARKS: dict[str, Callable[[], Measurement]] = {
     "openvino-batch-long": lambda: peers.generation(700, 48, True, 1.1),
     "openvino-one-tuned": lambda: peers.generation(300, 16, False, 1.2, tuned=True),
     "openvino-batch-tuned": lambda: peers.generation(300, 16, True, 1.1, tuned=True),
+    "llama-cpp-one": lambda: peers.generation(300, 16, False, 1.2, peer=peers.LlamaCpp),
+    "llama-cpp-one-long": lambda: peers.generation(700, 48, False, 1.2, peer=peers.LlamaCpp),
     "likelihood-speed": lambda: models.likelihood(Goal(">=", 1.15)),
     "likelihood-memory": lambda: models.likelihood(Goal("<=", 1 / 8), peak_bytes),
     "encode-float32": lambda: models.encoding("float32", 1.15),
@@ -68,6 +71,11 @@ def main(names: list[str]) -> int:
     for name in names or BENCHMARKS:
         if name.endswith("-bfloat16") and not native:
             sys.stdout.write(f"{name}: not measured, this processor has no bfloat16 products\n")
+            continue
+        if name.startswith("llama-cpp") and find_spec("llama_cpp") is None:
+            sys.stdout.write(
+                f"{name}: not measured; pip install llama-cpp-python builds what it needs, with a C++ compiler and CMake\n"
+            )
             continue
         found = BENCHMARKS[name]()
         where = {"verdict": found.verdict, "machine": {"processor": cpu_name(), "cores": cpu_count()}}
