@@ -20,7 +20,14 @@ ROOT = Path(__file__).parent.parent
 
 
 def values() -> dict[str, Any]:
-    return yaml.safe_load((ROOT / "configs" / "quickstart.yaml").read_text())
+    """The quickstart, with a second retriever that is fused."""
+    content = yaml.safe_load((ROOT / "configs" / "quickstart.yaml").read_text())
+    content["components"]["retrievers"] |= {
+        "dense": {"kind": "dense", "embedder": "minilm"},
+        "hybrid": {"kind": "fusion", "of": ["bm25", "dense"]},
+    }
+    content["axes"]["retriever"] = ["bm25", "hybrid"]
+    return content
 
 
 def planner(folder: Path, content: dict[str, Any], *overrides: str) -> Planner:

@@ -41,6 +41,8 @@ from workbench.results.verdict import (
     verdict,
 )
 from workbench.serving import app
+from workbench.views.notebook import run_html
+from workbench.views.report import report
 
 BEST, BASE = "dense/tuned", "bm25/base"
 N = 40
@@ -99,7 +101,8 @@ def outlets(run: Run, capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
     cli._print_outcome(run, Path("runs"), details=False)
     said = {"run": capsys.readouterr().out, "notebook 03": "\n".join(conclusions.conclusions(run))}
     said["dashboard"] = widgets.verdict(run)
-    said["report in a notebook"] = re.sub("<[^>]*>", " ", widgets.run_html(run))
+    said["report in a notebook"] = re.sub("<[^>]*>", " ", run_html(run))
+    said["report"] = re.sub("<[^>]*>", " ", report(run))
     served = app.Served("e", "r", best, True, "d", 1, None, verdict(run, run.best))
     said["demo"] = re.sub("<[^>]*>", " ", app.heading_html(served))
     if best != run.labels[base]:
@@ -204,7 +207,7 @@ def test_a_run_of_an_earlier_version_opens_and_says_that_it_has_no_verdict(tmp_p
     assert "written by an earlier version" in said
     assert "earlier version" in widgets.reading(older, "test", "f1")
     assert not [word for word in (BETTER, WORSE, OPEN) if word in said]
-    assert UNKNOWN in widgets.run_html(older)
+    assert UNKNOWN in run_html(older)
     assert set(plots.figures(older)) == set(plots.figures(run))
     assert conclusions.details(older)
     # a comparison is made anew from the scores, which the run has

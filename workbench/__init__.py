@@ -42,7 +42,7 @@ def _experiment_html(experiment: Any) -> str:
 
 
 def _run_html(run: Any) -> str:
-    from workbench.widgets import run_html
+    from workbench.views.notebook import run_html
 
     return run_html(run)
 

@@ -512,6 +512,32 @@ def replay(run: RunPath, query_id: str, configuration: ConfigurationOption = Non
 
 
 @app.command()
+def report(
+    run: RunPath,
+    out: Annotated[
+        Path | None, typer.Option(help="File to write, ending in .html; default: report.html in the run's folder.")
+    ] = None,
+) -> None:
+    """Write what a run found as one HTML file that asks for nothing outside itself: to open, to mail, to print."""
+    from workbench.results import rendering
+    from workbench.results.run import Run
+    from workbench.views import report as views
+
+    found = Run.open(run)
+    path = out or found.folder / "report.html"
+    rendering.check(path, [".html"])
+    if path.is_dir():
+        raise InputError(f"--out {path} is a folder; name a file in it")
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        temporary.write_text(views.report(found), encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror}; --out names another file") from error
+    typer.echo(f"report: {path}")
+
+
+@app.command()
 def latency(
     run: RunPath,
     configurations: Annotated[list[str] | None, typer.Argument(help="Ids or labels; default: those on the report split.")] = None,

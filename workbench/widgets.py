@@ -185,15 +185,6 @@ def leaderboard_figure(run: Run, split: str, metric: str) -> Figure:
     return drawn
 
 
-def run_html(run: Run) -> str:
-    """A run as a notebook shows it: the verdict, what to keep in mind, and the leaderboard of the report split."""
-    split, metric = run.report_split, run.select[1]
-    careful = f"<div class='wb-caveats'>{escape(conclusions.flattery(run))}</div>"
-    table = table_html(leaderboard_frame(run, split, metric), marks(run), plots.axis_names(run), run.today)
-    said = f"<div class='wb-verdict'>{_signed(run)}{careful}</div>"
-    return f"{CSS}<div class='wb-view'>{said}<div class='wb-wide'>{table}</div></div>"
-
-
 def _signed(run: Run) -> str:
     """The verdict with its sign, which does not depend on colour, as HTML."""
     return f"<strong>{verdict_of(run).sign}</strong> {escape(verdict(run))}"

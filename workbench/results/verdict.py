@@ -206,6 +206,29 @@ class Counts:
 COUNTED = ("contains", "em")  # metrics that are 1 for a right answer and 0 for a wrong one, the first measured counts
 
 
+GAINED, LOST, BOTH, NEITHER = "gained", "lost", "right both ways", "wrong both ways"
+
+
+def outcomes(run: Run, a: str, b: str, split: str) -> dict[str, str] | None:
+    """Query id -> whether two configurations answered it: a word of `GAINED` (the first alone), `LOST`, `BOTH` and `NEITHER`.
+
+    Args:
+        run: the run.
+        a: id of the first.
+        b: id of the second.
+        split: both were measured on it.
+
+    Returns:
+        None where no metric says right or wrong.
+    """
+    words_of = {(True, True): BOTH, (True, False): GAINED, (False, True): LOST, (False, False): NEITHER}
+    for metric in COUNTED:
+        right = {c: _right(run.results, c, split, metric) for c in (a, b)}
+        if right[a] and right[b]:
+            return {query: words_of[right[a][query], right[b][query]] for query in right[a] if query in right[b]}
+    return None
+
+
 def counts(run: Run, a: str, b: str, split: str) -> Counts | None:
     """Questions answered by two configurations; None where no metric says right or wrong.
 
@@ -215,12 +238,11 @@ def counts(run: Run, a: str, b: str, split: str) -> Counts | None:
         b: id of the second.
         split: both were measured on it.
     """
-    for metric in COUNTED:
-        right = {c: _right(run.results, c, split, metric) for c in (a, b)}
-        if right[a] and right[b]:
-            pairs = [(right[a][q], right[b][q]) for q in right[a].keys() & right[b].keys()]
-            return Counts(*(pairs.count(kind) for kind in ((True, True), (True, False), (False, True), (False, False))))
-    return None
+    found = outcomes(run, a, b, split)
+    if found is None:
+        return None
+    said = list(found.values())
+    return Counts(*(said.count(word) for word in (BOTH, GAINED, LOST, NEITHER)))
 
 
 def _right(results: list[ResultRow], configuration: str, split: str, metric: str) -> dict[str, bool]:

@@ -1,0 +1,91 @@
+"""A run as one HTML file that asks for nothing outside itself: to open, to mail, to print."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from workbench.errors import InputError
+from workbench.results import words
+from workbench.results.run import Run
+from workbench.views.card import card
+from workbench.views.html import box, cell, page, section, sourced, table, text
+from workbench.views.question import FILTER, Asked, everyone, or_box, strip, telling
+from workbench.views.tables import matters, setups, slices, timing
+from workbench.views.trust import trust
+
+
+def report(run: Run) -> str:
+    """The whole report; the same run gives the same bytes.
+
+    Args:
+        run: a finished run; its folder alone is read, neither its store nor its data.
+    """
+    asked = or_box(run)
+    parts: dict[str, tuple[str, Callable[[], str]]] = {
+        "questions": ("Question by question", lambda: strip(run) + (telling(asked) if isinstance(asked, Asked) else "")),
+        "matters": ("What matters", lambda: matters(run)),
+        "setups": ("All setups", lambda: setups(run)),
+        "slices": ("Parts of the questions", lambda: slices(run)),
+        "time": ("Quality and time", lambda: timing(run)),
+        "trust": ("Can you trust this?", lambda: trust(run)),
+        "all": ("All questions", lambda: everyone(asked) if isinstance(asked, Asked) else asked),
+        "training": ("Training", lambda: training(run)),
+        "origin": ("How it was made", lambda: origin(run)),
+    }
+    bodies = {identity: (title, _or_box(make)) for identity, (title, make) in parts.items()}
+    bodies = {identity: (title, body) for identity, (title, body) in bodies.items() if body}
+    made = [f"<p class=wb-quiet>{text(run.manifest['experiment'])} · run {text(run.folder.name)}</p>", _or_box(lambda: card(run))]
+    made += [section(identity, title, body) for identity, (title, body) in bodies.items()]
+    title = f"{run.manifest['experiment']}: what was found"
+    return page(title, "".join(made), {identity: title for identity, (title, _) in bodies.items()}, FILTER)
+
+
+def _or_box(make: Callable[[], str]) -> str:
+    """A part of the report; where a file of the run is damaged or lacks something, a box that says which."""
+    try:
+        return make()
+    except InputError as error:
+        return box(str(error))
+
+
+def training(run: Run) -> str:
+    """Losses of each training, first and last."""
+    rows = run.training
+    if not rows:
+        return "<p>Nothing was trained.</p>"
+    lines = []
+    for adapter, seed in dict.fromkeys((row.adapter, row.seed) for row in rows):
+        steps = [row for row in rows if (row.adapter, row.seed) == (adapter, seed) and row.loss is not None]
+        if not steps:
+            continue
+        keys = {"adapter": adapter, "seed": str(seed)}
+        ends = [
+            sourced(f"{row.loss:.2f}", cell("training.csv", "loss", **keys, step=str(row.step))) for row in (steps[0], steps[-1])
+        ]
+        count = sourced(f"{steps[-1].step:,}", cell("training.csv", "step", **keys, step=str(steps[-1].step)))
+        lines.append((text(adapter), sourced(str(seed), cell("training.csv", "seed", **keys)), count, *ends))
+    head = ("adapter", "seed", "steps", "loss of the first step", "of the last")
+    return table("Losses in nats per answer token", head, lines, right=(1, 2, 3, 4))
+
+
+def origin(run: Run) -> str:
+    """Where and on what the run was made, and the commands that check it."""
+    machine, sizes = run.manifest["machine"], run.manifest["dataset"].get("sizes", {})
+    counted = ", ".join(f"{n:,} {what}" for what, n in sizes.items())
+    versions = ", ".join(f"{name} {version}" for name, version in sorted(run.manifest["libraries"].items()))
+    facts = [
+        sourced("; ".join(str(machine.get(name, "")) for name in ("processor", "arithmetic")), cell("manifest.json", "machine")),
+        sourced(counted, cell("manifest.json", "dataset")),
+        sourced(versions, cell("manifest.json", "libraries")),
+    ]
+    items = "".join(f"<li>{fact}</li>" for fact in facts)
+    path = run.folder / "config.yaml"
+    config = path.read_text(encoding="utf-8") if path.is_file() else ""
+    name = f"runs/{run.manifest['experiment']}/{run.folder.name}"
+    commands = f"workbench replay {name}\nworkbench compare {name} --details"
+    return (
+        f"<ul class=wb-list>{items}</ul>"
+        f"<p>These commands compute an answer again and show every test:</p><pre>{text(commands)}</pre>"
+        f"<details><summary>The experiment’s file with every default filled in</summary><pre>{text(config)}</pre></details>"
+        f"<p class=wb-quiet>Means and differences are points of {text(words.metric_name(run.select[1]))}, of 100.</p>"
+    )

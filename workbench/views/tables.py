@@ -1,0 +1,139 @@
+"""What each choice brings, all setups, and parts of the questions: the tables of a run, as HTML."""
+
+from __future__ import annotations
+
+from workbench.results import words
+from workbench.results.conclusions import named
+from workbench.results.rows import LeaderboardRow, Tested
+from workbench.results.run import Run
+from workbench.results.verdict import SIGNS, beside_the_best, graded, shown
+from workbench.views.card import compared, interval_of, mean_of
+from workbench.views.html import box, cell, foreign, sourced, table, text
+
+MOST = 50  # setups that a table shows; leaderboard.csv has all
+
+
+def tested(row: Tested, matters: float | None, addresses: dict[str, str]) -> tuple[str, str, str]:
+    """A difference, its interval and its verdict, as cells of a table.
+
+    Args:
+        row: the row of the run's table.
+        matters: the run's.
+        addresses: of the cells ``difference``, ``low``, ``high`` and ``supported``.
+    """
+    interval = words.between(row.low, row.high, signed=True)
+    word = graded(row, matters)
+    look = ("wb-shown" if row.difference > 0 else "wb-lost") if shown(row) else ""
+    said = f"<span class='{look}'>{SIGNS.get(word, '?')} {sourced(word, addresses['supported'])}</span>"
+    between = sourced(interval, addresses["low"], addresses["high"]) if interval else "–"
+    return sourced(words.number(row.difference, signed=True), addresses["difference"]), between, said
+
+
+def _addresses(file: str, keys: dict[str, str]) -> dict[str, str]:
+    return {column: cell(file, column, **keys) for column in ("difference", "low", "high", "supported")}
+
+
+def matters(run: Run) -> str:
+    """What each choice brings, averaged over the others, on the questions that chose."""
+    split, metric = run.select
+    rows = [row for row in run.effects if row.metric == metric]
+    if not rows:
+        return box("Only one setup was measured, so no choice can be compared.")
+    lines = []
+    for row in sorted(rows, key=lambda row: (not shown(row), -abs(row.difference))):
+        values = list(dict.fromkeys(one.values[row.axis] for one in run.configurations))
+        a, b = (words.value_name(row.axis, value, values, run.settings) for value in (row.a, row.b))
+        keys = {"axis": row.axis, "a": row.a, "b": row.b, "split": row.split, "metric": row.metric}
+        lines.append((f"{text(row.axis)}: {text(a)}, not {text(b)}", *tested(row, run.matters, _addresses("effects.csv", keys))))
+    keys = {"axis": rows[0].axis, "a": rows[0].a, "b": rows[0].b, "split": split, "metric": metric}
+    n = sourced(f"{rows[0].n:,}", cell("effects.csv", "n", **keys))
+    said = (
+        f"<p>What each choice brings, all else equal, averaged over the other choices; measured on the {n} questions of "
+        f"{text(split)}, in points of {text(words.metric_name(metric))}.</p>"
+    )
+    return said + table("What each choice brings", ("choice", "gain", "plausibly", "verdict"), lines, right=(1, 2))
+
+
+def setups(run: Run) -> str:
+    """Every setup with its score on the report split, and how it stands beside the best and the baseline."""
+    metric, split, baseline = run.select[1], run.report_split, run.manifest["baseline"]
+    rows = [row for row in run.leaderboard if (row.split, row.metric) == (split, metric)]
+    rows.sort(key=lambda row: (-row.mean, row.configuration))
+    if not rows:
+        return box(f"No setup was measured on {split} by {metric}.")
+    places = beside_the_best(
+        [row.configuration for row in rows], lambda c: run.comparison(c, rows[0].configuration, split, metric)
+    )
+    lines = [_setup(run, row, places[row.configuration], baseline) for row in rows[:MOST]]
+    head = ("setup", "of 100", "plausibly", "beside the best", f"gain over {run.today}", "plausibly", "verdict")
+    left_out = [f"{len(rows) - MOST} more are in leaderboard.csv."] if len(rows) > MOST else []
+    chosen = f"Chosen on {run.select[0]}: {named(run, run.best)}."
+    said = "".join(f"<p>{text(line)}</p>" for line in [chosen, *left_out])
+    return said + table(f"Setups on {split}, by {words.metric_name(metric)}", head, lines, right=(1, 2, 4, 5))
+
+
+def _setup(run: Run, row: LeaderboardRow, place: str, baseline: str) -> tuple[str, ...]:
+    c, marks = row.configuration, []
+    if c == run.best:
+        marks.append("chosen")
+    if c == baseline:
+        marks.append(run.today)
+    name, label = run.names[c], run.labels[c]
+    title = text(name) + (f" <small>{text(label)}</small>" if name != label else "")
+    title += "".join(f" <span class=wb-tag>{text(mark)}</span>" for mark in marks)
+    found = run.comparison(c, baseline, row.split, row.metric) if c != baseline else None
+    gap: tuple[str, str, str] = ("–", "–", "–")
+    if found is not None:
+        columns = ("difference", "low", "high", "supported")
+        gap = tested(found, run.matters, {name: compared(run, c, baseline, row.split, row.metric, name) for name in columns})
+    return title, mean_of(row), interval_of(row) or "–", text(place), *gap
+
+
+def slices(run: Run) -> str:
+    """The chosen setup on the questions of each slice, against the baseline."""
+    metric, split, baseline, best = run.select[1], run.report_split, run.manifest["baseline"], run.best
+    own = [row for row in run.slices if (row.split, row.metric) == (split, metric)]
+    rows = [row for row in own if row.configuration == best and row.against in ("", baseline)]
+    if not rows:
+        return ""
+    lines = []
+    for row in sorted(rows, key=lambda row: (row.column, -row.n, row.value)):
+        keys = {
+            "split": split,
+            "column": row.column,
+            "value": row.value,
+            "metric": metric,
+            "configuration": best,
+            "against": row.against,
+        }
+        few = " <small>too few to show anything</small>" if row.small == "yes" else ""
+        gap: tuple[str, str, str] = ("–", "–", "–")
+        if row.tested:
+            gap = tested(row.tested, run.matters, _addresses("slices.csv", keys))
+        n, mean = (
+            sourced(f"{row.n:,}", cell("slices.csv", "n", **keys)),
+            sourced(words.number(row.mean), cell("slices.csv", "mean", **keys)),
+        )
+        lines.append((f"{foreign(row.column)}: {foreign(row.value)}{few}", n, mean, *gap))
+    head = ("questions", "number", "of 100", f"gain over {run.today}", "plausibly", "verdict")
+    said = f"<p>{text(named(run, best))} on parts of the questions of {text(split)}; verdicts allow for all slices together.</p>"
+    return said + table(f"Slices of {split}, by {words.metric_name(metric)}", head, lines, right=(1, 2, 3, 4))
+
+
+def timing(run: Run) -> str:
+    """How long an answer takes, beside how good it is."""
+    rows = sorted(run.latency, key=lambda row: row.p50)
+    if not rows:
+        return (
+            f"<p>The time of an answer was not measured; <code>workbench latency {text(run.folder.name)}</code> measures it.</p>"
+        )
+    metric, lines = run.select[1], []
+    for row in rows:
+        keys = {"configuration": row.configuration}
+        mean = run.row(row.configuration, run.report_split, metric)
+        seconds = [
+            sourced(f"{value:.2f}", cell("latency.csv", name, **keys)) for name, value in (("p50", row.p50), ("p95", row.p95))
+        ]
+        lines.append((text(named(run, row.configuration)), *seconds, mean_of(mean) if mean else "–"))
+    head = ("setup", "median, seconds", "95th percentile, seconds", f"{words.metric_name(metric)} of 100")
+    return table("Seconds of an answer, one at a time", head, lines, right=(1, 2, 3))
