@@ -76,8 +76,9 @@ def _standing(run: Run, found: Verdict) -> str:
     if base is not None and base.configuration != row.configuration:
         said += f"; {text(run.today)}, {text(named(run, base.configuration))}, scores {mean_of(base)}"
     failed = f" {sourced(str(row.failed), address.replace('#n', '#failed'))} of its answers failed." if row.failed else ""
-    of = sourced(f"{len(measured):,} setups were compared", cell("selection.csv", "candidates")) if len(measured) > 1 else ""
-    return f"{said}.{failed} {of + '.' if of else ''}"
+    of = sourced(f"{len(measured):,}", cell("selection.csv", "candidates"))
+    compared_with = f" {of} setups were compared." if len(measured) > 1 else ""
+    return f"{said}.{failed}{compared_with}"
 
 
 def _gain(run: Run, found: Verdict) -> str:

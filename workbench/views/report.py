@@ -63,7 +63,8 @@ def training(run: Run) -> str:
             sourced(f"{row.loss:.2f}", cell("training.csv", "loss", **keys, step=str(row.step))) for row in (steps[0], steps[-1])
         ]
         count = sourced(f"{steps[-1].step:,}", cell("training.csv", "step", **keys, step=str(steps[-1].step)))
-        lines.append((text(adapter), sourced(str(seed), cell("training.csv", "seed", **keys)), count, *ends))
+        trained = sourced(str(seed), cell("training.csv", "seed", **keys, step=str(steps[-1].step)))
+        lines.append((text(adapter), trained, count, *ends))
     head = ("adapter", "seed", "steps", "loss of the first step", "of the last")
     return table("Losses in nats per answer token", head, lines, right=(1, 2, 3, 4))
 
