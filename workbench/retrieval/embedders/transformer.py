@@ -71,7 +71,8 @@ class LoadedTransformer(TokenizingEmbedder):
         # the transformer may compute in bfloat16; means and norms of its output are taken in float32
         features["token_embeddings"] = features["token_embeddings"].float()
         if self.device == "cuda" and not torch.is_grad_enabled():
-            features = {name: with_rows(tensor, full(wide)) for name, tensor in features.items()}
+            tensors = [name for name, value in features.items() if isinstance(value, torch.Tensor) and value.dim()]
+            features |= {name: with_rows(features[name], full(wide)) for name in tensors}
         for module in list(self.model)[1:]:
             features = module(features)
         return features
