@@ -1,0 +1,93 @@
+"""Quality against what it costs: of setups, and of indexes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+
+from workbench.plots.look import BAR, INK, TODAY, count, dot, heading, listed, mark, note, numbered, scaled, signed
+from workbench.plots.rows import called, ranked, reference
+from workbench.results.rows import IndexRow, LatencyRow
+from workbench.results.run import Run
+from workbench.results.words import POINTS, direction, metric_name
+
+COSTS = {
+    "p50": "median seconds to answer one question",
+    "p95": "seconds within which 95 % of questions are answered",
+    "tokens": "mean tokens read and written for one question",
+}
+
+
+def plot_pareto(ax: Axes, run: Run, split: str, metric: str, cost: str = "p50", named: bool = True) -> Axes:
+    """Gain over the baseline against what an answer costs, each setup with its number in a list below; the front is joined.
+
+    On the front is what no other setup beats in both. Upright bars are the intervals of the verdicts; costs, with their 95 %
+    intervals, come from latency.csv.
+
+    Args:
+        ax: where to draw.
+        run: the run.
+        split: measured on it.
+        metric: measured by it.
+        cost: one of `COSTS`.
+        named: whether the list of names stands below.
+    """
+    means, base = {row.configuration: row.mean for row in ranked(run, split, metric)}, reference(run, split, metric)
+    rows = sorted((row for row in run.latency if row.configuration in means), key=lambda row: (row.p50, row.configuration))
+    if not rows:
+        return note(ax, "No latency was measured; `workbench latency RUN` does.")
+    today, names, at = called(run, base), [], []
+    for j, row in enumerate(rows, 1):
+        c, (value, low, high) = row.configuration, _cost(row, cost)
+        pair = run.comparison(c, base, split, metric) if c != base else None
+        gain = POINTS.factor * (pair.difference if pair else means[c] - means[base])
+        look = mark(pair, run) if pair else TODAY
+        if pair:
+            dot(ax, value, gain, scaled(pair.low, pair.high), look, upright=True)
+        dot(ax, value, gain, (low, high), look)
+        numbered(ax, value, gain, j)
+        at.append((value, gain))
+        said = signed(pair, run) if pair else today
+        names.append(f"{run.names[c]} ({said})")
+    front = [point for point in at if not any(o != point and o[0] <= point[0] and o[1] >= point[1] for o in at)]
+    x, y = zip(*sorted(set(front)), strict=True)
+    ax.plot(x, y, color=INK, linestyle="--", linewidth=1, zorder=1, label="front")
+    ax.axhline(0, color=INK, linewidth=1, linestyle="-", zorder=0)
+    ax.set_xlim(left=0)
+    if named:
+        listed(ax, names)
+    ax.set_xlabel(f"{COSTS[cost]} (lower is better), {count(rows[0].requests, 'request')} each")
+    ax.set_ylabel(f"gain in {metric_name(metric)}\nover {today}, points of 100")
+    if cost == next(iter(COSTS)):
+        said = f"{metric_name(metric)} on {split}; {direction(metric)}. A dashed line joins what no other setup beats in both."
+        heading(ax, f"Gain over {today} against what an answer costs", f"{said} {BAR}", up=8)
+    return ax
+
+
+def _cost(row: LatencyRow, cost: str) -> tuple[float, float | None, float | None]:
+    """One of `COSTS` with its interval."""
+    costs = {
+        "p50": (row.p50, row.p50_low, row.p50_high),
+        "p95": (row.p95, row.p95_low, row.p95_high),
+        "tokens": (row.tokens, row.tokens_low, row.tokens_high),
+    }
+    return costs[cost]
+
+
+def plot_indexes(ax: Axes, rows: Sequence[IndexRow]) -> Axes:
+    """Questions per second against recall@10 of indexes, each with its number in a list below; rows as in indexes.csv."""
+    if not rows:
+        return note(ax, "No dense index is in this experiment.")
+    for j, row in enumerate(rows, 1):
+        ax.plot([row.recall_at_10], [row.queries_per_second], "o", color=INK)
+        numbered(ax, row.recall_at_10, row.queries_per_second, j)
+    ax.set_yscale("log")
+    low = min(row.recall_at_10 for row in rows)
+    ax.set_xlim(low - 0.1 * (1.05 - low), 1.0 + 0.1 * (1.05 - low))
+    listed(ax, [f"{f'{row.kind} {row.settings}'.strip()}: {row.bytes_per_vector:,.0f} bytes a vector" for row in rows])
+    said = f"{count(rows[0].queries, 'question')}, {rows[0].vectors:,} vectors. Up and to the right is better."
+    heading(ax, "What an index finds of the 10 nearest passages, and how fast", said, up=8)
+    ax.set_xlabel("share of exact search's first 10 passages that are found (recall@10)")
+    ax.set_ylabel("questions per second, asked together")
+    return ax
