@@ -194,7 +194,7 @@ def main(folder: str | Path, docs: Path = DOCS) -> None:
         return
     for figure in ("leaderboard", "differences"):
         shutil.copy(run.folder / "figures" / f"{figure}.png", docs / f"{figure}.png")
-    put(docs / "results.md", name, f"{block(run)}\n\n![Means of all setups](leaderboard.png)")
+    put(docs / "results.md", name, f"{block(run)}\n\n![Gains of all setups over today's](leaderboard.png)")
     picture = f"![Differences from {run.today}](docs/differences.png)"
     put(docs.parent / "README.md", name, f"{picture}\n\n{caption(run)}")
 

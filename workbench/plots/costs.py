@@ -46,7 +46,7 @@ def plot_pareto(ax: Axes, run: Run, split: str, metric: str, cost: str = "p50", 
         if pair:
             dot(ax, value, gain, scaled(pair.low, pair.high), look, upright=True)
         dot(ax, value, gain, (low, high), look)
-        numbered(ax, value, gain, j)
+        numbered(ax, (value, gain), j)
         at.append((value, gain))
         said = signed(pair, run) if pair else today
         names.append(f"{run.names[c]} ({said})")
@@ -81,7 +81,7 @@ def plot_indexes(ax: Axes, rows: Sequence[IndexRow]) -> Axes:
         return note(ax, "No dense index is in this experiment.")
     for j, row in enumerate(rows, 1):
         ax.plot([row.recall_at_10], [row.queries_per_second], "o", color=INK)
-        numbered(ax, row.recall_at_10, row.queries_per_second, j)
+        numbered(ax, (row.recall_at_10, row.queries_per_second), j)
     ax.set_yscale("log")
     low = min(row.recall_at_10 for row in rows)
     ax.set_xlim(low - 0.1 * (1.05 - low), 1.0 + 0.1 * (1.05 - low))

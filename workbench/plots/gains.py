@@ -74,14 +74,15 @@ def plot_leaderboard(ax: Axes, run: Run, split: str, metric: str, rows: int = RO
         found = tested[c]
         score = f"{number(row.mean)} ({row.failed} failed)" if row.failed else number(row.mean)
         cells = signed(found, run) if found else "■", score, place[c]
-        picked = where.difference if where and c == run.best else None
-        lines.append(Row(run.names[c], found, cells, _code(run, c, len(drawn)), picked, c == run.best))
+        best, here = c == run.best, split == run.select[0]
+        picked = where.difference if where and best and not here else None
+        lines.append(Row(run.names[c], found, cells, _code(run, c, len(drawn)), best, picked, bool(where) and best and here))
     draw_gains(ax, run, lines, ("gain", "score", "beside the best"), today)
     pairs = [row for row in tested.values() if row]
     heading(ax, _finding(run, pairs, "other setup", f"than {today}"), _measured(run, split, metric, pairs))
     ax.set_xlabel(f"gain in {name} over {today}, points of 100")
     flattering = ""
-    if where and any(line.picked is not None for line in lines):
+    if where and any(line.here or line.picked is not None for line in lines):
         flattering = f"The diamond is its gain on the {where.n:,} questions that it was picked by, which tends to flatter it."
     said = " ".join(filter(None, (_chosen(lines), flattering, left_out(len(board), len(drawn), "leaderboard.csv"))))
     caption(ax, reading(run, pairs, said) if explained else said)
@@ -121,7 +122,7 @@ def plot_differences(ax: Axes, run: Run, split: str, metric: str, against: str) 
 def plot_effects(ax: Axes, run: Run, metric: str) -> Axes:
     """What another choice brings than the baseline's, averaged over all other choices; filled: shown.
 
-    At most 20 are drawn. Differences between two other values of an axis are in effects.csv alone.
+    The 20 largest are drawn. Differences between two other values of an axis are in effects.csv alone.
 
     Raises:
         InputError: the metric was not measured on the selection split.
@@ -131,13 +132,15 @@ def plot_effects(ax: Axes, run: Run, metric: str) -> Axes:
     rows = effects(run, metric)
     if not rows:
         return note(ax, "No axis has two values that can be compared.")
-    drawn, everything = rows[:ROWS], sum(row.metric == metric for row in run.effects)
+    largest = sorted(rows, key=lambda row: -abs(row.difference))[:ROWS]
+    drawn, everything = [row for row in rows if row in largest], sum(row.metric == metric for row in run.effects)
     draw_gains(ax, run, [Row(effect_name(run, row), row, _told(run, row)) for row in drawn], ("gain", "verdict"), "no difference")
     said = f"Each choice by itself, averaged over all others. {_measured(run, split, metric, rows)}"
     heading(ax, _finding(run, rows, "single change", "than today's choice"), said)
     ax.set_xlabel(f"gain in {metric_name(metric)}, points of 100")
-    more = f"effects.csv has {everything - len(drawn)} more pairs of choices." if everything > len(drawn) else ""
-    caption(ax, reading(run, rows, more))
+    few = left_out(len(rows), len(drawn), "effects.csv")
+    more = f"effects.csv also has {everything - len(rows)} pairs without today's choice." if everything > len(rows) else ""
+    caption(ax, reading(run, rows, few, more))
     return ax
 
 
@@ -157,7 +160,7 @@ def plot_slices(ax: Axes, run: Run, split: str, metric: str) -> Axes:
         return note(ax, "The experiment's file names no columns under metrics.slices.")
     drawn = rows[:ROWS]
     names, tested = [slice_name(row) for row in drawn], [row.tested for row in drawn if row.tested]
-    more = left_out(len(rows), len(drawn), "slices.csv", "first")
+    more = left_out(len(rows), len(drawn), "slices.csv")
     said = f"{metric_name(metric)} on {split}; {direction(metric)}. The setup: {run.names[run.best]}."
     if len(tested) == len(drawn):
         lines = [Row(name, row, _told(run, row)) for name, row in zip(names, tested, strict=True)]

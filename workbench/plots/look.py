@@ -64,16 +64,18 @@ class Row(NamedTuple):
         row: the difference; None for the setup that the others are compared with.
         cells: texts at its right, one a column.
         small: stands below its name, in small letters.
-        picked: what the chosen setup gained on the questions that it was picked by; None for all others.
         bold: whether its name is.
+        picked: what it gained on the questions that it was picked by; None where that is not said.
+        here: whether it was picked by these very questions.
     """
 
     name: str
     row: Tested | None
     cells: tuple[str, ...] = ()
     small: str = ""
-    picked: float | None = None
     bold: bool = False
+    picked: float | None = None
+    here: bool = False
 
 
 def style() -> AbstractContextManager[None]:
@@ -125,10 +127,9 @@ def draw_gains(ax: Axes, run: Run, rows: Sequence[Row], heads: Sequence[str], ze
         if row.row is None:
             dot(ax, 0.0, y, (None, None), TODAY)
             continue
-        look, seen = mark(row.row, run), Mark(PICKED, "D", shown(row.row))
-        here = row.picked == row.row.difference  # this is where it was picked
-        dot(ax, row.row.difference * POINTS.factor, y, scaled(row.row.low, row.row.high), seen if here else look)
-        if row.picked is not None and not here:
+        look = Mark(PICKED, "D", shown(row.row)) if row.here else mark(row.row, run)
+        dot(ax, row.row.difference * POINTS.factor, y, scaled(row.row.low, row.row.high), look)
+        if row.picked is not None:
             dot(ax, row.picked * POINTS.factor, y + 0.3, (None, None), Mark(PICKED, "D", False))
     name_rows(ax, [row.name for row in rows], [row.small for row in rows], [row.bold for row in rows])
     right = 8.0
@@ -186,7 +187,7 @@ def name_rows(ax: Axes, names: Sequence[str], small: Sequence[str] = (), bold: S
         tick.set_fontweight("bold" if heavy else "normal")
     for y, (label, said) in enumerate(zip(labels, below, strict=True)):
         if said:
-            down = LINE / 2 * label.count("\n")
+            down = LINE / 2 * label.count("\n") + 1
             _write(ax, plain(said), (0, y), ax.get_yaxis_transform(), (-4, -down), "right", "center", size=7.5, quiet=True)
     ax.set_ylim(len(names) - 0.4, -0.6)
     ax.tick_params(axis="y", length=0)
@@ -196,7 +197,14 @@ def name_rows(ax: Axes, names: Sequence[str], small: Sequence[str] = (), bold: S
 
 
 def at_right(ax: Axes, y: float, text: str, right: float = 8.0) -> None:
-    """Text in a row, so many points beside the right edge."""
+    """Text in a row, beside the plot.
+
+    Args:
+        ax: the plot.
+        y: the row.
+        text: what is written.
+        right: points from the right edge.
+    """
     _write(ax, text, (1, y), ax.get_yaxis_transform(), (right, 0), va="center")
 
 
@@ -265,9 +273,9 @@ def listed(ax: Axes, names: Sequence[str]) -> None:
     _write(ax, "\n".join(lines), (0, 0), ax.transAxes, (0, -38), va="top")
 
 
-def numbered(ax: Axes, x: float, y: float, j: int) -> None:
+def numbered(ax: Axes, at: tuple[float, float], j: int) -> None:
     """The number of a mark beside it."""
-    _write(ax, str(j), (x, y), ax.transData, (-6, 4), "right", "bottom", bold=True)
+    _write(ax, str(j), at, ax.transData, (-6, 4), "right", "bottom", bold=True)
 
 
 def note(ax: Axes, text: str) -> Axes:
@@ -304,10 +312,9 @@ def asked(run: Run, split: str, rows: Sequence[Counted]) -> str:
     return f"the {many} that the best was picked by ({split})"
 
 
-def left_out(total: int, drawn: int, table: str, which: str = "best") -> str:
+def left_out(total: int, drawn: int, table: str) -> str:
     """What a figure does not show of a table; nothing where it shows all."""
-    more = total - drawn
-    return f"The {which} {drawn} of {total} are drawn; {table} has the other {more}." if more > 0 else ""
+    return f"{total - drawn} of {total} are left out; {table} has them." if total > drawn else ""
 
 
 def better(metric: str) -> str:

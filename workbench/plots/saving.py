@@ -121,7 +121,8 @@ def _rankings(run: Run, split: str) -> Figure:
     pairs = [row for row in run.comparisons if row.split == split and row.metric in metrics]
     asked_of = asked(run, split, ranked(run, split, metrics[0]))
     said = f"Gain over the ranking of {called(run, base)} (■), and score of 100; higher is better. On {asked_of}."
-    more = left_out(len(found), min(kept, len(found)), "leaderboard.csv")
+    drawn_rows = sum(j < kept or base in group for j, group in enumerate(found))
+    more = left_out(len(found), drawn_rows, "leaderboard.csv")
     text = reading(run, pairs, "Bold: the chosen setup's.", more) if pairs else ""
     below = "\n".join(wrapped(line, SMALL) for line in f"{said}\n{text}".split("\n"))
     drawn.supxlabel(below, x=0.01, ha="left", fontsize=8, linespacing=1.3)
