@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 
-from workbench.plots.look import BAR, INK, TODAY, count, dot, heading, listed, mark, note, numbered, scaled, signed
+from workbench.plots.look import BAR, INK, TODAY, count, dot, gain, heading, listed, mark, note, numbered, scaled, signed, wrapped
 from workbench.plots.rows import called, ranked, reference
 from workbench.results.rows import IndexRow, LatencyRow
 from workbench.results.run import Run
@@ -38,16 +38,17 @@ def plot_pareto(ax: Axes, run: Run, split: str, metric: str, cost: str = "p50", 
     if not rows:
         return note(ax, "No latency was measured; `workbench latency RUN` does.")
     today, names, at = called(run, base), [], []
+    what = gain(metric, today)
     for j, row in enumerate(rows, 1):
         c, (value, low, high) = row.configuration, _cost(row, cost)
         pair = run.comparison(c, base, split, metric) if c != base else None
-        gain = POINTS.factor * (pair.difference if pair else means[c] - means[base])
+        gap = POINTS.factor * (pair.difference if pair else means[c] - means[base])
         look = mark(pair, run) if pair else TODAY
         if pair:
-            dot(ax, value, gain, scaled(pair.low, pair.high), look, upright=True)
-        dot(ax, value, gain, (low, high), look)
-        numbered(ax, (value, gain), j)
-        at.append((value, gain))
+            dot(ax, value, gap, scaled(pair.low, pair.high), look, upright=True)
+        dot(ax, value, gap, (low, high), look)
+        numbered(ax, (value, gap), j)
+        at.append((value, gap))
         said = signed(pair, run) if pair else today
         names.append(f"{run.names[c]} ({said})")
     front = [point for point in at if not any(o != point and o[0] <= point[0] and o[1] >= point[1] for o in at)]
@@ -58,10 +59,10 @@ def plot_pareto(ax: Axes, run: Run, split: str, metric: str, cost: str = "p50", 
     if named:
         listed(ax, names)
     ax.set_xlabel(f"{COSTS[cost]} (lower is better), {count(rows[0].requests, 'request')} each")
-    ax.set_ylabel(f"gain in {metric_name(metric)}\nover {today}, points of 100")
+    ax.set_ylabel(f"{wrapped(what, 34)},\npoints of 100")
     if cost == next(iter(COSTS)):
         said = f"{metric_name(metric)} on {split}; {direction(metric)}. A dashed line joins what no other setup beats in both."
-        heading(ax, f"Gain over {today} against what an answer costs", f"{said} {BAR}", up=8)
+        heading(ax, f"{what[0].upper()}{what[1:]} against what an answer costs", f"{said} {BAR}", up=8)
     return ax
 
 

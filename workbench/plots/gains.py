@@ -17,6 +17,7 @@ from workbench.plots.look import (
     caption,
     dot,
     draw_gains,
+    gain,
     heading,
     left_out,
     name_rows,
@@ -77,10 +78,10 @@ def plot_leaderboard(ax: Axes, run: Run, split: str, metric: str, rows: int = RO
         best, here = c == run.best, split == run.select[0]
         picked = where.difference if where and best and not here else None
         lines.append(Row(run.names[c], found, cells, _code(run, c, len(drawn)), best, picked, bool(where) and best and here))
-    draw_gains(ax, run, lines, ("gain", "score", "beside the best"), today)
+    draw_gains(ax, run, lines, (gain(metric).split()[0], "score", "beside the best"), today)
     pairs = [row for row in tested.values() if row]
     heading(ax, _finding(run, pairs, "other setup", f"than {today}"), _measured(run, split, metric, pairs))
-    ax.set_xlabel(f"gain in {name} over {today}, points of 100")
+    ax.set_xlabel(f"{gain(metric, today)}, points of 100")
     flattering = ""
     if where and any(line.here or line.picked is not None for line in lines):
         flattering = f"The diamond is its gain on the {where.n:,} questions that it was picked by, which tends to flatter it."
@@ -111,10 +112,10 @@ def plot_differences(ax: Axes, run: Run, split: str, metric: str, against: str) 
     pairs.sort(key=lambda pair: (-pair.difference, pair.a))
     today, drawn = called(run, against), pairs[:ROWS]
     lines = [Row(run.names[p.a], p, _told(run, p), _code(run, p.a, len(drawn)), bold=p.a == run.best) for p in drawn]
-    draw_gains(ax, run, lines, ("gain", "verdict"), today)
+    draw_gains(ax, run, lines, (gain(metric).split()[0], "verdict"), today)
     which = f"{today[0].upper()}{today[1:]}: {run.names[against]}." if today != run.names[against] else ""
     heading(ax, _finding(run, pairs, "other setup", f"than {today}"), f"{_measured(run, split, metric, pairs)} {which}")
-    ax.set_xlabel(f"gain in {metric_name(metric)}, points of 100")
+    ax.set_xlabel(f"{gain(metric)}, points of 100")
     caption(ax, reading(run, pairs, _chosen(lines), left_out(len(pairs), len(drawn), "comparisons.csv")))
     return ax
 
@@ -134,10 +135,16 @@ def plot_effects(ax: Axes, run: Run, metric: str) -> Axes:
         return note(ax, "No axis has two values that can be compared.")
     largest = sorted(rows, key=lambda row: -abs(row.difference))[:ROWS]
     drawn, everything = [row for row in rows if row in largest], sum(row.metric == metric for row in run.effects)
-    draw_gains(ax, run, [Row(effect_name(run, row), row, _told(run, row)) for row in drawn], ("gain", "verdict"), "no difference")
+    draw_gains(
+        ax,
+        run,
+        [Row(effect_name(run, row), row, _told(run, row)) for row in drawn],
+        (gain(metric).split()[0], "verdict"),
+        "no difference",
+    )
     said = f"Each choice by itself, averaged over all others. {_measured(run, split, metric, rows)}"
     heading(ax, _finding(run, rows, "single change", "than today's choice"), said)
-    ax.set_xlabel(f"gain in {metric_name(metric)}, points of 100")
+    ax.set_xlabel(f"{gain(metric)}, points of 100")
     few = left_out(len(rows), len(drawn), "effects.csv")
     more = f"effects.csv also has {everything - len(rows)} pairs without today's choice." if everything > len(rows) else ""
     caption(ax, reading(run, rows, few, more))
@@ -164,14 +171,14 @@ def plot_slices(ax: Axes, run: Run, split: str, metric: str) -> Axes:
     said = f"{metric_name(metric)} on {split}; {direction(metric)}. The setup: {run.names[run.best]}."
     if len(tested) == len(drawn):
         lines = [Row(name, row, _told(run, row)) for name, row in zip(names, tested, strict=True)]
-        draw_gains(ax, run, lines, ("gain", "verdict"), run.today)
+        draw_gains(ax, run, lines, (gain(metric).split()[0], "verdict"), run.today)
         up, down = _tally(run, tested)
         found = f"{up} of {len(tested)}" + (f", and shown to be worse on {down}" if down else "") if up or down else ""
         end = f"shown to be better on {found}" if found else f"not shown to be better or worse on any of {len(tested)}"
         if metric in DIRECTIONLESS:
             end = f"shown to differ on {up + down} of {len(tested)}"
         heading(ax, f"The chosen setup is {end} groups of questions", said)
-        ax.set_xlabel(f"gain in {metric_name(metric)} over {run.today}, points of 100")
+        ax.set_xlabel(f"{gain(metric, run.today)}, points of 100")
         caption(ax, reading(run, tested, more))
         return ax
     for y, row in enumerate(drawn):

@@ -22,7 +22,7 @@ from workbench.results.run import Run
 from workbench.results.verdict import BETTER as SHOWN_BETTER
 from workbench.results.verdict import SIGNS, graded, shown
 from workbench.results.verdict import WORSE as SHOWN_WORSE
-from workbench.results.words import DIRECTIONLESS, POINTS, number
+from workbench.results.words import DIRECTIONLESS, POINTS, metric_name, number
 
 STYLE = Path(__file__).with_name("workbench.mplstyle")
 WIDTH = 7.5  # inches
@@ -34,7 +34,7 @@ BETTER, WORSE, OPEN, PICKED = "#0b62a8", "#b3400e", "#6e7781", "#8a5a00"  # the 
 INK, PAPER = "#000000", "#ffffff"  # of text and axes; in an SVG they are the page's
 
 NAME, TITLE, SAID, SMALL = 44, 75, 110, 130  # characters in a line of a row's name, a title, what stands below it, a caption
-BAR = "A bar shows where the true gain plausibly lies. It leaves out 0, and its mark is filled, just when a difference is shown."
+BAR = "A bar shows where the true difference plausibly lies. It leaves out 0, and its mark is filled, just when one is shown."
 
 
 class Counted(Protocol):
@@ -315,6 +315,12 @@ def asked(run: Run, split: str, rows: Sequence[Counted]) -> str:
 def left_out(total: int, drawn: int, table: str) -> str:
     """What a figure does not show of a table; nothing where it shows all."""
     return f"{total - drawn} of {total} are left out; {table} has them." if total > drawn else ""
+
+
+def gain(metric: str, over: str = "") -> str:
+    """``gain in F1 over today's setup``; of a metric without a good end, ``difference in abstention from today's setup``."""
+    noun, than = ("difference", "from") if metric in DIRECTIONLESS else ("gain", "over")
+    return f"{noun} in {metric_name(metric)}" + (f" {than} {over}" if over else "")
 
 
 def better(metric: str) -> str:

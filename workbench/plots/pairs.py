@@ -14,7 +14,7 @@ from workbench.plots.look import BETTER, INK, OPEN, PAPER, WORSE, Mark, better, 
 from workbench.plots.rows import called
 from workbench.results.run import Run
 from workbench.results.tables import WORST
-from workbench.results.words import POINTS, metric_name, number
+from workbench.results.words import DIRECTIONLESS, POINTS, metric_name, number
 
 
 def plot_wins(ax: Axes, run: Run, split: str, metric: str, a: str, b: str) -> Axes:
@@ -37,13 +37,14 @@ def plot_wins(ax: Axes, run: Run, split: str, metric: str, a: str, b: str) -> Ax
     gaps = sorted((POINTS.factor * (first[query] - second[query]) for query in first.keys() & second.keys()), reverse=True)
     wins, losses = sum(gap > 0 for gap in gaps), sum(gap < 0 for gap in gaps)
     at, name = range(1, len(gaps) + 1), metric_name(metric)
-    ax.bar(at[:wins], gaps[:wins], color=BETTER)
-    ax.bar(at[len(gaps) - losses :], gaps[len(gaps) - losses :], facecolor=PAPER, hatch="/////", edgecolor=WORSE)
+    up, down = (INK, INK) if metric in DIRECTIONLESS else (BETTER, WORSE)
+    ax.bar(at[:wins], gaps[:wins], color=up)
+    ax.bar(at[len(gaps) - losses :], gaps[len(gaps) - losses :], facecolor=PAPER, hatch="/////", edgecolor=down)
     equal = ax.axhline(0, color=INK, linewidth=1, label=f"= equal: {len(gaps) - wins - losses}")
     ax.set_xlim(0.25, len(gaps) + 0.75)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    won = Patch(color=BETTER, label=f"▲ {better(metric)}: {wins}")
-    lost = Patch(facecolor=PAPER, hatch="/////", edgecolor=WORSE, label=f"▼ {worse(metric)}: {losses}")
+    won = Patch(color=up, label=f"▲ {better(metric)}: {wins}")
+    lost = Patch(facecolor=PAPER, hatch="/////", edgecolor=down, label=f"▼ {worse(metric)}: {losses}")
     handles = [won, lost, equal]
     ax.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, borderpad=0, ncols=3)
     told = f"{better(metric)} on {wins} of {count(len(gaps), 'question')}, {worse(metric)} on {losses}"

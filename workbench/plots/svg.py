@@ -9,14 +9,14 @@ from matplotlib.figure import Figure
 
 from workbench.plots.look import BETTER, INK, OPEN, PAPER, PICKED, WORSE, style
 
-# A page that shows the picture among its text may set these; a file by itself follows the system's light or dark.
+# Variables of the pages' style (workbench/views/views.css); a file by itself follows the system's light or dark.
 COLOURS = {
-    BETTER: "var(--wb-better, #0b62a8)",
-    WORSE: "var(--wb-worse, #b3400e)",
-    OPEN: "var(--wb-open, #6e7781)",
-    PICKED: "var(--wb-picked, #8a5a00)",
+    BETTER: "var(--better, #0b62a8)",
+    WORSE: "var(--worse, #b3400e)",
+    OPEN: "var(--open, #6e7781)",
+    PICKED: "var(--picked, #8a5a00)",
     INK: "currentColor",
-    PAPER: "var(--wb-page, Canvas)",
+    PAPER: "var(--page, Canvas)",
 }
 DARK = {"better": "#6cb6ff", "worse": "#ff9b6a", "open": "#a3adb8", "picked": "#e3b341"}
 FONTS = "'DejaVu Sans', Verdana, system-ui, sans-serif"
@@ -34,7 +34,7 @@ def svg(figure: Figure) -> str:
     text = re.sub(r'<g id="[^"]*">', "<g>", re.sub(r"\s*<metadata>.*</metadata>", "", text, flags=re.DOTALL))
     text = re.sub(r"(fill|stroke): (#[0-9a-f]{6})", _coloured, text).replace(f'fill="{PAPER}"', 'fill="none"')
     text = text.replace("'DejaVu Sans'", FONTS)
-    dark = "; ".join(f"--wb-{name}: {colour}" for name, colour in DARK.items())
+    dark = "; ".join(f"--{name}: {colour}" for name, colour in DARK.items())
     rules = f"svg:root {{color-scheme: light dark}} @media (prefers-color-scheme: dark) {{svg:root {{{dark}}}}}"
     text = text.replace("</style>", f"{rules}</style>", 1)
     # matplotlib writes no colour where it is black
