@@ -471,6 +471,8 @@ def test_a_figure_of_fifty_setups_is_no_higher_than_a_page_and_says_what_it_leav
     board = drawn["leaderboard"].axes[0]
     assert len(names(board)) == plots.ROWS + 1  # and the baseline, which is the worst here
     assert names(board)[-1] == wide.names[wide.manifest["baseline"]]
+    rankings = names(drawn["rankings"].axes[0])
+    assert len(set(rankings)) == len(rankings) == plots.ROWS + 1  # every row can be told from the others
     said = " ".join(" ".join(texts(ax)) for ax in drawn["leaderboard"].axes)
     assert "29 of 50 are left out; leaderboard.csv has them." in said
     assert "29 of 49 are left out; comparisons.csv has them." in " ".join(texts(drawn["differences"].axes[0]))

@@ -135,13 +135,8 @@ def plot_effects(ax: Axes, run: Run, metric: str) -> Axes:
         return note(ax, "No axis has two values that can be compared.")
     largest = sorted(rows, key=lambda row: -abs(row.difference))[:ROWS]
     drawn, everything = [row for row in rows if row in largest], sum(row.metric == metric for row in run.effects)
-    draw_gains(
-        ax,
-        run,
-        [Row(effect_name(run, row), row, _told(run, row)) for row in drawn],
-        (gain(metric).split()[0], "verdict"),
-        "no difference",
-    )
+    lines = [Row(effect_name(run, row), row, _told(run, row)) for row in drawn]
+    draw_gains(ax, run, lines, (gain(metric).split()[0], "verdict"), "no difference")
     said = f"Each choice by itself, averaged over all others. {_measured(run, split, metric, rows)}"
     heading(ax, _finding(run, rows, "single change", "than today's choice"), said)
     ax.set_xlabel(f"{gain(metric)}, points of 100")
