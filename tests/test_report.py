@@ -173,7 +173,8 @@ sys.stdout.write(report(Run.open(sys.argv[1])))
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout == report(run)
-    assert not re.findall(r"""(?:src|href)=(?!["']?#)""", done.stdout) and "url(" not in done.stdout
+    outside = re.findall(r"""(?:src|href)=(?!["']?(?:#|data:))""", done.stdout)
+    assert not outside and "url(" not in done.stdout
 
 
 def test_a_table_that_lacks_a_column_is_named_and_the_rest_stays(run: Run, tmp_path: Path) -> None:
@@ -193,6 +194,36 @@ def test_a_run_of_an_earlier_version_says_what_its_report_lacks(run: Run, tmp_pa
     (tmp_path / run.folder.name / "questions.jsonl").unlink()
     page = report(Run.open(tmp_path / run.folder.name))
     assert "holds no questions.jsonl" in page and "costs nothing" in page and "wb-card" in page
+
+
+def test_executed_notebooks_are_shown_as_text_and_a_damaged_one_is_named(run: Run, tmp_path: Path) -> None:
+    shutil.copytree(run.folder, tmp_path / run.folder.name)
+    folder = tmp_path / run.folder.name / "notebooks"
+    folder.mkdir(exist_ok=True)
+    outputs = [
+        {"output_type": "stream", "name": "stdout", "text": ["42 answers\n"]},
+        {"output_type": "display_data", "data": {"image/png": "aGVsbG8=\n", "text/plain": ["<Figure>"]}},
+        {"output_type": "execute_result", "data": {"text/html": "<b>no</b>", "text/plain": "<b>as text</b>"}},
+        {"output_type": "error", "ename": "ValueError", "evalue": "wrong"},
+    ]
+    cells = [
+        {"cell_type": "markdown", "source": ["# A title\n", "\n", "Read <i>this</i>."]},
+        {"cell_type": "code", "source": "print(1 < 2)", "outputs": outputs},
+    ]
+    (folder / "91_own.ipynb").write_text(json.dumps({"cells": cells}))
+    (folder / "92_damaged.ipynb").write_text("{")
+    page = report(Run.open(tmp_path / run.folder.name))
+    texts = (
+        "A title</bdi></h3>",
+        "Read &lt;i&gt;this&lt;/i&gt;.",
+        "print(1 &lt; 2)",
+        "42 answers",
+        "base64,aGVsbG8=",
+        "ValueError: wrong",
+    )
+    for shown in (*texts, "&lt;b&gt;as text&lt;/b&gt;"):
+        assert shown in page
+    assert "<b>no</b>" not in page and "92_damaged.ipynb cannot be read as a notebook" in page
 
 
 def test_where_evidence_was_lost_is_said_of_each_question(run: Run) -> None:

@@ -9,6 +9,7 @@ from workbench.results import words
 from workbench.results.run import Run
 from workbench.views.card import card
 from workbench.views.html import box, cell, page, section, sourced, table, text
+from workbench.views.notebooks import notebooks
 from workbench.views.question import FILTER, Asked, everyone, or_box, strip, telling
 from workbench.views.tables import matters, setups, slices, timing
 from workbench.views.trust import trust
@@ -31,6 +32,7 @@ def report(run: Run) -> str:
         "all": ("All questions", lambda: everyone(asked) if isinstance(asked, Asked) else asked),
         "training": ("Training", lambda: training(run)),
         "origin": ("How it was made", lambda: origin(run)),
+        "notebooks": ("Notebooks", lambda: notebooks(run)),
     }
     bodies = {identity: (title, _or_box(make)) for identity, (title, make) in parts.items()}
     bodies = {identity: (title, body) for identity, (title, body) in bodies.items() if body}
