@@ -28,6 +28,8 @@ BENCHMARKS: dict[str, Callable[[], Measurement]] = {
     "openvino-batch-long": lambda: peers.generation(700, 48, True, 1.1),
     "openvino-one-tuned": lambda: peers.generation(300, 16, False, 1.2, tuned=True),
     "openvino-batch-tuned": lambda: peers.generation(300, 16, True, 1.1, tuned=True),
+    "openvino-one-long-tuned": lambda: peers.generation(700, 48, False, 1.2, tuned=True),
+    "openvino-batch-long-tuned": lambda: peers.generation(700, 48, True, 1.1, tuned=True),
     "llama-cpp-one": lambda: peers.generation(300, 16, False, 1.2, peer=peers.LlamaCpp),
     "llama-cpp-one-long": lambda: peers.generation(700, 48, False, 1.2, peer=peers.LlamaCpp),
     "likelihood-speed": lambda: models.likelihood(Goal(">=", 1.15)),
