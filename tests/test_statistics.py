@@ -300,7 +300,13 @@ def test_small_batches_give_the_same_counts(monkeypatch: pytest.MonkeyPatch) -> 
     whole = compare_all(scores, _names(5))
     for name, value in [("BATCH", 333), ("CHUNK_CELLS", 150)]:
         monkeypatch.setattr(statistics, name, value)
-    assert repr(compare_all(scores, _names(5))) == repr(whole)
+    small = compare_all(scores, _names(5))
+    for before, after in zip(whole["f1"], small["f1"], strict=True):
+        assert (after.p, after.p_holm, after.supported) == (before.p, before.p_holm, before.supported)
+        assert after.tested.p_adjusted == before.tested.p_adjusted
+        # Estimates are not counts: on some processors a product of another shape rounds its last bit differently.
+        found, expected = ((x.difference, x.low, x.high, x.tested.low, x.tested.high) for x in (after, before))
+        assert found == pytest.approx(expected, rel=1e-12)
 
 
 # --- What is refused -------------------------------------------------------------------------------------------------
