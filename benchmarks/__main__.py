@@ -12,7 +12,7 @@ from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-from benchmarks import arithmetic, comparisons, ingest, models, peers, retrieval, sweep, training
+from benchmarks import arithmetic, comparisons, ingest, models, peers, retrieval, sweep, training, views
 from benchmarks.harness import Goal, Measurement, peak_bytes
 from workbench.machine import cpu_count, cpu_name, resolve
 
@@ -49,6 +49,7 @@ BENCHMARKS: dict[str, Callable[[], Measurement]] = {
     "comparisons-scipy": comparisons.against_scipy,
     "comparisons-metrics": comparisons.metrics,
     "comparisons-many": comparisons.many,
+    "report": views.report_of_a_large_run,
     "distinct-work": sweep.distinct_work,
     "grid": sweep.grid,
     "changed-prompt": sweep.changed_prompt,

@@ -13,7 +13,7 @@ from pathlib import Path
 import nbformat
 import pandas as pd
 import pytest
-from test_plots import F1, configuration_id, make_run
+from handmade import F1, configuration_id, make_run
 
 from workbench import dashboards, widgets
 from workbench.errors import InputError

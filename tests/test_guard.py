@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import workbench
-from test_plots import make_run
+from handmade import make_run
 from test_verdict import BEST, N, wave
 from typer.testing import CliRunner
 

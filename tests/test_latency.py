@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Finished
-from test_plots import timed
+from handmade import timed
 
 from workbench.errors import InputError
 from workbench.latency import _nothing_stored, measure

@@ -13,7 +13,9 @@ from pathlib import Path
 from conftest import ROOT, Finished
 
 from workbench import Experiment, Run
+from workbench.results.compare import of_runs
 from workbench.store.progress import Progress
+from workbench.views.html import text
 
 PACKAGE = ROOT / "workbench"
 COMPUTING = "{'torch', 'transformers', 'faiss', 'sentence_transformers', 'peft', 'bm25s'}"
@@ -104,9 +106,22 @@ def test_a_dashboard_loads_nothing_that_computes_a_run(toy: Finished) -> None:
 
 def test_a_run_and_an_experiment_show_themselves_in_a_notebook(toy: Finished) -> None:
     run, experiment = Run.open(toy.run), Experiment.load(toy.config, toy.runs, progress=Progress())
-    assert run.labels[run.best] in run._repr_html_() and "<table" in run._repr_html_()
-    rows = {row.stage for row in experiment.planned_costs().stages}
-    assert all(f">{name}</td>" in experiment._repr_html_() for name in rows) and "16 configurations" in repr(experiment)
+    compared = of_runs([run])
+    shown = {type(one).__name__: one._repr_mimebundle_() for one in (run, experiment, run.comparisons, run.questions, compared)}
+    for name, bundle in shown.items():
+        assert set(bundle) == {"text/plain", "text/html"}, name
+        assert "<script" not in bundle["text/html"] and "class=wb-box" not in bundle["text/html"], name
+        assert len(bundle["text/plain"]) < 300
+    assert run.labels[run.best] in shown["Run"]["text/html"] and "<table" in shown["Run"]["text/html"]
+    about = shown["Experiment"]["text/html"]
+    assert all(f">{row.stage}</th>" in about for row in experiment.planned_costs().stages) and "16 setups" in about
+    assert all(f">{axis}</th>" in about for axis in experiment.space.axes)
+    assert all(
+        text(one.question[:40]) in shown["Questions"]["text/html"] for one in run.questions if one.split == run.report_split
+    )
+    reported = [row for row in run.comparisons if row.split == run.report_split]
+    assert reported and all(text(run.labels[row.a]) in shown["Comparisons"]["text/html"] for row in reported)
+    assert all(text(compared.names[system]) in shown["Compared"]["text/html"] for system in compared.order)
 
 
 def test_the_tree_of_the_code_names_every_file() -> None:

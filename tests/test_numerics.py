@@ -8,11 +8,11 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import handmade
 import pytest
-import test_plots
 import yaml
 from conftest import Finished, workbench
-from test_plots import AXES, N, make_run
+from handmade import AXES, N, make_run
 from test_verdict import generator
 from typer.testing import CliRunner
 
@@ -146,7 +146,7 @@ def test_a_verdict_that_changes_and_another_choice_are_said(tmp_path: Path) -> N
 
 def test_configurations_with_other_ids_are_matched_by_their_axes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = made(tmp_path / "a")
-    monkeypatch.setattr(test_plots, "configuration_id", lambda label: f"int8-{label.replace('/', '-')}")
+    monkeypatch.setattr(handmade, "configuration_id", lambda label: f"int8-{label.replace('/', '-')}")
     second = made(tmp_path / "b", settings={"components": {"generators": {"base": {"precision": "int8"}}}})
     found = numerics(first, second)
     assert found.partners["bm25-base"] == "int8-bm25-base" and len(found.partners) == 4

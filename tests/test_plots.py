@@ -1,6 +1,5 @@
 """Figures say what the tables of the run say. The runs here are made by hand; scores are chosen, statistics are the project's."""
 
-import json
 import re
 import subprocess
 import sys
@@ -12,6 +11,7 @@ import matplotlib
 import matplotlib.image
 import numpy as np
 import pytest
+from handmade import N, configuration_id, f1, make_run, timed
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -20,117 +20,17 @@ from matplotlib.transforms import Bbox
 
 from workbench import plots
 from workbench.errors import InputError
-from workbench.evaluation.families import Plans
 from workbench.models.training import Evaluation
 from workbench.plots.look import BETTER, INK, OPEN, PAPER, PICKED, WORSE
 from workbench.plots.svg import DARK
-from workbench.results import table_files, tables
+from workbench.results import table_files
 from workbench.results.rows import (
-    ComparisonRow,
-    ConfigurationRow,
-    EffectRow,
-    FinalistRow,
-    InteractionRow,
     LatencyRow,
-    LeaderboardRow,
-    QueryRow,
-    ResultRow,
-    SeedRow,
-    SelectionRow,
     SystemRow,
 )
 from workbench.results.run import Run
 from workbench.results.verdict import graded
 from workbench.results.words import direction, metric_name, number
-
-AXES = {"retriever": ["bm25", "dense"], "generator": ["base", "tuned"]}
-N = 12  # queries; 2^12 sign patterns: the smallest p is 2 / 4096, and over 6 pairs Holm makes at most .003 of it
-F1 = {"bm25/base": 0.2, "bm25/tuned": 0.7, "dense/base": 0.21, "dense/tuned": 0.71}
-FINALISTS = ["bm25/base", "bm25/tuned", "dense/tuned"]
-
-
-def configuration_id(label: str) -> str:
-    """Ids sort as labels do."""
-    return label.replace("/", "-")
-
-
-def f1(label: str, q: int) -> float:
-    """The mean of a configuration plus a wiggle that is the same for base and for tuned, but not for both."""
-    return F1.get(label, 0.5) + 0.01 * ((q * (3 if "tuned" in label else 5) + len(label)) % 7 - 3)
-
-
-def make_run(
-    runs: Path,
-    axes: dict[str, list[str]] = AXES,
-    n: int = N,
-    run_id: str = "20260102T030405Z-aaaaaa",
-    metrics: tuple[str, ...] = ("f1", "ndcg@10"),
-    failed: tuple[tuple[str, str, int], ...] = (("bm25/tuned", "dev", 3),),
-    experiment: str = "handmade",
-    score=f1,
-    shift: int = 0,
-) -> Run:
-    """A finished run: all configurations on dev, three on test, the first is the baseline.
-
-    `failed`: label, split, query; queries of test are scored as if their numbers were larger by `shift`.
-    """
-    folder = runs / experiment / run_id
-    folder.mkdir(parents=True)
-    points = [dict(zip(axes, values, strict=True)) for values in product(*axes.values())]
-    labels = ["/".join(point[axis] for axis in axes if len(axes[axis]) > 1) or point["retriever"] for point in points]
-    ids = [configuration_id(label) for label in labels]
-    rows = [
-        ResultRow(c, split, f"q{q:02}", metric, *((None, "failed") if gone else (value / (1 if metric == "f1" else 2), "ok")))
-        for c, label in zip(ids, labels, strict=True)
-        for split in ("dev", "test")
-        if split == "dev" or label in FINALISTS or len(labels) == 1
-        for q in range(n)
-        for value in [score(label, q + (shift if split == "test" else 0))]
-        for metric in metrics
-        for gone in [(label, split, q) in failed and metric == "f1"]
-    ]
-    scores = tables.matrices(rows, {f"q{q:02}": f"q{q:02}" for q in range(n)})
-    design = dict(zip(ids, points, strict=True))
-    about = [ConfigurationRow(c, label, point, False, {}) for c, label, point in zip(ids, labels, points, strict=True)]
-    asked = [QueryRow(split, f"q{q:02}", f"q{q:02}", "?") for split in ("dev", "test") for q in range(n)]
-    by = {(one.split, one.metric): one for one in scores}
-    select, report = by["dev", metrics[0]], by.get(("test", metrics[0]))
-    best = min(ids, key=lambda c: (-select.column(c).mean(), c))
-    compared = tables.comparisons(scores, seed=0, plans=Plans("test", metrics[0], ids[0], best))
-    table_files.write_configurations(folder / "configurations.csv", list(axes), about)
-    table_files.write(folder / "results.csv", ResultRow, rows)
-    table_files.write(folder / "leaderboard.csv", LeaderboardRow, tables.leaderboard(scores))
-    table_files.write(folder / "comparisons.csv", ComparisonRow, compared)
-    table_files.write(folder / "queries.csv", QueryRow, asked)
-    table_files.write(folder / "seeds.csv", SeedRow, [])
-    table_files.write(folder / "effects.csv", EffectRow, tables.effects(scores, design, ids[0], "dev", seed=0))
-    table_files.write(folder / "interactions.csv", InteractionRow, tables.interactions(scores, design, ids[0], "dev", seed=0))
-    table_files.write(folder / "finalists.csv", FinalistRow, tables.finalists(compared, "test", ids[0]))
-    there = report if report and {best, ids[0]} <= set(report.systems) else None
-    table_files.write(folder / "selection.csv", SelectionRow, [tables.selection(select, there, best, ids[0], seed=0)])
-    manifest = {
-        "experiment": experiment,
-        "seed": 0,
-        "seeds": 1,
-        "search": {"strategy": "grid", "order": "models first"},
-        "failures": {},
-        "cut": {},
-        "repeated": {},
-        "truncation": [],
-        "select": {"split": "dev", "metric": metrics[0]},
-        "report": {"split": "test", "of": "finalists"},
-        "baseline": ids[0],
-        "notes": [],
-    }
-    manifest |= {key: {} for key in ("dataset", "machine", "libraries", "files")}
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-    return Run.open(folder)
-
-
-def timed(configuration: str, p50: float) -> LatencyRow:
-    """What `workbench latency` would say of a configuration whose median is `p50` seconds; all else is 1."""
-    ones = dict.fromkeys(LatencyRow._fields, 1.0) | {"requests": 50, "processor": "a processor"}
-    return LatencyRow(**ones | {"configuration": configuration, "p50": p50, "p50_low": p50 - 0.01, "p50_high": p50 + 0.01})
 
 
 @pytest.fixture(scope="module")

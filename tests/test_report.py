@@ -16,6 +16,7 @@ from urllib.parse import parse_qsl
 
 import pytest
 from conftest import ROOT, Finished
+from handmade import Planted, answered, make_run
 from test_dashboard import BROWSER, FLAGS
 from test_verdict import fixture_run
 from typer.testing import CliRunner
@@ -244,7 +245,7 @@ def test_the_three_verdicts_differ_without_colour(tmp_path: Path) -> None:
     for name in ("better", "worse", "not shown"):
         page = report(fixture_run(tmp_path, name))
         heads.append(re.sub("<[^>]*>", "", re.findall("<h1>.*?</h1>", page)[0]).split(":")[0])
-    assert heads == ["✓ Better", "✗ Worse", "? Not shown"]
+    assert heads == ["✓ Better", "✗ Worse", "? Not shown to be better"]
 
 
 def test_the_command_writes_the_file_and_refuses_what_it_cannot(run: Run, tmp_path: Path) -> None:
@@ -261,6 +262,68 @@ def test_the_command_writes_the_file_and_refuses_what_it_cannot(run: Run, tmp_pa
         assert code != 0 and message in said
     (tmp_path / "folder.html").mkdir()
     assert "is a folder" in asked(str(run.folder), "--out", str(tmp_path / "folder.html"))[1]
+
+
+def planted_run(runs: Path) -> Run:
+    """20 questions: seven gained, three lost, two failed; evidence never retrieved, ranked 14th, and shown but misread."""
+    lost, failed = {7, 8, 9}, {10, 11}
+
+    def score(label: str, q: int) -> float:
+        best, number = label == "dense/tuned", q % 20
+        if q < 20:
+            return 0.9 if best else 0.1
+        right = number < 7 or number in {15, 16} if best else number in lost | {15, 16}
+        return 0.9 if right else 0.1
+
+    gone = tuple(("dense/tuned", "test", q) for q in failed)
+    made = make_run(runs, n=20, metrics=("f1", "contains"), failed=gone, score=score, shift=20, experiment="planted")
+    ranks = {12: None, 13: 14, 14: 1}
+    asked = []
+    for q in range(20):
+        right = f"answer {q}"
+        a = None if q in failed else right if q < 7 or q in {15, 16} else f"wrong {q}"
+        b = right if q in lost | {15, 16} else "another"
+        asked.append(Planted(f"Question {q}?", right, a, b, ranks.get(q, 1), "reworded" if q % 2 else "direct"))
+    return answered(made, asked)
+
+
+def test_evidence_is_underlined_and_accepted_answers_are_marked_in_the_passages(tmp_path: Path) -> None:
+    page = report(planted_run(tmp_path))
+    assert "<u><bdi>Document 3 says <mark>answer 3</mark>, as its evidence shows.</bdi></u>" in page
+    assert "holds evidence</strong>, underlined" in page
+    assert "&lt;" not in page  # no text of this run has markup, so none is shown as text
+
+
+@pytest.mark.skipif(
+    BROWSER is None and "CI" not in os.environ, reason="there is no Chromium here; `apt-get install chromium` brings it"
+)
+def test_questions_are_chosen_by_what_became_of_them(tmp_path: Path) -> None:
+    from playwright.sync_api import sync_playwright
+
+    (tmp_path / "found.html").write_text(report(planted_run(tmp_path / "runs")), encoding="utf-8")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=BROWSER, args=FLAGS)
+        tab = browser.new_page()
+        tab.goto(f"file://{tmp_path / 'found.html'}")
+
+        def shown() -> list[int]:
+            return [
+                int(re.findall(r"Question (\d+)", one)[0])
+                for one in tab.locator("details[data-outcome]:visible").all_inner_texts()
+            ]
+
+        for name, expected in {"gained": [*range(7)], "lost": [7, 8, 9], "all": [*range(20)]}.items():
+            tab.locator(".wb-filter button", has_text=re.compile(f"^{name}$")).click()
+            assert shown() == expected, name
+        evidence, kind = tab.get_by_label("Questions by evidence"), tab.get_by_label("Questions by kind")
+        for label, expected in {"never retrieved": [12], "ranked too low": [13]}.items():
+            evidence.select_option(label)
+            assert shown() == expected
+        evidence.select_option("shown and misread")
+        assert 14 in shown() and not {12, 13, *range(7)} & set(shown())
+        kind.select_option("reworded")
+        assert 14 not in shown() and all(q % 2 for q in shown())
+        browser.close()
 
 
 HOSTILE = [
@@ -314,7 +377,7 @@ def test_everybody_can_read_it(run: Run, hostile: Run, tmp_path: Path) -> None:
             tab.on("request", lambda request, said=said: None if request.url.startswith("file:") else said.append(request.url))
             tab.goto(f"file://{tmp_path / name}.html")
             tab.evaluate("for (const one of document.querySelectorAll('details')) one.open = true")
-            for width in (1280, 390):
+            for width in (1280, 390, 320):
                 for scheme in ("light", "dark"):
                     tab.set_viewport_size({"width": width, "height": 900})
                     tab.emulate_media(color_scheme=scheme)

@@ -71,5 +71,5 @@ def test_a_damaged_table_is_named(copied: Path, damage: Callable[[Path], object]
     with pytest.raises(InputError, match=message):
         table_files.read(copied / "leaderboard.csv", LeaderboardRow)
     run = Run.open(copied)
-    shown = run._repr_html_()  # a notebook shows the run's folder and what is wrong with it
+    shown = run._repr_mimebundle_()["text/html"]  # a notebook shows the run's folder and what is wrong with it
     assert str(copied) in shown and "leaderboard.csv" in shown

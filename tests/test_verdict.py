@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 import yaml
 from conftest import ROOT, workbench
+from handmade import configuration_id, make_run
 from matplotlib.figure import Figure
 from test_families import kinds
-from test_plots import configuration_id, make_run, names
+from test_plots import names
 from typer.testing import CliRunner
 
 from workbench import cli, plots, widgets

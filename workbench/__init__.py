@@ -11,6 +11,8 @@ run.promote()                   # the configuration to serve
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 from workbench import products
@@ -35,17 +37,20 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module 'workbench' has no attribute {name!r}")
 
 
-def _experiment_html(experiment: Any) -> str:
-    from workbench.experiment.notebook_tables import plan_html
+def _shown_by(module: str, function: str) -> Callable[[Any], str]:
+    """A function of a module that is imported when the first object shows itself."""
 
-    return plan_html(experiment)
+    def show(shown: Any) -> str:
+        return str(getattr(import_module(module), function)(shown))
 
-
-def _run_html(run: Any) -> str:
-    from workbench.views.notebook import run_html
-
-    return run_html(run)
+    return show
 
 
-display.register("Experiment", _experiment_html)
-display.register("Run", _run_html)
+display.register("Experiment", _shown_by("workbench.experiment.notebook_tables", "experiment_html"))
+for _name, _function in (
+    ("Run", "run_html"),
+    ("Questions", "questions_html"),
+    ("Comparisons", "comparisons_html"),
+    ("Compared", "compared_html"),
+):
+    display.register(_name, _shown_by("workbench.views.notebook", _function))

@@ -6,7 +6,6 @@ Tables are lists of rows; `workbench.results.table_files.frame` makes them panda
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 from typing import NamedTuple
 
 from workbench.experiment.experiment import Experiment
@@ -20,6 +19,8 @@ from workbench.results.rows import ResultRow
 from workbench.stages.indexes import DenseIndex, TextIndex
 from workbench.stages.scores import RankingScores
 from workbench.stages.training import Adapter
+from workbench.views.html import table, text
+from workbench.views.notebook import styled
 
 RANKING_AXES = ("chunking", "rewriting", "expansion", "retriever", "reranker")
 
@@ -213,18 +214,29 @@ def gallery(experiment: Experiment, shown: int = 2) -> list[tuple[str, list[Mess
     return found
 
 
-def plan_html(experiment: Experiment) -> str:
-    """What a run would compute, as a table: the distinct stages, and what the store lacks of them."""
+def experiment_html(experiment: Experiment) -> str:
+    """An experiment before it runs: its axes, what is asked, what is left out, and what computing it costs."""
+    space, dataset, data = experiment.space, experiment.session.dataset, experiment.settings.dataset
+    base = space.baseline.columns()
+    axes = [(text(axis), _values(axis, experiment), text(base[axis])) for axis in space.axes]
+    roles = {data.report: "report the result"} | {data.select: "choose the setup"}
+    asked = " and ".join(f"{len(dataset.split(split)):,} questions of {split} {role}" for split, role in roles.items())
     rows, total = experiment.planned_costs()
     names = ("stage", "distinct", "uses", "in store", "to compute", "tokens", "seconds")
-    lines = [_line("th", names), *(_line("td", [row.stage, *(f"{figure:,.0f}" for figure in row[1:])]) for row in rows)]
-    cost = f"To compute: {total.sentence(experiment.searched)}."
-    table = f"<div style='overflow-x: auto'><table>{''.join(lines)}</table></div>"
-    return f"<p>{escape(repr(experiment))}</p>{table}<p>{cost}</p>"
+    stages = [[text(row.stage), *(f"{figure:,.0f}" for figure in row[1:])] for row in rows]
+    memory = f", in {total.memory_gb:.1f} GB of memory, as earlier runs showed" if total.memory_gb else ""
+    said = f"To compute: {total.sentence(experiment.searched)}{memory}." if total.missing else "The store holds everything."
+    notes = "".join(f"<li>{text(note)}</li>" for note in experiment.notes)
+    left_out = f"<h3>What is left out or missed</h3><ul class=wb-list>{notes}</ul>" if notes else ""
+    return styled(
+        f"<h2>{text(experiment.settings.experiment)}</h2>"
+        f"<p>{text(f'{len(experiment.configurations):,} setups are compared on {dataset.name}: {asked}.')}</p>"
+        + table("Axes: the setups are all combinations of these values", ("axis", "values", "baseline"), axes)
+        + f"<p><strong>{text(said)}</strong></p>"
+        + table("Distinct work, stage by stage", names, stages, right=range(1, len(names)))
+        + left_out
+    )
 
 
-def _line(tag: str, cells: Sequence[str]) -> str:
-    """A row of a table: the first cell at the left, numbers at the right."""
-    sides = ["left", *["right"] * (len(cells) - 1)]
-    styled = [f"<{tag} style='text-align: {side}; padding: 2px 10px'>" for side in sides]
-    return f"<tr>{''.join(f'{start}{escape(cell)}</{tag}>' for start, cell in zip(styled, cells, strict=True))}</tr>"
+def _values(axis: str, experiment: Experiment) -> str:
+    return text(", ".join(dict.fromkeys(one.columns()[axis] for one in experiment.configurations)))

@@ -14,6 +14,7 @@ from workbench.errors import InputError, unknown
 from workbench.evaluation import statistics
 from workbench.evaluation.families import Plan, Plans
 from workbench.results import tables
+from workbench.results.display import Displayed
 from workbench.results.rows import ComparisonRow
 from workbench.results.run import Run
 from workbench.results.tables import Bools, Floats, Scores
@@ -21,7 +22,7 @@ from workbench.results.verdict import beside_the_best, shown
 from workbench.results.words import PLAIN, POINTS, Unit
 
 
-class Compared:
+class Compared(Displayed):
     """Systems compared by one metric on one split.
 
     Of a run, pairs are those of its tables. Of other scores all pairs are exploratory, or where a baseline is named, what is
@@ -60,6 +61,9 @@ class Compared:
         self.planned = baseline is not None
         self.baseline = self._find(baseline) if baseline else self.order[0]
         self._rows = rows
+
+    def __repr__(self) -> str:
+        return f"{len(self.order)} setups compared by {self.scores.metric} on {self.scores.split}"
 
     def _order(self) -> list[str]:
         means = self.scores.values.mean(axis=0)

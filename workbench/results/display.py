@@ -25,11 +25,14 @@ def register(name: str, show: Callable[[D], str]) -> None:
 class Displayed:
     """Base of classes that a notebook shows as registered; without that, or without the packages it takes, as text."""
 
-    def _repr_html_(self) -> str | None:
-        show = _shown.get(type(self).__name__)
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
+        """The object as text and, where that can be drawn, as HTML without a script; a notebook takes what it can show."""
+        bundle, show = {"text/plain": repr(self)}, _shown.get(type(self).__name__)
+        if show is None:
+            return bundle
         try:
-            return show(self) if show else None
+            return bundle | {"text/html": show(self)}
         except ImportError:  # what draws needs a package that is not installed
-            return None
+            return bundle
         except InputError as error:  # such as a file that is missing in a run's folder
-            return f"<pre>{escape(repr(self))}\n{escape(str(error))}</pre>"
+            return bundle | {"text/html": f"<pre>{escape(repr(self))}\n{escape(str(error))}</pre>"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
@@ -84,6 +84,28 @@ OLDER = (
     "an earlier version of the workbench wrote this run, or its folder is incomplete; run the experiment again, which writes it "
     "and costs nothing, since the store has all that was computed"
 )
+
+
+class Comparisons(list[ComparisonRow], Displayed):
+    """Rows of comparisons.csv, which a notebook shows as a table in words."""
+
+    def __init__(self, run: Run, rows: Iterable[ComparisonRow]) -> None:
+        super().__init__(rows)
+        self.run = run
+
+    def __repr__(self) -> str:
+        return f"{len(self):,} comparisons of {self.run}"
+
+
+class Questions(list[QuestionRecord], Displayed):
+    """Lines of questions.jsonl, which a notebook shows with the answers of the chosen setup and of the baseline."""
+
+    def __init__(self, run: Run, rows: Iterable[QuestionRecord]) -> None:
+        super().__init__(rows)
+        self.run = run
+
+    def __repr__(self) -> str:
+        return f"{len(self):,} questions of {self.run}"
 
 
 class Run(Displayed):
@@ -239,9 +261,9 @@ class Run(Displayed):
         return self._table("leaderboard", LeaderboardRow)
 
     @cached_property
-    def comparisons(self) -> list[ComparisonRow]:
+    def comparisons(self) -> Comparisons:
         """Rows of comparisons.csv."""
-        return self._table("comparisons", ComparisonRow)
+        return Comparisons(self, self._table("comparisons", ComparisonRow))
 
     @cached_property
     def effects(self) -> list[EffectRow]:
@@ -318,13 +340,13 @@ class Run(Displayed):
         return rows
 
     @cached_property
-    def questions(self) -> list[QuestionRecord]:
+    def questions(self) -> Questions:
         """Lines of questions.jsonl: what was asked, what is accepted, and where the evidence stands.
 
         Raises:
             InputError: the file is damaged, or the run is of an earlier version and lacks it.
         """
-        return self._records(QUESTIONS, QuestionRecord)
+        return Questions(self, self._records(QUESTIONS, QuestionRecord))
 
     @cached_property
     def passages(self) -> dict[str, PassageRecord]:

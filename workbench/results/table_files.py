@@ -91,8 +91,9 @@ def read(path: Path, kind: type[R]) -> list[R]:
             f"{path} has the columns {', '.join(columns) or '(none)'}; this version of the workbench reads "
             f"{', '.join(kind._fields)}. Run the experiment again"
         )
-    missing = [kind._field_defaults[name] for name in kind._fields[len(columns) :]]
-    return [kind._make([*_parsed(path, number, kind, line), *missing]) for number, line in lines]
+    parsed = [_parsed(path, kind, i, lines) for i in range(len(columns))]
+    parsed += [[kind._field_defaults[name]] * len(lines) for name in kind._fields[len(columns) :]]
+    return [kind._make(values) for values in zip(*parsed, strict=True)]
 
 
 def read_configurations(path: Path) -> list[ConfigurationRow]:
@@ -176,11 +177,19 @@ def _readers(kind: type[NamedTuple]) -> list[tuple[Callable[[str], object], str]
     return [READERS[hint] for hint in get_type_hints(kind).values()]
 
 
-def _parsed(path: Path, number: int, kind: type[NamedTuple], line: Sequence[str]) -> list[object]:
-    values: list[object] = []
-    for column, text, (read_one, wanted) in zip(kind._fields, line, _readers(kind), strict=False):  # see `read`
-        try:
-            values.append(read_one(text))
-        except ValueError:
-            raise InputError(f"{path}, line {number}, column {column}: {text!r} is not {wanted}; run it again") from None
-    return values
+def _parsed(path: Path, kind: type[NamedTuple], column: int, lines: Sequence[tuple[int, list[str]]]) -> list[object]:
+    """The cells of a column, of all lines."""
+    read_one, wanted = _readers(kind)[column]
+    try:
+        return [read_one(line[column]) for _, line in lines]
+    except ValueError:
+        for number, line in lines:
+            _refuse(f"{path}, line {number}, column {kind._fields[column]}", line[column], read_one, wanted)
+        raise
+
+
+def _refuse(where: str, text: str, read_one: Callable[[str], object], wanted: str) -> None:
+    try:
+        read_one(text)
+    except ValueError:
+        raise InputError(f"{where}: {text!r} is not {wanted}; run it again") from None

@@ -6,11 +6,12 @@ from workbench.results import words
 from workbench.results.conclusions import flattery, named
 from workbench.results.rows import LeaderboardRow, Tested
 from workbench.results.run import Run
-from workbench.results.verdict import BASELINE, BETTER, UNCOMPARED, WORSE, Verdict, verdict
+from workbench.results.verdict import BASELINE, BETTER, LEANING, OPEN, UNCOMPARED, WORSE, Verdict, verdict
 from workbench.views.html import cell, sourced, text
 
 LOOKS = {BETTER: "wb-better", WORSE: "wb-worse"}
 HEADS = {BETTER: "Better", WORSE: "Worse", BASELINE: "Nothing tried is better"}
+HEADS |= dict.fromkeys((OPEN, LEANING), "Not shown to be better")
 
 
 def card(run: Run, level: int = 1) -> str:
@@ -22,6 +23,8 @@ def card(run: Run, level: int = 1) -> str:
     """
     found = verdict(run)
     head = HEADS.get(found.word, found.word[0].upper() + found.word[1:])
+    if found.word == LEANING and found.row is not None:
+        head += ", leaning that way" if found.row.difference > 0 else ", leaning the other way"
     title = f"{head}: {run.names[found.a]}" if found.word != BASELINE else f"{head} than {run.today}"
     sign = f"<span class=wb-sign aria-hidden=true>{text(found.sign)}</span> "
     body = [f"<h{level}>{sign}{text(title)}</h{level}>", f"<p>{_standing(run, found)}</p>"]

@@ -1,13 +1,58 @@
-"""A run as a notebook shows it, in an output of its own: the style touches nothing around it."""
+"""A run and its parts as a notebook shows them, each in an output of its own: the style touches nothing around it."""
 
 from __future__ import annotations
 
-from workbench.results.run import Run
+from workbench.results import words
+from workbench.results.compare import Compared
+from workbench.results.run import Comparisons, Questions, Run
+from workbench.results.verdict import SIGNS, graded
 from workbench.views.card import card
-from workbench.views.html import css
-from workbench.views.tables import setups
+from workbench.views.html import box, css, table, text
+from workbench.views.question import everyone, or_box, strip
+from workbench.views.tables import pairs, reported_pairs, setups
+
+
+def styled(body: str) -> str:
+    """HTML with the style of the views, for an output of a notebook."""
+    return f"<style>{css()}</style><div class=wb>{body}</div>"
 
 
 def run_html(run: Run) -> str:
     """The verdict and all setups."""
-    return f"<style>{css()}</style><div class=wb>{card(run, level=2)}<h3>All setups</h3>{setups(run)}</div>"
+    return styled(f"{card(run, level=2)}<h3>All setups</h3>{setups(run)}")
+
+
+def questions_html(questions: Questions) -> str:
+    """The questions of the report split with the answers of the chosen setup and of the baseline, each folded."""
+    asked = or_box(questions.run)
+    return styled(strip(questions.run) + (asked if isinstance(asked, str) else everyone(asked)))
+
+
+def comparisons_html(comparisons: Comparisons) -> str:
+    """All pairs of setups on the split that is reported, by the metric that chooses."""
+    return styled(pairs(comparisons.run, reported_pairs(comparisons.run)))
+
+
+def compared_html(compared: Compared) -> str:
+    """Systems compared, best first: the mean of each, how it stands beside the best, and what it gains over the baseline."""
+    lines, unit = [], compared.unit
+    for system in compared.order:
+        standing, against = compared.standing(system), compared.against_baseline.get(system)
+        gap = ("–", "–", "–")
+        if against is not None:
+            word = graded(against, compared.matters)
+            gap = (
+                words.number(against.difference, unit, signed=True),
+                words.between(against.low, against.high, unit, signed=True) or "–",
+                f"{SIGNS.get(word, '?')} {word}",
+            )
+        interval = words.between(standing.low, standing.high, unit) or "–"
+        shown = (standing.name, words.number(standing.mean, unit), interval, compared.beside_the_best[system], *gap)
+        lines.append([text(value) for value in shown])
+    if not lines:
+        return styled(box("There is nothing to compare."))
+    name = words.metric_name(compared.scores.metric)
+    base = compared.names[compared.baseline]
+    head = ("setup", f"{name} of 100" if unit == words.POINTS else name, "plausibly", "beside the best")
+    said = f"{name} on {len(compared.scores.queries):,} questions of {compared.scores.split}, and the gain over {base}"
+    return styled(table(said, (*head, f"gain over {base}", "plausibly", "verdict"), lines, right=(1, 2, 4, 5)))

@@ -19,6 +19,8 @@ from workbench.views.html import box, cell, foreign, sourced, text
 
 SIGNS = {GAINED: "▲", LOST: "▼", BOTH: "=", NEITHER: "✕"}
 TOLD = 3  # gained and lost questions shown in full at the top
+MOST_VALUES = 20  # of a column that questions can be chosen by
+EVIDENCE = "evidence"
 LONGEST = 4000  # characters of a text that is shown; what is cut off is said
 
 
@@ -133,9 +135,35 @@ def everyone(asked: Asked) -> str:
         f"<button type=button aria-pressed={'true' if not word else 'false'} data-show='{word}'>{text(word or 'all')}</button>"
         for word in ["", *words_found]
     )
+    choices = "".join(_choice(f"Questions by {name}", name, values) for name, values in _parts(asked).items())
     find = "<input type=search aria-label='Find in questions and answers' placeholder='find'>"
-    controls = f"<div class=wb-filter hidden>{buttons}{find}<span role=status></span></div>"
+    controls = f"<div class=wb-filter hidden>{buttons}{choices}{find}<span role=status></span></div>"
     return controls + "".join(_folded(asked, one) for one in asked.questions)
+
+
+def _parts(asked: Asked) -> dict[str, list[str]]:
+    """What questions can be chosen by, with its values: where the evidence was lost, and columns of few values."""
+    found: dict[str, list[str]] = {}
+    for one in asked.questions:
+        for name, value in _traits(asked, one).items():
+            found.setdefault(name, []).append(value)
+    parts = {name: sorted(set(values)) for name, values in found.items()}
+    return {name: values for name, values in parts.items() if 1 < len(values) <= MOST_VALUES or name == EVIDENCE}
+
+
+def _traits(asked: Asked, one: QuestionRecord) -> dict[str, str]:
+    lost = asked.lost(asked.a, one).word
+    return one.columns | ({EVIDENCE: lost} if lost else {})
+
+
+def _choice(label: str, name: str, values: Sequence[str]) -> str:
+    """A list to choose from; its values carry their column, so that equal values of two columns stay apart."""
+    options = "".join(f"<option value='{text(_trait(name, value))}'>{text(_short(value, 60))}</option>" for value in values)
+    return f"<select aria-label='{text(label)}'><option value=''>{text(name)}: any</option>{options}</select>"
+
+
+def _trait(name: str, value: str) -> str:
+    return quote(name) + "=" + quote(value)
 
 
 FILTER = """
@@ -144,11 +172,14 @@ if (bar) {
   bar.hidden = false;
   let wanted = '';
   const find = bar.querySelector('input'), status = bar.querySelector('[role=status]');
+  const choices = [...bar.querySelectorAll('select')];
   const update = () => {
     const words = find.value.toLowerCase();
     let n = 0;
     for (const one of all) {
-      const fits = (!wanted || one.dataset.outcome === wanted) && one.textContent.toLowerCase().includes(words);
+      const traits = one.dataset.traits.split(' ');
+      const chosen = choices.every(choice => !choice.value || traits.includes(choice.value));
+      const fits = (!wanted || one.dataset.outcome === wanted) && chosen && one.textContent.toLowerCase().includes(words);
       one.hidden = !fits;
       n += fits;
     }
@@ -159,6 +190,7 @@ if (bar) {
     for (const other of bar.querySelectorAll('button')) other.setAttribute('aria-pressed', other === button);
     update();
   });
+  for (const choice of choices) choice.addEventListener('change', update);
   find.addEventListener('input', update);
   update();
 }
@@ -170,7 +202,11 @@ def _folded(asked: Asked, one: QuestionRecord) -> str:
     sign = f"<span title='{word}'>{SIGNS[word]}<span class=wb-quiet> {word}</span></span> " if word else ""
     title = f"{sign}{foreign(_short(one.question, 200))}"
     body = question(asked, one, titled=False)
-    return f"<details data-outcome='{word}' id='q-{quote(one.query_id)}'><summary>{title}</summary>{body}</details>"
+    traits = " ".join(_trait(name, value) for name, value in _traits(asked, one).items())
+    return (
+        f"<details data-outcome='{word}' data-traits='{text(traits)}' id='q-{quote(one.query_id)}'>"
+        f"<summary>{title}</summary>{body}</details>"
+    )
 
 
 def question(asked: Asked, one: QuestionRecord, titled: bool = True) -> str:
@@ -237,13 +273,13 @@ def _passages(asked: Asked, one: QuestionRecord) -> str:
         holds, body = _evidence(row, one)
         title = foreign(row.title or row.doc_id)
         lines.append(
-            f"<blockquote><small>{title} · shown to: {by}{holds}</small><br>{marked(body, one.answers or [])}</blockquote>"
+            f"<blockquote><small>{title} · shown to: {by}{holds}</small><br>{body}</blockquote>"
         )
     return "".join(lines)
 
 
 def _evidence(row: PassageRecord, one: QuestionRecord) -> tuple[str, str]:
-    """What is said of the evidence in a passage, and its text with the accepted answers marked and the evidence underlined."""
+    """What is said of the evidence in a passage, and its text as HTML: accepted answers marked, evidence underlined."""
     spans = sorted(
         (max(span.start - row.start, 0), min(span.end, row.end) - row.start)
         for span in one.evidence

@@ -8,6 +8,7 @@ from workbench.errors import InputError
 from workbench.results import words
 from workbench.results.run import Run
 from workbench.views.card import card
+from workbench.views.curves import losses
 from workbench.views.html import box, cell, page, section, sourced, table, text
 from workbench.views.notebooks import notebooks
 from workbench.views.question import FILTER, Asked, everyone, or_box, strip, telling
@@ -51,15 +52,17 @@ def _or_box(make: Callable[[], str]) -> str:
 
 
 def training(run: Run) -> str:
-    """Losses of each training, first and last."""
+    """The losses of each training."""
     rows = run.training
     if not rows:
         return "<p>Nothing was trained.</p>"
-    lines = []
+    lines, curves = [], []
     for adapter, seed in dict.fromkeys((row.adapter, row.seed) for row in rows):
-        steps = [row for row in rows if (row.adapter, row.seed) == (adapter, seed) and row.loss is not None]
+        own = [row for row in rows if (row.adapter, row.seed) == (adapter, seed)]
+        steps = [row for row in own if row.loss is not None]
         if not steps:
             continue
+        curves.append(losses(own))
         keys = {"adapter": adapter, "seed": str(seed)}
         ends = [
             sourced(f"{row.loss:.2f}", cell("training.csv", "loss", **keys, step=str(row.step))) for row in (steps[0], steps[-1])
@@ -68,7 +71,7 @@ def training(run: Run) -> str:
         trained = sourced(str(seed), cell("training.csv", "seed", **keys, step=str(steps[-1].step)))
         lines.append((text(adapter), trained, count, *ends))
     head = ("adapter", "seed", "steps", "loss of the first step", "of the last")
-    return table("Losses in nats per answer token", head, lines, right=(1, 2, 3, 4))
+    return "".join(curves) + table("Losses in nats per answer token", head, lines, right=(1, 2, 3, 4))
 
 
 def origin(run: Run) -> str:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from math import isfinite
+
 from workbench.results import words
 from workbench.results.conclusions import named
-from workbench.results.rows import LeaderboardRow, Tested
+from workbench.results.rows import ComparisonRow, LeaderboardRow, Tested
 from workbench.results.run import Run
 from workbench.results.verdict import SIGNS, beside_the_best, graded, shown
 from workbench.views.card import compared, interval_of, mean_of
+from workbench.views.curves import scatter
 from workbench.views.html import box, cell, foreign, sourced, table, text
 
 MOST = 50  # setups that a table shows; leaderboard.csv has all
@@ -64,12 +68,14 @@ def setups(run: Run) -> str:
     places = beside_the_best(
         [row.configuration for row in rows], lambda c: run.comparison(c, rows[0].configuration, split, metric)
     )
+    found = reported_pairs(run)
     lines = [_setup(run, row, places[row.configuration], baseline) for row in rows[:MOST]]
     head = ("setup", "of 100", "plausibly", "beside the best", f"gain over {run.today}", "plausibly", "verdict")
     left_out = [f"{len(rows) - MOST} more are in leaderboard.csv."] if len(rows) > MOST else []
     chosen = f"Chosen on {run.select[0]}: {named(run, run.best)}."
     said = "".join(f"<p>{text(line)}</p>" for line in [chosen, *left_out])
-    return said + table(f"Setups on {split}, by {words.metric_name(metric)}", head, lines, right=(1, 2, 4, 5))
+    folded = f"<details><summary>For statisticians: all pairs</summary>{pairs(run, found)}</details>" if found else ""
+    return said + table(f"Setups on {split}, by {words.metric_name(metric)}", head, lines, right=(1, 2, 4, 5)) + folded
 
 
 def _setup(run: Run, row: LeaderboardRow, place: str, baseline: str) -> tuple[str, ...]:
@@ -87,6 +93,34 @@ def _setup(run: Run, row: LeaderboardRow, place: str, baseline: str) -> tuple[st
         columns = ("difference", "low", "high", "supported")
         gap = tested(found, run.matters, {name: compared(run, c, baseline, row.split, row.metric, name) for name in columns})
     return title, mean_of(row), interval_of(row) or "–", text(place), *gap
+
+
+def pairs(run: Run, rows: Sequence[ComparisonRow]) -> str:
+    """Pairs of setups for statisticians: those shown to differ come first, then the largest differences.
+
+    Args:
+        run: their run.
+        rows: of its comparisons.csv, of one split and metric.
+    """
+    if not rows:
+        return box("There is no pair of setups to compare.")
+    split, metric = rows[0].split, rows[0].metric
+    lines = []
+    for row in sorted(rows, key=lambda row: (not shown(row), -abs(row.difference)))[:MOST]:
+        keys = {"a": row.a, "b": row.b, "split": split, "metric": metric}
+        p = sourced(words.p_text(row.p_adjusted), cell("comparisons.csv", "p_adjusted", **keys))
+        needed = f"{row.n_needed:,.0f}" if row.n_needed is not None and isfinite(row.n_needed) else "–"
+        n = sourced(needed, cell("comparisons.csv", "n_needed", **keys))
+        title = f"{text(run.labels[row.a])} less {text(run.labels[row.b])}"
+        lines.append((title, *tested(row, run.matters, _addresses("comparisons.csv", keys)), p, n))
+    head = ("pair", "difference", "plausibly", "verdict", "adjusted p", "questions that would show it")
+    left_out = f"<p>{text(f'{len(rows) - MOST:,} more are in comparisons.csv.')}</p>" if len(rows) > MOST else ""
+    return left_out + table(f"Pairs on {split}, by {words.metric_name(metric)}", head, lines, right=(1, 2, 4, 5))
+
+
+def reported_pairs(run: Run) -> list[ComparisonRow]:
+    """Comparisons of all setups on the split that is reported, by the metric that chooses."""
+    return [row for row in run.comparisons if (row.split, row.metric) == (run.report_split, run.select[1])]
 
 
 def slices(run: Run) -> str:
@@ -127,13 +161,16 @@ def timing(run: Run) -> str:
         return (
             f"<p>The time of an answer was not measured; <code>workbench latency {text(run.folder.name)}</code> measures it.</p>"
         )
-    metric, lines = run.select[1], []
-    for row in rows:
+    metric, lines, dots = run.select[1], [], []
+    for i, row in enumerate(rows, 1):
         keys = {"configuration": row.configuration}
         mean = run.row(row.configuration, run.report_split, metric)
         seconds = [
             sourced(f"{value:.2f}", cell("latency.csv", name, **keys)) for name, value in (("p50", row.p50), ("p95", row.p95))
         ]
-        lines.append((text(named(run, row.configuration)), *seconds, mean_of(mean) if mean else "–"))
+        dots += [(row, mean)] if mean else []
+        number = f"<bdi class=wb-names>{i}</bdi>&nbsp; " if mean else ""
+        lines.append((number + text(named(run, row.configuration)), *seconds, mean_of(mean) if mean else "–"))
     head = ("setup", "median, seconds", "95th percentile, seconds", f"{words.metric_name(metric)} of 100")
-    return table("Seconds of an answer, one at a time", head, lines, right=(1, 2, 3))
+    drawn = scatter(dots) if len(dots) > 1 and len(dots) == len(rows) else ""
+    return drawn + table("Seconds of an answer, one at a time", head, lines, right=(1, 2, 3))
