@@ -200,3 +200,26 @@ def answered(run: Run, planted: Sequence[Planted], shown: int = 2, others: bool 
     table_files.write_configurations(run.folder / "configurations.csv", run.axes, keyed)
     table_files.write(run.folder / "training.csv", TrainingRow, [])
     return Run.open(run.folder)
+
+
+def planted_run(runs: Path) -> Run:
+    """20 questions: seven gained, three lost, two failed; evidence never retrieved, ranked 14th, and shown but misread."""
+    lost, failed = {7, 8, 9}, {10, 11}
+
+    def score(label: str, q: int) -> float:
+        best, number = label == "dense/tuned", q % 20
+        if q < 20:
+            return 0.9 if best else 0.1
+        right = number < 7 or number in {15, 16} if best else number in lost | {15, 16}
+        return 0.9 if right else 0.1
+
+    gone = tuple(("dense/tuned", "test", q) for q in failed)
+    made = make_run(runs, n=20, metrics=("f1", "contains"), failed=gone, score=score, shift=20, experiment="planted")
+    ranks = {12: None, 13: 14, 14: 1}
+    asked = []
+    for q in range(20):
+        right = f"answer {q}"
+        a = None if q in failed else right if q < 7 or q in {15, 16} else f"wrong {q}"
+        b = right if q in lost | {15, 16} else "another"
+        asked.append(Planted(f"Question {q}?", right, a, b, ranks.get(q, 1), "reworded" if q % 2 else "direct"))
+    return answered(made, asked)

@@ -169,6 +169,6 @@ def test_the_data_that_the_package_reads_goes_into_the_wheel():
     """Every file of the package that is not Python matches a pattern of the package data."""
     patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["workbench"]
     package = ROOT / "workbench"
-    packed = {path for pattern in patterns for path in package.glob(pattern)}
+    packed = {path for pattern in patterns for path in package.glob(pattern) if path.is_file()}
     data = {path for path in package.rglob("*") if path.is_file() and "__pycache__" not in path.parts and path.suffix != ".py"}
     assert data == packed

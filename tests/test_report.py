@@ -16,7 +16,7 @@ from urllib.parse import parse_qsl
 
 import pytest
 from conftest import ROOT, Finished
-from handmade import Planted, answered, make_run
+from handmade import planted_run
 from test_dashboard import BROWSER, FLAGS
 from test_verdict import fixture_run
 from typer.testing import CliRunner
@@ -25,7 +25,7 @@ from workbench import cli
 from workbench.component import file_digest
 from workbench.results import words
 from workbench.results.run import Run
-from workbench.views.question import Asked
+from workbench.views.asked import Asked
 from workbench.views.report import report
 
 
@@ -116,7 +116,7 @@ def test_every_number_of_the_report_is_a_cell_of_the_run(run: Run) -> None:
         if (
             len(several) == 1
             and ".csv?" in several[0]
-            and several[0].rpartition("#")[2] not in ("supported", "p_adjusted", "value")
+            and several[0].rpartition("#")[2] not in ("supported", "p_adjusted", "value", "*")
         ):
             assert text in shown_forms(cell(run, several[0])), (addresses, text)
             checked += 1
@@ -264,32 +264,9 @@ def test_the_command_writes_the_file_and_refuses_what_it_cannot(run: Run, tmp_pa
     assert "is a folder" in asked(str(run.folder), "--out", str(tmp_path / "folder.html"))[1]
 
 
-def planted_run(runs: Path) -> Run:
-    """20 questions: seven gained, three lost, two failed; evidence never retrieved, ranked 14th, and shown but misread."""
-    lost, failed = {7, 8, 9}, {10, 11}
-
-    def score(label: str, q: int) -> float:
-        best, number = label == "dense/tuned", q % 20
-        if q < 20:
-            return 0.9 if best else 0.1
-        right = number < 7 or number in {15, 16} if best else number in lost | {15, 16}
-        return 0.9 if right else 0.1
-
-    gone = tuple(("dense/tuned", "test", q) for q in failed)
-    made = make_run(runs, n=20, metrics=("f1", "contains"), failed=gone, score=score, shift=20, experiment="planted")
-    ranks = {12: None, 13: 14, 14: 1}
-    asked = []
-    for q in range(20):
-        right = f"answer {q}"
-        a = None if q in failed else right if q < 7 or q in {15, 16} else f"wrong {q}"
-        b = right if q in lost | {15, 16} else "another"
-        asked.append(Planted(f"Question {q}?", right, a, b, ranks.get(q, 1), "reworded" if q % 2 else "direct"))
-    return answered(made, asked)
-
-
 def test_evidence_is_underlined_and_accepted_answers_are_marked_in_the_passages(tmp_path: Path) -> None:
     page = report(planted_run(tmp_path))
-    assert "<u><bdi>Document 3 says <mark>answer 3</mark>, as its evidence shows.</bdi></u>" in page
+    assert "<u>Document 3 says </u><u><mark>answer 3</mark></u><u>, as its evidence shows.</u>" in page
     assert "holds evidence</strong>, underlined" in page
     assert "&lt;" not in page  # no text of this run has markup, so none is shown as text
 

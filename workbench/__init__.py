@@ -46,7 +46,15 @@ def _shown_by(module: str, function: str) -> Callable[[Any], str]:
     return show
 
 
+def _compare(run: Any, a: str, b: str) -> object:
+    from workbench.widgets import QuestionsPage
+
+    return QuestionsPage(run, a, b)
+
+
+display.offer("compare", _compare)
 display.register("Experiment", _shown_by("workbench.experiment.notebook_tables", "experiment_html"))
+display.register("Search", _shown_by("workbench.experiment.notebook_tables", "search_html"))
 for _name, _function in (
     ("Run", "run_html"),
     ("Questions", "questions_html"),

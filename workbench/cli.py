@@ -137,7 +137,7 @@ def _print_outcome(finished: Run, runs: Path, details: bool) -> None:
         typer.echo(line)
     here = "" if runs == Path("runs") else f" --runs {shlex.quote(str(runs))}"
     typer.echo("")
-    typer.echo(f"dashboard: {_myself()} dashboard leaderboard{here}")
+    typer.echo(f"dashboards: {_myself()} dashboard{here}")
     typer.echo(f"demo:      {_myself()} serve {shlex.quote(str(finished.folder))}")
 
 
@@ -598,14 +598,13 @@ def _newest_promoted(runs: Path) -> Path:
 
 @app.command()
 def dashboard(
-    name: Annotated[str, typer.Argument(help="leaderboard")] = "leaderboard",
     port: int = 8866,
     runs: Annotated[Path | None, typer.Option("--runs", help="Folder of all runs; default: WORKBENCH_RUNS, else runs.")] = None,
 ) -> None:
-    """Show a dashboard with Voila."""
+    """Show the dashboards: an index of the runs, and of each what it found, its questions and its trainings."""
     from workbench.dashboards import show
 
-    show(name, port, runs or Path(os.environ.get("WORKBENCH_RUNS", "runs")))
+    show(port, runs or Path(os.environ.get("WORKBENCH_RUNS", "runs")))
 
 
 @app.command()

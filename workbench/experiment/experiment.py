@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 
+from workbench.experiment.asking import Search, search
 from workbench.experiment.config import ExperimentSettings, read_settings
 from workbench.experiment.configuration import Configuration, Space
 from workbench.experiment.estimates import Estimator, PlannedCosts
@@ -92,6 +93,18 @@ class Experiment(Displayed):
     def plan(self) -> list[PlannedStage]:
         """Distinct stages of the selection, each after those it reads; what the report needs follows from its outcome."""
         return plan(self.selected_on, self.session.has)
+
+    def search(self, question: str, best: int = 5) -> Search:
+        """One question put to every distinct ranking of the experiment, which a notebook shows side by side.
+
+        Args:
+            question: any text; of one that the dataset asks, each ranking says where it lost the evidence.
+            best: passages of each ranking that are shown.
+
+        Raises:
+            InputError: an empty question, or an experiment whose configurations rank nothing.
+        """
+        return search(self.session, self.selected_on, sorted(self.session.dataset.splits), question, best)
 
     @property
     def searched(self) -> bool:

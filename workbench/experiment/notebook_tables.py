@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from workbench.experiment.asking import Ranked, Search, lost
 from workbench.experiment.experiment import Experiment
 from workbench.experiment.planner import ConfigurationStages, passages_of
 from workbench.models import prompts
@@ -19,7 +20,8 @@ from workbench.results.rows import ResultRow
 from workbench.stages.indexes import DenseIndex, TextIndex
 from workbench.stages.scores import RankingScores
 from workbench.stages.training import Adapter
-from workbench.views.html import table, text
+from workbench.views.html import foreign, table, text
+from workbench.views.marking import marked, short
 from workbench.views.notebook import styled
 
 RANKING_AXES = ("chunking", "rewriting", "expansion", "retriever", "reranker")
@@ -236,6 +238,23 @@ def experiment_html(experiment: Experiment) -> str:
         + table("Distinct work, stage by stage", names, stages, right=range(1, len(names)))
         + left_out
     )
+
+
+def search_html(found: Search) -> str:
+    """What each ranking finds for a question, side by side, with the evidence marked where it is known."""
+    columns = "".join(_ranking_html(one, found) for one in found.rankings)
+    return styled(f"<h3>{foreign(found.question)}</h3><div class=wb-pair>{columns}</div>")
+
+
+def _ranking_html(one: Ranked, found: Search) -> str:
+    answers = (found.query.answers or ()) if found.query else ()
+    shown = ""
+    for row in one.passages:
+        holds = " · <strong>holds evidence</strong>" if row.holds else ""
+        about = f"<small>{row.rank} · {row.score:g} · {foreign(row.title)}{holds}</small>"
+        shown += f"<blockquote>{about}<br>{marked(short(row.text, 400), answers)}</blockquote>"
+    said = lost(one, found.query)
+    return f"<div><strong>{foreign(one.name)}</strong><p class=wb-quiet>{said[0].upper()}{said[1:]}.</p>{shown}</div>"
 
 
 def _values(axis: str, experiment: Experiment) -> str:

@@ -9,7 +9,20 @@ from workbench.evaluation.statistics import letters
 from workbench.results import words
 from workbench.results.rows import EffectRow, InteractionRow, Tested
 from workbench.results.run import Run
-from workbench.results.verdict import BASELINE, OLDER, UNCOMPARED, UNKNOWN, WORSE, Verdict, counts, graded, phrase, shown, verdict
+from workbench.results.verdict import (
+    BASELINE,
+    BETTER,
+    OLDER,
+    UNCOMPARED,
+    UNKNOWN,
+    WORSE,
+    Verdict,
+    counts,
+    graded,
+    phrase,
+    shown,
+    verdict,
+)
 
 SLICES_TOLD = 6  # of each column
 
@@ -39,11 +52,24 @@ def headline(run: Run) -> list[str]:
     """The best setup with its score on the report split, and the verdict on its gain over the baseline there."""
     found = verdict(run)
     if found.word == BASELINE:
-        itself = f"It is {run.today} itself, so {found.word}: nothing tried is better."
-        return [_standing(run, found.a), *([itself] if len(run.configurations) > 1 else [])]
+        better = overlooked(run)
+        itself = f"It is {run.today} itself, so {found.word}{'' if better else ': nothing tried is better'}."
+        return [_standing(run, found.a), *([itself, *better] if len(run.configurations) > 1 else [])]
     if found.word == UNCOMPARED:
         return [_standing(run, found.a), f"It was {found.word} with {run.today} on {found.split}."]
     return [_standing(run, found.a), _gain(run, found)]
+
+
+def overlooked(run: Run) -> list[str]:
+    """What is shown better than the baseline on the report split although the baseline was chosen; nothing as a rule."""
+    split, metric = run.report_split, run.select[1]
+    found = [(c, run.comparison(c, run.best, split, metric)) for c in run.names if c != run.best]
+    lines = [
+        f"On {split}, {named(run, c)} is {graded(row, run.matters)} ({words.gain(row.difference, row.low, row.high)})."
+        for c, row in found
+        if row is not None and graded(row, run.matters) == BETTER
+    ]
+    return [*lines, "It was not chosen, so ask other questions before relying on it."] if lines else []
 
 
 def details(run: Run) -> list[str]:

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from html import escape
 from typing import TypeVar
 
-from workbench.errors import InputError
+from workbench.errors import InputError, MissingExtraError
 
 D = TypeVar("D", bound="Displayed")
+_tools: dict[str, Callable[..., object]] = {}  # type: ignore[explicit-any]  # each takes what it shows
 _shown: dict[str, Callable[..., str]] = {}  # type: ignore[explicit-any]  # each takes the class it is registered for
 
 
@@ -20,6 +21,32 @@ def register(name: str, show: Callable[[D], str]) -> None:
         show: gives an object as HTML.
     """
     _shown[name] = show
+
+
+def offer(name: str, make: Callable[..., object]) -> None:  # type: ignore[explicit-any]  # each takes what it shows
+    """Says what opens a tool that stands above the objects it shows, such as a page of widgets.
+
+    Args:
+        name: of the tool.
+        make: opens it.
+    """
+    _tools[name] = make
+
+
+def opened(name: str, *shown: object) -> object:
+    """A tool around what it shows.
+
+    Args:
+        name: as it was offered.
+        shown: what its maker takes.
+
+    Raises:
+        MissingExtraError: a package that it takes is not installed.
+    """
+    try:
+        return _tools[name](*shown)
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(error.name or name, "lab", "widgets in a notebook") from error
 
 
 class Displayed:
@@ -34,5 +61,8 @@ class Displayed:
             return bundle | {"text/html": show(self)}
         except ImportError:  # what draws needs a package that is not installed
             return bundle
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:  # a damaged file
+            said = f"{self!r}\nA file is damaged ({type(error).__name__}: {error}), so this cannot be shown."
+            return bundle | {"text/html": f"<pre>{escape(said)}</pre>"}
         except InputError as error:  # such as a file that is missing in a run's folder
             return bundle | {"text/html": f"<pre>{escape(repr(self))}\n{escape(str(error))}</pre>"}

@@ -1,4 +1,4 @@
-"""Lines of questions.jsonl, passages.jsonl and rankings.jsonl, and what a running experiment says: checked when they are read."""
+"""Lines of a run's JSON lines files, tags among them, and what a running experiment says: checked when they are read."""
 
 from __future__ import annotations
 
@@ -123,3 +123,23 @@ class RunningRecord(Record):
     total: int = Field(description="a whole number")
     seconds: float = Field(description="a number")
     left: float = Field(description="a number")
+
+
+class TagRecord(Record):
+    """One line of tags.jsonl: a tag put on the answer of a configuration to a question, or taken off again.
+
+    Attributes:
+        time: when, UTC, ISO 8601.
+        configuration: id.
+        query_id: of the question.
+        tag: one of `workbench.results.tags.TAGS`, or words of one's own; empty for a note alone.
+        note: what somebody wrote beside it.
+        removed: whether the tag was taken off.
+    """
+
+    time: str = Field(description="a text")
+    configuration: str = Field(description="a text")
+    query_id: str = Field(description="a text")
+    tag: str = Field(description="a text")
+    note: str = Field(description="a text")
+    removed: bool = Field(description="true or false")

@@ -15,7 +15,7 @@ from workbench.data.readers.text import whole
 from workbench.errors import InputError, unknown
 from workbench.evaluation.search import SearchStep
 from workbench.results import table_files, tables, words
-from workbench.results.display import Displayed
+from workbench.results.display import Displayed, opened
 from workbench.results.lines import PassageRecord, QuestionRecord, RankingRecord
 from workbench.results.records import AnswerRecord, Manifest, Promotion, SettingsRecord
 from workbench.results.rows import (
@@ -46,6 +46,7 @@ M = TypeVar("M", bound=Record)
 MANIFEST = "manifest.json"
 FORMAT = 1  # of a run's folder
 PROMOTED = "promoted.yaml"
+CONFIG = "config.yaml"
 ANSWERS = "answers.jsonl"
 QUESTIONS = "questions.jsonl"
 PASSAGES = "passages.jsonl"
@@ -233,11 +234,26 @@ class Run(Displayed):
         Raises:
             InputError: it is damaged.
         """
-        path = self.folder / "config.yaml"
+        path = self.folder / CONFIG
+        if path.is_file():
+            self._check_unchanged(CONFIG)
         found: SettingsRecord = yaml_files.read(path) if path.is_file() else {}
         if not isinstance(found, dict):
             raise InputError(f"{path} holds no settings; run the experiment again")
         return found
+
+    @property
+    def config(self) -> str:
+        """The text of the experiment's file with every default filled in; empty where the folder lacks it.
+
+        Raises:
+            InputError: it cannot be read, or is not what the run wrote.
+        """
+        path = self.folder / CONFIG
+        if not path.is_file():
+            return ""
+        self._check_unchanged(CONFIG)
+        return whole(path)
 
     @property
     def matters(self) -> float | None:
@@ -332,6 +348,7 @@ class Run(Displayed):
         Raises:
             InputError: the file is damaged.
         """
+        self._check_unchanged(ANSWERS)
         rows: list[AnswerRecord] = []
         for where, row in json_lines.objects(self.folder / ANSWERS):
             if not isinstance(row, dict) or AnswerRecord.__required_keys__ - row.keys():
@@ -500,6 +517,22 @@ class Run(Displayed):
         temporary.write_text(yaml_files.dumped(record), encoding="utf-8")
         temporary.rename(self.folder / PROMOTED)
         return record
+
+    def compare(self, a: str = "", b: str = "") -> object:
+        """Two configurations side by side on each question, as widgets in a notebook; see docs/dashboards.md.
+
+        Args:
+            a: id or label of the first; default: the best on the selection split.
+            b: of the second; default: the baseline.
+
+        Returns:
+            A `workbench.widgets.QuestionsPage`.
+
+        Raises:
+            InputError: no such configuration, or the run lacks its questions.
+            MissingExtraError: ipywidgets or anywidget is not installed.
+        """
+        return opened("compare", self, a, b)
 
     def find(self, name: str) -> str:
         """The id of a configuration given by id, beginning of an id, or label.

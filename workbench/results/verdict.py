@@ -209,6 +209,19 @@ COUNTED = ("contains", "em")  # metrics that are 1 for a right answer and 0 for 
 GAINED, LOST, BOTH, NEITHER = "gained", "lost", "right both ways", "wrong both ways"
 
 
+def counted(run: Run, a: str, b: str, split: str) -> str | None:
+    """The metric that says of two configurations' answers whether they are right; None where none was measured.
+
+    Args:
+        run: the run.
+        a: id of the first.
+        b: id of the second.
+        split: both were measured on it.
+    """
+    measured = {(row.metric, row.configuration) for row in run.leaderboard if row.split == split}
+    return next((metric for metric in COUNTED if {(metric, a), (metric, b)} <= measured), None)
+
+
 def outcomes(run: Run, a: str, b: str, split: str) -> dict[str, str] | None:
     """Query id -> whether two configurations answered it: a word of `GAINED` (the first alone), `LOST`, `BOTH` and `NEITHER`.
 
@@ -222,11 +235,11 @@ def outcomes(run: Run, a: str, b: str, split: str) -> dict[str, str] | None:
         None where no metric says right or wrong.
     """
     words_of = {(True, True): BOTH, (True, False): GAINED, (False, True): LOST, (False, False): NEITHER}
-    for metric in COUNTED:
-        right = {c: _right(run.results, c, split, metric) for c in (a, b)}
-        if right[a] and right[b]:
-            return {query: words_of[right[a][query], right[b][query]] for query in right[a] if query in right[b]}
-    return None
+    metric = counted(run, a, b, split)
+    if metric is None:
+        return None
+    right = {c: _right(run.results, c, split, metric) for c in (a, b)}
+    return {query: words_of[right[a][query], right[b][query]] for query in right[a] if query in right[b]}
 
 
 def counts(run: Run, a: str, b: str, split: str) -> Counts | None:

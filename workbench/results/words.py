@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from datetime import datetime
 from math import isinf, isnan
+from pathlib import Path
 from typing import NamedTuple
 
 from workbench.results.records import SettingsRecord
@@ -203,3 +205,13 @@ def _default(axis: str, value: str, settings: SettingsRecord) -> str:
     if axis == "retrieval":
         return "without passages" if value == "never" else f"passages by {value}"
     return PHRASES.get(axis, f"{axis} {{}}").format(value)
+
+
+def run_name(folder: Path) -> str:
+    """A run's experiment and time: ``quickstart, 21 November 2026, 11:41:37 UTC``, or its id where that holds no time."""
+    experiment, (stamp, _, _) = folder.parent.name, folder.name.partition("-")
+    try:
+        started = datetime.strptime(stamp, "%Y%m%dT%H%M%SZ")
+    except ValueError:
+        return f"{experiment}, {folder.name}"
+    return f"{experiment}, {started.day} {started:%B %Y, %H:%M:%S} UTC"

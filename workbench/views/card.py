@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from workbench.results import words
-from workbench.results.conclusions import flattery, named
+from workbench.results.conclusions import flattery, named, overlooked
 from workbench.results.rows import LeaderboardRow, Tested
 from workbench.results.run import Run
 from workbench.results.verdict import BASELINE, BETTER, LEANING, OPEN, UNCOMPARED, WORSE, Verdict, verdict
-from workbench.views.html import cell, sourced, text
+from workbench.views.html import cell, foreign, sourced, text
 
 LOOKS = {BETTER: "wb-better", WORSE: "wb-worse"}
 HEADS = {BETTER: "Better", WORSE: "Worse", BASELINE: "Nothing tried is better"}
@@ -25,13 +25,19 @@ def card(run: Run, level: int = 1) -> str:
     head = HEADS.get(found.word, found.word[0].upper() + found.word[1:])
     if found.word == LEANING and found.row is not None:
         head += ", leaning that way" if found.row.difference > 0 else ", leaning the other way"
-    title = f"{head}: {run.names[found.a]}" if found.word != BASELINE else f"{head} than {run.today}"
+    better = overlooked(run) if found.word == BASELINE else []
+    title = f"{text(head)}: {foreign(run.names[found.a])}"
+    if found.word == BASELINE:
+        title = text(f"{head} than {run.today}")
+        if better or len(run.configurations) == 1:
+            title = text("The baseline was chosen" if better else "One setup was measured")
     sign = f"<span class=wb-sign aria-hidden=true>{text(found.sign)}</span> "
-    body = [f"<h{level}>{sign}{text(title)}</h{level}>", f"<p>{_standing(run, found)}</p>"]
+    body = [f"<h{level}>{sign}{title}</h{level}>", f"<p>{_standing(run, found)}</p>"]
     if found.row is not None:
         body += [f"<p>{_gain(run, found)}</p>", _picture(run, found, found.row)]
     elif found.word == BASELINE and len(run.configurations) > 1:
         body.append(f"<p>It is {text(run.today)} itself, so {text(found.word)}.</p>")
+        body += [f"<p>{sourced(line, cell('comparisons.csv', 'difference'))}</p>" for line in better]
     elif found.word == UNCOMPARED:
         body.append(f"<p>It was {text(found.word)} with {text(run.today)} on {text(found.split)}.</p>")
     return f"<section class='wb-card {LOOKS.get(found.word, '')}' aria-label='Verdict'>{''.join(body)}</section>"
@@ -77,9 +83,9 @@ def _standing(run: Run, found: Verdict) -> str:
     said += f"{text(words.metric_name(metric))}{plausibly}"
     base = run.row(run.manifest["baseline"], row.split, metric)
     if base is not None and base.configuration != row.configuration:
-        said += f"; {text(run.today)}, {text(named(run, base.configuration))}, scores {mean_of(base)}"
+        said += f"; {text(run.today)}, {foreign(named(run, base.configuration))}, scores {mean_of(base)}"
     failed = f" {sourced(str(row.failed), address.replace('#n', '#failed'))} of its answers failed." if row.failed else ""
-    of = sourced(f"{len(measured):,}", cell("selection.csv", "candidates"))
+    of = sourced(f"{run.selection.candidates:,}", cell("selection.csv", "candidates"))
     compared_with = f" {of} setups were compared." if len(measured) > 1 else ""
     return f"{said}.{failed}{compared_with}"
 

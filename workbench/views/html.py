@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from importlib.resources import files
 from urllib.parse import urlencode
 
+from workbench.errors import InputError
+
 # characters that no HTML document may hold, the delete character among them; tab and line ends stay
 FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
+
+
+# what reading a file meets that says something else than it should
+DAMAGED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError, OSError)
 
 
 def text(value: object) -> str:
@@ -70,14 +76,32 @@ def table(caption: str, head: Sequence[str], rows: Iterable[Sequence[str]], righ
     )
 
 
-def section(identity: str, title: str, body: str) -> str:
-    """A part of a page with its title."""
-    return f"<section id={identity} aria-labelledby={identity}-title><h2 id={identity}-title>{text(title)}</h2>{body}</section>"
+def section(identity: str, title: str, body: str, level: int = 2) -> str:
+    """A part of a page with its title.
+
+    Args:
+        identity: of the part in its page.
+        title: as plain text.
+        body: as HTML.
+        level: of the heading.
+    """
+    head = f"<h{level} id={identity}-title>{text(title)}</h{level}>"
+    return f"<section id={identity} aria-labelledby={identity}-title>{head}{body}</section>"
 
 
 def box(message: str) -> str:
     """A sentence that says what is missing and what to do."""
     return f"<p class=wb-box>{text(message)}</p>"
+
+
+def or_box(make: Callable[[], str]) -> str:
+    """A part of a page; where a file of the run is damaged or lacks something, a box that says which."""
+    try:
+        return make()
+    except InputError as error:
+        return box(str(error))
+    except DAMAGED as error:
+        return box(f"This part cannot be shown, since a file of the run is damaged ({type(error).__name__}: {error}).")
 
 
 def page(title: str, body: str, links: Mapping[str, str], script: str = "") -> str:

@@ -6,9 +6,10 @@ from workbench.results import words
 from workbench.results.compare import Compared
 from workbench.results.run import Comparisons, Questions, Run
 from workbench.results.verdict import SIGNS, graded
+from workbench.views.asked import asked_of
 from workbench.views.card import card
 from workbench.views.html import box, css, table, text
-from workbench.views.question import everyone, or_box, strip
+from workbench.views.questions import everyone, strip
 from workbench.views.tables import pairs, reported_pairs, setups
 
 
@@ -24,7 +25,7 @@ def run_html(run: Run) -> str:
 
 def questions_html(questions: Questions) -> str:
     """The questions of the report split with the answers of the chosen setup and of the baseline, each folded."""
-    asked = or_box(questions.run)
+    asked = asked_of(questions.run)
     return styled(strip(questions.run) + (asked if isinstance(asked, str) else everyone(asked)))
 
 

