@@ -548,10 +548,10 @@ def latency(
     from workbench.latency import measure
     from workbench.plots import save_figures
     from workbench.results.run import Run
-    from workbench.store.progress import for_terminal
+    from workbench.store.telling import for_people
 
     measured = Run.open(run)
-    measure(measured, [measured.find(name) for name in configurations or ()], requests, for_terminal(), dataset)
+    measure(measured, [measured.find(name) for name in configurations or ()], requests, for_people(), dataset)
     save_figures(measured, measured.folder / "figures")
     for row in measured.latency:
         typer.echo(

@@ -26,7 +26,8 @@ from workbench.retrieval.ranking import Ranked
 from workbench.stages.answers import NO_PASSAGES, Answer, Answers, ClosedAnswers, OpenAnswers, SelectiveAnswers
 from workbench.stages.questions import Rewriting
 from workbench.stages.rankings import RankingStage
-from workbench.store.progress import Progress, for_terminal
+from workbench.store.progress import Progress
+from workbench.store.telling import for_people
 
 SHOWN = 5  # passages of a reply where no answer decides it
 
@@ -384,7 +385,7 @@ def experiment_of(
     if missing := data.missing():
         named = "" if dataset else "; where its data have moved, name their folder: --dataset PATH"
         raise InputError(f"run {run.folder}: {missing} is not there{named}")
-    experiment = Experiment(settings.model_copy(update={"dataset": data}), runs or run.runs, progress or for_terminal())
+    experiment = Experiment(settings.model_copy(update={"dataset": data}), runs or run.runs, progress or for_people())
     _check_dataset(experiment, run)
     return experiment
 

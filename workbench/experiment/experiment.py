@@ -25,9 +25,10 @@ from workbench.results.display import Displayed
 from workbench.results.run import Run
 from workbench.stages.indexes import DenseIndex, TextIndex
 from workbench.stages.training import Adapter
-from workbench.store.progress import Progress, for_terminal
+from workbench.store.progress import Progress
 from workbench.store.session import Session
 from workbench.store.store import Store
+from workbench.store.telling import for_people
 
 
 class Experiment(Displayed):
@@ -68,7 +69,7 @@ class Experiment(Displayed):
         Raises:
             InputError: whatever in file or dataset is misspelt, contradictory, missing or unknown.
         """
-        return cls(read_settings(Path(path), overrides), Path(runs), progress or for_terminal())
+        return cls(read_settings(Path(path), overrides), Path(runs), progress or for_people())
 
     def __repr__(self) -> str:
         return (

@@ -22,7 +22,7 @@ from workbench.stages.scores import RankingScores
 from workbench.stages.training import Adapter
 from workbench.views.html import foreign, table, text
 from workbench.views.marking import marked, short
-from workbench.views.notebook import styled
+from workbench.views.notebook import Shown, styled
 
 RANKING_AXES = ("chunking", "rewriting", "expansion", "retriever", "reranker")
 
@@ -214,6 +214,15 @@ def gallery(experiment: Experiment, shown: int = 2) -> list[tuple[str, list[Mess
         shots = few_shot.of_split(session)[0] if few_shot else ()
         found.append((name, template.fill(query.text, [passages.shown(int(n)) for n in ids[:shown]], shots)))
     return found
+
+
+def prompts_shown(experiment: Experiment) -> Shown:
+    """The templates of `gallery`, folded."""
+    parts = []
+    for name, turns in gallery(experiment):
+        body = "".join(f"<p class=wb-quiet>{text(turn['role'])}</p><pre>{text(turn['content'])}</pre>" for turn in turns)
+        parts.append(f"<details><summary>{foreign(name)}</summary>{body}</details>")
+    return Shown(styled("".join(parts) or "<p>This experiment ranks passages and asks no model.</p>"))
 
 
 def experiment_html(experiment: Experiment) -> str:

@@ -14,7 +14,7 @@ from workbench.data.readers.json_lines import Record
 from workbench.data.readers.text import whole
 from workbench.errors import InputError, unknown
 from workbench.evaluation.search import SearchStep
-from workbench.results import table_files, tables, words
+from workbench.results import example, table_files, tables, words
 from workbench.results.display import Displayed, opened
 from workbench.results.lines import PassageRecord, QuestionRecord, RankingRecord
 from workbench.results.records import AnswerRecord, Manifest, Promotion, SettingsRecord
@@ -152,6 +152,15 @@ class Run(Displayed):
         if not found:
             raise InputError(f"no finished run of {experiment or 'any experiment'} in {runs}; `workbench run CONFIG` makes one")
         return cls.open(found[-1])
+
+    @classmethod
+    def example(cls) -> Run:
+        """The recorded run that comes with the package: a run of the quickstart, to look at without computing one.
+
+        Raises:
+            InputError: it cannot be unpacked.
+        """
+        return cls.open(example.unpacked())
 
     def frame(self, table: str) -> pd.DataFrame:
         """A table of the run as a pandas frame, a row for each of its rows; axes of configurations are columns.

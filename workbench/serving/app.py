@@ -578,9 +578,10 @@ def serve(
     import uvicorn
 
     from workbench.pipeline import Pipeline
-    from workbench.store.progress import Progress, for_terminal
+    from workbench.store.progress import Progress
+    from workbench.store.telling import for_people
 
-    progress = progress or for_terminal()
+    progress = progress or for_people()
     with bound(host, port) as listener:  # before the models are loaded, which takes longer
         pipeline = Pipeline.open(run, configuration, progress, dataset)
         progress.say(gate(pipeline))

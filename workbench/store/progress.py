@@ -166,11 +166,6 @@ class Bars(Progress):
         self.console.print(text, markup=False, highlight=False)
 
 
-def for_terminal() -> Progress:
-    """Bars when a person watches standard error, plain lines otherwise."""
-    return Bars() if sys.stderr.isatty() else Plain()
-
-
 def _write(text: str) -> None:
     sys.stderr.write(text + "\n")
     sys.stderr.flush()

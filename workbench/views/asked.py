@@ -92,7 +92,8 @@ class Asked:
         if answer is None:
             return Lost("", f"The evidence stands at rank {rank}.")
         if rank > shown:
-            return Lost(LOW, f"The evidence stands at rank {rank}; the best {shown} were shown.")
+            few = "only the best was shown" if shown == 1 else f"the best {shown} were shown"
+            return Lost(LOW, f"The evidence stands at rank {rank}; {few}.")
         if answer["status"] != "ok":
             return Lost("", f"The evidence was shown, at rank {rank}; the answer failed.")
         right = self.outcomes.get(question.query_id) in ((BOTH, GAINED) if configuration == self.a else (BOTH, LOST))

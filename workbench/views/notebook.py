@@ -2,15 +2,47 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
+from html import unescape
+
 from workbench.results import words
 from workbench.results.compare import Compared
+from workbench.results.display import Displayed
 from workbench.results.run import Comparisons, Questions, Run
 from workbench.results.verdict import SIGNS, graded
 from workbench.views.asked import asked_of
 from workbench.views.card import card
-from workbench.views.html import box, css, table, text
+from workbench.views.html import box, css, or_box, table, text
 from workbench.views.questions import everyone, strip
 from workbench.views.tables import pairs, reported_pairs, setups
+
+
+class Shown(Displayed):
+    """A part of a page as the value of a cell.
+
+    Attributes:
+        html: the part.
+    """
+
+    def __init__(self, html: str) -> None:
+        self.html = html
+
+    def __repr__(self) -> str:
+        return " ".join(unescape(re.sub(r"<style>.*?</style>|<[^>]*>", " ", self.html)).split())
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
+        return {"text/plain": repr(self), "text/html": self.html}
+
+
+def shown(make: Callable[[Run], str], run: Run) -> Shown:
+    """A part of a run's page in a notebook: ``shown(matters, run)``.
+
+    Args:
+        make: one of the functions of `workbench.views.tables`, `workbench.views.trust` and others.
+        run: a finished run.
+    """
+    return Shown(styled(or_box(lambda: make(run))))
 
 
 def styled(body: str) -> str:

@@ -9,7 +9,7 @@ from urllib.parse import quote
 from workbench.results.lines import QuestionRecord
 from workbench.results.run import Run
 from workbench.results.verdict import BOTH, GAINED, LOST, NEITHER, counted, outcomes
-from workbench.views.asked import Asked
+from workbench.views.asked import Asked, asked_of
 from workbench.views.html import box, cell, foreign, sourced, text
 from workbench.views.marking import short
 from workbench.views.question import question
@@ -49,6 +49,12 @@ def strip(run: Run) -> str:
         f"<p>Of the {sourced(str(n), *cells)} questions, against {text(run.today)}; {RIGHT[metric]}:</p>"
         f"<div class=wb-stack role=img aria-label='{said}'>{bars}</div><ul class=wb-keys>{keys}</ul>"
     )
+
+
+def gained_and_lost(run: Run) -> str:
+    """A few gained and lost questions of a run in full, or what it lacks."""
+    asked = asked_of(run)
+    return asked if isinstance(asked, str) else telling(asked)
 
 
 def telling(asked: Asked) -> str:
