@@ -26,8 +26,16 @@ def values() -> dict[str, Any]:
         "dense": {"kind": "dense", "embedder": "minilm"},
         "hybrid": {"kind": "fusion", "of": ["bm25", "dense"]},
     }
-    content["axes"]["retriever"] = ["bm25", "hybrid"]
+    content["axes"] |= {"retriever": ["bm25", "hybrid"], "reranker": ["none", "maxsim"]}
     return content
+
+
+def test_labels_differ_where_the_baseline_lies_outside_the_axes(tmp_path: Path) -> None:
+    content = values()
+    content["axes"] |= {"retriever": ["bm25"], "reranker": ["maxsim"]}
+    space = planner(tmp_path, content).space
+    assert {one.label for one in space.configurations} == {"none/base", "maxsim/base", "maxsim/tuned"}
+    assert space.baseline.label == "none/base"
 
 
 def planner(folder: Path, content: dict[str, Any], *overrides: str) -> Planner:

@@ -294,7 +294,8 @@ class Space:
         return [value for value in values if isinstance(value, Gate)]
 
     def _configuration(self, values: dict[str, Any]) -> Configuration:
-        varying = [axis for axis, options in self.axes.items() if len(options) > 1] or ["retriever"]
+        # the baseline may lie outside the axes: without its value two configurations would have one label
+        varying = [axis for axis, options in self.axes.items() if {*map(str, options)} != {str(self.base[axis])}] or ["retriever"]
         # what an axis does by default is no part of what a configuration is: those of older files keep their ids
         given = {axis: value for axis, value in values.items() if (axis, value) not in UNNAMED}
         resolved = {axis: self._resolved(axis, value) for axis, value in given.items()}
