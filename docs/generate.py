@@ -192,11 +192,20 @@ def main(folder: str | Path, docs: Path = DOCS) -> None:
     if name != "quickstart":
         put(docs / f"results-{name}.md", name, block(run))
         return
-    for figure in ("leaderboard", "differences"):
-        shutil.copy(run.folder / "figures" / f"{figure}.png", docs / f"{figure}.png")
+    shutil.copy(run.folder / "figures" / "leaderboard.png", docs / "leaderboard.png")
     put(docs / "results.md", name, f"{block(run)}\n\n![Gains of all setups over today's](leaderboard.png)")
-    picture = f"![Differences from {run.today}](docs/differences.png)"
-    put(docs.parent / "README.md", name, f"{picture}\n\n{caption(run)}")
+    put(docs.parent / "README.md", name, f"{picture('verdict', 'The verdict of the run')}\n\n{caption(run)}")
+
+
+def picture(name: str, said: str) -> str:
+    """A picture of docs/pictures.py, for light and dark pages.
+
+    Args:
+        name: of the picture.
+        said: what it shows, for those who cannot see it.
+    """
+    dark = f'<source media="(prefers-color-scheme: dark)" srcset="docs/pictures/{name}-dark.png">'
+    return f'<picture>{dark}<img alt="{said}" src="docs/pictures/{name}-light.png" width="720"></picture>'
 
 
 def noise(first: str, second: str) -> None:

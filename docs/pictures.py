@@ -68,7 +68,7 @@ def pictures(run: Run, folder: Path) -> list[Path]:
             path = folder / f"{name}-{scheme}.png"
             box = tab.locator(selector).first.bounding_box()
             assert box, selector
-            clip = {"x": 0, "y": max(0, box["y"] - 16), "width": WIDTH, "height": min(height, box["height"] + 32)}
+            clip = {"x": 0, "y": max(0, box["y"] - 8), "width": WIDTH, "height": min(height, box["height"] + 16)}
             tab.screenshot(path=str(path), clip=clip, full_page=True)
             written.append(path)
 

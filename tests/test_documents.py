@@ -240,7 +240,7 @@ def test_every_target_of_make_that_a_page_names_exists() -> None:
 
 def test_every_environment_variable_is_described() -> None:
     code = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "workbench").rglob("*.py"))
-    elsewhere = {"GRADIO_ANALYTICS_ENABLED", "JUPYTER_PATH", "QUERY_STRING", "XDG_CACHE_HOME"}  # other programs' own
+    elsewhere = {"GRADIO_ANALYTICS_ENABLED", "JUPYTER_PATH", "QUERY_STRING"}  # other programs' own
     read = set(re.findall(r'environ(?:\.get\(|\[)"([A-Z_]+)"', code)) - elsewhere
     assert read == set(re.findall(r"`([A-Z]+_[A-Z_]+)`", text(DOCS / "commands.md")))
 
@@ -501,9 +501,10 @@ def test_blocks_are_written_from_a_run_and_nothing_else_changes(toy: Finished, t
         for page, old in ((readme, text(README)), (results, text(DOCS / "results.md"))):
             head, tail = old.split("<!-- begin:")[0], old.split("<!-- end: quickstart -->")[1]
             assert page.startswith(head) and page.endswith(tail)
-        for path, page in ((tmp_path, readme), (tmp_path / "docs", results)):
-            pictures = re.findall(r"!\[[^]]*\]\(([^)]+)\)", page)
-            assert pictures and all((path / picture).is_file() for picture in pictures)
+        pictures = re.findall(r"!\[[^]]*\]\(([^)]+)\)", results)
+        assert pictures and all((tmp_path / "docs" / one).is_file() for one in pictures)
+        shown = re.findall(r'(?:src|srcset)="([^"]+)"', readme)
+        assert len(shown) == 6 and all((ROOT / one).is_file() for one in shown)
         assert len(readme.splitlines()) <= 120
 
 
