@@ -216,8 +216,11 @@ def gallery(experiment: Experiment, shown: int = 2) -> list[tuple[str, list[Mess
 def plan_html(experiment: Experiment) -> str:
     """What a run would compute, as a table: the distinct stages, and what the store lacks of them."""
     rows, total = experiment.planned_costs()
-    names = ("stage", "distinct", "uses", "in store", "to compute", "tokens", "seconds")
-    lines = [_line("th", names), *(_line("td", [row.stage, *(f"{figure:,.0f}" for figure in row[1:])]) for row in rows)]
+    names = ["stage", "distinct", "uses", "in store", "to compute", "tokens", "seconds", *filter(None, [total.currency])]
+    lines = [_line("th", names)]
+    for row in rows:
+        money = [f"{row.money:,.4g}"] if total.currency else []
+        lines.append(_line("td", [row.stage, *(f"{figure:,.0f}" for figure in row[1:-1]), *money]))
     cost = f"To compute: {total.sentence(experiment.searched)}."
     table = f"<div style='overflow-x: auto'><table>{''.join(lines)}</table></div>"
     return f"<p>{escape(repr(experiment))}</p>{table}<p>{cost}</p>"
