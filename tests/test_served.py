@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import socket
@@ -18,8 +19,8 @@ import toys
 import yaml
 from proxy import Proxy, Step, answers, broken, changed, cut, hangs, later, text, well
 
-from workbench.component import build
-from workbench.errors import InputError, StageFailedError
+from workbench.component import build, canonical
+from workbench.errors import BudgetError, InputError, StageFailedError
 from workbench.experiment.components import Components
 from workbench.experiment.config import ComponentSettings
 from workbench.experiment.experiment import Experiment
@@ -83,12 +84,16 @@ def settings(proxy: Proxy, **values: Any) -> dict[str, Any]:
     return {name: value for name, value in (given | values).items() if value is not None}
 
 
-def experiment(folder: Path, proxy: Proxy, set_: dict[str, Any] | None = None, **values: Any) -> Experiment:
-    """Four configurations on twelve questions a split, answered by the server."""
+def dataset(limit: int) -> dict[str, Any]:
     facts = Path(toys.made(toys.facts))
+    return {"folder": str(facts / "documents"), "questions": str(facts / "questions.jsonl"), "limit": limit}
+
+
+def experiment(folder: Path, proxy: Proxy, set_: dict[str, Any] | None = None, **values: Any) -> Experiment:
+    """Four configurations on six questions a split, answered by the server."""
     written: dict[str, Any] = {
         "experiment": "served",
-        "dataset": {"folder": str(facts / "documents"), "questions": str(facts / "questions.jsonl"), "limit": 6},
+        "dataset": dataset(6),
         "components": {"retrievers": {"bm25": {"kind": "bm25"}}, "generators": {"parrot": settings(proxy, **values)}},
         "axes": {
             "retriever": ["bm25"],
@@ -462,3 +467,156 @@ def test_no_other_key_is_sent_to_a_server_of_anthropics_dialect(proxy: Proxy, mo
     proxy.always = anthropic
     generated(proxy, ["a"], dialect="anthropic")
     assert proxy.keys == [None]
+
+
+# --- Ended and resumed -----------------------------------------------------------------------------------------------
+
+
+PRICE = {"input": 1.0, "output": 2.0, "currency": "EUR"}
+
+
+def test_a_plan_says_what_it_costs_before_anything_is_sent(proxy: Proxy, tmp_path: Path, capsys: Any) -> None:
+    from workbench.cli import app
+
+    one = experiment(tmp_path, proxy, price=PRICE)
+    total = one.planned_costs().total
+    assert total.currency == "EUR" and total.money > 0 and "EUR" in total.sentence(searched=False)
+    app(["plan", str(tmp_path / "served.yaml"), "--runs", str(tmp_path / "runs")], standalone_mode=False)
+    assert "EUR" in capsys.readouterr().out
+    assert proxy.requests == []
+
+
+def test_money_cannot_be_limited_without_a_price(proxy: Proxy, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"budget\.money: what components\.generators\.parrot costs is not known"):
+        experiment(tmp_path, proxy, {"budget": {"money": 1}})
+    two = {name: settings(proxy, price=PRICE | {"currency": name}, revision=name) for name in ("EUR", "USD")}
+    components = {"retrievers": {"bm25": {"kind": "bm25"}}, "generators": two}
+    with pytest.raises(InputError, match="several currencies"):
+        experiment(tmp_path, proxy, {"components": components, "axes": AXES | {"generator": ["EUR"]}}).planned_costs()
+
+
+def test_what_answers_cost_is_a_table_and_an_axis_of_the_figure(proxy: Proxy, tmp_path: Path) -> None:
+    from workbench.plots import save_figures
+
+    run = experiment(tmp_path, proxy, price=PRICE).compare()
+    spent = run.manifest["spent"][toys.made(toys.parrot)]["answers"]
+    assert spent["money"] == pytest.approx((spent["prompt_tokens"] + 2 * spent["new_tokens"]) / 1e6)
+    lines = [line for line in run.answers if line["split"] == "dev"]
+    for row in (row for row in run.costs if row.split == "dev"):
+        own = [line for line in lines if line["configuration"] == row.configuration]
+        paid = sum(line["prompt_tokens"] + 2 * line["new_tokens"] for line in own) / len(own) / 1e6
+        assert row.money == pytest.approx(paid, abs=1e-6) and row.currency == "EUR" and row.n == len(own)
+    assert any(path.name == "pareto.png" for path in save_figures(run, tmp_path))
+
+
+def ended(folder: Path) -> tuple[Path, dict[str, Any]]:
+    """The folder of the run that was ended, and what it says."""
+    (said,) = folder.glob("runs/served/*/stopped.json")
+    return said.parent, json.loads(said.read_text())
+
+
+def test_a_budget_at_two_fifths_leaves_the_same_questions_for_all_and_is_resumed_to_the_same_bytes(
+    proxy: Proxy, tmp_path: Path
+) -> None:
+    whole = experiment(tmp_path / "whole", proxy, set_={"report": {"of": "all"}}, parallel=1)
+    expected = whole.compare()
+    total = whole.session.spending.total()
+    tokens = int(0.4 * (total.prompt_tokens + total.new_tokens))
+    limited = {"report": {"of": "all"}, "budget": {"tokens": tokens}}
+    one = experiment(tmp_path / "cut", proxy, limited, parallel=1)
+    with pytest.raises(BudgetError, match=f"the budget of {tokens:,} tokens is reached"):
+        one.compare()
+    total = one.session.spending.total()
+    assert 0.2 * tokens < total.prompt_tokens + total.new_tokens <= tokens
+    folder, said = ended(tmp_path / "cut")
+    assert sum(0 < n < 6 for n in said["answered"].values()) >= 1
+    rows = list(csv.DictReader((folder / "results.csv").open()))
+    questions: dict[tuple[str, str], set[str]] = {}
+    for row in rows:
+        if row["metric"] == "f1":
+            questions.setdefault((row["split"], row["configuration"]), set()).add(row["query_id"])
+    for split, n in said["answered"].items():
+        each = [found for (other, _), found in questions.items() if other == split]
+        assert all(found == each[0] and len(found) == n for found in each)
+        assert not each or len(each) == 4
+    leaderboard = list(csv.DictReader((folder / "leaderboard.csv").open()))
+    assert {int(row["n"]) for row in leaderboard if row["metric"] == "f1"} == {n for n in said["answered"].values() if n}
+    resumed = experiment(tmp_path / "cut", proxy, {"report": {"of": "all"}}, parallel=1).compare()
+    assert tables(resumed) == tables(expected)
+
+
+def cli(folder: Path, *more: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "workbench.cli", "run", folder / "served.yaml", "--runs", folder / "runs", "--no-notebooks"]
+    return subprocess.Popen([*command, *more], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+@pytest.mark.slow
+def test_a_budget_ends_the_command_with_status_3(proxy: Proxy, tmp_path: Path) -> None:
+    experiment(tmp_path, proxy, {"budget": {"tokens": 9000}})
+    process = cli(tmp_path)
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 3 and "the budget of 9,000 tokens is reached" in said and "the same command goes on" in said
+    process = cli(tmp_path, "--set", "budget.tokens=null")
+    assert process.wait(timeout=120) == 0
+
+
+@pytest.mark.slow
+def test_ten_kills_repeat_no_more_than_what_was_under_way(proxy: Proxy, tmp_path: Path) -> None:
+    parallel, more = 3, {"dataset": dataset(12)}
+    whole = experiment(tmp_path / "whole", proxy, more, parallel=parallel)
+    expected = whole.compare()
+    writer = whole.selected_on[0].answers.writer
+    stages = [whole.planner.stages(c, split).answers for c in whole.configurations for split in ("dev", "test")]
+    prompts = {prompt.text for stage in stages for prompt in stage.prompts(whole.session)}
+    proxy.always = hangs(0.05)
+    one, kills = experiment(tmp_path / "killed", proxy, more, parallel=parallel), 0
+    while True:
+        unstored = set(one.session.store.items.missing(writer.namespace, sorted(prompts)))
+        proxy.requests.clear()
+        process = cli(tmp_path / "killed")
+        while process.poll() is None:
+            time.sleep(0.002)
+            if kills < 10 and len(questions(proxy, prompts)) >= 6:
+                process.kill()
+                process.wait()
+                kills += 1
+                break
+        asked = questions(proxy, prompts)
+        if process.poll() == 0:
+            break
+        # the probe sends the longest prompt whole and in halves, each time a longer one comes
+        halves = sum(canonical(r["messages"]) not in prompts and r["messages"] != READY for r in list(proxy.requests))
+        probes = (halves - sum(text(r) in CANARIES for r in list(proxy.requests)) + 1) // 2
+        assert sum(prompt not in unstored for prompt in asked) <= probes  # nothing stored is asked again
+        lost = set(asked) & set(one.session.store.items.missing(writer.namespace, sorted(prompts)))
+        assert len(lost) <= parallel + probes
+    assert kills == 10
+    run = Run.open(next(path.parent for path in (tmp_path / "killed").glob("runs/served/*/manifest.json")))
+    assert tables(run) == tables(expected)
+
+
+def questions(proxy: Proxy, prompts: set[str]) -> list[str]:
+    """Requests that are the experiment's own prompts, in the form that they are stored by."""
+    return [found for r in list(proxy.requests) if (found := canonical(r["messages"])) in prompts]
+
+
+# --- Computed again --------------------------------------------------------------------------------------------------
+
+
+def test_a_replay_and_the_gate_allow_for_the_noise_floor_and_nothing_else(proxy: Proxy, tmp_path: Path) -> None:
+    from workbench.pipeline import Pipeline
+    from workbench.serving.app import gate
+
+    run = experiment(tmp_path, proxy).compare()
+    run.promote()
+    query_id = run.answers[0]["query_id"]
+    pipeline = Pipeline.open(run)
+    outcome = pipeline.replay(query_id)
+    assert outcome.same and outcome.chance == "0 of 6 answers of the server differed when it was asked again"
+    assert gate(pipeline).endswith("as recorded")
+    says = {"message": {"content": "Something else.", "role": "assistant"}, "finish_reason": "stop", "index": 0}
+    proxy.always = changed(choices=[says])
+    outcome = pipeline.replay(query_id)
+    assert outcome.same and "reply" in outcome.differing  # one of one against none of six: chance explains it
+    assert "its answer is another: 0 of 6" in gate(pipeline)
+    assert probe.beyond_chance(0, 30, 1, 1) and not probe.beyond_chance(1, 30, 1, 1) and not probe.beyond_chance(0, 30, 0, 1)

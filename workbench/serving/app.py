@@ -538,9 +538,8 @@ def gate(pipeline: Pipeline) -> str:
             f"recorded ({differences}). Run the experiment again"
         )
     if outcome.differing:
-        return (
-            f"{pipeline.configuration.label} shows query {query_id} the same passages; {outcome.chance or 'the noise is unknown'}"
-        )
+        chance = outcome.chance or "how often the server's answers differ was not measured"
+        return f"{pipeline.configuration.label} shows query {query_id} the same passages, its answer is another: {chance}"
     return f"{pipeline.configuration.label} answers query {query_id} as recorded"
 
 
