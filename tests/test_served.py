@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import multiprocessing
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -570,20 +572,24 @@ def test_ten_kills_repeat_no_more_than_what_was_under_way(proxy: Proxy, tmp_path
     prompts = {prompt.text for stage in stages for prompt in stage.prompts(whole.session)}
     proxy.always = hangs(0.05)
     one, kills = experiment(tmp_path / "killed", proxy, more, parallel=parallel), 0
+    apart = multiprocessing.get_context("forkserver")
+    apart.set_forkserver_preload(["workbench.experiment.experiment", "workbench.retrieval.bm25", "ir_measures", "openai"])
     while True:
         unstored = set(one.session.store.items.missing(writer.namespace, sorted(prompts)))
         proxy.requests.clear()
-        process = cli(tmp_path / "killed")
-        while process.poll() is None:
+        process = apart.Process(target=compared, args=(tmp_path / "killed",))
+        process.start()
+        while process.is_alive():
             time.sleep(0.002)
             if kills < 10 and len(questions(proxy, prompts)) >= 6:
                 process.kill()
-                process.wait()
+                process.join()
                 kills += 1
                 break
         asked = questions(proxy, prompts)
-        if process.poll() == 0:
+        if process.exitcode == 0:
             break
+        assert process.exitcode == -signal.SIGKILL
         # the probe sends the longest prompt whole and in halves, each time a longer one comes
         halves = sum(canonical(r["messages"]) not in prompts and r["messages"] != READY for r in list(proxy.requests))
         probes = (halves - sum(text(r) in CANARIES for r in list(proxy.requests)) + 1) // 2
@@ -593,6 +599,10 @@ def test_ten_kills_repeat_no_more_than_what_was_under_way(proxy: Proxy, tmp_path
     assert kills == 10
     run = Run.open(next(path.parent for path in (tmp_path / "killed").glob("runs/served/*/manifest.json")))
     assert tables(run) == tables(expected)
+
+
+def compared(folder: Path) -> None:
+    Experiment.load(folder / "served.yaml", folder / "runs").compare()
 
 
 def questions(proxy: Proxy, prompts: set[str]) -> list[str]:
