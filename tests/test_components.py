@@ -6,10 +6,12 @@ Where an output was changed on purpose, raise the component's `version` and writ
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
+from proxy import Proxy, answers
 from test_endpoint import Server
 
 from workbench.component import digest
@@ -19,6 +21,7 @@ from workbench.data.passages import Shown
 from workbench.machine import resolve
 from workbench.models import prompts
 from workbench.models.generator import Generator
+from workbench.models.served import EndpointGenerator
 from workbench.retrieval.analyzer import Analyzer
 from workbench.retrieval.bm25 import BM25
 from workbench.retrieval.embedders.embedder import Embedder
@@ -78,6 +81,21 @@ def endpoint(folder: Path) -> object:
         found = [np.round(vector, 4).tolist() for batch in loaded.encode([*TEXTS, ""]) for _, vector in batch]
         asked = [{key: request[key] for key in ("path", "model", "input", "dimensions")} for request in server.requests]
     return [found, asked]
+
+
+def served(folder: Path) -> object:
+    """What is asked of a server, and what is made of its answers."""
+    says = {"choices": [{"message": {"content": " a\n"}, "finish_reason": "stop"}], "model": "toy-1", "system_fingerprint": "f"}
+    proxy = Proxy("")
+    proxy.script = [answers(200, says | {"usage": {"prompt_tokens": 5, "completion_tokens": 1}}), answers(200, says)]
+    settings = {"endpoint": proxy.url, "model": "toy", "max_new_tokens": 4, "parameters": {"seed": 1}, "parallel": 1}
+    loaded = EndpointGenerator(**settings).load(MACHINE)
+    prompts = [[{"role": "system", "content": "s"}, {"role": "user", "content": text}] for text in TEXTS[:2]]
+    found = [asdict(one) for batch in loaded.generate(prompts) for _, one in batch]
+    proxy.close()
+    for one in found:
+        del one["served"]["date"]
+    return [found, proxy.requests]
 
 
 def dense(folder: Path) -> object:
@@ -191,6 +209,7 @@ CASES = {
     "BM25": (BM25, bm25),
     "Embedder": (Embedder, embedder),
     "EndpointEmbedder": (EndpointEmbedder, endpoint),
+    "EndpointGenerator": (EndpointGenerator, served),
     "Dense": (Dense, dense),
     "Fusion": (Fusion, fusion),
     "MaxSim": (MaxSim, maxsim),
@@ -233,6 +252,7 @@ def test_every_component_of_the_package_is_recorded() -> None:
 
     # Settings of trainings have no output of their own here: the tests of fine-tuning cover them. Indexes only propose what
     # `Dense` scores: the tests of indexes and stores cover those. Shots are part of a template: the tests of prompts cover them.
-    others = {"Lora", "Shots", "CrossTraining", "EmbedderTraining"}
+    # A price is no part of an answer.
+    others = {"Lora", "Shots", "CrossTraining", "EmbedderTraining", "Price"}
     others |= {name for name in concrete(Component) if name.endswith("Index")}
     assert concrete(Component) - others == set(CASES)

@@ -247,7 +247,7 @@ def test_every_environment_variable_is_described() -> None:
 
 def test_the_exit_statuses_are_those_of_the_code() -> None:
     table = text(DOCS / "commands.md").split("## Exit status\n")[1].split("##")[0]
-    assert re.findall(r"^\| (\d+) \|", table, re.MULTILINE) == ["0", "1", "2", str(cli.INTERRUPTED)]
+    assert re.findall(r"^\| (\d+) \|", table, re.MULTILINE) == ["0", "1", "2", str(cli.SPENT), str(cli.INTERRUPTED)]
 
 
 # --- The experiment's file -------------------------------------------------------------------------------------------

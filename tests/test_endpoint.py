@@ -16,7 +16,7 @@ import pytest
 from workbench.component import build
 from workbench.errors import InputError, StageFailedError
 from workbench.machine import resolve
-from workbench.models import endpoint
+from workbench.models import patience
 from workbench.retrieval.embedders.endpoint import EndpointEmbedder
 
 MACHINE = resolve(device="cpu", precision="float32")
@@ -94,7 +94,7 @@ def server() -> Iterator[Server]:
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Instead of waiting, notes for how long."""
     found: list[float] = []
-    monkeypatch.setattr(endpoint, "sleep", found.append)
+    monkeypatch.setattr(patience.Patience, "pause", lambda self, seconds: found.append(seconds))
     return found
 
 
@@ -257,4 +257,4 @@ def test_a_server_has_no_token_vectors_and_does_not_say_what_it_reads(server: Se
 
 
 def test_retry_after_that_says_nothing_is_as_none() -> None:
-    assert [endpoint._asked_to_wait(header) for header in (None, "", "soon", "-3")] == [None] * 4
+    assert [patience.asked_to_wait(header) for header in (None, "", "soon", "-3")] == [None] * 4

@@ -17,7 +17,7 @@ from packaging.version import Version
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-LOCKED_EXTRAS = ["cpu", "lab", "app", "documents", "int8", "stores", "rerankers", "langchain", "test"]
+LOCKED_EXTRAS = ["cpu", "lab", "app", "documents", "int8", "stores", "rerankers", "langchain", "endpoints", "test"]
 PIN = re.compile(r"(?P<name>[a-z0-9]+(-[a-z0-9]+)*)==(?P<version>[0-9][0-9a-z.]*)")
 CONDA_NAMES = {"pytorch": "torch"}  # where conda calls a distribution otherwise than the Python index does
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn, TextIO
 
 import typer
 
-from workbench.errors import InputError, StageFailedError, unknown
+from workbench.errors import BudgetError, InputError, StageFailedError, unknown
 
 if TYPE_CHECKING:
     from workbench.experiment.experiment import Experiment
@@ -31,6 +31,7 @@ app = typer.Typer(
 )
 
 INTERRUPTED = 130  # exit status
+SPENT = 3  # likewise: what may be spent is spent
 # errors of the system that say that a file or a folder is not what it should be
 PLACES = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP}
 PLACES |= {errno.ENOENT}  # where a folder cannot be made, as in /proc; a file that is not there is missed by whoever reads it
@@ -220,8 +221,11 @@ def _print_plan(experiment: Experiment, stream: TextIO) -> None:
     for column in table.columns[1:]:
         column.justify = "right"
     rows, total = experiment.planned_costs()
+    if total.currency:
+        table.add_column(total.currency, justify="right")
     for row in rows:
-        table.add_row(row.stage, *(f"{figure:,.0f}" for figure in row[1:]))
+        money = [f"{row.money:,.4g}"] if total.currency else []
+        table.add_row(row.stage, *(f"{figure:,.0f}" for figure in row[1:-1]), *money)
     Console(file=stream).print(table)
     memory = f"; peak memory of earlier runs {total.memory_gb:.1f} GB" if total.memory_gb else ""
     stream.write(
@@ -726,7 +730,7 @@ def doctor() -> None:
 
 
 def main() -> None:
-    """Entry point: turns errors into one message and an exit status (2 bad input, 1 failure, 130 interrupted)."""
+    """Entry point: turns errors into one message and an exit status (2 bad input, 1 failure, 3 budget spent, 130 interrupted)."""
     try:
         status = app(standalone_mode=False)  # what a command exits with: typer gives it back instead of raising it
     except (typer.Exit, SystemExit) as error:
@@ -757,6 +761,11 @@ def _explained(error: Exception) -> tuple[str, int]:
         return f"{said}; `workbench --help` lists commands and options", 2
     if isinstance(error, StageFailedError):
         return str(error), 1
+    if isinstance(error, BudgetError):
+        return (
+            f"{error}; what was answered is stored, and the same command goes on: {_myself()} {shlex.join(sys.argv[1:])}",
+            SPENT,
+        )
     return f"{type(error).__name__}: {error} (unexpected; --debug shows where)", 1
 
 

@@ -24,6 +24,10 @@ class StageFailedError(RuntimeError):
     """A stage could not be computed; everything stored before it stays valid."""
 
 
+class BudgetError(RuntimeError):
+    """What may be spent is spent; the command line exits with status 3, and a resumed run goes on."""
+
+
 def unknown(what: str, received: object, allowed: Iterable[str]) -> InputError:
     """An `InputError` naming the value received, the values allowed and the likely intention.
 

@@ -20,6 +20,8 @@ from workbench.experiment.config import read_settings
 from workbench.experiment.experiment import Experiment
 from workbench.experiment.planner import passages_of
 from workbench.machine import Machine, cpu_name, independence
+from workbench.models.probe import beyond_chance
+from workbench.models.served import SILENT
 from workbench.results.records import AnswerRecord, PlaceRecord
 from workbench.results.run import Run
 from workbench.retrieval.ranking import Ranked
@@ -97,10 +99,12 @@ class Replay(NamedTuple):
     Attributes:
         query_id: the query.
         question: its text.
-        same: whether all that is compared is equal.
+        same: whether all that is compared is equal; an answer of a server may differ as often as chance lets it.
         differing: names of the fields of `Replayed` that are not.
         recorded: what the run holds.
         replayed: what was computed now.
+        chance: of a server's answers, how many differed when the same prompts were asked again; None where they were computed
+            here, or were asked once.
     """
 
     query_id: str
@@ -109,6 +113,7 @@ class Replay(NamedTuple):
     differing: list[str]
     recorded: Replayed
     replayed: Replayed
+    chance: str | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The replay as plain values."""
@@ -312,7 +317,20 @@ class Pipeline:
         now = Replayed(places, reply.provenance.get("prompt"), reply.reply, reply.answer, reply.status)
         then = Replayed(line["passages"], line["prompt"], line["reply"], line["answer"], line["status"])
         differing = [name for name in Replayed._fields if getattr(now, name) != getattr(then, name)]
-        return Replay(query_id, query.text, not differing, differing, then, now)
+        if self.answers is None or not self.answers.writer.served:
+            return Replay(query_id, query.text, not differing, differing, then, now)
+        same, chance = self._within_chance(differing, now)
+        return Replay(query_id, query.text, same, differing, then, now, chance)
+
+    def _within_chance(self, differing: Sequence[str], now: Replayed) -> tuple[bool, str | None]:
+        """Whether passages and prompt are equal, and a server's answer differs no more than the noise floor; and that floor."""
+        exact = not {"passages", "prompt"} & set(differing) and now.status != SILENT
+        floor = self.run.manifest["repeated"].get(self.configuration["generator"])
+        if floor is None:
+            return exact, None
+        known = len(floor["differing"])
+        odd = beyond_chance(known, floor["answers"], bool(differing), 1)
+        return exact and not odd, f"{known} of {floor['answers']} answers of the server differed when it was asked again"
 
     def _recorded(self, query_id: str) -> tuple[AnswerRecord, Query]:
         lines = [line for line in self.run.answers if line["configuration"] == self.configuration.id]

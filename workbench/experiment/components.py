@@ -9,7 +9,7 @@ from typing import Any
 from workbench.component import Component, build, digest, load_class
 from workbench.errors import InputError, unknown
 from workbench.experiment.config import ComponentSettings, at
-from workbench.models.generator import Generator
+from workbench.models.served import AnyGenerator, EndpointGenerator, generator_class
 from workbench.retrieval.embedders.base import AnyEmbedder
 from workbench.retrieval.embedders.embedder import Embedder
 from workbench.retrieval.embedders.endpoint import EndpointEmbedder
@@ -17,6 +17,7 @@ from workbench.retrieval.expansion import Expander
 from workbench.retrieval.learning import RankedTraining
 from workbench.retrieval.rerankers.base import Reranker
 from workbench.retrieval.rerankers.cross_encoder import CrossEncoder
+from workbench.retrieval.rerankers.likelihood import Likelihood
 from workbench.retrieval.rerankers.maxsim import MaxSim
 from workbench.retrieval.retriever import Retriever
 from workbench.retrieval.rewriting import Rewriter
@@ -57,7 +58,9 @@ class Components:
         self.embedders: dict[str, AnyEmbedder] = {
             n: _embedder(v, f"components.embedders.{n}") for n, v in settings.embedders.items()
         }
-        self.generators = {n: build(Generator, v, f"components.generators.{n}") for n, v in settings.generators.items()}
+        self.generators: dict[str, AnyGenerator] = {
+            n: build(generator_class(v), v, f"components.generators.{n}") for n, v in settings.generators.items()
+        }
         self.retrievers: dict[str, Retriever] = _family("retriever", settings.retrievers, folder)
         self.rewriters: dict[str, Rewriter] = _family("rewriter", settings.rewriters, folder)
         self.expanders: dict[str, Expander] = _family("expander", settings.expanders, folder)
@@ -96,22 +99,32 @@ class Components:
         for name, retriever in self.retrievers.items():
             self._check_fusion(name, retriever, ())
         for name, generator in self.generators.items():
-            distractors = generator.lora and generator.lora.distractors
+            distractors = generator.lora.distractors if generator.lora else None
             if distractors and distractors not in self.retrievers:
                 raise at(f"components.generators.{name}.lora.distractors", unknown("retriever", distractors, self.retrievers))
 
     def _check_servers(self) -> None:
-        """Two servers' vectors under one definition would be taken for the same."""
-        seen: dict[str, tuple[str, str]] = {}
-        for name, one in self.embedders.items():
-            if isinstance(one, EndpointEmbedder):
-                other, endpoint = seen.setdefault(digest(one.definition()), (name, one.endpoint))
-                if endpoint != one.endpoint:
-                    raise InputError(
-                        f"components.embedders.{name}: {one.model!r} is served at {one.endpoint} and, as {other}, at {endpoint}; "
-                        f"give each a revision, since nothing else tells their vectors apart"
-                    )
+        """What two servers give under one definition would be taken for the same; some things no server gives."""
+        families: tuple[tuple[str, str, Mapping[str, Component]], ...] = (
+            ("embedders", "vectors", self.embedders),
+            ("generators", "answers", self.generators),
+        )
+        for family, what, named_components in families:
+            seen: dict[str, tuple[str, str]] = {}
+            for name, one in named_components.items():
+                if isinstance(one, (EndpointEmbedder, EndpointGenerator)):
+                    other, endpoint = seen.setdefault(digest(one.definition()), (name, one.endpoint))
+                    if endpoint != one.endpoint:
+                        raise InputError(
+                            f"components.{family}.{name}: {one.model!r} is served at {one.endpoint} and, as {other}, at "
+                            f"{endpoint}; give each a revision, since nothing else tells their {what} apart"
+                        )
         for name, reranker in self.rerankers.items():
+            if isinstance(reranker, Likelihood) and isinstance(self.generators[reranker.generator], EndpointGenerator):
+                raise InputError(
+                    f"components.rerankers.{name}.generator: a server gives no probabilities of a given text, and "
+                    f"{reranker.kind} ranks by those of the question; name a generator with weights"
+                )
             named = self.embedders[reranker.embedder] if isinstance(reranker, MaxSim) else None
             if isinstance(named, EndpointEmbedder):
                 raise InputError(

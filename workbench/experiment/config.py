@@ -245,6 +245,13 @@ class MachineSettings(Settings):
         return resolve(self.device, self.precision, self.batch_size, self.index, self.training)
 
 
+class Budget(Settings):
+    """What a run may spend at servers; it ends before it would spend more, and the same command goes on with a budget anew."""
+
+    tokens: int | None = Field(default=None, ge=1)
+    money: float | None = Field(default=None, gt=0)
+
+
 def _one_line(value: str) -> str:
     if not value.strip() or len(value.splitlines()) > 1:
         raise ValueError("words in one line are needed")
@@ -275,6 +282,7 @@ class ExperimentSettings(Settings):
     seed: int = Field(default=0, ge=0, lt=2**32)
     seeds: int = Field(default=1, ge=1)
     machine: MachineSettings = MachineSettings()
+    budget: Budget = Budget()
 
     @field_validator("seeds")
     @classmethod

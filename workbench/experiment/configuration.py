@@ -20,9 +20,9 @@ from workbench.experiment.components import Components, training_of
 from workbench.experiment.config import ALWAYS, BASELINE, NEVER, NONE, ExperimentSettings, at
 from workbench.experiment.metrics import answer_metrics, check_metrics
 from workbench.models import prompts
-from workbench.models.generator import Generator
 from workbench.models.lora import Lora
 from workbench.models.prompts import Shots, Template
+from workbench.models.served import AnyGenerator, EndpointGenerator
 from workbench.models.training import TrainingSettings
 from workbench.retrieval.bm25 import BM25
 from workbench.retrieval.embedders.embedder import Embedder
@@ -32,6 +32,7 @@ from workbench.retrieval.gate import Gate
 from workbench.retrieval.indexes.dense import Dense
 from workbench.retrieval.rerankers.cross_encoder import CrossEncoder
 from workbench.retrieval.rewriting import Rewriter
+from workbench.store.spending import Spending
 
 # axes that came later, and what went without saying
 UNNAMED = (("rewriting", NONE), ("expansion", NONE), ("retrieval", ALWAYS))
@@ -130,7 +131,40 @@ class Space:
             for axis, values in self.axes.items()
         }
 
-    def seeds(self, generator: Generator) -> range:
+    @property
+    def currency(self) -> str:
+        """In which servers' prices are stated; empty where none is.
+
+        Raises:
+            InputError: prices are in several currencies, which cannot be added up.
+        """
+        named = {
+            name: one.price.currency
+            for name, one in self.components.generators.items()
+            if isinstance(one, EndpointGenerator) and one.price
+        }
+        if len(set(named.values())) > 1:
+            told = ", ".join(f"{name}: {currency}" for name, currency in named.items())
+            raise InputError(f"components.generators: prices in several currencies ({told}) cannot be added up; use one")
+        return next(iter(named.values()), "")
+
+    def spending(self) -> Spending:
+        """What may be spent at servers.
+
+        Raises:
+            InputError: money is limited, and a server's price is not stated.
+        """
+        budget = self.settings.budget
+        if budget.money is not None:
+            for name, one in self.components.generators.items():
+                if isinstance(one, EndpointGenerator) and one.price is None:
+                    raise InputError(
+                        f"budget.money: what components.generators.{name} costs is not known; give it a price, e.g. "
+                        f"price: {{input: 0.15, output: 0.6}}, or limit budget.tokens"
+                    )
+        return Spending(budget.tokens, budget.money)
+
+    def seeds(self, generator: AnyGenerator) -> range:
         """The seeds a generator is measured with: one where nothing is trained."""
         first = self.settings.seed
         return range(first, first + (self.settings.seeds if generator.lora else 1))
@@ -145,16 +179,16 @@ class Space:
             self._templates[name] = template
         return self._templates[name]
 
-    def training_prompt(self, generator: Generator) -> tuple[str, int] | None:
+    def training_prompt(self, generator: AnyGenerator) -> tuple[str, int] | None:
         """Template name and number of passages that a generator's adapter is trained with, or None."""
         if generator.lora is None:
             return None
         return generator.lora.prompt or self.base["prompt"], generator.lora.passages or self.base["passages"]
 
-    def asked_by(self, asking: Expander | Rewriter) -> Generator:
+    def asked_by(self, asking: Expander | Rewriter) -> AnyGenerator:
         """The generator that an expander or a rewriter asks, as long as it wants."""
         named = self.components.generators[asking.generator].untuned()
-        return named.model_copy(update={"max_new_tokens": asking.max_new_tokens})
+        return named.writing(asking.max_new_tokens)
 
     def _check_dataset(self) -> None:
         data = self.settings.dataset

@@ -15,6 +15,7 @@ from workbench.store.session import Session, Timing
 from workbench.store.stage import Stage
 
 RATES = "rates.json"
+SERVED = "served"  # work of servers, whose speed is not this machine's
 NEXT_TO_NOTHING = 0.05  # seconds of a stage whose work has no rate
 # share of a stage's items that no other stage of its pool computes: of 4 rankings of the quickstart a second one showed the
 # model 57 of 100 questions with passages that the others had not shown it
@@ -27,6 +28,7 @@ FIRST_RATES = {
     "training": 0.0033,
     "generation": 0.0013,
     "generation in int8": 0.0006,
+    SERVED: 0.0002,
     "reranker": 0.0004,
     "embedder": 0.0004,
 }
@@ -35,6 +37,7 @@ TRAININGS = ("training", "reranker", "embedder")
 BY_TOKENS = {
     "generation": "generation",
     "generation in int8": "generation in int8",
+    SERVED: SERVED,
     "adapter": "training",
     "reranker": "reranker",
     "embedder": "embedder",
@@ -45,10 +48,11 @@ REFERENCE = {"inference": 270.0, "training": 345.0}
 
 @dataclass(frozen=True)
 class Cost:
-    """What computing a stage takes: tokens of models, and seconds at the known rate."""
+    """What computing a stage takes: tokens of models, seconds at the known rate, and money where servers state a price."""
 
     tokens: int
     seconds: float
+    money: float = 0.0
 
 
 class StageCosts(NamedTuple):
@@ -62,6 +66,7 @@ class StageCosts(NamedTuple):
         missing: how many have to be computed.
         tokens: that models read and write for the missing ones, at most.
         seconds: about how long the missing ones take; answers to the same prompts are written once.
+        money: that servers take for them at the stated prices, at most; 0 where none is stated.
     """
 
     stage: str
@@ -71,15 +76,27 @@ class StageCosts(NamedTuple):
     missing: int
     tokens: int
     seconds: float
+    money: float
 
 
 class TotalCosts(NamedTuple):
-    """The sums of a plan; `memory_gb` is the peak memory of earlier runs into this store, None before the first."""
+    """The sums of a plan.
+
+    Attributes:
+        missing: stages to be computed.
+        tokens: that models read and write, at most.
+        seconds: about how long it takes.
+        money: that servers take at the stated prices, at most; 0 where none is stated.
+        memory_gb: peak memory of earlier runs into this store; None before the first.
+        currency: of the money; empty where no price is stated.
+    """
 
     missing: int
     tokens: int
     seconds: float
+    money: float
     memory_gb: float | None
+    currency: str = ""
 
     def sentence(self, searched: bool) -> str:
         """Stages, tokens and seconds in words.
@@ -88,7 +105,8 @@ class TotalCosts(NamedTuple):
             searched: whether a search chooses what is measured, so that it costs less than the whole plan.
         """
         time = f"about {self.seconds:,.0f} s" + (" at most, since the search leaves configurations out" if searched else "")
-        return f"{self.missing} stages, at most {self.tokens:,} tokens, {time}"
+        money = f" and {self.money:,.4g} {self.currency}" if self.currency else ""
+        return f"{self.missing} stages, at most {self.tokens:,} tokens{money}, {time}"
 
 
 class PlannedCosts(NamedTuple):
@@ -109,16 +127,17 @@ class Estimator:
     def cost(self, stage: Stage[object]) -> Cost:
         """Of a stage alone, an upper bound; see `Work`."""
         work = stage.work(self.session)
-        return Cost(work.tokens, work.units * self._rate(work.kind) if work.kind else NEXT_TO_NOTHING)
+        return Cost(work.tokens, work.units * self._rate(work.kind) if work.kind else NEXT_TO_NOTHING, work.money)
 
-    def costs(self, planned: Sequence[PlannedStage]) -> PlannedCosts:
-        """What computing the missing stages of a plan takes, by the name of the stage."""
+    def costs(self, planned: Sequence[PlannedStage], currency: str = "") -> PlannedCosts:
+        """What computing the missing stages of a plan takes, by the name of the stage; `currency` is that of prices."""
         by_name: dict[str, list[PlannedStage]] = {}
         for one in planned:
             by_name.setdefault(one.stage.name, []).append(one)
         rows = [self._costs(name, stages) for name, stages in by_name.items()]
-        missing, tokens, seconds = (sum(figures) for figures in zip(*(row[4:] for row in rows), strict=True))
-        return PlannedCosts(rows, TotalCosts(int(missing), int(tokens), float(seconds), self.memory_gb()))
+        missing, tokens, seconds, money = (sum(figures) for figures in zip(*(row[4:] for row in rows), strict=True))
+        total = TotalCosts(int(missing), int(tokens), float(seconds), float(money), self.memory_gb(), currency)
+        return PlannedCosts(rows, total)
 
     def _costs(self, name: str, stages: Sequence[PlannedStage]) -> StageCosts:
         costs, pools = [], {one.stage.work(self.session).pool for one in stages if one.found}
@@ -129,7 +148,7 @@ class Estimator:
                 pools.add(pool)
         uses, found = sum(one.uses for one in stages), len(stages) - len(costs)
         tokens, seconds = sum(cost.tokens for cost in costs), sum(cost.seconds for cost in costs)
-        return StageCosts(name, len(stages), uses, found, len(costs), tokens, seconds)
+        return StageCosts(name, len(stages), uses, found, len(costs), tokens, seconds, sum(cost.money for cost in costs))
 
     def learn(self, timings: Iterable[Timing], counts: dict[str, Counts]) -> None:
         """Keeps the rates a run showed, for the next plan; recent ones weigh as much as all before."""
@@ -163,12 +182,16 @@ class Estimator:
 
     def _slower(self, kind: str) -> float:
         """How many times as long as where the first rates were measured the same work takes here, by the speed of products."""
+        if kind == SERVED:
+            return 1.0
         machine, use = self.session.machine, "training" if kind in TRAININGS else "inference"
         precision = machine.for_training().precision if use == "training" else machine.precision
         return REFERENCE[use] / precisions.speed(machine.device, use, precision)
 
     def _name(self, kind: str) -> str:
         machine = self.session.machine
+        if kind == SERVED:
+            return kind
         return f"{(machine.for_training() if kind in TRAININGS else machine).arithmetic} {kind}"
 
     def _read(self) -> dict[str, float]:

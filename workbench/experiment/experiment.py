@@ -12,10 +12,12 @@ from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 
+from workbench.errors import BudgetError, StageFailedError
 from workbench.experiment.asking import Search, search
 from workbench.experiment.config import ExperimentSettings, read_settings
 from workbench.experiment.configuration import Configuration, Space
 from workbench.experiment.estimates import Estimator, PlannedCosts
+from workbench.experiment.partial import write_partial
 from workbench.experiment.planner import ConfigurationStages, PlannedStage, Planner, plan
 from workbench.experiment.running import Announcement
 from workbench.experiment.search import Searcher
@@ -51,6 +53,7 @@ class Experiment(Displayed):
         self.space = Space(settings, dataset, Path())
         self.planner = Planner(self.space, machine)
         self.session = Session(Store(self.runs / ".store"), dataset, machine, progress)
+        self.session.spending = self.space.spending()
         self.sweep = Sweep(self.planner, self.session)
         self.announcement = Announcement(self.runs, settings.experiment, self.session.progress)
 
@@ -120,7 +123,7 @@ class Experiment(Displayed):
         """
         report = self.settings.dataset.report
         reported = [self.planner.stages(c, report) for c in Searcher(self.sweep).expected_finalists()]
-        return self.estimator.costs(plan([*self.selected_on, *reported], self.session.has))
+        return self.estimator.costs(plan([*self.selected_on, *reported], self.session.has), self.space.currency)
 
     @cached_property
     def estimator(self) -> Estimator:
@@ -148,11 +151,25 @@ class Experiment(Displayed):
         started, data = datetime.now(UTC), self.settings.dataset
         with self._step():
             columns = data.columns({q.id for split in (data.select, data.report) for q in self.session.dataset.split(split)})
-            found = Searcher(self.sweep).search()
+            try:
+                found = Searcher(self.sweep).search()
+            except (BudgetError, StageFailedError, KeyboardInterrupt) as error:
+                self._keep_answered(started, error)
+                raise
             folder = new_folder(self.runs / self.settings.experiment, started, self.settings)
             self.estimator.learn(self.session.timings, self.session.counts())
             RunWriter(self.sweep, folder, started, columns).write(found)
         return Run.open(folder)
+
+    def _keep_answered(self, started: datetime, error: BaseException) -> None:
+        """Writes what is known where servers were being asked, and says where it is."""
+        reason = str(error) or "interrupted"
+        folder = write_partial(self.sweep, self.runs, started, reason)
+        if folder:
+            self.session.progress.say(
+                f"stopped: {reason}. Tables of the questions that all configurations have answered are in {folder}; the same "
+                f"command goes on from here"
+            )
 
     def _step(self) -> AbstractContextManager[None]:
         """A step, which other processes see while it is under way.

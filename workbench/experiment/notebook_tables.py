@@ -233,8 +233,11 @@ def experiment_html(experiment: Experiment) -> str:
     roles = {data.report: "report the result"} | {data.select: "choose the setup"}
     asked = " and ".join(f"{len(dataset.split(split)):,} questions of {split} {role}" for split, role in roles.items())
     rows, total = experiment.planned_costs()
-    names = ("stage", "distinct", "uses", "in store", "to compute", "tokens", "seconds")
-    stages = [[text(row.stage), *(f"{figure:,.0f}" for figure in row[1:])] for row in rows]
+    names = ["stage", "distinct", "uses", "in store", "to compute", "tokens", "seconds", *filter(None, [total.currency])]
+    stages = [
+        [text(row.stage), *(f"{figure:,.0f}" for figure in row[1:-1]), *([f"{row.money:,.4g}"] if total.currency else [])]
+        for row in rows
+    ]
     memory = f", in {total.memory_gb:.1f} GB of memory, as earlier runs showed" if total.memory_gb else ""
     said = f"To compute: {total.sentence(experiment.searched)}{memory}." if total.missing else "The store holds everything."
     notes = "".join(f"<li>{text(note)}</li>" for note in experiment.notes)
@@ -242,7 +245,7 @@ def experiment_html(experiment: Experiment) -> str:
     return styled(
         f"<h2>{text(experiment.settings.experiment)}</h2>"
         f"<p>{text(f'{len(experiment.configurations):,} setups are compared on {dataset.name}: {asked}.')}</p>"
-        + table("Axes: the setups are all combinations of these values", ("axis", "values", "baseline"), axes)
+        + table("Axes: setups are combinations of these values", ("axis", "values", "baseline"), axes)
         + f"<p><strong>{text(said)}</strong></p>"
         + table("Distinct work, stage by stage", names, stages, right=range(1, len(names)))
         + left_out

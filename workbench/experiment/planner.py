@@ -15,8 +15,8 @@ from workbench.errors import InputError
 from workbench.experiment.config import ALWAYS, NEVER, NONE
 from workbench.experiment.configuration import Configuration, Space
 from workbench.machine import Machine
-from workbench.models.generator import Generator
 from workbench.models.prompts import Template
+from workbench.models.served import AnyGenerator, EndpointGenerator
 from workbench.retrieval.embedders.embedder import Embedder
 from workbench.retrieval.fusion import Fusion
 from workbench.retrieval.gate import Gate
@@ -166,7 +166,7 @@ class Planner:
             trained.append(Trained(seed, answers, self._make(AnswerScores, answers, judgements, self.metrics)))
         first = trained[0]
         repeats = split == self.settings.dataset.select and configuration.id in self._first_of_generator.values()
-        repeated = self._make(Repeated, first.answers) if repeats else None
+        repeated = self._make(Repeated, first.answers) if repeats and first.answers.writer.draws > 1 else None
         several = tuple(trained) if len(trained) > 1 else ()
         return ConfigurationStages(
             configuration, split, ranking, first.answers, ranked, first.scores, repeated, several, questions
@@ -184,8 +184,11 @@ class Planner:
         if not shown:
             return None
         answers = self._open(min(shown, key=lambda c: (c.prompt_mismatch, c.id)), select, adapter.seed)
+        generator = answers.writer.generator
+        if isinstance(generator, EndpointGenerator):
+            return None
         # beside the weights an adapter computes in the machine's precision alone, so all three ways do
-        answers = replace(answers, writer=self._writer(answers.writer.generator.in_machine_precision(), adapter.seed))
+        answers = replace(answers, writer=self._writer(generator.in_machine_precision(), adapter.seed))
         return self._make(Merging, answers, self.dataset.answers_digest(select), self.metrics)
 
     @cached_property
@@ -194,9 +197,9 @@ class Planner:
         baseline_first = sorted(self.space.configurations, key=lambda c: (c.id != self.space.baseline.id, c.id))
         return {c["generator"]: c.id for c in reversed(baseline_first)}
 
-    def adapter(self, generator: Generator, seed: int) -> Adapter | None:
+    def adapter(self, generator: AnyGenerator, seed: int) -> Adapter | None:
         """The stage that trains a generator's adapter with a seed, or None."""
-        if generator.lora is None:
+        if isinstance(generator, EndpointGenerator) or generator.lora is None:
             return None
         settings = generator.lora
         base = self.space.base
@@ -301,10 +304,10 @@ class Planner:
         writer = self._writer(self.space.asked_by(rewriter))
         return self._make(Questions, rewriter, writer, split, queries, histories)
 
-    def _writer(self, generator: Generator, seed: int | None = None) -> Writer:
+    def _writer(self, generator: AnyGenerator, seed: int | None = None) -> Writer:
         """A generator with its adapter of a seed; without one, as it is."""
         adapter = None if seed is None else self.adapter(generator, seed)
-        return self._make(Writer, generator, adapter, generator.on(self.machine).arithmetic)
+        return self._make(Writer, generator, adapter, generator.arithmetic(self.machine))
 
     def trained_reranker(self, reranker: Reranker) -> TrainedReranker | None:
         """The stage that trains a reranker, or None."""

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import TypeVar
 
+from workbench.component import digest
 from workbench.experiment.planner import ConfigurationStages, PlannedStage, Planner, Trained, plan
 from workbench.provenance import code
 from workbench.results import tables
@@ -26,6 +27,7 @@ from workbench.store.session import Session, Timing
 from workbench.store.stage import Stage
 
 S = TypeVar("S")
+AT_ONCE = 4  # times as many prompts as a server is sent at a time, before all answers are waited for
 LATE = (Answers, Threshold, ScoresStage, Repeated)  # stages that come after retrieval and fine-tuning
 
 
@@ -38,6 +40,7 @@ class Sweep:
         planned: key -> stage as the plan found it when it was first asked for.
         estimated_seconds: what the plan said before the first step; None until then.
         code: the code that computes, as it was when the experiment was opened.
+        measuring: configurations that are being measured, or were last.
     """
 
     def __init__(self, planner: Planner, session: Session) -> None:
@@ -48,6 +51,7 @@ class Sweep:
         self.planned: dict[str, PlannedStage] = {}
         self.estimated_seconds: float | None = None
         self.code = code()
+        self.measuring: Sequence[ConfigurationStages] = ()
 
     @cached_property
     def selected_on(self) -> list[ConfigurationStages]:
@@ -88,6 +92,7 @@ class Sweep:
         """Computes all that configurations need."""
         missing = [s for s in self.need(measured) if not self.session.has(s)]
         self.before_answers(missing)
+        self.measuring = measured
         self.answer(missing)
         self.ensure(missing)
 
@@ -112,10 +117,29 @@ class Sweep:
         self.ensure(thresholds)
 
     def answer(self, stages: Iterable[Stage[object]]) -> None:
-        """Computes the answers among stages, in one queue for each writer."""
-        for group in answer_groups([s for s in stages if not self.session.has(s)]):
+        """Computes the answers among stages: in one queue for each writer, those of servers question by question."""
+        missing = [s for s in stages if isinstance(s, Answers) and not self.session.has(s)]
+        for group in answer_groups(s for s in missing if not s.writer.served):
             self.write_together(group, [prompt.text for stage in group for prompt in stage.prompts(self.session)])
             self.ensure(group)
+        served = [s for s in missing if s.writer.served]
+        self.ask_in_turn(served)
+        self.ensure(served)
+
+    def ask_in_turn(self, stages: Sequence[Answers]) -> None:
+        """Asks servers question by question over all stages, in an order that has nothing to do with the questions.
+
+        So whatever ends it, a budget, an outage or a person, leaves a fair sample of the questions, answered in all stages.
+        """
+        prompts = {stage: stage.prompts(self.session) for stage in stages}
+        asked: dict[str, list[tuple[Answers, str]]] = {}
+        for stage, those in prompts.items():
+            for prompt in those:
+                asked.setdefault(prompt.query_id, []).append((stage, prompt.text))
+        together = max((stage.writer.parallel for stage in stages), default=1) * AT_ONCE
+        for part in _parts([asked[query_id] for query_id in in_turn(asked)], together):
+            for group in answer_groups(stages):
+                self.write_together(group, [text for stage, text in part if stage in group])
 
     def sampled(self, stages: Sequence[Answers], positions: Sequence[int]) -> dict[Answers, list[Answer]]:
         """Answers to some questions of the split, given by their positions in it, in one queue for each writer."""
@@ -165,6 +189,23 @@ class Sweep:
     def _seed_results(self, one: ConfigurationStages, trained: Trained) -> Iterator[SeedRow]:
         for score in self.session.read(trained.scores):
             yield SeedRow(one.configuration.id, one.split, trained.seed, *score)
+
+
+def in_turn(query_ids: Iterable[str]) -> list[str]:
+    """The order in which servers are asked questions: by the digests of their ids, so that any beginning is a fair sample."""
+    return sorted(query_ids, key=lambda query_id: (digest(query_id), query_id))
+
+
+def _parts(questions: Iterable[list[tuple[Answers, str]]], size: int) -> Iterator[list[tuple[Answers, str]]]:
+    """Whole questions, as many as are needed for `size` prompts at a time."""
+    part: list[tuple[Answers, str]] = []
+    for question in questions:
+        part += question
+        if len({text for _, text in part}) >= size:
+            yield part
+            part = []
+    if part:
+        yield part
 
 
 def answer_groups(stages: Iterable[Stage[object]]) -> list[list[Answers]]:

@@ -22,6 +22,7 @@ from workbench.evaluation.families import Plans
 from workbench.evaluation.search import SearchStep
 from workbench.experiment.config import ALWAYS, NEVER, ExperimentSettings
 from workbench.experiment.configuration import Space
+from workbench.experiment.observed import Observed, costs, spent
 from workbench.experiment.planner import ConfigurationStages, plan
 from workbench.experiment.search import Found
 from workbench.experiment.self_contained import SelfContained
@@ -41,6 +42,7 @@ from workbench.results.records import (
 from workbench.results.rows import (
     ComparisonRow,
     ConfigurationRow,
+    CostRow,
     EffectRow,
     FinalistRow,
     InteractionRow,
@@ -114,7 +116,15 @@ class RunWriter:
         select, report, seed = settings.dataset.select, settings.dataset.report, settings.seed
         chosen, twins = found.ranked[0].id, [c.id for c in found.twins]
         plans = Plans(report, self.space.select_by, baseline, chosen, twins)
-        compared = tables.comparisons(scores, seed, plans)
+        observed = Observed(self.session, measured)
+        self.session.note(observed.notes())
+        compared = [
+            row
+            for row in tables.comparisons(scores, seed, plans)
+            if row.metric not in self.space.answer_metrics or observed.comparable(row)
+        ]
+        # effects, interactions and slices take all configurations together
+        together = [s for s in scores if s.metric not in self.space.answer_metrics or s.split not in observed.mixed]
         write, alone = table_files.write, self._self_contained(measured)
         files: dict[str, Callable[[Path], None]] = {
             "config.yaml": lambda path: _text(path, [yaml_files.dumped(resolved(self.space, self.session.machine))]),
@@ -123,13 +133,14 @@ class RunWriter:
             "seeds.csv": lambda path: write(path, SeedRow, seeds),
             "leaderboard.csv": lambda path: write(path, LeaderboardRow, tables.leaderboard(scores)),
             "comparisons.csv": lambda path: write(path, ComparisonRow, compared),
-            "effects.csv": lambda path: write(path, EffectRow, tables.effects(scores, design, baseline, select, seed)),
+            "effects.csv": lambda path: write(path, EffectRow, tables.effects(together, design, baseline, select, seed)),
             "interactions.csv": lambda path: write(
-                path, InteractionRow, tables.interactions(scores, design, baseline, select, seed)
+                path, InteractionRow, tables.interactions(together, design, baseline, select, seed)
             ),
             "finalists.csv": lambda path: write(path, FinalistRow, tables.finalists(compared, report, baseline)),
             "search.csv": lambda path: write(path, SearchStep, found.steps),
             "selection.csv": lambda path: write(path, SelectionRow, [self._selection(scores, found.ranked[0].id)]),
+            "costs.csv": lambda path: write(path, CostRow, list(costs(measured, self.session))),
             "queries.csv": lambda path: write(path, QueryRow, self._queries()),
             "retrieval.csv": lambda path: write(path, RetrievalRow, self._shown(measured)),
             "answers.jsonl": lambda path: _text(path, self._answers(measured)),
@@ -142,8 +153,12 @@ class RunWriter:
         }
         if columns := self._columns():
             groups = self.sweep.groups
-            files["slices.csv"] = lambda path: write(path, SliceRow, tables.slices(rows, groups, seeds, columns, plans, seed))
-        files[MANIFEST] = lambda path: _text(path, [json.dumps(self._manifest(rows, measured), indent=1, ensure_ascii=False)])
+            same = {(one.split, one.metric) for one in together}
+            alike = [row for row in rows if (row.split, row.metric) in same]
+            files["slices.csv"] = lambda path: write(path, SliceRow, tables.slices(alike, groups, seeds, columns, plans, seed))
+        files[MANIFEST] = lambda path: _text(
+            path, [json.dumps(self._manifest(rows, measured, observed), indent=1, ensure_ascii=False)]
+        )
         with self.session.progress.task("writing", len(files)) as done:
             for name, write_file in files.items():
                 write_file(self.folder / name)
@@ -263,7 +278,7 @@ class RunWriter:
                     total["passages"] += sum(cuts)
         return dict(sorted(found.items()))
 
-    def _manifest(self, rows: Sequence[ResultRow], measured: Sequence[ConfigurationStages]) -> Manifest:
+    def _manifest(self, rows: Sequence[ResultRow], measured: Sequence[ConfigurationStages], observed: Observed) -> Manifest:
         machine, dataset = self.session.machine, self.session.dataset
         backend = backends.choose(machine)
         data = self.settings.dataset
@@ -285,6 +300,8 @@ class RunWriter:
             "notes": list(self.session.notes),
             "truncation": self._truncation(measured),
             "repeated": {one.configuration["generator"]: self.session.read(one.repeated) for one in measured if one.repeated},
+            "served": observed.records(),
+            "spent": spent(self.session),
             "dataset": {
                 "name": dataset.name,
                 "documents": dataset.documents_digest,
@@ -327,6 +344,10 @@ class RunWriter:
             }
             found.append(record)
         return sorted(found, key=lambda record: (record["embedder"], record["chunking"]))
+
+
+def _json(value: Manifest) -> str:
+    return json.dumps(value, indent=1, ensure_ascii=False)
 
 
 def _text(path: Path, parts: Iterable[str]) -> None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
@@ -28,6 +28,7 @@ from workbench.errors import InputError
 from workbench.machine import Machine, independence, resolve, samples
 from workbench.machine.independence import Mode
 from workbench.models import adapters, attention, integers, reading
+from workbench.models.answering import TOO_LONG, WRITING, Generation
 from workbench.models.chat import Message, encode_chat, left_padded, load_model, load_tokenizer, right_padded
 from workbench.models.decoding import MIN_ROWS, first_steps, greedy, mixes
 from workbench.models.integer_decoder import IntegerModel
@@ -46,7 +47,6 @@ FULL = 16  # prompts of a batch that has to have one size, whatever the machine'
 SAMPLE_STEPS = 3  # of the answers to sample texts: on a GPU the third is the first that is replayed
 SAMPLE_TOKENS = 256  # of a sample text and what the chat template writes around it
 HEAD_ROWS = 32  # positions that pass through the head together
-TOO_LONG, WRITING = "prompt too long", "writing"
 
 
 class Generator(Component):
@@ -122,6 +122,28 @@ class Generator(Component):
             return integers.on(machine)
         return replace(machine, precision=self.precision or machine.precision)
 
+    def arithmetic(self, machine: Machine) -> str:
+        """The kind of arithmetic that its answers come out of; part of the keys of all that reads them.
+
+        Raises:
+            InputError: it cannot compute on this machine.
+        """
+        return self.on(machine).arithmetic
+
+    @property
+    def work(self) -> str:
+        """The kind of work that writing is, for estimates: what is computed in integers has a speed of its own."""
+        return "generation in int8" if self.precision == "int8" else "generation"
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest answer, for estimates."""
+        return self.max_new_tokens
+
+    def writing(self, max_new_tokens: int) -> Generator:
+        """The same model with answers of another length."""
+        return self.model_copy(update={"max_new_tokens": max_new_tokens})
+
     def in_machine_precision(self) -> Generator:
         """The same model in the machine's precision."""
         return self.model_copy(update={"precision": None})
@@ -133,23 +155,6 @@ class Generator(Component):
     def load(self, machine: Machine, adapter: Path | None = None) -> LoadedGenerator:
         """The model in memory, with its adapter (a folder written by `models.lora.train`)."""
         return LoadedGenerator(self, self.on(machine), adapter)
-
-
-@dataclass(frozen=True)
-class Generation:
-    """One answer.
-
-    Attributes:
-        text: the answer; empty when it failed.
-        prompt_tokens: tokens of the prompt.
-        new_tokens: tokens of the answer, its end included.
-        status: ``ok``, or why there is no answer; ``writing`` where it is only its beginning.
-    """
-
-    text: str
-    prompt_tokens: int
-    new_tokens: int
-    status: str = "ok"
 
 
 class LoadedGenerator:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
+from typing import NamedTuple
 
 from matplotlib.axes import Axes
 
@@ -12,10 +13,12 @@ from workbench.results.rows import IndexRow, LatencyRow
 from workbench.results.run import Run
 from workbench.results.words import POINTS, direction, metric_name
 
+MONEY = "money"
 COSTS = {
     "p50": "median seconds to answer one question",
     "p95": "seconds within which 95 % of questions are answered",
     "tokens": "mean tokens read and written for one question",
+    MONEY: "mean money for one answer",
 }
 
 
@@ -23,7 +26,7 @@ def plot_pareto(ax: Axes, run: Run, split: str, metric: str, cost: str = "p50", 
     """Gain over the baseline against what an answer costs, each setup with its number in a list below; the front is joined.
 
     On the front is what no other setup beats in both. Upright bars are the intervals of the verdicts; costs, with their 95 %
-    intervals, come from latency.csv.
+    intervals, come from latency.csv, money from costs.csv.
 
     Args:
         ax: where to draw.
@@ -34,13 +37,14 @@ def plot_pareto(ax: Axes, run: Run, split: str, metric: str, cost: str = "p50", 
         named: whether the list of names stands below.
     """
     means, base = {row.configuration: row.mean for row in ranked(run, split, metric)}, reference(run, split, metric)
-    rows = sorted((row for row in run.latency if row.configuration in means), key=lambda row: (row.p50, row.configuration))
+    rows = spendings(run, split, cost, means)
     if not rows:
-        return note(ax, "No latency was measured; `workbench latency RUN` does.")
+        why = "No price of a generator is stated." if cost == MONEY else "No latency was measured; `workbench latency RUN` does."
+        return note(ax, why)
     today, names, at = called(run, base), [], []
     what = gain(metric, today)
     for j, row in enumerate(rows, 1):
-        c, (value, low, high) = row.configuration, _cost(row, cost)
+        c, value, low, high = row.configuration, row.value, row.low, row.high
         pair = run.comparison(c, base, split, metric) if c != base else None
         gap = POINTS.factor * (pair.difference if pair else means[c] - means[base])
         look = mark(pair, run) if pair else TODAY
@@ -58,12 +62,41 @@ def plot_pareto(ax: Axes, run: Run, split: str, metric: str, cost: str = "p50", 
     ax.set_xlim(left=0)
     if named:
         listed(ax, names)
-    ax.set_xlabel(f"{COSTS[cost]} (lower is better), {count(rows[0].requests, 'request')} each")
+    ax.set_xlabel(f"{COSTS[cost]} (lower is better), {rows[0].measured}")
     ax.set_ylabel(f"{wrapped(what, 34)},\npoints of 100")
-    if cost == next(iter(COSTS)):
+    if cost == next(iter(COSTS)) or (cost == MONEY and not run.latency):
         said = f"{metric_name(metric)} on {split}; {direction(metric)}. A dashed line joins what no other setup beats in both."
         heading(ax, f"{what[0].upper()}{what[1:]} against what an answer costs", f"{said} {BAR}", up=8)
     return ax
+
+
+class Spending(NamedTuple):
+    """What an answer of a configuration costs: a value with its interval where there is one, and what it was measured on."""
+
+    configuration: str
+    value: float
+    low: float | None
+    high: float | None
+    measured: str
+
+
+def spendings(run: Run, split: str, cost: str, known: Container[str]) -> list[Spending]:
+    """One of `COSTS` of the configurations it is known of; money from costs.csv, all else from latency.csv.
+
+    Args:
+        run: the run.
+        split: whose answers cost money.
+        cost: one of `COSTS`.
+        known: configurations that are wanted.
+    """
+    if cost == MONEY:
+        paid = [row for row in run.costs if row.split == split and row.configuration in known and row.money is not None]
+        return [
+            Spending(row.configuration, row.money or 0.0, None, None, f"{row.currency}, {count(row.n, 'answer')} each")
+            for row in sorted(paid, key=lambda row: (row.money or 0.0, row.configuration))
+        ]
+    rows = sorted((row for row in run.latency if row.configuration in known), key=lambda row: (row.p50, row.configuration))
+    return [Spending(row.configuration, *_cost(row, cost), f"{count(row.requests, 'request')} each") for row in rows]
 
 
 def _cost(row: LatencyRow, cost: str) -> tuple[float, float | None, float | None]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from workbench.plots.costs import COSTS, plot_indexes, plot_pareto
+from workbench.plots.costs import COSTS, plot_indexes, plot_pareto, spendings
 from workbench.plots.gains import plot_differences, plot_effects, plot_leaderboard, plot_ranking_metrics, plot_slices, reading
 from workbench.plots.look import ROWS, SMALL, WIDTH, asked, figure, height, left_out, style, wrapped
 from workbench.plots.pairs import plot_power, plot_wins
@@ -75,10 +75,11 @@ def _figures(run: Run) -> Iterator[tuple[str, Figure]]:
         drawn = figure(6)
         plot_power(drawn.subplots(), run, report, metric, run.best, baseline)
         yield "power", drawn
-    if run.latency:
-        drawn = Figure(figsize=(WIDTH, 9 + 0.17 * len(run.latency)), layout="constrained")
-        for ax, cost in zip(drawn.subplots(len(COSTS)), COSTS, strict=True):
-            plot_pareto(ax, run, report, metric, cost, named=cost == list(COSTS)[-1])
+    if costs := [cost for cost in COSTS if spendings(run, report, cost, reported)]:
+        listed = len(spendings(run, report, costs[-1], reported))
+        drawn = Figure(figsize=(WIDTH, 3 * len(costs) + 0.17 * listed), layout="constrained")
+        for ax, cost in zip(drawn.subplots(len(costs), squeeze=False)[:, 0], costs, strict=True):
+            plot_pareto(ax, run, report, metric, cost, named=cost == costs[-1])
         yield "pareto", drawn
     if run.indexes:
         drawn = Figure(figsize=(WIDTH, 3.8 + 0.17 * len(run.indexes)), layout="constrained")

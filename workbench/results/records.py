@@ -54,6 +54,48 @@ class RepeatedRecord(TypedDict):
     differing: list[str]
 
 
+class ProbedRecord(TypedDict):
+    """What a server was found to accept and to say; see `workbench.models.probe.ProbeRecord`."""
+
+    model: str
+    fingerprint: str
+    system: bool
+    parameters: list[str]
+    usage: bool
+    context: int | None
+    whole: int | None
+
+
+class CanariesRecord(TypedDict):
+    """Fixed prompts asked again: how many, how many were answered otherwise at once the first time, and how many since."""
+
+    asked: int
+    floor: int
+    changed: int
+
+
+class ServedRecord(TypedDict):
+    """What is known of the server of a generator.
+
+    `model` is the name asked for, `models` are those that the server says have answered, with how many answers; `canaries` is
+    None where they were asked in one session only.
+    """
+
+    model: str
+    probe: ProbedRecord | None
+    models: dict[str, int]
+    canaries: CanariesRecord | None
+
+
+class SpentRecord(TypedDict):
+    """What a server was asked in a session for one purpose."""
+
+    requests: int
+    prompt_tokens: int
+    new_tokens: int
+    money: float
+
+
 class UnreadRecord(TypedDict):
     """What an embedder left out: texts longer than the tokens it `reads`, their left-out tokens, tokens of the longest.
 
@@ -126,6 +168,8 @@ class Manifest(TypedDict):
     notes: list[str]
     truncation: list[TruncationRecord]
     repeated: dict[str, RepeatedRecord]
+    served: dict[str, ServedRecord]
+    spent: dict[str, dict[str, SpentRecord]]
     dataset: DatasetRecord
     machine: MachineRecord
     libraries: dict[str, str]

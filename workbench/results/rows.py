@@ -91,6 +91,28 @@ class LeaderboardRow(NamedTuple):
     best: float
 
 
+class CostRow(NamedTuple):
+    """One row of costs.csv: what an answer of a configuration takes, on the mean over a split.
+
+    Attributes:
+        configuration: id.
+        split: the split.
+        n: number of answers.
+        prompt_tokens: read for an answer.
+        new_tokens: written for an answer.
+        money: for an answer, at the stated price; None where none is stated.
+        currency: of the money; empty where no price is stated.
+    """
+
+    configuration: str
+    split: str
+    n: int
+    prompt_tokens: float
+    new_tokens: float
+    money: float | None
+    currency: str
+
+
 class Tested(Protocol):
     """What the rows of tested differences share: comparisons, effects, interactions and finalists."""
 

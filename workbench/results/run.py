@@ -21,6 +21,7 @@ from workbench.results.records import AnswerRecord, Manifest, Promotion, Setting
 from workbench.results.rows import (
     ComparisonRow,
     ConfigurationRow,
+    CostRow,
     EffectRow,
     FinalistRow,
     IndexRow,
@@ -67,6 +68,7 @@ TABLES: Mapping[str, type[NamedTuple]] = {
     "retrieval": RetrievalRow,
     "timings": TimingRow,
     "training": TrainingRow,
+    "costs": CostRow,
     "latency": LatencyRow,
     "indexes": IndexRow,
 }
@@ -314,6 +316,11 @@ class Run(Displayed):
     def selection(self) -> SelectionRow:
         """The row of selection.csv: how much choosing the winner flattered it."""
         return self._table("selection", SelectionRow)[0]
+
+    @property
+    def costs(self) -> list[CostRow]:
+        """Rows of costs.csv, or none of a run of an earlier version."""
+        return self._later("costs", CostRow)
 
     @property
     def latency(self) -> list[LatencyRow]:

@@ -178,7 +178,7 @@ def reply_html(reply: Reply) -> str:
 
 def answer_html(reply: Reply) -> str:
     """The answer; an abstention, a failure and an experiment without a generator are said plainly."""
-    from workbench.models.generator import WRITING
+    from workbench.models.answering import WRITING
 
     if reply.status == WRITING:  # nothing is no abstention yet
         return _told("answer growing", reply.answer) if reply.answer else _told("waiting", "Writing …")
@@ -537,6 +537,9 @@ def gate(pipeline: Pipeline) -> str:
             f"not served: {pipeline.configuration.label} no longer answers query {query_id} as run {pipeline.run.folder} "
             f"recorded ({differences}). Run the experiment again"
         )
+    if outcome.differing:
+        chance = outcome.chance or "how often the server's answers differ was not measured"
+        return f"{pipeline.configuration.label} shows query {query_id} the same passages, its answer is another: {chance}"
     return f"{pipeline.configuration.label} answers query {query_id} as recorded"
 
 

@@ -14,8 +14,8 @@ import numpy as np
 from workbench.component import canonical, digest
 from workbench.data.dataset import Query, Sample
 from workbench.evaluation.answers import AnswerMetric
+from workbench.models.answering import Generation
 from workbench.models.chat import Message
-from workbench.models.generator import Generation
 from workbench.models.prompts import Template
 from workbench.results.records import RepeatedRecord
 from workbench.retrieval import gate
@@ -108,11 +108,13 @@ class Answers(Stage[list[Answer]]):
         raise NotImplementedError
 
     def work(self, session: Session) -> Work:
-        each = self.prompt_tokens(session) + self.writer.generator.max_new_tokens / 2
-        tokens = int(len(session.dataset.split(self.split)) * each)
+        each = self.prompt_tokens(session) + self.writer.generator.longest / 2
+        writer, questions = self.writer, len(session.dataset.split(self.split))
         # rankings of the same questions often begin with the same passages, and then the prompts are the same
         pool = f"{self.writer.namespace} {digest(self.template.definition())} {each:.0f} {self.split}"
-        return Work(self.writer.work, tokens, tokens, pool)
+        return writer.planned(
+            questions, self.prompt_tokens(session), writer.generator.longest / (1 if writer.served else 2), pool
+        )
 
     def prompts(self, session: Session) -> list[Prompted]:
         """The prompts of the split, in the order of its queries."""
@@ -369,6 +371,7 @@ class Repeated(Stage[RepeatedRecord]):
     """
 
     PROMPTS: ClassVar = 8
+    SERVED: ClassVar = 30  # of a server, whose answers may differ for no reason that anybody knows
 
     name: ClassVar = "repeated"
     answers: Answers
@@ -377,21 +380,46 @@ class Repeated(Stage[RepeatedRecord]):
         return (self.answers,)
 
     def settings(self) -> dict[str, Any]:
-        return {"prompts": self.PROMPTS}
+        draws = {"draws": self.answers.writer.draws} if self.answers.writer.served else {}
+        return {"prompts": self._count} | draws
 
     def work(self, session: Session) -> Work:
-        tokens = int(self.PROMPTS * self.answers.prompt_tokens(session))
-        return Work(self.answers.writer.work, tokens, tokens)
+        count = min(self._count, len(session.dataset.split(self.answers.split)))
+        writer = self.answers.writer
+        again = count * (writer.draws - 1) if writer.served else count
+        return writer.planned(again, self.answers.prompt_tokens(session), writer.generator.longest if writer.served else 0)
 
     def compute(self, folder: Path, session: Session) -> dict[str, Any]:
-        prompts = self.answers.prompts(session)[: self.PROMPTS]
-        first = self.answers.writer.written([prompt.text for prompt in prompts], session)
+        prompts = self.answers.prompts(session)[: self._count]
+        texts = [prompt.text for prompt in prompts]
+        first = self.answers.writer.written(texts, session)
+        again = self._drawn(texts, session) if self.answers.writer.served else [self._generated(prompts, session)]
+        differing = [
+            prompt.query_id for i, prompt in enumerate(prompts) if any(_said(one[i]) != _said(first[i]) for one in again)
+        ]
+        (folder / "repeated.json").write_text(json.dumps({"answers": len(prompts), "differing": differing}))
+        tokens = sum(one.prompt_tokens + one.new_tokens for draw in again for one in draw)
+        return {"answers": len(prompts), "tokens": tokens}
+
+    @property
+    def _count(self) -> int:
+        return self.SERVED if self.answers.writer.served else self.PROMPTS
+
+    def _generated(self, prompts: Sequence[Prompted], session: Session) -> list[Generation]:
+        """The answers once more, in one batch."""
         generator = self.answers.writer.opened(session)
         found = {i: again for batch in generator.generate([p.messages for p in prompts], len(prompts)) for i, again in batch}
-        differing = [prompt.query_id for i, prompt in enumerate(prompts) if found[i] != first[i]]
-        (folder / "repeated.json").write_text(json.dumps({"answers": len(prompts), "differing": differing}))
-        return {"answers": len(prompts), "tokens": sum(again.prompt_tokens + again.new_tokens for again in found.values())}
+        return [found[i] for i in range(len(prompts))]
+
+    def _drawn(self, texts: Sequence[str], session: Session) -> list[list[Generation]]:
+        """The further draws, which are stored."""
+        writer = self.answers.writer
+        return [writer.written(texts, session, draw) for draw in range(2, writer.draws + 1)]
 
     def read(self, folder: Path, session: Session) -> RepeatedRecord:
         found: RepeatedRecord = json.loads((folder / "repeated.json").read_text())
         return found
+
+
+def _said(generation: Generation) -> tuple[str, str]:
+    return generation.text, generation.status

@@ -81,7 +81,7 @@ class Merging(Stage[Merged]):
 
     def work(self, session: Session) -> Work:
         prompts = len(SYSTEMS) * min(self.PROMPTS, len(session.dataset.split(self.answers.split)))
-        each = self.answers.prompt_tokens(session) + self.answers.writer.generator.max_new_tokens / 2
+        each = self.answers.prompt_tokens(session) + self.answers.writer.generator.longest / 2
         tokens = int(prompts * each)
         return Work(self.answers.writer.work, tokens, tokens)
 
@@ -105,7 +105,7 @@ class Merging(Stage[Merged]):
         """Largest and mean absolute difference of the first token's logits, adapter merged against beside."""
         systems = self.systems()
         beside, merged = (
-            [systems[name].writer.opened(session).first_logits(prompt.messages) for prompt in prompts] for name in SYSTEMS[1:]
+            [systems[name].writer.here(session).first_logits(prompt.messages) for prompt in prompts] for name in SYSTEMS[1:]
         )
         gaps = np.abs(np.array(merged) - np.array(beside))
         return {"largest": float(gaps.max()), "mean": float(gaps.mean()), "spread": float(np.std(beside))}

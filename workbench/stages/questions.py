@@ -12,7 +12,7 @@ from workbench.component import canonical
 from workbench.data.conversation import History
 from workbench.data.dataset import Query, Sample
 from workbench.data.readers.text import composed
-from workbench.models.generator import Generation
+from workbench.models.answering import Generation
 from workbench.retrieval.rewriting import Rewriter
 from workbench.stages.passages import TEMPLATE_TOKENS, TOKENS_PER_WORD
 from workbench.stages.writers import Writer
@@ -46,8 +46,8 @@ class Questions(Stage[list[Query]]):
     def work(self, session: Session) -> Work:
         asked = [query for query in session.dataset.split(self.split) if query.history]
         words = sum(len(turn.content.split()) for query in asked for turn in query.history)
-        tokens = int(words * TOKENS_PER_WORD + len(asked) * (TEMPLATE_TOKENS + self.rewriter.max_new_tokens))
-        return Work(self.writer.work, tokens, tokens)
+        each = words * TOKENS_PER_WORD / len(asked) if asked else 0.0
+        return self.writer.planned(len(asked), each + TEMPLATE_TOKENS, self.rewriter.max_new_tokens)
 
     def rewritten(self, asked: Sequence[tuple[History, str]], session: Session) -> list[Rewriting]:
         """Questions that stand alone; `compute` and the pipeline both come through here.

@@ -179,8 +179,7 @@ class ExpandedRanking(DerivedRanking):
 
     def work(self, session: Session) -> Work:
         queries = len(session.dataset.split(self.split))
-        tokens = queries * (TEMPLATE_TOKENS + QUESTION_TOKENS + self.expander.max_new_tokens)
-        return Work(self.writer.work, tokens, tokens)
+        return self.writer.planned(queries, TEMPLATE_TOKENS + QUESTION_TOKENS, self.expander.max_new_tokens)
 
     def rank(self, queries: Sequence[str], session: Session) -> list[Ranked]:
         found = self.writer.written([canonical(self.expander.messages(query)) for query in queries], session)

@@ -15,6 +15,7 @@ from workbench.data.dataset import Dataset
 from workbench.machine import Machine, independence
 from workbench.store.items import Counts, ItemKind, input_key
 from workbench.store.progress import Progress
+from workbench.store.spending import Spending
 from workbench.store.store import Store
 
 OPENED = 3  # models kept in memory: one request may rewrite, expand and answer
@@ -69,6 +70,7 @@ class Session:
         notes: what was special about computing items: batches halved for lack of memory, prompts without a chat template, models
             that have to compute items one by one here.
         fallbacks: what the processor did because a GPU could not, and why.
+        spending: what asking servers took, and may take.
     """
 
     def __init__(self, store: Store, dataset: Dataset, machine: Machine, progress: Progress | None = None) -> None:
@@ -80,6 +82,7 @@ class Session:
         self.timings: list[Timing] = []
         self.notes: list[str] = []
         self.fallbacks: list[str] = []
+        self.spending = Spending()
         self._asked: dict[str, dict[bytes, bool]] = {}
         self._known: dict[str, object] = {}
         self._opened: OrderedDict[str, object] = OrderedDict()

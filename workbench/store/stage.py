@@ -28,12 +28,14 @@ class Work:
         kind: which rate of the machine applies to the units; empty: it takes next to no time.
         units: how much there is of that kind: texts, pairs or tokens.
         tokens: how many tokens language models and trainings read and write.
+        money: what servers take for it at the stated price; 0 where none is stated.
         pool: name of the items that it shares with other stages of the same pool, as far as they ask for the same; empty: none.
     """
 
     kind: str = ""
     units: int = 0
     tokens: int = 0
+    money: float = 0.0
     pool: str = ""
 
 

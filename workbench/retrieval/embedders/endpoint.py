@@ -12,7 +12,8 @@ from pydantic import AfterValidator, Field
 from workbench.component import digest
 from workbench.errors import InputError
 from workbench.machine import Machine
-from workbench.models.endpoint import Endpoint, check_url
+from workbench.models.endpoint import ATTEMPTS, Endpoint, check_url
+from workbench.models.patience import Patience
 from workbench.retrieval.embedders.base import AnyEmbedder, LoadedEmbedder
 
 
@@ -72,7 +73,7 @@ class LoadedEndpoint(LoadedEmbedder):
 
     def __init__(self, settings: EndpointEmbedder) -> None:
         self.settings = settings
-        self.server = Endpoint(settings.endpoint, settings.api_key_env, settings.timeout)
+        self.server = Endpoint(settings.endpoint, settings.api_key_env, settings.timeout, Patience(ATTEMPTS, settings.parallel))
         self.dimensions = settings.dimensions
 
     def encode(self, texts: Sequence[str]) -> Iterator[list[tuple[int, np.ndarray]]]:

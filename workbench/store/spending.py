@@ -1,0 +1,68 @@
+"""What asking servers takes: requests, tokens and money, and the budget that ends it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from workbench.errors import BudgetError
+
+
+@dataclass
+class Spent:
+    """Requests sent, those tried again included; tokens as the server counts them; money at the stated price."""
+
+    requests: int = 0
+    prompt_tokens: int = 0
+    new_tokens: int = 0
+    money: float = 0.0
+
+
+class Spending:
+    """Of one session.
+
+    Attributes:
+        tokens: budget, prompts and answers together; None: no limit.
+        money: budget, in the currency of the prices; None: no limit.
+        spent: (server's model, purpose) -> what it took; purposes are ``answers``, ``draws``, ``probe`` and ``canaries``.
+    """
+
+    def __init__(self, tokens: int | None = None, money: float | None = None) -> None:
+        self.tokens = tokens
+        self.money = money
+        self.spent: dict[tuple[str, str], Spent] = {}
+
+    def of(self, model: str, purpose: str) -> Spent:
+        """What one purpose took so far, to be added to."""
+        return self.spent.setdefault((model, purpose), Spent())
+
+    def total(self) -> Spent:
+        """What everything took so far."""
+        rows = self.spent.values()
+        return Spent(
+            sum(row.requests for row in rows),
+            sum(row.prompt_tokens for row in rows),
+            sum(row.new_tokens for row in rows),
+            sum(row.money for row in rows),
+        )
+
+    def reserve(self, tokens: int, money: float) -> None:
+        """Makes sure that what is about to be sent cannot exceed the budget.
+
+        Args:
+            tokens: that it takes at most.
+            money: likewise.
+
+        Raises:
+            BudgetError: it might.
+        """
+        total = self.total()
+        used = total.prompt_tokens + total.new_tokens
+        if self.tokens is not None and used + tokens > self.tokens:
+            raise BudgetError(
+                f"the budget of {self.tokens:,} tokens is reached: {used:,} are spent, and the next prompts may take {tokens:,}"
+            )
+        if self.money is not None and total.money + money > self.money:
+            raise BudgetError(
+                f"the budget of {self.money:,.4g} is reached: {total.money:,.4g} are spent, and the next prompts may take "
+                f"{money:,.4g}"
+            )
