@@ -37,7 +37,8 @@ def training() -> Measurement:
     chosen, other = _two("training")
     given = examples()[:8]
     sides = {
-        name: lora._LoraTraining(SETTINGS, GENERATOR, given, resolve(device="cpu", precision=name), 0) for name in (other, chosen)
+        name: lora._GeneratorTraining(SETTINGS, GENERATOR, given, resolve(device="cpu", precision=name), 0)
+        for name in (other, chosen)
     }
 
     def step(name: str) -> float:

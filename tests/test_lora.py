@@ -15,7 +15,7 @@ import yaml
 
 from workbench import Experiment
 from workbench.errors import InputError
-from workbench.experiment import notebook_tables
+from workbench.experiment import adapters, notebook_tables
 from workbench.experiment.config import read_settings
 from workbench.machine import resolve
 from workbench.models import lora, training
@@ -97,7 +97,7 @@ def test_the_weights_kept_are_those_with_the_lowest_loss_on_what_was_held_back(
     looks = table(trained / training.HELD_BACK)
     assert [row["step"] for row in looks] == [0, 2, 4, 6, 8, 9]
     best = min(looks, key=lambda row: row["loss"])
-    loop = lora._LoraTraining(Lora(**WATCHED), toy_model, EXAMPLES, EXACT, 0)
+    loop = lora._GeneratorTraining(Lora(**WATCHED), toy_model, EXAMPLES, EXACT, 0)
     assert loop.held_back_loss() == pytest.approx(looks[0]["loss"], abs=1e-5)
     state = {
         name.replace(".weight", ".default.weight"): t for name, t in load_file(trained / "adapter_model.safetensors").items()
@@ -110,7 +110,7 @@ def test_the_weights_kept_are_those_with_the_lowest_loss_on_what_was_held_back(
 def test_held_back_examples_are_chosen_by_the_seed_and_never_learned_from(toy_model: str) -> None:
     first, other = (lora.held_back(Lora(held_back=0.25), 12, seed) for seed in (0, 1))
     assert first == lora.held_back(Lora(held_back=0.25), 12, 0) != other and len(first) == len(other) == 3
-    loop = lora._LoraTraining(Lora(**WATCHED), toy_model, EXAMPLES, EXACT, 0)
+    loop = lora._GeneratorTraining(Lora(**WATCHED), toy_model, EXAMPLES, EXACT, 0)
     assert len(loop.rows) == 9 and len(loop.held_rows) == 3
     assert not {str(row) for row in loop.rows} & {str(row) for row in loop.held_rows}
     assert {i for step in loop.order for i in step} == set(range(9))
@@ -144,7 +144,7 @@ def test_the_rate_rises_over_the_share_of_steps_asked_for() -> None:
 def test_micro_batches_add_up_to_the_gradients_of_one_batch(toy_model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def gradients(tokens: int) -> tuple[float, list[torch.Tensor]]:
         monkeypatch.setattr(lora, "MICRO_TOKENS", tokens)
-        loop = lora._LoraTraining(Lora(rank=4), toy_model, EXAMPLES, EXACT, 0)
+        loop = lora._GeneratorTraining(Lora(rank=4), toy_model, EXAMPLES, EXACT, 0)
         with torch.no_grad():  # B is zero at first, and so would be the gradients of A
             for name, parameter in loop.model.named_parameters():
                 if "lora_B" in name:
@@ -161,7 +161,7 @@ def test_micro_batches_add_up_to_the_gradients_of_one_batch(toy_model: str, monk
 
 def test_the_loss_is_that_of_full_logits_with_the_prompt_masked(toy_model: str) -> None:
     """transformers' own loss over all positions, labels -100 on the prompts, one row at a time."""
-    loop = lora._LoraTraining(Lora(rank=4), toy_model, EXAMPLES, EXACT, 0)
+    loop = lora._GeneratorTraining(Lora(rank=4), toy_model, EXAMPLES, EXACT, 0)
     plain = 0.0
     with torch.no_grad():
         for prompt, answer in loop.rows:
@@ -330,3 +330,104 @@ def test_a_limit_may_differ_by_split(tmp_path: Path, toy_model: str) -> None:
     with pytest.raises(InputError, match=r"dataset.limit: unknown split of pydocs 'tset'.*Did you mean 'test'"):
         experiment(tmp_path, toy_model, "dataset.limit={tset: 3}")
     assert read_settings(tmp_path / "e.yaml", ["dataset.limit={test: 3}"]).dataset.load().splits["train"] > 200
+
+
+# --- DoRA and all weights --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["dora", "full"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_other_methods_repeat_resume_and_come_back_as_they_were_trained(
+    tmp_path: Path, toy_model: str, method: str, precision: str
+) -> None:
+    machine = resolve(device="cpu", precision=precision)
+    given = {"method": method, "learning_rate": 0.003, "batch_size": 3, "epochs": 2, "checkpoint_every": 2}
+    settings = Lora(**given | {"held_back": 0.25, "evaluate_every": 2} | ({"rank": 4} if method == "dora" else {}))
+
+    def once(name: str, work: str, stop_after: int | None = None) -> Path:
+        def on_step(step: training.Step, total: int) -> None:
+            if step.step == stop_after:
+                raise KilledError
+
+        for folder in (name, work):
+            (tmp_path / folder).mkdir(exist_ok=True)
+        lora.train(settings, toy_model, EXAMPLES, machine, 0, tmp_path / name, tmp_path / work, on_step)
+        return tmp_path / name
+
+    whole = contents(once("a", "a-work"))
+    with pytest.raises(KilledError):
+        once("killed", "b-work", stop_after=3)
+    assert contents(once("b", "b-work")) == whole
+    rows = table(tmp_path / "a" / "held_back.csv")
+    assert min(row["loss"] for row in rows) < rows[0]["loss"]
+    loop = lora._GeneratorTraining(settings, toy_model, EXAMPLES, EXACT, 0)
+    with torch.no_grad():
+        lost = [
+            sum(lora.answer_loss(model, micro, "cpu").item() for micro in lora.micro_batches(loop.held_rows))
+            / sum(len(answer) for _, answer in loop.held_rows)
+            for model in (load_model(toy_model, EXACT), load_model(toy_model, EXACT, tmp_path / "a"))
+        ]
+    within = 1e-5 if precision == "float32" else 0.02
+    assert lost[0] == pytest.approx(rows[0]["loss"], rel=within)
+    assert lost[1] == pytest.approx(min(row["loss"] for row in rows), rel=within)
+
+
+def test_all_weights_differ_after_a_full_training_and_are_those_of_the_base_before_it(tmp_path: Path, toy_model: str) -> None:
+    from safetensors.torch import load_file
+
+    full = Lora(method="full", batch_size=3, learning_rate=0.01)
+    folder, work = tmp_path / "full", tmp_path / "work"
+    folder.mkdir()
+    work.mkdir()
+    loop = lora._GeneratorTraining(full, toy_model, EXAMPLES, EXACT, 0)
+    base = dict(load_model(toy_model, EXACT).named_parameters())
+    assert all(torch.equal(tensor, base[name]) for name, tensor in loop.state().items())
+    lora.train(full, toy_model, EXAMPLES, EXACT, 0, folder, work, lambda step, total: None)
+    found = load_file(folder / "adapter_model.safetensors")
+    assert found.keys() == base.keys() and not any(torch.equal(tensor, base[name]) for name, tensor in found.items())
+
+
+def test_dora_trains_the_lengths_of_columns_too(tmp_path: Path, toy_model: str) -> None:
+    from safetensors.torch import load_file
+
+    train(toy_model, tmp_path / "dora", epochs=1, method="dora")
+    names = load_file(tmp_path / "dora" / "adapter_model.safetensors")
+    assert any("lora_magnitude_vector" in name for name in names)
+
+
+def test_what_a_method_would_ignore_is_refused(toy_model: str) -> None:
+    with pytest.raises(ValueError, match="rank means nothing with method: full"):
+        Lora(method="full", rank=4)
+    with pytest.raises(ValueError, match="which method: dora cannot"):
+        Generator(model=toy_model, merge=False, lora=Lora(method="dora"))
+    assert "method" not in Lora().settings() and Lora(method="dora").definition() != Lora().definition()
+
+
+def test_methods_are_compared_in_one_run_and_exported(tmp_path: Path) -> None:
+    facts = Path(toys.made(toys.facts))
+    model = toys.made(toys.parrot)
+    tuned = {"learning_rate": 0.002, "examples": 8, "batch_size": 4}
+    settings: dict[str, Any] = {
+        "experiment": "methods",
+        "dataset": {"folder": str(facts / "documents"), "questions": str(facts / "questions.jsonl"), "limit": 6},
+        "components": {
+            "retrievers": {"bm25": {"kind": "bm25"}},
+            "generators": {
+                "base": {"model": model, "max_new_tokens": 4},
+                "tuned": {"model": model, "max_new_tokens": 4, "lora": tuned | {"method": ["lora", "dora", "full"]}},
+            },
+        },
+        "axes": {"passages": [1], "prompt": ["terse"], "generator": ["base", "tuned"]},
+        "machine": {"precision": "float32"},
+    }
+    (tmp_path / "methods.yaml").write_text(yaml.safe_dump(settings))
+    experiment = Experiment.load(tmp_path / "methods.yaml", tmp_path / "runs", progress=Progress())
+    run = experiment.compare()
+    assert len({row.values["generator"] for row in run.configurations}) == 4
+    assert {"f1"} <= {row.metric for row in run.comparisons}
+    name = next(name for name, one in experiment.space.components.generators.items() if one.lora and one.lora.method == "full")
+    adapters.export(experiment, tmp_path / "out", name)
+    assert (tmp_path / "out" / "README.md").read_text().startswith("# All weights for")
+    loaded = Generator.from_adapter(tmp_path / "out", machine=EXACT)
+    assert loaded.ask("What does the mill keep?", ["The mill keeps a generator."]).status == "ok"
+    assert any("not kept beside the weights" in line for line in adapters.report(experiment))

@@ -55,7 +55,7 @@ def adapters(experiment: Experiment) -> dict[str, Adapter]:
 
 
 def check(experiment: Experiment, name: str, adapter: Adapter) -> MergingFacts | None:
-    """Answers some prompts by base, adapter and merged weights, where that was not done before; None where none shows passages.
+    """Answers some prompts by base, adapter and merged weights, where that was not done before; None where that cannot be.
 
     Args:
         experiment: of the adapter.
@@ -104,8 +104,12 @@ def report(experiment: Experiment) -> Iterator[str]:
         InputError: the experiment tunes no generator.
     """
     for name, adapter in _some(experiment).items():
-        facts = check(experiment, name, adapter)
-        yield sentence(facts) if facts else f"{name}: no configuration shows passages to every question, so nothing was asked"
+        if facts := check(experiment, name, adapter):
+            yield sentence(facts)
+        elif adapter.lora.method != "lora":
+            yield f"{name}: method {adapter.lora.method} is not kept beside the weights, so there is nothing to compare"
+        else:
+            yield f"{name}: no configuration shows passages to every question, so nothing was asked"
 
 
 def sentence(facts: MergingFacts) -> str:
@@ -193,16 +197,20 @@ def _name_base(folder: Path, adapter: Adapter, place: Path) -> None:
 
 
 def _readme(adapter: Adapter, place: Path) -> str:
+    method, rank = adapter.lora.method, f"Rank {adapter.lora.rank}, trained"
+    what, how = ("All weights", "Trained") if method == "full" else ({"lora": "LoRA", "dora": "DoRA"}[method] + " adapter", rank)
     lines: Sequence[str] = (
-        f"# LoRA adapter for {adapter.generator.model}",
+        f"# {what} for {adapter.generator.model}",
         "",
-        f"Rank {adapter.lora.rank}, trained with seed {adapter.seed}; `origin.json` has the digests of what it was made from.",
+        f"{how} with seed {adapter.seed}; `origin.json` has the digests of what it was made from.",
         "`base/` holds the base weights and the tokenizer. In the workbench, in the prompt it was trained in (`prompt.json`):",
         "",
         "    from workbench.models.generator import Generator",
         f'    generator = Generator.from_adapter("{place.name}")',
         '    generator.ask("What ends a loop?", ["The break statement ends the loop around it."])',
         "",
+    )
+    with_peft: Sequence[str] = (
         "With peft alone, wherever the folder lies:",
         "",
         "    from peft import PeftModel",
@@ -212,4 +220,4 @@ def _readme(adapter: Adapter, place: Path) -> str:
         f'    tokenizer = AutoTokenizer.from_pretrained("{place.name}/{BASE}")',
         "",
     )
-    return "\n".join(lines)
+    return "\n".join(lines if method == "full" else [*lines, *with_peft])

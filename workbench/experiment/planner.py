@@ -176,8 +176,10 @@ class Planner:
         """The stage that answers some prompts by the base, by an adapter and by merged weights; no run computes it.
 
         The prompts are those of the first configuration by id that shows passages to every question, of these one that asks as
-        the adapter was trained; None where there is none.
+        the adapter was trained; None where there is none, or what was trained cannot be kept beside the weights.
         """
+        if adapter.lora.method != "lora":
+            return None
         generators, select = self.space.components.generators, self.settings.dataset.select
         tuned = [c for c in self.space.configurations if generators[c["generator"]].lora == adapter.generator.lora]
         shown = [c for c in tuned if c["retrieval"] == ALWAYS and generators[c["generator"]].model == adapter.generator.model]

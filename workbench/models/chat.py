@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 from workbench import products, weights
 from workbench.errors import InputError
 from workbench.machine import Machine
+from workbench.models import whole
 from workbench.models.adapters import check_base
 from workbench.quiet import quiet_transformers
 
@@ -129,7 +130,7 @@ def load_model(model: str, machine: Machine, adapter: Path | None = None, merge:
     Args:
         model: weights source (see `workbench.weights`).
         machine: where to compute, and in what precision.
-        adapter: folder of a LoRA adapter; None: the weights as they are.
+        adapter: folder of an adapter, or of trained weights; None: the weights as they are.
         merge: whether the adapter is added to the weights, or stays beside them.
 
     Raises:
@@ -162,7 +163,9 @@ def load_model(model: str, machine: Machine, adapter: Path | None = None, merge:
             f"weights {model!r}: {type(loaded).__name__} keeps a state instead of keys and values, which prompts padded into one "
             f"batch would disturb; use a transformer, e.g. of the families Llama, Qwen, Gemma or T5"
         )
-    if adapter:
+    if adapter and whole.is_whole(adapter):
+        loaded = whole.load(loaded, adapter).to(precision)
+    elif adapter:
         from peft import PeftModel
 
         with quiet_transformers():

@@ -74,6 +74,10 @@ class Generator(Component):
     def _merging_needs_an_adapter(self) -> Generator:
         if not self.merge and self.lora is None:
             raise ValueError("merge: false means nothing without lora; give lora, or leave merge out")
+        if not self.merge and self.lora and self.lora.method != "lora":
+            raise ValueError(
+                f"merge: false keeps an adapter beside the weights, which method: {self.lora.method} cannot; leave merge out"
+            )
         if not self.merge and self.precision == "int8":
             raise ValueError("merge: false keeps the adapter beside the weights, which int8 cannot; leave one of the two out")
         return self

@@ -1,4 +1,6 @@
-"""LoRA fine-tuning of a generator (Hu et al. 2021, arXiv:2106.09685), with peft.
+"""Fine-tuning of a generator: LoRA and DoRA with peft, or all its weights.
+
+LoRA is of Hu et al. 2021 (arXiv:2106.09685), DoRA of Liu et al. 2024 (arXiv:2402.09353).
 
 The loss covers the answer's tokens alone, and logits are computed for them alone: rows are padded on the left, so
 that all answers of a batch end in its last columns. The examples of a step go through the model in micro-batches of like
@@ -12,15 +14,16 @@ import json
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from pydantic import Field, model_validator
 
 from workbench.data.chunking import Chunking
 from workbench.errors import InputError, unknown
 from workbench.machine import Machine
+from workbench.models import whole
 from workbench.models.adapters import CONFIG, base_name
 from workbench.models.chat import Message, encode_chat, left_padded, load_model, load_tokenizer
 from workbench.models.training import (
@@ -46,9 +49,11 @@ EAGER_UP_TO = 512  # tokens: on a CPU eager attention is quicker backwards, but 
 
 
 class Lora(TrainingSettings):
-    """Settings of a LoRA training, beside those of any training.
+    """Settings of a training of a generator, beside those of any training.
 
     Attributes:
+        method: ``lora``, ``dora`` (the length of each column of the weights is trained apart from its direction), or ``full``:
+            all weights, without any adapter.
         rank: rank of the update.
         alpha: scale of the update is alpha / rank; default: twice the rank.
         target_modules: layers that get an update: ``all-linear``, or names with spaces between, e.g. ``q_proj v_proj``
@@ -66,8 +71,17 @@ class Lora(TrainingSettings):
 
     libraries: ClassVar = ("torch", "transformers", "peft")
     references: ClassVar = (*TrainingSettings.references, "prompt", "chunking", "passages", "distractors")
-    added: ClassVar = (*TrainingSettings.added, "target_modules", "without_gold", "held_back", "evaluate_every", "patience")
+    added: ClassVar = (
+        *TrainingSettings.added,
+        "method",
+        "target_modules",
+        "without_gold",
+        "held_back",
+        "evaluate_every",
+        "patience",
+    )
 
+    method: Literal["lora", "dora", "full"] = "lora"
     rank: int = Field(default=16, ge=1)
     alpha: int | None = Field(default=None, ge=1)
     target_modules: str = ALL_LINEAR
@@ -85,6 +99,9 @@ class Lora(TrainingSettings):
         for name in ("evaluate_every", "patience"):
             if not self.held_back and getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(f"{name} means nothing while held_back is 0; give held_back, e.g. 0.1")
+        for name in ("rank", "alpha", "target_modules"):
+            if self.method == whole.METHOD and getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name} means nothing with method: full, which trains all weights; leave it out")
         return self
 
     @property
@@ -130,9 +147,9 @@ def train(
     Raises:
         InputError: the model has no layer of a name in `target_modules`, or nothing is left to learn from.
     """
-    training = _LoraTraining(settings, model, examples, machine, seed)
+    training = _GeneratorTraining(settings, model, examples, machine, seed)
     training.run(work, on_step)
-    save_adapter(training.model, model, folder)
+    training.save(folder)
     write_losses(training.steps, folder / LOSSES)
     if training.watch:
         write_held_back(training.held_back, folder / HELD_BACK)
@@ -155,10 +172,9 @@ def held_back(settings: Lora, n: int, seed: int) -> set[int]:
     return set(random.Random(f"held back {seed}").sample(range(n), count))
 
 
-class _LoraTraining(Training):
+class _GeneratorTraining(Training):
     def __init__(self, settings: Lora, model: str, examples: Sequence[Example], machine: Machine, seed: int) -> None:
         import torch
-        from peft import LoraConfig, get_peft_model
 
         tokenizer = load_tokenizer(model)
         self.machine = machine
@@ -168,21 +184,14 @@ class _LoraTraining(Training):
         self.rows = [row for i, row in enumerate(rows) if i not in apart]
         self.held_rows = [row for i, row in enumerate(rows) if i in apart]
         torch.manual_seed(seed)
-        self.base = base = load_model(model, machine)
+        self.source, self.full = model, settings.method == whole.METHOD
+        self.base = base = load_model(model, replace(machine, precision="float32") if self.full else machine)
         if base.config.is_encoder_decoder:
             raise InputError(
-                f"weights {model!r}: LoRA trains decoders here, and this model has an encoder beside it; "
+                f"weights {model!r}: decoders are trained here, and this model has an encoder beside it; "
                 f"name a model of the families Llama, Qwen or Gemma, or leave lora out"
             )
-        config = LoraConfig(
-            r=settings.rank,
-            lora_alpha=settings.alpha or 2 * settings.rank,
-            target_modules=_target_modules(settings, base),
-            lora_dropout=0.0,
-            task_type="CAUSAL_LM",
-        )
-        with quiet_transformers():
-            self.model: PeftModel = get_peft_model(base, config).train()
+        self.model: PeftModel | PreTrainedModel = base.train() if self.full else _adapted(settings, base)
         trained = [p for p in self.model.parameters() if p.requires_grad]
         super().__init__(settings, len(self.rows), seed, trained, settings.watch)
 
@@ -213,14 +222,42 @@ class _LoraTraining(Training):
             return answer_loss(self.model, rows, self.machine.device)
 
     def state(self) -> dict[str, torch.Tensor]:
+        if self.full:
+            return whole.parameters(self.base)
         return {name: p for name, p in self.model.state_dict().items() if "lora_" in name}
 
     def restore(self, state: dict[str, torch.Tensor]) -> None:
-        self.model.load_state_dict(state, strict=False)
+        if self.full:
+            whole.restore(self.base, state)
+        else:
+            self.model.load_state_dict(state, strict=False)
+
+    def save(self, folder: Path) -> None:
+        """Writes what was trained into a folder."""
+        if self.full:
+            whole.save(self.base, self.source, folder)
+        else:
+            save_adapter(cast("PeftModel", self.model), self.source, folder)
+
+
+def _adapted(settings: Lora, base: PreTrainedModel) -> PeftModel:
+    """The model with a new adapter, ready to be trained."""
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha or 2 * settings.rank,
+        target_modules=_target_modules(settings, base),
+        lora_dropout=0.0,
+        task_type="CAUSAL_LM",
+        use_dora=settings.method == "dora",
+    )
+    with quiet_transformers():
+        return get_peft_model(base, config).train()
 
 
 @contextmanager
-def _mixed_precision(model: PeftModel, machine: Machine) -> Iterator[None]:
+def _mixed_precision(model: PeftModel | PreTrainedModel, machine: Machine) -> Iterator[None]:
     """Products of the adapter in the machine's precision, its weights and their gradients in float32.
 
     Without this peft computes them in float32, casting all activations there and back: 1.3 times the time of a step.
