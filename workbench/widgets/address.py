@@ -21,14 +21,19 @@ function render({ model, el }) {
     event.preventDefault();
     model.send({ key: event.key });
   };
-  let root;
-  requestAnimationFrame(() => {
+  const keep = event => { event.target.dataset.lmSuppressShortcuts = 'true'; };
+  let root, waiting;
+  const attach = () => {  // this widget is made before it stands in its view
     root = page ? document : el.closest('.wb-view');
-    if (!root) return;
-    if (!page) root.dataset.lmSuppressShortcuts = 'true';
+    if (!root) { waiting = setTimeout(attach, 100); return; }
+    if (!page) root.addEventListener('focusin', keep);
     root.addEventListener('keydown', press);
-  });
-  return () => root && root.removeEventListener('keydown', press);
+  };
+  attach();
+  return () => {
+    clearTimeout(waiting);
+    if (root) { root.removeEventListener('keydown', press); root.removeEventListener('focusin', keep); }
+  };
 }
 export default { render };
 """
