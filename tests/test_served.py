@@ -560,9 +560,8 @@ def test_an_interruption_leaves_tables_and_is_resumed_to_the_same_bytes(proxy: P
     with pytest.raises(KeyboardInterrupt):
         experiment(tmp_path / "ended", proxy, parallel=1).compare()
     said = ended(tmp_path / "ended")[1]
-    assert (said["reason"] == "interrupted" and 0 < said["answered"]["dev"] < said["questions"]["dev"] == 6) or said["answered"][
-        "test"
-    ] < 6
+    assert said["reason"] == "interrupted"
+    assert any(0 < n < said["questions"][split] for split, n in said["answered"].items())
     assert tables(experiment(tmp_path / "ended", proxy).compare()) == tables(expected)
 
 
