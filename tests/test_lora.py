@@ -403,6 +403,7 @@ def test_what_a_method_would_ignore_is_refused(toy_model: str) -> None:
     assert "method" not in Lora().settings() and Lora(method="dora").definition() != Lora().definition()
 
 
+@pytest.mark.slow
 def test_methods_are_compared_in_one_run_and_exported(tmp_path: Path) -> None:
     facts = Path(toys.made(toys.facts))
     model = toys.made(toys.parrot)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import csv
 import json
 import multiprocessing
@@ -249,6 +250,7 @@ def test_a_server_that_dies_ends_the_run_and_nothing_stored_is_asked_again(
     proxy.always = answers(503)
     with pytest.raises(StageFailedError, match="503"):
         experiment(tmp_path / "a", proxy).compare()
+    assert "503" in ended(tmp_path / "a")[1]["reason"]
     before = {text(r) for r in proxy.requests[:40]}
     proxy.requests.clear()
     proxy.always = None
@@ -545,6 +547,29 @@ def test_a_budget_at_two_fifths_leaves_the_same_questions_for_all_and_is_resumed
     assert {int(row["n"]) for row in leaderboard if row["metric"] == "f1"} == {n for n in said["answered"].values() if n}
     resumed = experiment(tmp_path / "cut", proxy, {"report": {"of": "all"}}, parallel=1).compare()
     assert tables(resumed) == tables(expected)
+
+
+def test_an_interruption_leaves_tables_and_is_resumed_to_the_same_bytes(proxy: Proxy, tmp_path: Path) -> None:
+    expected = experiment(tmp_path / "whole", proxy).compare()
+
+    def interrupts(asked: dict[str, Any], forward: Any) -> Any:
+        _thread.interrupt_main()
+        return forward()
+
+    proxy.script = [*[well] * (PROBES + CANARY_DRAWS + 12), interrupts]
+    with pytest.raises(KeyboardInterrupt):
+        experiment(tmp_path / "ended", proxy, parallel=1).compare()
+    said = ended(tmp_path / "ended")[1]
+    assert said["reason"] == "interrupted"
+    assert any(0 < n < said["questions"][split] for split, n in said["answered"].items())
+    assert tables(experiment(tmp_path / "ended", proxy).compare()) == tables(expected)
+
+
+def test_a_question_is_answered_by_its_status_where_a_served_generator_is_down(proxy: Proxy, waits: list[float]) -> None:
+    loaded = build(EndpointGenerator, settings(proxy), "here").load(MACHINE)
+    proxy.always = answers(401)
+    (found,) = loaded.written([{"role": "user", "content": "x"}])
+    assert found.status == SILENT and found.served is not None and "401" in found.served["reason"]
 
 
 def cli(folder: Path, *more: str) -> subprocess.Popen[str]:

@@ -289,8 +289,11 @@ class LoadedEndpointGenerator:
             pool.shutdown(wait=False, cancel_futures=True)
 
     def written(self, messages: Sequence[Message]) -> Iterator[Generation]:
-        """The answer to one conversation."""
-        yield self._generation(messages)
+        """The answer to one conversation, or why there is none: whoever asks a question can mend neither key nor server."""
+        try:
+            yield self._generation(messages)
+        except (InputError, NoAnswerError) as error:
+            yield Generation("", 0, 0, SILENT, {"reason": str(error)})
 
     def _down(self) -> Exception | None:
         """The reason why not even a word comes back; None where one does."""

@@ -17,7 +17,7 @@ METHOD = "full"
 
 
 def parameters(model: PreTrainedModel) -> dict[str, torch.Tensor]:
-    """Its weights by name, in the shapes and the dtype they have in the model; weights that two layers share come once."""
+    """Its weights by name, in the model's dtype (float32 in a training), (outputs, inputs) in linear layers; shared ones once."""
     return {name: parameter.detach() for name, parameter in model.named_parameters()}
 
 
@@ -56,7 +56,7 @@ def restore(model: PreTrainedModel, tensors: dict[str, torch.Tensor]) -> None:
 
     Args:
         model: the model.
-        tensors: by name, in the shapes and the dtype that `parameters` gives.
+        tensors: by name, float32 or the model's dtype, (outputs, inputs) in each linear layer.
 
     Raises:
         InputError: there are others than the model has.
