@@ -17,6 +17,7 @@ from test_verdict import generator
 from typer.testing import CliRunner
 
 from workbench import Run, cli
+from workbench.component import file_digest
 from workbench.errors import InputError
 from workbench.evaluation.statistics import mean_interval
 from workbench.experiment.config import read_settings
@@ -248,6 +249,11 @@ def test_a_rerun_reproduces_a_run_and_finds_a_changed_answer(toy: Finished, tmp_
     lines = [json.loads(line) for line in (damaged / "answers.jsonl").read_text().splitlines()]
     lines[0]["reply"] += "!"
     (damaged / "answers.jsonl").write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+    done = workbench("rerun", damaged, "--no-notebooks")
+    assert done.returncode == 2 and "answers.jsonl is not what the run wrote" in done.stderr
+    manifest = json.loads((damaged / "manifest.json").read_text())  # as if another machine had answered so
+    manifest["files"]["answers.jsonl"] = file_digest(damaged / "answers.jsonl")
+    (damaged / "manifest.json").write_text(json.dumps(manifest))
     done = workbench("rerun", damaged, "--no-notebooks")
     assert done.returncode == 1, done.stderr[-2000:]
     assert done.stdout.startswith(f"1 of {len(lines)} answers differs") and "not the same: answers.jsonl." in done.stdout

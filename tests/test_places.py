@@ -211,7 +211,7 @@ def test_printed_commands_can_be_pasted(lying: Moved, tmp_path: Path) -> None:
     runs = tmp_path / "runs of $HOME; 'mine'"
     done = workbench("run", lying.place / "e.yaml", "--runs", runs, "--no-notebooks")
     assert done.returncode == 0, done.stderr
-    printed = [line.split(None, 1)[1] for line in done.stdout.splitlines() if line.startswith(("dashboard:", "demo:"))]
+    printed = [line.split(None, 1)[1] for line in done.stdout.splitlines() if line.startswith(("dashboards:", "demo:"))]
     folder = str(Run.latest(runs).folder)
     assert [shlex.split(line)[-1] for line in printed] == [str(runs), folder]
     missing = workbench("store", "ls", "--runs", tmp_path / "no runs")
