@@ -8,6 +8,7 @@ from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
+from workbench.component import file_digest
 from workbench.evaluation.families import Plans
 from workbench.results import table_files, tables
 from workbench.results.rows import (
@@ -223,3 +224,15 @@ def planted_run(runs: Path) -> Run:
         b = right if q in lost | {15, 16} else "another"
         asked.append(Planted(f"Question {q}?", right, a, b, ranks.get(q, 1), "reworded" if q % 2 else "direct"))
     return answered(made, asked)
+
+
+def as_written(folder: Path, name: str) -> None:
+    """Makes a changed file what the run's manifest says was written, as if another machine had computed it.
+
+    Args:
+        folder: of the run.
+        name: of the file.
+    """
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    manifest["files"][name] = file_digest(folder / name)
+    (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")

@@ -355,11 +355,13 @@ def test_every_page_can_be_read_by_everybody(tmp_path: Path) -> None:
                 tab = browser.new_page(viewport={"width": 1280, "height": 900})
                 tab.goto(found.address + page, wait_until="commit")
                 tab.locator(".wb").first.wait_for(timeout=60_000)
-                for width in (1280, 390, 320):
-                    for scheme in ("light", "dark"):
-                        tab.set_viewport_size({"width": width, "height": 900})
-                        tab.emulate_media(color_scheme=scheme)
-                        assert tab.evaluate("document.documentElement.scrollWidth") <= width, (page, width)
+                for width, scheme in ((320, "light"), (1280, "light"), (1280, "dark"), (390, "dark"), (390, "light")):
+                    tab.set_viewport_size({"width": width, "height": 900})
+                    tab.emulate_media(color_scheme=scheme)
+                    assert tab.evaluate("document.documentElement.scrollWidth") <= width, (page, width)
+                    if width > 320 and (
+                        page.startswith("voila/render/questions") or (width, scheme) in ((1280, "light"), (390, "dark"))
+                    ):
                         said = Axe().run(tab, options=RULES)
                         assert said.violations_count == 0, (page, width, scheme, said.generate_report())
                 tab.close()

@@ -12,12 +12,11 @@ import handmade
 import pytest
 import yaml
 from conftest import Finished, workbench
-from handmade import AXES, N, make_run
+from handmade import AXES, N, as_written, make_run
 from test_verdict import generator
 from typer.testing import CliRunner
 
 from workbench import Run, cli
-from workbench.component import file_digest
 from workbench.errors import InputError
 from workbench.evaluation.statistics import mean_interval
 from workbench.experiment.config import read_settings
@@ -251,9 +250,7 @@ def test_a_rerun_reproduces_a_run_and_finds_a_changed_answer(toy: Finished, tmp_
     (damaged / "answers.jsonl").write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
     done = workbench("rerun", damaged, "--no-notebooks")
     assert done.returncode == 2 and "answers.jsonl is not what the run wrote" in done.stderr
-    manifest = json.loads((damaged / "manifest.json").read_text())  # as if another machine had answered so
-    manifest["files"]["answers.jsonl"] = file_digest(damaged / "answers.jsonl")
-    (damaged / "manifest.json").write_text(json.dumps(manifest))
+    as_written(damaged, "answers.jsonl")
     done = workbench("rerun", damaged, "--no-notebooks")
     assert done.returncode == 1, done.stderr[-2000:]
     assert done.stdout.startswith(f"1 of {len(lines)} answers differs") and "not the same: answers.jsonl." in done.stdout

@@ -17,6 +17,7 @@ import papermill
 import pytest
 import yaml
 from conftest import ROOT, Finished, workbench
+from handmade import as_written
 
 from workbench import Experiment, Run
 from workbench.component import file_digest
@@ -447,6 +448,7 @@ def test_replay_tells_a_changed_answer(toy: Finished, tmp_path: Path) -> None:
     for name in ("manifest.json", "config.yaml", "configurations.csv", "leaderboard.csv"):
         (folder / name).write_bytes((toy.run / name).read_bytes())
     (folder / "answers.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+    as_written(folder, "answers.jsonl")
     outcome = Pipeline.open(folder, rows[0]["configuration"]).replay(rows[0]["query_id"])
     assert not outcome.same and outcome.differing == ["reply"]
     told = workbench("replay", folder, rows[0]["query_id"], "--configuration", rows[0]["configuration"])
@@ -470,7 +472,7 @@ def test_promoting_names_the_split_that_chose_and_figures_of_the_other(toy: Fini
         (["run", "configs/smoke.yaml", "--set", "depht=3"], "unknown key 'depht'"),
         (["run", "configs/smoke.yaml", "--set", "depth"], "--set received 'depth'; allowed: key.path=value"),
         (["ask", "runs/none", "x"], "does not exist; `workbench run CONFIG` makes one"),
-        (["dashboard", "leaderbord"], "Did you mean 'leaderboard'"),
+        (["dashboard", "--port", "0"], "port 0 is not between 1 and 65,535"),
         (["rnu"], "No such command 'rnu'"),
         (["run"], "Missing argument"),
     ],

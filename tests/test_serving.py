@@ -17,6 +17,7 @@ from pathlib import Path
 from urllib.parse import urlparse
 
 import pytest
+from handmade import as_written
 
 from workbench.data.dataset import Place
 from workbench.errors import InputError, MissingExtraError, StageFailedError
@@ -389,6 +390,7 @@ def tamper(folder, configuration, **changes):
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     next(row for row in rows if row["configuration"] == configuration).update(changes)
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    as_written(folder, "answers.jsonl")
 
 
 def test_serving_refuses_a_run_whose_recorded_answer_is_another(copied_run, pipeline):
@@ -401,6 +403,7 @@ def test_the_gate_passes_what_was_measured_and_names_whatever_differs(copied_run
     copy = Pipeline(pipeline.experiment, Run.open(copied_run), pipeline.configuration.id)
     assert app.gate(copy).endswith("as recorded")
     tamper(copied_run, pipeline.configuration.id, prompt="0" * 64, passages=[])
+    copy = Pipeline(pipeline.experiment, Run.open(copied_run), pipeline.configuration.id)
     with pytest.raises(StageFailedError, match=r"passages: recorded \[\], now .*; prompt: recorded '000"):
         app.gate(copy)
 
