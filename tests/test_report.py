@@ -23,7 +23,8 @@ from typer.testing import CliRunner
 
 from workbench import cli
 from workbench.component import file_digest
-from workbench.results import words
+from workbench.results import table_files, words
+from workbench.results.rows import CostRow
 from workbench.results.run import Run
 from workbench.views.asked import Asked
 from workbench.views.report import report
@@ -262,6 +263,22 @@ def test_the_command_writes_the_file_and_refuses_what_it_cannot(run: Run, tmp_pa
         assert code != 0 and message in said
     (tmp_path / "folder.html").mkdir()
     assert "is a folder" in asked(str(run.folder), "--out", str(tmp_path / "folder.html"))[1]
+
+
+def test_what_answers_cost_stands_beside_how_good_they_are(tmp_path: Path) -> None:
+    made = planted_run(tmp_path)
+    assert "for 1,000 answers" not in report(made)
+    rows = [
+        CostRow(made.best, "test", 20, 900.0, 12.5, 0.0123456, "EUR"),
+        CostRow(made.manifest["baseline"], "test", 20, 9.0, 9.0, None, ""),
+    ]
+    table_files.write(made.folder / "costs.csv", CostRow, rows)
+    page = report(Run.open(made.folder))
+    assert (
+        "EUR for 1,000 answers" in page
+        and ">12.35</span>" in page
+        and f"costs.csv?configuration={made.best}&amp;split=test#money" in page
+    )
 
 
 def test_evidence_is_underlined_and_accepted_answers_are_marked_in_the_passages(tmp_path: Path) -> None:

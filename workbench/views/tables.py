@@ -8,7 +8,7 @@ from math import isfinite
 
 from workbench.results import words
 from workbench.results.conclusions import named
-from workbench.results.rows import ComparisonRow, LeaderboardRow, Tested
+from workbench.results.rows import ComparisonRow, CostRow, LeaderboardRow, Tested
 from workbench.results.run import Run
 from workbench.results.verdict import SIGNS, beside_the_best, graded, shown
 from workbench.views.card import compared, interval_of, mean_of
@@ -83,7 +83,11 @@ def setups(run: Run, metric: str | None = None) -> str:
     )
     found = [row for row in run.comparisons if (row.split, row.metric) == (split, metric)]
     lines = [_setup(run, row, places[row.configuration], baseline) for row in rows[:MOST]]
-    head = ("setup", "of 100", "plausibly", "beside the best", f"gain over {run.today}", "plausibly", "verdict")
+    head = ["setup", "of 100", "plausibly", "beside the best", f"gain over {run.today}", "plausibly", "verdict"]
+    prices = {row.configuration: row for row in run.costs if row.split == split and row.money is not None}
+    if prices:
+        lines = [(*line, _price(prices.get(row.configuration))) for line, row in zip(lines, rows, strict=False)]
+        head.append(f"{next(iter(prices.values())).currency} for 1,000 answers")
     left_out = [f"{len(rows) - MOST} more are in leaderboard.csv."] if len(rows) > MOST else []
     if unmeasured := len(run.configurations) - len(rows):
         others = "1 other was" if unmeasured == 1 else f"{unmeasured} others were"
@@ -91,7 +95,14 @@ def setups(run: Run, metric: str | None = None) -> str:
     chosen = f"Chosen on {text(run.select[0])}: {foreign(named(run, run.best))}."
     said = "".join(f"<p>{line}</p>" for line in [chosen, *(sourced(line, cell("configurations.csv", "*")) for line in left_out)])
     folded = f"<details><summary>For statisticians: all pairs</summary>{pairs(run, found)}</details>" if found else ""
-    return said + table(f"Setups on {split}, by {words.metric_name(metric)}", head, lines, right=(1, 2, 4, 5)) + folded
+    return said + table(f"Setups on {split}, by {words.metric_name(metric)}", head, lines, right=(1, 2, 4, 5, 7)) + folded
+
+
+def _price(row: CostRow | None) -> str:
+    """What a thousand answers of a setup cost; those of a model on this machine cost nothing that is known."""
+    if row is None or row.money is None:
+        return "–"
+    return sourced(f"{1000 * row.money:,.2f}", cell("costs.csv", "money", configuration=row.configuration, split=row.split))
 
 
 def _setup(run: Run, row: LeaderboardRow, place: str, baseline: str) -> tuple[str, ...]:
