@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
@@ -364,13 +364,26 @@ class Run(Displayed):
         Raises:
             InputError: the file is damaged.
         """
+        return list(self._answers())
+
+    def answers_of(self, split: str, configurations: Collection[str]) -> list[AnswerRecord]:
+        """Lines of answers.jsonl of some configurations on a split; the others are not kept in memory.
+
+        Args:
+            split: of the questions.
+            configurations: ids.
+
+        Raises:
+            InputError: as `answers`.
+        """
+        return [row for row in self._answers() if row["split"] == split and row["configuration"] in configurations]
+
+    def _answers(self) -> Iterator[AnswerRecord]:
         self._check_unchanged(ANSWERS)
-        rows: list[AnswerRecord] = []
         for where, row in json_lines.objects(self.folder / ANSWERS):
             if not isinstance(row, dict) or AnswerRecord.__required_keys__ - row.keys():
                 raise InputError(f"{where} is no answer of a run; run the experiment again")
-            rows.append(cast(AnswerRecord, row))
-        return rows
+            yield cast(AnswerRecord, row)
 
     @cached_property
     def questions(self) -> Questions:

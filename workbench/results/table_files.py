@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar, get_type_hints
 
@@ -18,6 +20,7 @@ from workbench.results.rows import ConfigurationRow
 if TYPE_CHECKING:
     import pandas as pd
 
+PART = 10_000  # lines that are read at a time
 R = TypeVar("R", bound=NamedTuple)
 
 ENDS = ("low", "high")  # columns whose zero decides
@@ -84,16 +87,20 @@ def read(path: Path, kind: type[R]) -> list[R]:
         InputError: no such file, other columns than the fields of the class, or a value of the wrong type; the message names
             the file, the line and the column.
     """
-    columns, lines = _lines(path)
+    columns, parts = _parts(path)
     first = kind._fields[: len(kind._fields) - len(kind._field_defaults)]
     if columns not in (kind._fields, first):
         raise InputError(
             f"{path} has the columns {', '.join(columns) or '(none)'}; this version of the workbench reads "
             f"{', '.join(kind._fields)}. Run the experiment again"
         )
-    parsed = [_parsed(path, kind, i, lines) for i in range(len(columns))]
-    parsed += [[kind._field_defaults[name]] * len(lines) for name in kind._fields[len(columns) :]]
-    return [kind._make(values) for values in zip(*parsed, strict=True)]
+    missing = [kind._field_defaults[name] for name in kind._fields[len(columns) :]]
+    rows: list[R] = []
+    for lines in parts:  # column by column, which is fast, and in parts, which keeps few texts at a time
+        parsed = [_parsed(path, kind, i, lines) for i in range(len(columns))]
+        parsed += [[value] * len(lines) for value in missing]
+        rows += [kind._make(values) for values in zip(*parsed, strict=True)]
+    return rows
 
 
 def read_configurations(path: Path) -> list[ConfigurationRow]:
@@ -102,7 +109,8 @@ def read_configurations(path: Path) -> list[ConfigurationRow]:
     Raises:
         InputError: as `read`.
     """
-    columns, lines = _lines(path)
+    columns, parts = _parts(path)
+    lines = [line for part in parts for line in part]
     if columns[:2] != HEAD or columns[-2:] != TAIL:
         raise InputError(
             f"{path} has the columns {', '.join(columns) or '(none)'}; this version of the workbench reads {', '.join(HEAD)}, "
@@ -140,21 +148,29 @@ def _flat(row: NamedTuple) -> dict[str, object]:
     return flat
 
 
-def _lines(path: Path) -> tuple[tuple[str, ...], list[tuple[int, list[str]]]]:
-    """The header of a CSV file, and each line after it with its number; each has a cell for each column."""
+def _parts(path: Path) -> tuple[tuple[str, ...], Iterator[list[tuple[int, list[str]]]]]:
+    """The header of a CSV file, and the lines after it with their numbers, some at a time; each has a cell for each column."""
+    lines = _lines(path)
+    _, columns = next(lines, (0, []))
+    return tuple(columns), iter(lambda: list(islice(lines, PART)), [])
+
+
+def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """The lines of a CSV file with their numbers, the header first."""
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            reader = csv.reader(file)
-            columns = tuple(next(reader, ()))
-            lines = [(reader.line_num, line) for line in reader]
+            reader, width = csv.reader(file), None
+            for line in reader:
+                width = len(line) if width is None else width
+                if len(line) != width:
+                    raise InputError(
+                        f"{path}, line {reader.line_num} has {len(line)} cells instead of {width}; run the experiment again"
+                    )
+                yield reader.line_num, line
     except FileNotFoundError:
         raise InputError(f"{path} is missing, so the folder of this run is incomplete; run the experiment again") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path} cannot be read: {error}; run the experiment again") from error
-    for number, line in lines:
-        if len(line) != len(columns):
-            raise InputError(f"{path}, line {number} has {len(line)} cells instead of {len(columns)}; run the experiment again")
-    return columns, lines
 
 
 def _or_none(read_one: Callable[[str], object]) -> Callable[[str], object]:
@@ -163,7 +179,7 @@ def _or_none(read_one: Callable[[str], object]) -> Callable[[str], object]:
 
 # how a cell is read, by the type of its field, and what it is called where it cannot be read
 READERS: Mapping[object, tuple[Callable[[str], object], str]] = {
-    str: (str, "text"),
+    str: (sys.intern, "text"),  # the same few texts stand in all rows
     int: (int, "a whole number"),
     float: (float, "a number"),
     int | None: (_or_none(int), "a whole number or nothing"),

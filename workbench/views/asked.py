@@ -58,10 +58,9 @@ class Asked:
         self.questions = [one for one in run.questions if one.split == split]
         self.answers: dict[tuple[str, str], AnswerRecord] = {}
         self.seeds: dict[str, set[int | None]] = {self.a: set(), self.b: set()}
-        for row in run.answers:
-            if row["split"] == split and row["configuration"] in (self.a, self.b):
-                self.seeds[row["configuration"]].add(row["seed"])
-                self.answers.setdefault((row["configuration"], row["query_id"]), row)  # the first of several seeds is served
+        for row in run.answers_of(split, (self.a, self.b)):
+            self.seeds[row["configuration"]].add(row["seed"])
+            self.answers.setdefault((row["configuration"], row["query_id"]), row)  # the first of several seeds is served
         self.outcomes = outcomes(run, self.a, self.b, split) or {}
         metric = run.select[1]
         self.scores = {
