@@ -233,6 +233,8 @@ def test_models_whose_layers_look_back_a_part_of_the_way_are_not_recorded(saved:
 @pytest.mark.parametrize("precision", ["bfloat16", "float32"])
 def test_many_answers_of_the_real_model_depend_on_the_prompt_alone(precision: str, n: int) -> None:
     """Mixed lengths, shuffled, in other batches, and every fourth alone."""
+    if precision == "bfloat16" and resolve(device="cpu").precision != precision:
+        pytest.skip("this processor computes bfloat16 many times slower than float32; toy models are asked in it here")
     generator = loaded(REAL, precision, max_new_tokens=8)
     asked = conversations(n, sizes=(60, 200, 500))
     reference = answered(generator, asked, 16)

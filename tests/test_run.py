@@ -390,8 +390,8 @@ def test_a_parameter_the_notebook_does_not_have_is_refused(tmp_path: Path) -> No
 
 ENDINGS = {
     "failed": ("1 / 0", r"02_finetune\.ipynb failed in cell 4: ZeroDivisionError"),
-    "killed": ("import os; os._exit(1)", r"02_finetune\.ipynb: the process that executed it ended"),
-    "timed out": ("while True: pass", r"02_finetune\.ipynb: a cell took longer than 15 s"),
+    "killed": ("import os; os._exit(1)", r"02_finetune\.ipynb: the process that executed it ended in cell 4 \(.*_exit"),
+    "timed out": ("while True: pass", r"02_finetune\.ipynb: a cell took longer than 15 s in cell 4 \(.*while True"),
 }
 
 
@@ -416,6 +416,9 @@ def test_a_cell_that_does_not_end_well_leaves_the_partial_notebook_and_fails(
     partial = nbformat.read(folder / "notebooks" / "02_finetune.ipynb", 4)
     texts = json.dumps([cell.get("outputs", []) for cell in partial.cells])
     assert "before" in texts and "after" not in texts
+    marked = [cell.metadata["papermill"]["status"] for cell in partial.cells if cell.cell_type == "code"]
+    never = "pending" if ending == "failed" else "not run"  # after an error Papermill marks the cells itself
+    assert marked[-2:] == ["failed", never] and "completed" in marked
 
 
 def test_ask_answers_with_sources_and_provenance(either: Finished, offline: dict[str, str]) -> None:

@@ -6,9 +6,11 @@ import json
 import os
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from workbench.data.readers.text import short
 from workbench.errors import InputError, MissingExtraError, StageFailedError, unknown
 from workbench.results.run import Run
 from workbench.store.progress import Progress
@@ -24,6 +26,10 @@ class KilledError(StageFailedError):
 
 class TimedOutError(StageFailedError):
     """A cell took longer than it may."""
+
+
+class InterruptedNotebookError(StageFailedError):
+    """Somebody interrupted a notebook."""
 
 
 def folder() -> Path:
@@ -54,6 +60,7 @@ def execute(notebook: Path, output: Path, parameters: Mapping[str, Any], cell_se
         StageFailedError: a cell failed; the copy holds everything up to it, and the error.
         KilledError: its process ended.
         TimedOutError: a cell took longer than `cell_seconds`.
+        InterruptedNotebookError: Ctrl-C.
     """
     papermill = _papermill()
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
@@ -79,19 +86,49 @@ def execute(notebook: Path, output: Path, parameters: Mapping[str, Any], cell_se
             f"{notebook.name} failed in cell {error.exec_count}: {error.ename}: {error.evalue}; see {output}"
         ) from error
     except DeadKernelError as error:
-        raise KilledError(f"{notebook.name}: the process that executed it ended; see {output} for what it did before") from error
+        where = _mark(output)
+        raise KilledError(f"{notebook.name}: the process that executed it ended{where}; see {output}") from error
     except CellTimeoutError as error:
-        raise TimedOutError(f"{notebook.name}: a cell took longer than {cell_seconds:g} s; see {output}") from error
+        where = _mark(output)
+        raise TimedOutError(f"{notebook.name}: a cell took longer than {cell_seconds:g} s{where}; see {output}") from error
+    except KeyboardInterrupt as error:
+        where = _mark(output)
+        raise InterruptedNotebookError(f"{notebook.name}: somebody interrupted it{where}; see {output}") from error
+    except OSError as error:
+        raise StageFailedError(f"{notebook.name}: {output} cannot be written ({error.strerror or error})") from error
+
+
+def _mark(output: Path) -> str:
+    """Marks the cells of a copy that did not end as failed and not run, which Papermill does not; says which it was.
+
+    After a process that ended, a cell that took too long and an interrupt, Papermill writes that all cells are completed.
+    """
+    try:
+        book = json.loads(output.read_text(encoding="utf-8"))
+        cells = [cell for cell in book["cells"] if cell["cell_type"] == "code"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+    begun = [i for i, cell in enumerate(cells) if cell["metadata"].get("papermill", {}).get("start_time")]
+    last = begun[-1] if begun else 0
+    for i, cell in enumerate(cells):
+        status = "completed" if i < last else "failed" if i == last else "not run"
+        cell["metadata"].setdefault("papermill", {}).update(status=status, exception=i == last)
+    book["metadata"].setdefault("papermill", {})["exception"] = True
+    with suppress(OSError):  # on a full disk; status.json says what happened
+        output.write_text(json.dumps(book, indent=1), encoding="utf-8")
+    first = next(iter("".join(cells[last]["source"]).splitlines()), "") if cells else ""
+    return f" in cell {last + 1} ({short(first)})"
 
 
 def report(run: Run, runs: Path, progress: Progress) -> None:
     """Executes the four notebooks over a finished run, into its folder.
 
-    ``notebooks/status.json`` says of each how it ended, ``ok``, ``failed: WHY``, ``killed: WHY``, ``timed out: WHY`` or
-    ``not run``, and under the key ``seconds`` how long it took.
+    ``notebooks/status.json`` says of each how it ended, ``ok``, ``failed: WHY``, ``killed: WHY``, ``timed out: WHY``,
+    ``interrupted: WHY`` or ``not run``, and under the key ``seconds`` how long it took.
 
     Raises:
         StageFailedError: one did not end well; the others were executed all the same.
+        KeyboardInterrupt: one was interrupted, and the others were executed all the same; a second Ctrl-C ends at once.
     """
     source, target = folder(), run.folder / "notebooks"
     values = {
@@ -110,16 +147,22 @@ def report(run: Run, runs: Path, progress: Progress) -> None:
             except StageFailedError as error:
                 status[name] = f"{_ending(error)}: {error}"
             seconds[name] = round(time.monotonic() - started, 1)
-            target.mkdir(exist_ok=True)
-            (target / STATUS).write_text(json.dumps(status | {"seconds": seconds}, indent=1))
+            try:
+                target.mkdir(exist_ok=True)
+                (target / STATUS).write_text(json.dumps(status | {"seconds": seconds}, indent=1))
+            except OSError as error:
+                progress.say(f"{target / STATUS} cannot be written ({error.strerror})")
             done(1, name)
     failed = [text for text in status.values() if text != "ok"]
+    if any(text.startswith("interrupted") for text in failed):
+        raise KeyboardInterrupt
     if failed:
         raise StageFailedError("; ".join(failed))
 
 
 def _ending(error: StageFailedError) -> str:
-    return "killed" if isinstance(error, KilledError) else "timed out" if isinstance(error, TimedOutError) else "failed"
+    words = {KilledError: "killed", TimedOutError: "timed out", InterruptedNotebookError: "interrupted"}
+    return words.get(type(error), "failed")
 
 
 def _local_kernel_manager() -> type:
