@@ -229,7 +229,7 @@ def test_models_whose_layers_look_back_a_part_of_the_way_are_not_recorded(saved:
     assert not decoding.StaticDecoder.suits(loaded(saved("Gemma2")).model)
 
 
-@pytest.mark.parametrize("n", [pytest.param(40, marks=pytest.mark.slow), pytest.param(200, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("n", [pytest.param(16, marks=pytest.mark.slow), pytest.param(200, marks=pytest.mark.soak)])
 @pytest.mark.parametrize("precision", ["bfloat16", "float32"])
 def test_many_answers_of_the_real_model_depend_on_the_prompt_alone(precision: str, n: int) -> None:
     """Mixed lengths, shuffled, in other batches, and every fourth alone."""
