@@ -183,7 +183,7 @@ def test_a_text_read_in_parts_has_the_bits_of_one_read_at_once(
 def test_steps_of_few_rows_and_of_many_have_the_same_bits(saved: Callable, few: int, monkeypatch: pytest.MonkeyPatch) -> None:
     generator, asked = loaded(saved("LlamaBias")), conversations(9)
     expected = answered(generator, asked, 9)
-    monkeypatch.setattr(integer_decoder, "FEW", few)
+    monkeypatch.setattr(integer_decoder, "few", lambda: few)
     assert answered(generator, asked, 9) == expected
 
 
@@ -204,6 +204,17 @@ def test_products_are_exact_and_the_slow_way_gives_the_same_bits(saved: Callable
     assert answered(slow, asked) == expected[0]
     assert torch.equal(first_logits(slow, asked), expected[1])
     assert "products of 8-bit integers are not exact" in " ".join(slow.notes)
+
+
+@pytest.mark.parametrize("terms", [1, 1032, 1033, 3000])
+def test_sums_in_float32_are_exact_however_large(terms: int) -> None:
+    import torch
+
+    largest = torch.full((3, terms), 127, dtype=torch.int8)
+    drawn = torch.from_numpy(np.random.default_rng(0).integers(-127, 128, (3, terms)).astype(np.int8))
+    for left, right in ((largest, largest), (-largest, largest), (largest, drawn), (drawn, drawn)):
+        found = integers._summed(left.float(), right.t())
+        assert torch.equal(found.long(), left.long() @ right.long().t())
 
 
 @pytest.mark.parametrize("n", [1, 2, 5, 130])

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from workbench.errors import InputError
 from workbench.models import attention, integers
-from workbench.models.integers import WIDEST, Product, block, mixed, rotated
+from workbench.models.integers import WIDEST, Product, block, few, mixed, rotated
 from workbench.models.side_by_side import aborting, parted, shares, side_by_side
 
 if TYPE_CHECKING:
@@ -31,7 +31,6 @@ Floats = NDArray[np.float32]
 ZERO = np.float32(integers.ZERO)
 TOGETHER = 256  # tokens whose weights of attention are held at once; more take memory, and look at more keys that come later
 WORDS = 4096  # of the vocabulary that are converted at once
-FEW = 4  # rows up to which the compiled product is as quick as the packed one
 
 FIXED_ROTARY = ("default", "linear", "llama3", "yarn")  # positions whose angles do not depend on how long a text is
 
@@ -109,7 +108,7 @@ class IntegerModel:
         from workbench.models import integer_kernels as kernels
 
         scales = np.empty(len(states), np.float32)
-        if len(states) > FEW:
+        if len(states) > few():
             rows = np.empty(states.shape, np.uint8)
             kernels.normed(states, self.epsilon, ZERO, rows, scales)
             found = self.head(rows)
@@ -215,7 +214,7 @@ class Layer:
 
         n = len(states)
         attended = np.empty((n, self.heads * self.size), np.float32)
-        if n > FEW:
+        if n > few():
             read, scales = self._read_many(states)
         else:
             read, scales = np.empty((n, self.heads + 2 * self.shared, self.size), np.float32), np.empty(n, np.float32)
@@ -223,7 +222,7 @@ class Layer:
         for r, (memory, length) in enumerate(zip(memories, lengths, strict=True)):
             row = slice(r, r + 1)
             kernels.step_attend(read[row], scales[row], *self._placing(angles[row]), *memory, length, attended[r])
-        return self._finished_many(states, attended) if n > FEW else self._finished(states, attended)
+        return self._finished_many(states, attended) if n > few() else self._finished(states, attended)
 
     def _read_many(self, states: Floats) -> tuple[Floats, Floats]:
         """The product that makes queries, keys and values of many rows, float32 (n, H + 2 * K, D), and the scales of its rows."""

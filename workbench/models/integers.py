@@ -43,6 +43,9 @@ SHAPES = (
 )  # rows, inputs, outputs of the look at exactness
 ZERO = 128  # what stands for zero among unsigned integers
 SMALLEST = 1e-30  # scale of a row of zeros
+EXACT_TERMS = 2**24 // (STEPS * ZERO)  # 1,032 products, whose sum float32 holds exactly
+# Rows up to which the compiled product is as quick as the one of many rows: the packed one, and the one in float32.
+FEW, FEW_IN_FLOATS = 4, 24
 
 
 def block(size: int, widest: int | None = None) -> int:
@@ -137,7 +140,7 @@ class Product:
             kernels.multiply(rows, self.weights, self.scales, found)
             return found
         if self._packed is None:
-            sums = (torch.from_numpy(rows).double() - ZERO) @ torch.from_numpy(self.weights).double().t()
+            sums = _summed(torch.from_numpy(rows).float() - ZERO, torch.from_numpy(self.weights).t())
             slow: NDArray[np.float32] = sums.float().numpy() * self.scales
             return slow
         return _packed(torch.from_numpy(rows), self._packed, torch.from_numpy(self.scales)).numpy()
@@ -160,7 +163,17 @@ def products(left: NDArray[np.int8], right: NDArray[np.int8]) -> NDArray[np.int3
     first, second = torch.from_numpy(left), torch.from_numpy(right)
     if exact():
         return torch._int_mm(first, second).numpy()
-    return (first.double() @ second.double()).to(torch.int32).numpy()
+    return _summed(first.float(), second).to(torch.int32).numpy()
+
+
+def _summed(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """Products of whole numbers, float32 (m, k) and int8 (k, n), of 127 at most: float64 (m, n), exact.
+
+    Every sum of `EXACT_TERMS` such products is a whole number that float32 holds, in whatever order it is added up.
+    """
+    starts = range(0, left.shape[1], EXACT_TERMS)
+    parts = [left[:, a : a + EXACT_TERMS] @ right[a : a + EXACT_TERMS].float() for a in starts]
+    return sum((part.double() for part in parts[1:]), parts[0].double())
 
 
 def _packed(rows: torch.Tensor, packed: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
@@ -176,7 +189,7 @@ def _packed(rows: torch.Tensor, packed: torch.Tensor, scales: torch.Tensor) -> t
 
 @cache
 def exact() -> bool:
-    """Whether torch's products of integers are exact on this processor; else they are computed in float64, exact but slower.
+    """Whether torch's products of integers are exact on this processor; else they are computed in float32, exact but slower.
 
     Processors without instructions for them multiply pairs in 16 bits, which large integers overflow.
     """
@@ -184,6 +197,11 @@ def exact() -> bool:
         return all(_exact(*shape) for shape in SHAPES)
     except (AttributeError, RuntimeError):  # a torch without these products
         return False
+
+
+def few() -> int:
+    """Rows up to which the compiled product is the quicker one here; both give the same bits."""
+    return FEW if exact() else FEW_IN_FLOATS
 
 
 def _exact(rows: int, inputs: int, outputs: int) -> bool:
