@@ -23,11 +23,12 @@ from handmade import make_run, planted_run
 from workbench import dashboards
 from workbench.component import file_digest
 from workbench.errors import InputError
+from workbench.results.example import unpacked
 from workbench.results.run import Run
 from workbench.results.tags import BAD, MISREAD, MISSED, PASSED_OVER, TAGS, Tags
 from workbench.views.index import index
 from workbench.widgets import QuestionsPage, TrainingPage, VerdictPage
-from workbench.widgets.choosing import run_choices, runs_folder, wanted_run
+from workbench.widgets.choosing import address_name, run_choices, runs_folder, wanted_run
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 # --no-sandbox: the sandbox does not start as root in a container; nothing but our own page is opened.
@@ -59,7 +60,7 @@ def test_the_index_lists_runs_newest_first_with_verdicts_and_what_did_not_finish
     (damaged.folder / "leaderboard.csv").unlink()
     (tmp_path / "mine" / "20260601T000000Z-dddddd").mkdir(parents=True)
     page = index(tmp_path)
-    heads = re.findall("<h3><bdi>(.*?)</bdi></h3>", page)
+    heads = re.findall("<h3><bdi>(.*?)</bdi></h3>", page.split("<section id=example")[0])
     assert [head.split(",")[1].strip() for head in heads] == ["2 January 2027", "2 January 2026", "2 January 2025"]
     assert "✓ Shown better: <bdi>dense/tuned</bdi>" in page and "leaderboard.csv" in page
     assert "mine, 1 June 2026, 00:00:00 UTC</bdi> did not finish" in page
@@ -69,6 +70,16 @@ def test_the_index_lists_runs_newest_first_with_verdicts_and_what_did_not_finish
 def test_the_index_without_a_run_says_how_to_make_one(tmp_path: Path) -> None:
     page = index(tmp_path / "<i>")
     assert "There is no finished run in" in page and "workbench run configs/quickstart.yaml" in page and "<i>" not in page
+
+
+def test_the_recorded_example_is_offered_last_and_needs_no_other_run(tmp_path: Path) -> None:
+    example = unpacked()
+    name = address_name(example)
+    page = index(tmp_path)
+    assert "Recorded example</h2>" in page and f"report?{urlencode({'run': name})}" in page
+    assert wanted_run(tmp_path, name) == example
+    planted_run(tmp_path)
+    assert run_choices(tmp_path)[-1] == ("recorded example", example)
 
 
 def test_the_folder_of_runs_is_the_one_given_else_from_the_environment_else_runs(

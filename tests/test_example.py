@@ -10,7 +10,7 @@ import nbformat
 import pytest
 
 from workbench.errors import StageFailedError
-from workbench.notebooks import execute
+from workbench.executing import execute
 from workbench.results.run import Run
 from workbench.results.verdict import verdict
 from workbench.views.report import report

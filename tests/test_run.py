@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -23,9 +24,10 @@ from workbench import Experiment, Run
 from workbench.component import file_digest
 from workbench.errors import InputError, StageFailedError
 from workbench.evaluation.statistics import holm, mean_interval
+from workbench.executing import execute
 from workbench.experiment.search import Searcher
 from workbench.experiment.writer import failures
-from workbench.notebooks import NAMES, execute, report
+from workbench.notebooks import NAMES, report
 from workbench.pipeline import Pipeline
 from workbench.results import tables
 from workbench.results.compare import of_runs
@@ -388,10 +390,14 @@ def test_a_parameter_the_notebook_does_not_have_is_refused(tmp_path: Path) -> No
     assert not (tmp_path / "out.ipynb").exists()
 
 
+FULL = 1_000_000  # bytes: what the system lets a file have, where a disk is to be full
+
 ENDINGS = {
     "failed": ("1 / 0", r"02_finetune\.ipynb failed in cell 4: ZeroDivisionError"),
     "killed": ("import os; os._exit(1)", r"02_finetune\.ipynb: the process that executed it ended in cell 4 \(.*_exit"),
     "timed out": ("while True: pass", r"02_finetune\.ipynb: a cell took longer than 15 s in cell 4 \(.*while True"),
+    "interrupted": ("import os, signal, time; os.kill(os.getppid(), signal.SIGINT); time.sleep(60)", None),
+    "full": (f"print('x' * {2 * FULL})", r"02_finetune\.ipynb cannot be written in cell 4 \(.*File too large"),
 }
 
 
@@ -402,17 +408,28 @@ def test_a_cell_that_does_not_end_well_leaves_the_partial_notebook_and_fails(
     parameters = 'config: str = ""  # c\nruns: str = ""  # r\nrun: str = ""  # r'
     wrong, said = ENDINGS[ending]
     monkeypatch.setattr("workbench.notebooks.CELL_SECONDS", 15)
-    for name in NAMES:
-        middle = wrong if name == NAMES[1] else "1"
+    names = NAMES[1:3]  # of the four, for the time they take
+    monkeypatch.setattr("workbench.notebooks.NAMES", names)
+    for name in names:
+        middle = wrong if name == names[0] else "1"
         notebook(tmp_path / f"{name}.ipynb", parameters, "print('before')", middle, "print('after')")
-    monkeypatch.setattr("workbench.notebooks.folder", lambda: tmp_path)
+    monkeypatch.setattr("workbench.shipped.folder", lambda name: tmp_path)
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "manifest.json").write_text((toy.run / "manifest.json").read_text())
-    with pytest.raises(StageFailedError, match=said):
-        report(Run.open(folder), tmp_path, Progress())
+    fails = pytest.raises(KeyboardInterrupt) if ending == "interrupted" else pytest.raises(StageFailedError, match=said)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if ending == "full":
+        resource.setrlimit(resource.RLIMIT_FSIZE, (FULL, before[1]))
+    try:
+        with fails:
+            report(Run.open(folder), tmp_path, Progress())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     status = json.loads((folder / "notebooks" / "status.json").read_text())
-    assert [status[name].split(":")[0] for name in NAMES] == ["ok", ending, "ok", "ok"]
+    assert [status[name].split(":")[0] for name in names] == ["failed" if ending == "full" else ending, "ok"]
+    assert sorted(path.name for path in (folder / "notebooks").iterdir()) == [*(f"{name}.ipynb" for name in names), "status.json"]
+    assert [path for path in tmp_path.iterdir() if path.is_socket()] == []
     partial = nbformat.read(folder / "notebooks" / "02_finetune.ipynb", 4)
     texts = json.dumps([cell.get("outputs", []) for cell in partial.cells])
     assert "before" in texts and "after" not in texts

@@ -63,8 +63,11 @@ def run(
     details: DetailsOption = False,
 ) -> None:
     """Run an experiment: index, fine-tune, compare, promote, report."""
+    from workbench import notebooks as reports
     from workbench.experiment.experiment import Experiment
 
+    if notebooks:
+        reports.ready()  # before anything is computed
     finished = _patiently_run(Experiment.load(config, runs, overrides or ()), runs, notebooks)
     _print_outcome(finished, runs, details)
     typer.echo(f"run: {finished.folder}")
@@ -179,11 +182,14 @@ def rerun(
     out: OutOption = None,
 ) -> None:
     """Compute a run again and say what differs; without --set, exit status 1 where the same machine gets something else."""
+    from workbench import notebooks as reports
     from workbench.pipeline import experiment_of
     from workbench.results.numerics import numerics
     from workbench.results.run import Run
 
     _check_noise_files(out)
+    if notebooks:
+        reports.ready()
     first = Run.open(run)
     folder = runs or first.runs
     experiment = experiment_of(first, dataset, overrides=overrides or (), runs=folder)
@@ -652,6 +658,35 @@ def datasets(
         typer.echo(f"  {split:6} {n} queries, {len(dataset.judged(split).judged)} judged, {unanswerable} without an answer")
     for note in dataset.notes:
         typer.echo(f"  note: {note}")
+
+
+notebooks_app = typer.Typer(no_args_is_help=True, help="The notebooks that come with the package.")
+app.add_typer(notebooks_app, name="notebooks")
+
+
+@notebooks_app.command("copy")
+def notebooks_copy(folder: Annotated[Path, typer.Argument(help="Where they are written.")] = Path("notebooks")) -> None:
+    """Write the notebooks into a folder, to open and change them."""
+    from workbench import shipped
+
+    for path in shipped.copy("notebooks", folder):
+        typer.echo(path)
+    config = folder / "../configs/quickstart.yaml"
+    if not config.exists():
+        typer.echo(f"01 to 04 read {os.path.normpath(config)}; `{_myself()} configs copy` writes the example configurations")
+
+
+configs_app = typer.Typer(no_args_is_help=True, help="The example configurations that come with the package.")
+app.add_typer(configs_app, name="configs")
+
+
+@configs_app.command("copy")
+def configs_copy(folder: Annotated[Path, typer.Argument(help="Where they are written.")] = Path("configs")) -> None:
+    """Write the example configurations into a folder."""
+    from workbench import shipped
+
+    for path in shipped.copy("configs", folder):
+        typer.echo(path)
 
 
 store_app = typer.Typer(no_args_is_help=True, help="Look after the store: what is kept, why, how large.")

@@ -8,19 +8,8 @@ import socket
 import sys
 from pathlib import Path
 
+from workbench import shipped
 from workbench.errors import InputError, MissingExtraError
-
-
-def folder() -> Path:
-    """Folder of the dashboards: beside the package in a checkout, else ``dashboards`` in the current folder.
-
-    Raises:
-        InputError: there are none.
-    """
-    for place in (Path(__file__).parents[2] / "dashboards", Path("dashboards")):
-        if place.is_dir():
-            return place
-    raise InputError("the dashboards are not here; they come with the project's checkout, run the command from there")
 
 
 def show(port: int, runs: Path) -> None:
@@ -42,7 +31,7 @@ def show(port: int, runs: Path) -> None:
     from workbench.dashboards.server import serve  # Jupyter reads the variable when it is imported
 
     sys.stderr.write(f"dashboards on http://127.0.0.1:{port} (Ctrl-C ends them)\n")
-    serve(folder().resolve(), port, runs.resolve())
+    serve(shipped.folder("dashboards").resolve(), port, runs.resolve())
 
 
 def refuse_taken(port: int) -> None:

@@ -322,7 +322,10 @@ def read_settings(path: Path, overrides: Sequence[str] = (), folder: Path | None
         raise InputError(f"experiment file {path} is a folder; name the YAML file in it")
     if not path.is_file():
         there = sorted(p.name for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
-        raise InputError(f"experiment file {path} does not exist; in {path.parent}: {', '.join(there) or 'no .yaml file'}")
+        raise InputError(
+            f"experiment file {path} does not exist; in {path.parent}: {', '.join(there) or 'no .yaml file'}; "
+            "`workbench configs copy` writes the examples"
+        )
     values = yaml_files.read(path)
     if not isinstance(values, dict):
         found = {type(None): "nothing, the file is empty", list: "a list"}.get(type(values), f"the value {short(str(values))}")

@@ -6,6 +6,7 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 from workbench.errors import InputError
+from workbench.results.example import unpacked
 from workbench.results.run import MANIFEST, Run, finished
 from workbench.results.running import running
 from workbench.results.verdict import verdict
@@ -26,6 +27,7 @@ def index(runs: Path) -> str:
         ("running", "Running", _running(runs)),
         ("runs", "Runs", _runs(runs)),
         ("unfinished", "Unfinished", _unfinished(runs)),
+        ("example", "Recorded example", _example()),
     ]
     there = [(identity, title, body) for identity, title, body in parts if body]
     body = "".join(section(identity, title, found) for identity, title, found in there)
@@ -49,6 +51,13 @@ def _runs(runs: Path) -> str:
         )
     more = f"<p>{len(found) - MOST:,} older ones are not listed.</p>" if len(found) > MOST else ""
     return "".join(map(_run, found[:MOST])) + more
+
+
+def _example() -> str:
+    try:
+        return f"<p>A run that comes with the workbench, to look at before there is one of your own.</p>{_run(unpacked())}"
+    except InputError as error:
+        return box(str(error))
 
 
 def _run(folder: Path) -> str:

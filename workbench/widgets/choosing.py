@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import parse_qsl
 
 from workbench.errors import InputError
+from workbench.results.example import unpacked
 from workbench.results.run import finished
 from workbench.results.words import run_name
 
@@ -20,18 +22,31 @@ def runs_folder(given: str | Path = "") -> Path:
     return found.resolve()
 
 
-def run_choices(runs: Path) -> list[tuple[str, Path]]:
-    """Finished runs below a folder, newest first, each with a name for people.
+def run_choices(runs: Path, name: str = "") -> list[tuple[str, Path]]:
+    """Finished runs below a folder, newest first, each with a name for people; last the recorded example.
+
+    Args:
+        runs: the folder.
+        name: of the run that an address names, ``EXPERIMENT/ID``; that of the recorded example needs no other run.
 
     Raises:
         InputError: there is none; the message says how to make one.
     """
     found = sorted(finished(runs), key=lambda folder: (folder.name, str(folder)), reverse=True)
+    with suppress(InputError):  # where it cannot be unpacked, there is none
+        example = unpacked()
+        if found or name == address_name(example):
+            return [*((run_name(folder), folder) for folder in found), ("recorded example", example)]
     if not found:
         raise InputError(
             f"There is no finished run in {runs}. This command makes one:\nworkbench run configs/quickstart.yaml --runs {runs}"
         )
     return [(run_name(folder), folder) for folder in found]
+
+
+def address_name(folder: Path) -> str:
+    """How an address names a run."""
+    return f"{folder.parent.name}/{folder.name}"
 
 
 def asked_for() -> dict[str, str]:
@@ -45,7 +60,7 @@ def wanted_run(runs: Path, name: str) -> Path:
     Raises:
         InputError: there is no finished run of that name.
     """
-    choices = {f"{folder.parent.name}/{folder.name}": folder for _, folder in run_choices(runs)}
+    choices = {address_name(folder): folder for _, folder in reversed(run_choices(runs, name))}
     if name not in choices:
-        raise InputError(f"there is no finished run {name!r} in {runs}; there are {', '.join(choices)}")
+        raise InputError(f"there is no finished run {name!r} in {runs}; there are {', '.join(reversed(choices))}")
     return choices[name]

@@ -84,7 +84,7 @@ class Page(widgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
 
     def _start(self) -> None:
         if self.run is None:
-            offer(self.choose_run, run_choices(self._runs))
+            offer(self.choose_run, run_choices(self._runs, self.wanted.get("run", "")))
             if self.wanted.get("run"):
                 self.choose_run.value = wanted_run(self._runs, self.wanted["run"])
         else:
