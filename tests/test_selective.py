@@ -177,7 +177,7 @@ def test_which_questions_go_without_passages_follows_from_the_threshold(run: Run
     pipeline = Pipeline.open(run, "top_score")
     queries = pipeline.session.dataset.split("test")
     sureness = sorted(float(scores[0]) for _, scores in pipeline.ranked([query.text for query in queries]))
-    learned = pipeline.session.read(pipeline.answers.threshold)
+    learned = pipeline.session.read(pipeline.answering.threshold)
     learned["threshold"] = sureness[1]
     replies = [pipeline.ask(query.text) for query in queries]
     said = [reply.provenance["retrieval"] for reply in replies]

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import itertools
 import os
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +19,6 @@ from workbench.results.rows import LatencyRow
 from workbench.results.run import Run
 from workbench.results.tables import known
 from workbench.stages.answers import Answers
-from workbench.store.items import Items
 from workbench.store.progress import Progress
 
 WARM_UP = 3  # requests before the clock counts
@@ -61,10 +58,11 @@ def measure(
 
 
 def _row(pipeline: Pipeline, requests: int, progress: Progress) -> LatencyRow:
-    answers = pipeline.answers
+    answers = pipeline.answering
     if answers is None:
         raise InputError(f"{pipeline.configuration.label} only ranks passages; latency is measured on configurations that answer")
-    with _nothing_stored(pipeline), progress.task(f"asking {pipeline.configuration.label}", requests) as report:
+    pipeline.session.keep_in_memory(0)  # what was measured would else come back for nothing
+    with progress.task(f"asking {pipeline.configuration.label}", requests) as report:
         questions = _questions(pipeline)
         for question in itertools.islice(questions, WARM_UP):
             pipeline.ask(question)
@@ -100,20 +98,6 @@ def _quantile(seconds: np.ndarray, level: float) -> tuple[float, float | None, f
 
     low, high = bootstrap_interval(seconds, quantile)
     return quantile(seconds), known(low), known(high)
-
-
-@contextmanager
-def _nothing_stored(pipeline: Pipeline) -> Iterator[None]:
-    """Within, no item of the store answers a request: what was measured would else come back for nothing."""
-    store = pipeline.session.store
-    kept = store.items
-    with tempfile.TemporaryDirectory() as folder:
-        store.items = Items(Path(folder) / "items.sqlite")
-        try:
-            yield
-        finally:
-            store.items.connection.close()
-            store.items = kept
 
 
 def _questions(pipeline: Pipeline) -> Iterator[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from math import isinf
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from workbench.component import digest, library_version
-from workbench.data.conversation import read_history
+from workbench.data.conversation import History, read_history
 from workbench.data.dataset import Place, Query
 from workbench.data.readers.text import check_writable, composed
 from workbench.errors import InputError
@@ -25,11 +25,12 @@ from workbench.models.served import SILENT
 from workbench.results.records import AnswerRecord, PlaceRecord
 from workbench.results.run import Run
 from workbench.retrieval.ranking import Ranked
-from workbench.stages.answers import NO_PASSAGES, Answer, Answers, ClosedAnswers, OpenAnswers, SelectiveAnswers
+from workbench.stages.answers import NO_PASSAGES, Answers, ClosedAnswers, OpenAnswers, Prompted, SelectiveAnswers
 from workbench.stages.questions import Rewriting
 from workbench.stages.rankings import RankingStage
 from workbench.store.progress import Progress
 from workbench.store.telling import for_people
+from workbench.version import __version__
 
 SHOWN = 5  # passages of a reply where no answer decides it
 
@@ -75,12 +76,30 @@ class Reply:
     def as_json(self) -> dict[str, Any]:
         """The reply as plain values; places as ``doc_id``, ``start``, ``end``."""
         values = asdict(self)
-        values["sources"] = [
-            {"rank": s.rank, **s.place._asdict(), "score": round(s.score, 6), "title": s.title, "text": s.text}
-            for s in self.sources
-        ]
+        values["sources"] = sources_json(self.sources)
         values["seconds"] = {name: round(value, 4) for name, value in self.seconds.items()}
         return values
+
+
+def sources_json(sources: Sequence[Source]) -> list[dict[str, Any]]:
+    """Passages as plain values, their places as ``doc_id``, ``start``, ``end``."""
+    return [{"rank": s.rank, **s.place._asdict(), "score": round(s.score, 6), "title": s.title, "text": s.text} for s in sources]
+
+
+def reply_of(values: dict[str, Any]) -> Reply:
+    """A reply from the plain values that `Reply.as_json` gives, which may lack the seconds."""
+    sources = tuple(
+        Source(one["rank"], Place(one["doc_id"], one["start"], one["end"]), one["score"], one["title"], one["text"])
+        for one in values["sources"]
+    )
+    return Reply(**values | {"sources": sources, "seconds": values.get("seconds", {})})
+
+
+class Asked(NamedTuple):
+    """A question, and what was said before it, as `workbench.data.conversation.read_history` reads it."""
+
+    question: str
+    history: Sequence[Any] = ()
 
 
 class Replayed(NamedTuple):
@@ -178,9 +197,16 @@ class Pipeline:
         return self.stages.ranking
 
     @property
-    def answers(self) -> Answers | None:
+    def answering(self) -> Answers | None:
         """The stage that answers, or None in an experiment that only ranks."""
         return self.stages.answers
+
+    @cached_property
+    def identity(self) -> str:
+        """Digest of all that decides an answer: configuration, artifacts, weights, arithmetic, and this package's version."""
+        keys = {name: stage.key for name, stage in self.stages.artifacts().items()}
+        generator = self.answering.writer.generator.definition() if self.answering else None
+        return digest([self.configuration.id, keys, generator, self.session.machine.arithmetic, __version__])
 
     def warm(self) -> None:
         """Opens indexes and models, so that the first question does not wait for them."""
@@ -197,8 +223,7 @@ class Pipeline:
         Raises:
             InputError: an empty question; a history that is none; or one for a configuration that does not rewrite questions.
         """
-        *_, reply = self.stream(question, history)
-        return reply
+        return self.answers([Asked(question, history)])[0]
 
     def stream(self, question: str, history: Sequence[Any] = ()) -> Iterator[Reply]:
         """Answers one question while the answer is written; takes and raises what `ask` does.
@@ -206,44 +231,103 @@ class Pipeline:
         Yields:
             Replies whose texts grow by whole words, with the status ``writing``; the last is the one that `ask` returns.
         """
-        question_read = _checked(question)
-        turns = read_history(history, "history")
+        for _, reply in self.growing([Asked(question, history)]):
+            yield reply
+
+    def answers(self, asked: Sequence[Asked]) -> list[Reply]:
+        """Answers questions together; each answer is the one that its question gets alone.
+
+        Raises:
+            InputError: one of the questions cannot be asked, as with `ask`.
+        """
+        found = dict(self.growing(asked))
+        return [found[i] for i in range(len(asked))]
+
+    def growing(
+        self, asked: Sequence[Asked], wanted: Callable[[int], bool] = lambda question: True
+    ) -> Iterator[tuple[int, Reply]]:
+        """Answers questions together while the answers are written.
+
+        Args:
+            asked: the questions.
+            wanted: asked again and again whether the answer to the question at a position is still waited for.
+
+        Yields:
+            Pairs of position in `asked` and reply: as `stream` gives them, of all questions in turn. The last of a position is
+            its answer; a question that is not waited for any more gets none.
+
+        Raises:
+            InputError: one of the questions cannot be asked, as with `ask`.
+        """
+        read = [self._read(one) for one in asked]
+        started = time.perf_counter()
         rewriter = self.stages.questions
-        if turns and not rewriter:
+        rewritings = rewriter.rewritten(read, self.session) if rewriter else [Rewriting(text, "as asked") for _, text in read]
+        understood = time.perf_counter()
+        rows = self.ranked([rewriting.question for rewriting in rewritings])
+        ranked = time.perf_counter()
+        seconds = {"rewriting": understood - started, "retrieval": ranked - understood}
+        said = [{"rewriting": one._asdict() | {"measured_on": self._measured_on}} if rewriter else {} for one in rewritings]
+        if self.answering is None:
+            for i, row in enumerate(rows):
+                where = self.provenance() | said[i]
+                times = seconds | {"generation": 0.0, "total": ranked - started}
+                yield i, Reply(asked[i].question, None, "", "ok", self._sources(row, SHOWN), where, times, {})
+            return
+        prompts = [
+            self.answering.prompted("", one.question, row, self.session) for one, row in zip(rewritings, rows, strict=True)
+        ]
+        known = [self.provenance() | one | self._gated(row) for one, row in zip(said, rows, strict=True)]
+        sources = [self._sources(row, len(prompt.passages)) for prompt, row in zip(prompts, rows, strict=True)]
+        loaded = self.answering.writer.opened(self.session)
+        for i, generation in loaded.growing([prompt.messages for prompt in prompts], wanted):
+            answer = self.answering.answer(prompts[i], generation)
+            done = time.perf_counter()
+            yield (
+                i,
+                Reply(
+                    asked[i].question,
+                    answer.answer,
+                    answer.reply,
+                    answer.status,
+                    sources[i],
+                    known[i] | {"prompt": answer.prompt},
+                    seconds | {"generation": done - ranked, "total": done - started},
+                    {"prompt": answer.prompt_tokens, "answer": answer.new_tokens},
+                    answer.cut,
+                ),
+            )
+
+    def prompt(self, asked: Asked) -> tuple[Prompted, tuple[Source, ...]]:
+        """The prompt that the generator would be shown for a question, and the passages in it.
+
+        Raises:
+            InputError: as with `ask`, or an experiment that only ranks.
+        """
+        if self.answering is None:
+            raise InputError(f"{self.configuration.label} only ranks passages: there is no prompt")
+        read, rewriter = self._read(asked), self.stages.questions
+        question = rewriter.rewritten([read], self.session)[0].question if rewriter else read[1]
+        row = self.ranked([question])[0]
+        prompt = self.answering.prompted("", question, row, self.session)
+        return prompt, self._sources(row, len(prompt.passages))
+
+    def check(self, asked: Asked) -> None:
+        """Refuses what `ask` would refuse, without computing anything.
+
+        Raises:
+            InputError: as with `ask`.
+        """
+        self._read(asked)
+
+    def _read(self, asked: Asked) -> tuple[History, str]:
+        question, turns = _checked(asked.question), read_history(asked.history, "history")
+        if turns and not self.stages.questions:
             raise InputError(
                 f"{self.configuration.label} does not rewrite questions, so the history of {len(turns)} turns would be ignored; "
                 f"ask without it, or measure a configuration with the axis rewriting (see components.rewriters)"
             )
-        started = time.perf_counter()
-        rewriting = (
-            rewriter.rewritten([(turns, question_read)], self.session)[0] if rewriter else Rewriting(question_read, "as asked")
-        )
-        understood = time.perf_counter()
-        row = self.ranked([rewriting.question])[0]
-        ranked = time.perf_counter()
-        said = {"rewriting": rewriting._asdict() | {"measured_on": self._measured_on}} if rewriter else {}
-        provenance = self.provenance() | said | self._gated(row)
-        sources: tuple[Source, ...] | None = None
-        for answer in self._answers(self.answers, rewriting.question, row) if self.answers else [None]:
-            if sources is None:
-                sources = self._sources(row, len(answer.passages) if answer else SHOWN)
-            done = time.perf_counter()
-            yield Reply(
-                question,
-                answer.answer if answer else None,
-                answer.reply if answer else "",
-                answer.status if answer else "ok",
-                sources,
-                provenance | ({"prompt": answer.prompt} if answer else {}),
-                {
-                    "rewriting": understood - started,
-                    "retrieval": ranked - understood,
-                    "generation": done - ranked,
-                    "total": done - started,
-                },
-                {"prompt": answer.prompt_tokens, "answer": answer.new_tokens} if answer else {},
-                answer.cut if answer else 0,
-            )
+        return turns, question
 
     def ranked(self, questions: Sequence[str]) -> list[Ranked]:
         """Passages and scores of questions; none where passages are never shown."""
@@ -252,7 +336,7 @@ class Pipeline:
     @property
     def shown(self) -> int:
         """Passages shown to the generator, at most; without one, to whoever asks."""
-        answers = self.answers.open if isinstance(self.answers, SelectiveAnswers) else self.answers
+        answers = self.answering.open if isinstance(self.answering, SelectiveAnswers) else self.answering
         return answers.shown if isinstance(answers, OpenAnswers) else SHOWN
 
     def search(self, question: str, k: int) -> tuple[Source, ...]:
@@ -277,31 +361,26 @@ class Pipeline:
 
     def _gated(self, row: Ranked) -> dict[str, Any]:
         """Why passages were shown or not; nothing where they always are."""
-        if isinstance(self.answers, ClosedAnswers):
+        if isinstance(self.answering, ClosedAnswers):
             return {"retrieval": {"when": "never", "shown": False}}
-        if not isinstance(self.answers, SelectiveAnswers):
+        if not isinstance(self.answering, SelectiveAnswers):
             return {}
-        threshold = self.answers.threshold
+        threshold = self.answering.threshold
         # JSON knows no infinity: null is no ranking to be sure of, and a threshold that all rankings pass
         sureness, value = (None if isinf(x) else x for x in (threshold.gate.sureness(row[1]), threshold.value(self.session)))
         shown = threshold.shows(row, self.session)
         return {"retrieval": {"when": threshold.gate.when, "sureness": sureness, "threshold": value, "shown": shown}}
 
-    def _answers(self, answers: Answers, question: str, row: Ranked) -> Iterator[Answer]:
-        """Beginnings of the answer, then the answer."""
-        prompt = answers.prompted("", question, row, self.session)
-        for generation in answers.writer.opened(self.session).written(prompt.messages):
-            yield answers.answer(prompt, generation)
-
     def provenance(self) -> dict[str, Any]:
-        """Where answers come from: run, configuration, and the keys of the artifacts used."""
+        """Where answers come from: `identity`, run, configuration, and the keys of the artifacts used."""
         return {
+            "identity": self.identity,
             "run": self.run.folder.name,
             "experiment": self.run.manifest["experiment"],
             "configuration": self.configuration.id,
             "label": self.configuration.label,
             "artifacts": {name: stage.key for name, stage in self.stages.artifacts().items()},
-            "weights": self.answers.writer.generator.definition()["weights"] if self.answers else None,
+            "weights": self.answering.writer.generator.definition()["weights"] if self.answering else None,
             "arithmetic": self.session.machine.arithmetic,
         } | ({"notes": notes} if (notes := independence.notes()) else {})
 
@@ -311,16 +390,27 @@ class Pipeline:
         Raises:
             InputError: the run has no answer of this configuration to that query.
         """
-        line, query = self._recorded(query_id)
-        reply = self.ask(query.text, query.history if self.stages.questions else ())
+        return self.replays([query_id])[0]
+
+    def replays(self, query_ids: Sequence[str]) -> list[Replay]:
+        """Computes measured answers again, together, and says of each whether it is the same.
+
+        Raises:
+            InputError: the run has no answer of this configuration to one of the queries.
+        """
+        recorded = [self._recorded(query_id) for query_id in query_ids]
+        asked = [Asked(query.text, query.history if self.stages.questions else ()) for _, query in recorded]
+        return [self._replayed(*one, reply) for one, reply in zip(recorded, self.answers(asked), strict=True)]
+
+    def _replayed(self, line: AnswerRecord, query: Query, reply: Reply) -> Replay:
         places = [_place(source.place) for source in reply.sources]
         now = Replayed(places, reply.provenance.get("prompt"), reply.reply, reply.answer, reply.status)
         then = Replayed(line["passages"], line["prompt"], line["reply"], line["answer"], line["status"])
         differing = [name for name in Replayed._fields if getattr(now, name) != getattr(then, name)]
-        if self.answers is None or not self.answers.writer.served:
-            return Replay(query_id, query.text, not differing, differing, then, now)
+        if self.answering is None or not self.answering.writer.served:
+            return Replay(query.id, query.text, not differing, differing, then, now)
         same, chance = self._within_chance(differing, now)
-        return Replay(query_id, query.text, same, differing, then, now, chance)
+        return Replay(query.id, query.text, same, differing, then, now, chance)
 
     def _within_chance(self, differing: Sequence[str], now: Replayed) -> tuple[bool, str | None]:
         """Whether passages and prompt are equal, and a server's answer differs no more than the noise floor; and that floor."""

@@ -6,7 +6,7 @@ rows. `greedy` drives any of them.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from workbench.models import attention
@@ -187,6 +187,7 @@ def greedy(
     ends: Collection[int],
     max_new_tokens: int,
     least: int = MIN_ROWS,
+    wanted: Callable[[int], bool] = lambda prompt: True,
 ) -> Iterator[list[list[int]]]:
     """Answers prompts sorted by width, each up to an end token or to `max_new_tokens`.
 
@@ -197,6 +198,8 @@ def greedy(
         ends: tokens that end an answer.
         max_new_tokens: longest answer.
         least: rows that are computed at least; copies of the first prompt fill them up.
+        wanted: asked after each step whether the answer to a prompt is still waited for; one that is not ends there, and changes
+            no bit of the others.
 
     Yields:
         After each step the tokens of all answers so far; the lists grow, and the last yield holds them whole.
@@ -215,7 +218,7 @@ def greedy(
             if owner in live and len(answers[owner]) == step:
                 answers[owner].append(token)
         yield answers
-        live = {owner for owner in live if answers[owner][-1] not in ends}
+        live = {owner for owner in live if answers[owner][-1] not in ends and wanted(owner)}
         if not live or step + 1 == max_new_tokens:
             return
         owners, keep = compact(owners, live, least) if rows.shrinks and least <= MIN_ROWS else (owners, None)

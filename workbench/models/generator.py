@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
@@ -210,7 +210,7 @@ class LoadedGenerator:
         if isinstance(self.model, IntegerModel) and not integers.exact():
             special.append(
                 f"generator {self.settings.model!r}: this processor's products of 8-bit integers are not exact, so that they are "
-                f"computed in float64, with the same results but more slowly; leave precision: int8 out here"
+                f"computed in float32, with the same results but more slowly"
             )
         if self.tokenizer.chat_template:
             return [*special, *self.batches.notes]
@@ -283,25 +283,56 @@ class LoadedGenerator:
 
         The same steps as in `generate`, so the same answer.
         """
-        ids = self.encode(messages)
-        if bucket(len(ids)) > self.room:
-            yield Generation("", len(ids), 0, TOO_LONG)
-            return
-        shown = ""
-        steps = self._steps([ids])
-        while True:
+        for _, generation in self.growing([messages]):
+            yield generation
+
+    def growing(
+        self, prompts: Sequence[Sequence[Message]], wanted: Callable[[int], bool] = lambda prompt: True
+    ) -> Iterator[tuple[int, Generation]]:
+        """Beginnings of the answers to conversations that are answered together, then each answer as soon as it is whole.
+
+        The same steps as in `generate`, so the same answers.
+
+        Args:
+            prompts: conversations that end with the user's turn.
+            wanted: asked after each step whether the answer to a prompt is still waited for; one that is not is never whole.
+
+        Yields:
+            Pairs of position in `prompts` and beginning, longer by whole words each time, with the status ``writing``; last the
+            answer.
+        """
+        encoded = [self.encode(prompt) for prompt in prompts]
+        for i, ids in enumerate(encoded):
+            if bucket(len(ids)) > self.room:
+                yield i, Generation("", len(ids), 0, TOO_LONG)
+        lengths = {i: len(ids) for i, ids in enumerate(encoded) if bucket(len(ids)) <= self.room}
+        for batch in batches(lengths, self._together(None), mixed=self._mixed):
+            yield from self._grown(batch, encoded, wanted)
+
+    def _grown(
+        self, batch: Sequence[int], encoded: Sequence[list[int]], wanted: Callable[[int], bool]
+    ) -> Iterator[tuple[int, Generation]]:
+        """What `growing` yields of one batch, the positions in `encoded` of its prompts."""
+        shown = dict.fromkeys(batch, "")
+        steps = self._steps([encoded[i] for i in batch], lambda row: wanted(batch[row]))
+        while shown:
             with self.mode.computing():
                 answers = next(steps, None)
             if answers is None:
-                break
-            (answer,) = answers
-            text = self._text(answer)
-            # the last word may still grow, and the space before it may go if punctuation follows
-            whole = text[: max(text.rfind(" "), text.rfind("\n"), 0)].rstrip()
-            if len(whole) > len(shown) and whole.startswith(shown):
-                yield Generation(whole, len(ids), len(answer), WRITING)
-                shown = whole
-        yield self._generation(len(ids), answer)
+                return
+            for i, ids in zip(batch, answers, strict=True):
+                if i not in shown:
+                    continue
+                if ids[-1] in self.ends or len(ids) == self.settings.max_new_tokens:
+                    del shown[i]
+                    yield i, self._generation(len(encoded[i]), ids)
+                    continue
+                text = self._text(ids)
+                # the last word may still grow, and the space before it may go if punctuation follows
+                whole = text[: max(text.rfind(" "), text.rfind("\n"), 0)].rstrip()
+                if len(whole) > len(shown[i]) and whole.startswith(shown[i]):
+                    shown[i] = whole
+                    yield i, Generation(whole, len(encoded[i]), len(ids), WRITING)
 
     def log_likelihood(
         self, asked: Sequence[tuple[Sequence[Message], str]], batch_size: int | None = None
@@ -451,8 +482,11 @@ class LoadedGenerator:
         *_, answers = self._steps(prompts)
         return answers
 
-    def _steps(self, prompts: Sequence[list[int]]) -> Iterator[list[list[int]]]:
-        return greedy(self.model, prompts, self.machine.device, self.ends, self.settings.max_new_tokens, self._least)
+    def _steps(
+        self, prompts: Sequence[list[int]], wanted: Callable[[int], bool] = lambda prompt: True
+    ) -> Iterator[list[list[int]]]:
+        longest = self.settings.max_new_tokens
+        return greedy(self.model, prompts, self.machine.device, self.ends, longest, self._least, wanted)
 
 
 def _trained_template(folder: Path) -> Template:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, as_completed, wait
 from datetime import UTC, datetime
 from typing import Annotated, Any, ClassVar
 
@@ -290,10 +290,30 @@ class LoadedEndpointGenerator:
 
     def written(self, messages: Sequence[Message]) -> Iterator[Generation]:
         """The answer to one conversation, or why there is none: whoever asks a question can mend neither key nor server."""
+        yield self._said(messages)
+
+    def growing(
+        self, prompts: Sequence[Sequence[Message]], wanted: Callable[[int], bool] = lambda prompt: True
+    ) -> Iterator[tuple[int, Generation]]:
+        """The answers to conversations that are asked side by side, each as soon as it is there, as `written` gives it.
+
+        Args:
+            prompts: conversations that end with the user's turn.
+            wanted: has no meaning here: what was sent is paid for.
+
+        Yields:
+            Pairs of position in `prompts` and answer.
+        """
+        with ThreadPoolExecutor(self.settings.parallel) as pool:
+            asked = {pool.submit(self._said, messages): i for i, messages in enumerate(prompts)}
+            for future in as_completed(asked):
+                yield asked[future], future.result()
+
+    def _said(self, messages: Sequence[Message]) -> Generation:
         try:
-            yield self._generation(messages)
+            return self._generation(messages)
         except (InputError, NoAnswerError) as error:
-            yield Generation("", 0, 0, SILENT, {"reason": str(error)})
+            return Generation("", 0, 0, SILENT, {"reason": str(error)})
 
     def _down(self) -> Exception | None:
         """The reason why not even a word comes back; None where one does."""

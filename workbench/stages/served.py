@@ -39,6 +39,9 @@ def answered(
     Raises:
         BudgetError: the prompts might take more than the budget leaves.
     """
+    if not session.recording:  # a visitor's question: nothing is measured, so nothing is examined
+        yield from loaded.generate(prompts)
+        return
     settings = loaded.settings
     bound = sum(map(most_tokens, prompts))
     money = settings.price.of(bound, settings.longest * len(prompts)) if settings.price else 0.0

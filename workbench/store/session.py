@@ -14,6 +14,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar, cast
 from workbench.data.dataset import Dataset
 from workbench.machine import Machine, independence
 from workbench.store.items import Counts, ItemKind, input_key
+from workbench.store.memory_items import MemoryItems
 from workbench.store.progress import Progress
 from workbench.store.spending import Spending
 from workbench.store.store import Store
@@ -86,6 +87,22 @@ class Session:
         self._asked: dict[str, dict[bytes, bool]] = {}
         self._known: dict[str, object] = {}
         self._opened: OrderedDict[str, object] = OrderedDict()
+        self._memory: MemoryItems | None = None
+
+    def keep_in_memory(self, most_bytes: int) -> None:
+        """From now on items are neither read from the store nor written into it, nor counted.
+
+        So what a visitor asks leaves nothing behind, and two services of one store do not wait for each other.
+
+        Args:
+            most_bytes: of the items that are kept in memory; 0: none, each is computed whenever it is asked for.
+        """
+        self._memory = MemoryItems(most_bytes)
+
+    @property
+    def recording(self) -> bool:
+        """Whether items are kept in the store, as those of experiments are."""
+        return self._memory is None
 
     def note(self, notes: Iterable[str]) -> None:
         """Says and keeps what is worth knowing of the results, each note once."""
@@ -163,6 +180,8 @@ class Session:
         Returns:
             A value for each input.
         """
+        if self._memory is not None:
+            return self._memory.computed(namespace, inputs, compute, kind.encode, kind.decode)
         items = self.store.items
         missing = set(items.missing(namespace, inputs))
         space, asked = bytes.fromhex(namespace)[:8], self._asked.setdefault(kind.name, {})

@@ -1,0 +1,199 @@
+"""The service: a page for people and an API for programs, both answered by one pipeline.
+
+`build` makes the application; `serve` lets nobody in before measured answers came out the same again.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from workbench.errors import InputError, MissingExtraError
+
+if TYPE_CHECKING:
+    from workbench.pipeline import Pipeline
+    from workbench.serving.middleware import Guard
+    from workbench.serving.settings import ServiceSettings
+    from workbench.store.progress import Progress
+
+TABLE = "answers.sqlite"  # in the folder of the cache
+
+log = logging.getLogger(__name__)
+
+
+def build(
+    pipeline: Pipeline,
+    settings: ServiceSettings | None = None,
+    host: str = "127.0.0.1",
+    reopen: Callable[[str], Pipeline] | None = None,
+) -> Guard:
+    """The application.
+
+    Args:
+        pipeline: what answers.
+        settings: of the service; default: the defaults, without a cache on disk.
+        host: address that it listens on, by which it may be called.
+        reopen: the pipeline of another configuration of the run, so that another promotion is served as soon as it is made; None:
+            it is not.
+
+    Returns:
+        An application of ASGI.
+
+    Raises:
+        MissingExtraError: Gradio, FastAPI or uvicorn is not installed.
+        InputError: a fallback that cannot be used.
+    """
+    require_extra()
+    import gradio
+    from fastapi_offline import FastAPIOffline
+
+    from workbench.serving.api import add_routes, refused
+    from workbench.serving.asking import MEMORY_BYTES, Asking, Service
+    from workbench.serving.cache import DiskCache
+    from workbench.serving.middleware import LOOPBACK, Guard
+    from workbench.serving.page.page import CSS, page, theme
+    from workbench.serving.promotion import watching
+    from workbench.serving.settings import Caching, ServiceSettings
+
+    settings = settings or ServiceSettings(cache=Caching(disk_mb=0.0))
+    pipeline.session.keep_in_memory(MEMORY_BYTES)
+    asking = Asking(Service(pipeline, settings.fallback), settings, _disk(pipeline, settings, DiskCache))
+
+    @asynccontextmanager
+    async def alive(app: Any) -> AsyncIterator[None]:
+        async with watching(asking, settings, reopen):
+            yield
+
+    app = FastAPIOffline(title="RAG Workbench", docs_url="/docs", redoc_url=None, lifespan=alive, version=_version())
+    add_routes(app, asking)
+    mounted = gradio.mount_gradio_app(
+        app,
+        page(asking),
+        path="/",
+        theme=theme(),
+        css=CSS.read_text(encoding="utf-8"),
+        footer_links=[],
+        run_history=False,
+        ssr_mode=False,
+        mcp_server=False,
+        show_error=False,
+        max_file_size="1kb",  # nothing is uploaded here
+    )
+    shown = f"[{host}]" if ":" in host else host
+    return Guard(mounted, asking, (*LOOPBACK, shown, *settings.serve.hosts), refused)
+
+
+def _version() -> str:
+    from workbench.version import __version__
+
+    return __version__
+
+
+def _disk(pipeline: Pipeline, settings: ServiceSettings, kind: Any) -> Any:
+    """The table of answers; None where there is to be none, or its folder cannot be written."""
+    cache = settings.cache
+    if not cache.disk_mb:
+        return None
+    folder = cache.folder or pipeline.run.runs / ".service"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        log.warning("answers are kept in memory alone: %s cannot be written (%s)", folder, error.strerror)
+        return None
+    return kind(folder / TABLE, int(cache.disk_mb * 1e6), cache.days)
+
+
+def require_extra() -> None:
+    """Checks that the packages of the service are installed, and keeps Gradio from reporting its use to its makers.
+
+    Raises:
+        MissingExtraError: one of them is not.
+    """
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    for package in ("gradio", "fastapi", "fastapi_offline", "uvicorn"):
+        try:
+            __import__(package)
+        except ModuleNotFoundError as error:
+            raise MissingExtraError(error.name or package, "app", "the demo") from error
+
+
+def serve(
+    run: str | Path,
+    configuration: str | None = None,
+    port: int = 7860,
+    host: str = "127.0.0.1",
+    progress: Progress | None = None,
+    dataset: Path | None = None,
+    settings: Path | None = None,
+    check: bool = False,
+) -> None:
+    """Serves a run's configuration until interrupted, if it still answers as it was measured.
+
+    Args:
+        run: folder of a finished run.
+        configuration: id, beginning of one, or label; default: the promoted one, else the best. Without it, another promotion is
+            served as soon as it is made.
+        port: to listen on; 0: any that is free.
+        host: address to listen on; there is no log-in, so whoever reaches it may ask.
+        progress: where to report; default: standard error.
+        dataset: where the run's data lie now; default: where they were.
+        settings: file of the service's settings; default: the defaults.
+        check: only compute measured answers again, and more of them; nothing is served.
+
+    Raises:
+        MissingExtraError: Gradio, FastAPI or uvicorn is not installed.
+        InputError: no such run, configuration or settings, or a port that cannot be listened on.
+        StageFailedError: the gate; see `workbench.serving.gate`.
+    """
+    require_extra()
+    from workbench.pipeline import Pipeline
+    from workbench.serving.asking import MEMORY_BYTES
+    from workbench.serving.gate import CHECKED, gate
+    from workbench.serving.server import Server
+    from workbench.serving.settings import read_service
+    from workbench.store.progress import Progress
+    from workbench.store.telling import for_people
+
+    progress, known = progress or for_people(), read_service(settings)
+    with bound(host, port) as listener:  # before the models are loaded, which takes longer
+        pipeline = Pipeline.open(run, configuration, progress, dataset)
+        pipeline.session.keep_in_memory(MEMORY_BYTES)
+        pipeline.session.progress = Progress()  # single questions need no bars
+        progress.say(gate(pipeline, CHECKED if check else known.serve.gate))
+        if check:
+            return
+        pipeline.warm()
+        again = None if configuration else lambda chosen: Pipeline.open(run, chosen, Progress(), dataset)
+        app = build(pipeline, known, host, again)
+        listener.listen()
+        shown = f"[{host}]" if ":" in host else host
+        progress.say(f"serving {pipeline.configuration.label} at http://{shown}:{listener.getsockname()[1]} (Ctrl+C stops it)")
+        Server(app, known.serve.grace).run(sockets=[listener])
+
+
+def bound(host: str, port: int) -> socket.socket:
+    """A socket that holds an address, not listening yet.
+
+    Raises:
+        InputError: the address is taken, not this machine's, or no address.
+    """
+    if not 0 <= port <= 65_535:
+        raise InputError(f"port {port} is not between 0 and 65,535")
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+        except OSError:
+            listener.close()
+            raise
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InputError(f"cannot listen on {host}, port {port} ({reason}); choose another with --port or --host") from error
+    return listener

@@ -1,0 +1,373 @@
+"""The way of a question: cache, one computation for equal questions, admission, the model, and what answers in its place."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import math
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from workbench.component import digest
+from workbench.errors import InputError
+from workbench.pipeline import Asked, Reply, sources_json
+from workbench.serving import fallbacks
+from workbench.serving.batching import Batcher, Flight, Landed
+from workbench.serving.breaker import Breaker
+from workbench.serving.cache import DiskCache, Hit, MemoryCache
+from workbench.serving.problems import (
+    InvalidError,
+    NoAnswerError,
+    OverloadedError,
+    RateLimitedError,
+    StartingError,
+    TooLateError,
+)
+
+if TYPE_CHECKING:
+    from workbench.pipeline import Pipeline
+    from workbench.serving.settings import ServiceSettings
+
+log = logging.getLogger(__name__)
+MEMORY_BYTES = 64_000_000  # of vectors and scores that are kept in memory while serving
+MOST_TOGETHER = 16  # questions in a batch; the machine may allow fewer
+KEPT_STATUSES = ("ok", "prompt too long")  # they depend on the question alone
+
+T = TypeVar("T")
+
+
+class Answered(NamedTuple):
+    """A whole answer.
+
+    Attributes:
+        body: JSON of the answer part: all that depends on question and pipeline alone, the same bytes however it was computed.
+        served: how it was computed this time: by whom, in which seconds, how many together.
+    """
+
+    body: bytes
+    served: dict[str, Any]
+
+    def response(self, request_id: str) -> bytes:
+        """The answer as it is sent: its bytes, between the request's id and how it was served."""
+        served = json.dumps(self.served, ensure_ascii=False, separators=(",", ":")).encode()
+        return b'{"id":%s,%s,"served":%s}' % (json.dumps(request_id).encode(), self.body[1:-1], served)
+
+
+def answer_part(reply: Reply) -> bytes:
+    """The bytes of a reply without what depends on the time it took."""
+    values = reply.as_json()
+    del values["seconds"]
+    return json.dumps(values, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+class Service:
+    """A pipeline that is served, with what belongs to it alone: its thread, its breaker, its fallbacks.
+
+    Attributes:
+        pipeline: what was measured.
+        batcher: the thread that answers.
+        breaker: keeps questions from a model that does not answer.
+        replacements: what answers then, each behind a breaker of its own.
+    """
+
+    def __init__(self, pipeline: Pipeline, wanted: Sequence[Any]) -> None:
+        self.pipeline = pipeline
+        self.batcher = Batcher(pipeline, min(MOST_TOGETHER, pipeline.session.machine.batch_size))
+        self.breaker = Breaker()
+        self.replacements = [(one, Breaker()) for one in fallbacks.replacements(wanted, pipeline)]
+
+    def key(self, asked: Asked) -> str:
+        """What an answer is kept under: the exact question and history, of this pipeline."""
+        history = [list(turn) if isinstance(turn, tuple) else turn for turn in asked.history]
+        return digest([self.pipeline.identity, asked.question, history])
+
+
+class Begun(NamedTuple):
+    """A flight, the task that lands it, and the service that took it."""
+
+    flight: Flight
+    task: asyncio.Task[Answered]
+    service: Service
+
+
+class Asking:
+    """Answers questions of many clients; it is used by the tasks of one event loop.
+
+    Attributes:
+        service: what is served now; another one from a promotion on.
+        stopping: whether no further question is taken.
+    """
+
+    def __init__(self, service: Service, settings: ServiceSettings, disk: DiskCache | None = None) -> None:
+        self.service, self.settings, self.disk = service, settings, disk
+        self.memory = MemoryCache(int(settings.cache.memory_mb * 1e6))
+        self.stopping = False
+        self._flights: dict[str, Begun] = {}
+        self._clients: Counter[str] = Counter()
+        self._disk_thread = ThreadPoolExecutor(1, thread_name_prefix="answers-on-disk")
+        self._other_thread = ThreadPoolExecutor(1, thread_name_prefix="answering-instead")
+
+    @property
+    def under_way(self) -> int:
+        """Questions that are being answered or wait."""
+        return len(self._flights)
+
+    async def answer(self, asked: Asked, client: str = "") -> Answered:
+        """The answer to a question; raises what `growing` raises.
+
+        Args:
+            asked: the question.
+            client: who asks, such as an address; one client has a limited number of requests under way.
+        """
+        async for found in self.growing(asked, client):
+            if isinstance(found, Answered):
+                return found
+        raise AssertionError("a question ends with its answer or an error")
+
+    async def growing(self, asked: Asked, client: str = "") -> AsyncIterator[Reply | Answered]:
+        """The answer to a question, and its beginnings while it is written.
+
+        Args:
+            asked: the question.
+            client: as in `answer`.
+
+        Yields:
+            Replies with the status ``writing``, then the answer.
+
+        Raises:
+            workbench.serving.problems.ProblemError: why there is none.
+        """
+        if self.stopping:
+            raise StartingError("the service stops; ask again when it is back", retry_after=5)
+        service = self.service
+        try:
+            service.pipeline.check(asked)
+        except InputError as error:
+            raise InvalidError(str(error)) from error
+        key = service.key(asked)
+        if hit := await self._kept(key):
+            yield Answered(hit.body, {"by": "cache", "seconds": {"total": 0.0}, "cached_at": _iso(hit.created)})
+            return
+        if self._clients[client] >= self.settings.serve.at_once:
+            limit = self.settings.serve.at_once
+            raise RateLimitedError(f"{limit} requests of this client are under way; allowed: {limit} at once", retry_after=1)
+        self._clients[client] += 1
+        try:
+            async for found in self._followed(service, key, asked):
+                yield found
+        finally:
+            self._clients[client] -= 1
+            if not self._clients[client]:
+                del self._clients[client]
+
+    async def search(self, question: str, k: int) -> bytes:
+        """The best passages for a question and where they come from, as JSON.
+
+        Args:
+            question: the question.
+            k: how many passages, at most.
+        """
+        if self.stopping:
+            raise StartingError("the service stops; ask again when it is back", retry_after=5)
+        pipeline = self.service.pipeline
+        loop = asyncio.get_running_loop()
+        found = await loop.run_in_executor(self._other_thread, pipeline.search, question, k)
+        values = {"question": question, "sources": sources_json(found), "provenance": pipeline.provenance()}
+        return json.dumps(values, ensure_ascii=False, separators=(",", ":")).encode()
+
+    async def _followed(self, service: Service, key: str, asked: Asked) -> AsyncIterator[Reply | Answered]:
+        """A question's flight, joined or begun, until its answer or the deadline."""
+        deadline = time.monotonic() + self.settings.serve.deadline
+        flight, task, _ = self._flights.get(key) or self._begin(service, key, asked, deadline)
+        flight.waiting += 1
+        flight.deadline = max(flight.deadline, deadline)
+        told: Reply | None = None
+        try:
+            while not task.done():
+                if flight.grown is not told and flight.grown is not None:
+                    told = flight.grown
+                    yield told
+                    continue
+                changed = asyncio.ensure_future(flight.changed())
+                try:
+                    left = deadline - time.monotonic()
+                    await asyncio.wait({changed, task}, timeout=max(left, 0.0), return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    changed.cancel()
+                if time.monotonic() >= deadline and not task.done():
+                    raise TooLateError(f"there was no answer within {self.settings.serve.deadline:g} s", retry_after=5)
+            yield task.result()
+        finally:
+            flight.waiting -= 1
+            if not flight.waiting and not task.done():
+                self._flights.pop(key, None)  # whoever asks from now on begins anew
+                flight.landed.cancel()
+
+    def _begin(self, service: Service, key: str, asked: Asked, deadline: float) -> Begun:
+        """A new flight and the task that lands it.
+
+        Raises:
+            OverloadedError: too many wait already, or for too long.
+        """
+        flight = Flight(asked, deadline)
+        tried = service.breaker.allows()
+        if tried:
+            try:
+                self._admit(service)
+            except OverloadedError:
+                service.breaker.undecided()
+                raise
+            service.batcher.submit(flight)
+        else:
+            flight.land(NoAnswerError("the model has not answered several times in a row"))
+        task = asyncio.ensure_future(self._landed(service, key, flight, tried))
+        task.add_done_callback(lambda task: task.cancelled() or task.exception())  # where nobody is left to hear it
+        self._flights[key] = Begun(flight, task, service)
+        return self._flights[key]
+
+    def _admit(self, service: Service) -> None:
+        room, batcher = self.settings.serve, service.batcher
+        if batcher.waiting >= room.queue:
+            raise OverloadedError(
+                f"{batcher.waiting} questions wait already, which is all that may", retry_after=math.ceil(batcher.expected_wait)
+            )
+        if batcher.expected_wait > room.deadline and batcher.waiting:
+            raise OverloadedError(
+                f"an answer would take about {batcher.expected_wait:.0f} s, and must be there within {room.deadline:g} s",
+                retry_after=math.ceil(batcher.expected_wait - room.deadline),
+            )
+
+    async def _landed(self, service: Service, key: str, flight: Flight, tried: bool) -> Answered:
+        """The flight's answer, kept in the cache, or that of a fallback."""
+        try:
+            why = ""
+            try:
+                landed = await self._until_late(flight)
+            except (asyncio.CancelledError, StartingError):
+                if tried:
+                    service.breaker.undecided()
+                raise
+            except Exception as error:
+                why = self._not_answered(service, flight, error, tried)
+            else:
+                if landed.reply.status not in _silent():
+                    service.breaker.succeeded()
+                    return await self._computed(key, landed)
+                service.breaker.failed()
+                why = landed.reply.status
+            return await self._instead(service, flight, why)
+        finally:
+            if (begun := self._flights.get(key)) and begun.flight is flight:
+                del self._flights[key]
+
+    async def _until_late(self, flight: Flight) -> Landed:
+        """What lands, or TimeoutError once nobody waits any more for a batch that does not end."""
+        while True:
+            left = flight.deadline - time.monotonic()
+            if left <= 0:
+                raise TimeoutError
+            try:
+                return await asyncio.wait_for(asyncio.shield(flight.landed), left)
+            except TimeoutError:
+                continue  # the deadline may have moved on
+
+    def _not_answered(self, service: Service, flight: Flight, error: Exception, tried: bool) -> str:
+        """Notes a failure of the model; says why it failed, for people."""
+        if not tried:
+            return str(error)
+        if isinstance(error, TimeoutError):
+            if flight.begun is None:
+                service.breaker.undecided()  # it waited for others
+            else:
+                service.breaker.failed()
+            return f"the model gave no answer within {self.settings.serve.deadline:g} s"
+        log.error("no reply to %r", flight.asked.question, exc_info=error)
+        service.breaker.failed()
+        return "the model failed; the log of the server says more"
+
+    async def _computed(self, key: str, landed: Landed) -> Answered:
+        reply = landed.reply
+        body = answer_part(reply)
+        if reply.status in KEPT_STATUSES:
+            await self._keep(key, Hit(body, time.time()))
+        seconds = {name: round(value, 4) for name, value in {"queue": landed.queue_seconds, **reply.seconds}.items()}
+        return Answered(body, {"by": "model", "seconds": seconds, "batch": landed.batch})
+
+    async def _instead(self, service: Service, flight: Flight, why: str) -> Answered:
+        """The first fallback's answer.
+
+        Raises:
+            NoAnswerError: none answers.
+        """
+        loop = asyncio.get_running_loop()
+        for one, breaker in service.replacements:
+            if not breaker.allows():
+                continue
+            try:
+                left = max(flight.deadline - time.monotonic(), 1.0)
+                reply = await asyncio.wait_for(loop.run_in_executor(self._other_thread, one.answer, flight.asked), left)
+            except Exception as error:
+                log.warning("the fallback %s did not answer: %s", one.name, error)
+                breaker.failed()
+                continue
+            breaker.succeeded()
+            seconds = {name: round(value, 4) for name, value in reply.seconds.items()}
+            served = {"by": "fallback", "seconds": seconds, "fallback": fallbacks.marked(reply, one.name, why)}
+            return Answered(answer_part(reply), served)
+        raise NoAnswerError(f"{why}, and nothing answers in its place", retry_after=30)
+
+    # --- What is kept -------------------------------------------------------------------------------------------
+
+    async def _kept(self, key: str) -> Hit | None:
+        if hit := self.memory.get(key):
+            return hit
+        if self.disk is None:
+            return None
+        hit = await self._on_disk(self.disk.get, key)
+        if hit:
+            self.memory.put(key, hit)
+        return hit
+
+    async def _keep(self, key: str, hit: Hit) -> None:
+        self.memory.put(key, hit)
+        if self.disk is not None:
+            await self._on_disk(self.disk.put, key, hit)
+
+    async def _on_disk(self, act: Callable[..., T], *arguments: object) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._disk_thread, act, *arguments)
+
+    # --- Stopping and changing ----------------------------------------------------------------------------------
+
+    async def replace(self, service: Service) -> None:
+        """Serves another pipeline from now on; questions under way are answered by the one that took them."""
+        before, self.service = self.service, service
+        while any(begun.service is before for begun in self._flights.values()):
+            await asyncio.sleep(0.05)
+        before.batcher.stop()
+
+    async def stop(self) -> None:
+        """Takes no further question, waits for those under way as long as there is grace, and ends them."""
+        self.stopping = True
+        until = time.monotonic() + self.settings.serve.grace
+        while self._flights and time.monotonic() < until:
+            await asyncio.sleep(0.02)
+        for begun in list(self._flights.values()):
+            begun.flight.land(StartingError("the service stops; ask again when it is back", retry_after=5))
+        self.service.batcher.stop()
+        if self.disk is not None:
+            await self._on_disk(self.disk.close)
+
+
+def _silent() -> tuple[str, ...]:
+    """Statuses of answers that a server did not give."""
+    from workbench.models.served import SILENT
+
+    return (SILENT,)
+
+
+def _iso(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))

@@ -1,0 +1,173 @@
+"""Questions that wait become one batch for the pipeline, in one thread: models and indexes are not made for several.
+
+There is no waiting for company: an idle service answers at once, and a busy one takes all that came while it was busy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from workbench.pipeline import Asked, Reply
+
+FIRST_GUESS_SECONDS = 1.0  # that a batch takes, before one was timed
+
+
+class Answerer(Protocol):
+    """What answers questions together: a `Pipeline`."""
+
+    def growing(self, asked: Sequence[Asked], wanted: Callable[[int], bool]) -> Iterator[tuple[int, Reply]]:
+        """See `Pipeline.growing`."""
+
+
+class Landed(NamedTuple):
+    """A whole answer: the reply, how many questions were answered together, and the seconds it had waited before."""
+
+    reply: Reply
+    batch: int
+    queue_seconds: float
+
+
+class Flight:
+    """A question on its way to its answer, and how many wait for it. Its futures belong to the event loop that made it.
+
+    Attributes:
+        asked: the question.
+        waiting: how many requests wait for it.
+        deadline: when the last of them gives up, by `time.monotonic`.
+        begun: when its batch began; None while it waits.
+        grown: the longest beginning of its answer so far.
+        landed: the answer, or why there is none.
+    """
+
+    def __init__(self, asked: Asked, deadline: float) -> None:
+        self.asked, self.deadline = asked, deadline
+        self.waiting = 0
+        self.submitted = time.monotonic()
+        self.begun: float | None = None
+        self.grown: Reply | None = None
+        self.loop = asyncio.get_running_loop()
+        self.landed: asyncio.Future[Landed] = self.loop.create_future()
+        self._changed = asyncio.Event()
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anybody still waits; asked by the thread that answers."""
+        return self.waiting > 0 and time.monotonic() < self.deadline
+
+    def grow(self, reply: Reply) -> None:
+        """The answer has a longer beginning."""
+        self.grown = reply
+        self._changed.set()
+
+    def land(self, found: Landed | BaseException) -> None:
+        """The answer is there, or the reason why there is none."""
+        if not self.landed.done():
+            if isinstance(found, BaseException):
+                self.landed.set_exception(found)
+                self.landed.exception()  # nobody may be left to hear it
+            else:
+                self.landed.set_result(found)
+        self._changed.set()
+
+    async def changed(self) -> None:
+        """Waits until the answer has grown or is there."""
+        await self._changed.wait()
+        self._changed.clear()
+
+
+class Batcher:
+    """Answers flights in a thread of its own, all that wait at once."""
+
+    def __init__(self, answerer: Answerer, most: int) -> None:
+        """Starts the thread.
+
+        Args:
+            answerer: a pipeline, which no other thread uses to generate.
+            most: questions in a batch.
+        """
+        self.answerer, self.most = answerer, most
+        self.seconds = FIRST_GUESS_SECONDS  # that a batch takes
+        self._queue: deque[Flight] = deque()
+        self._some = threading.Condition()
+        self._busy = self._stopped = False
+        self._thread = threading.Thread(target=self._work, name="answering", daemon=True)
+        self._thread.start()
+
+    @property
+    def waiting(self) -> int:
+        """Flights that no batch has taken yet."""
+        return len(self._queue)
+
+    @property
+    def expected_wait(self) -> float:
+        """Seconds until a question that comes now has its answer, about."""
+        return self.seconds * (len(self._queue) // self.most + 1 + self._busy)
+
+    def submit(self, flight: Flight) -> None:
+        """Queues a flight."""
+        with self._some:
+            self._queue.append(flight)
+            self._some.notify()
+
+    def stop(self) -> None:
+        """Ends the thread after the batch in flight; what waits is not answered."""
+        with self._some:
+            self._stopped = True
+            self._some.notify()
+
+    def _work(self) -> None:
+        while flights := self._taken():
+            started = time.monotonic()
+            for flight in flights:
+                flight.begun = started
+            self._answer(flights)
+            self.seconds += 0.3 * (time.monotonic() - started - self.seconds)
+            self._busy = False
+
+    def _taken(self) -> list[Flight]:
+        """The next batch; empty: the service stops."""
+        with self._some:
+            while not self._stopped:
+                taken: list[Flight] = []
+                while self._queue and len(taken) < self.most:
+                    flight = self._queue.popleft()
+                    if flight.wanted:
+                        taken.append(flight)
+                if taken:
+                    self._busy = True
+                    return taken
+                self._some.wait()
+            return []
+
+    def _answer(self, flights: Sequence[Flight]) -> None:
+        from workbench.models.answering import WRITING
+
+        left = set(range(len(flights)))
+        try:
+            for i, reply in self.answerer.growing([flight.asked for flight in flights], lambda i: flights[i].wanted):
+                flight = flights[i]
+                if reply.status == WRITING:
+                    _tell(flight, flight.grow, reply)
+                else:
+                    left.discard(i)
+                    queued = (flight.begun or 0.0) - flight.submitted
+                    _tell(flight, flight.land, Landed(reply, len(flights), queued))
+        except Exception as error:
+            if len(flights) == 1:
+                _tell(flights[0], flights[0].land, error)
+                return
+            for i in sorted(left):  # one question's fault is not to cost the others their answers
+                if flights[i].wanted:
+                    self._answer([flights[i]])
+
+
+def _tell(flight: Flight, tell: Callable[[Any], None], what: object) -> None:
+    """Calls a method of a flight in its event loop, unless that has ended."""
+    if not flight.loop.is_closed():
+        flight.loop.call_soon_threadsafe(tell, what)

@@ -1,0 +1,116 @@
+"""What /docs says of each route: forms of requests and responses, in OpenAPI's terms."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from workbench.serving import problems
+from workbench.serving.chat import ChatForm
+from workbench.serving.problems import MEDIA_TYPE
+from workbench.serving.requests import AnswerForm, Form, SearchForm
+
+FORMS: dict[str, type[Form]] = {
+    "/v1/answers": AnswerForm,
+    "/v1/search": SearchForm,
+    "/v1/chat/completions": ChatForm,
+    "/api/ask": AnswerForm,
+}
+SUMMARIES = {
+    "/v1/answers": "Answer a question",
+    "/v1/answers/{request_id}": "An answer once more, by the id of its request",
+    "/v1/search": "The best passages for a question",
+    "/v1/chat/completions": "Answer a conversation, in OpenAI's form",
+    "/v1/models": "What can be asked, in OpenAI's form",
+    "/v1/about": "What is served, and how good it was measured to be",
+    "/healthz": "Whether the process lives",
+    "/readyz": "Whether questions are taken",
+    "/api/ask": "Answer a question, in the form of earlier versions",
+    "/api/provenance": "Where answers come from",
+    "/health": "As /healthz, in the form of earlier versions",
+}
+TEXT = {"type": "string"}
+OBJECT = {"type": "object"}
+SOURCE = {
+    "type": "object",
+    "properties": {
+        "rank": {"type": "integer"}, "doc_id": TEXT, "start": {"type": "integer"}, "end": {"type": "integer"},
+        "score": {"type": "number"}, "title": TEXT, "text": TEXT,
+    },
+    "required": ["rank", "doc_id", "start", "end", "score", "title", "text"],
+}  # fmt: skip
+ANSWER = {
+    "type": "object",
+    "properties": {
+        "id": TEXT, "question": TEXT, "answer": {"type": ["string", "null"]}, "reply": TEXT, "status": TEXT,
+        "sources": {"type": "array", "items": SOURCE}, "provenance": OBJECT, "tokens": OBJECT, "cut": {"type": "integer"},
+        "served": OBJECT,
+    },
+    "required": ["id", "question", "answer", "reply", "status", "sources", "provenance", "tokens", "cut", "served"],
+}  # fmt: skip
+PROBLEM = {
+    "type": "object",
+    "properties": {"type": TEXT, "title": TEXT, "status": {"type": "integer"}, "detail": TEXT, "instance": TEXT},
+    "required": ["type", "title", "status", "detail", "instance"],
+}
+# which problems a route that reads a body, and one that answers, may end with
+READING = (400, 408, 413, 415, 422)
+ANSWERING = (429, 500, 503, 504)
+
+
+def documented(method: str, path: str) -> dict[str, Any]:
+    """What FastAPI is told of a route beside its function.
+
+    Args:
+        method: ``GET`` or ``POST``.
+        path: of the route.
+    """
+    form = FORMS.get(path)
+    responses: dict[int | str, Any] = {200: _json(_success(path))}
+    extra: dict[str, Any] = {}
+    if form:
+        schema = form.model_json_schema(ref_template=f"#/components/schemas/{form.__name__}/$defs/{{model}}")
+        extra = {"requestBody": {"required": True, "content": {"application/json": {"schema": _inlined(schema)}}}}
+        responses |= {status: _problem(path, status) for status in (*READING, *ANSWERING)}
+    if path == "/v1/answers":
+        responses[200]["content"]["text/event-stream"] = {"schema": TEXT}
+        responses[202] = _json(OBJECT)
+    if path == "/v1/chat/completions":
+        responses[200]["content"]["text/event-stream"] = {"schema": TEXT}
+        responses[404] = _problem(path, 404)
+    if path == "/v1/answers/{request_id}":
+        responses |= {202: _json(OBJECT), 404: _problem(path, 404)}
+        responses |= {status: _problem(path, status) for status in ANSWERING}
+        extra = {"parameters": [{"name": "request_id", "in": "path", "required": True, "schema": TEXT}]}
+    if path == "/readyz":
+        responses[503] = _json(OBJECT)
+    name = f"{method.lower()} {path}".replace("/", "_").replace("{", "").replace("}", "")
+    return {"summary": SUMMARIES[path], "responses": responses, "openapi_extra": extra, "operation_id": name}
+
+
+def _success(path: str) -> dict[str, Any]:
+    return ANSWER if path in ("/v1/answers", "/v1/answers/{request_id}") else OBJECT
+
+
+def _json(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"description": "Done", "content": {"application/json": {"schema": schema}}}
+
+
+def _problem(path: str, status: int) -> dict[str, Any]:
+    titles = " or ".join(one.title for one in problems.PROBLEMS if one.status == status)
+    own = OBJECT if path.startswith(("/v1/chat/", "/api/")) else PROBLEM
+    return {"description": titles, "content": {MEDIA_TYPE: {"schema": own}}}
+
+
+def _inlined(schema: dict[str, Any]) -> dict[str, Any]:
+    """A schema with its definitions where they are referred to."""
+    definitions = schema.pop("$defs", {})
+
+    def inlined(value: Any) -> Any:
+        if isinstance(value, dict):
+            if "$ref" in value:
+                return inlined(definitions[value["$ref"].rpartition("/")[2]])
+            return {name: inlined(one) for name, one in value.items()}
+        return [inlined(one) for one in value] if isinstance(value, list) else value
+
+    found: dict[str, Any] = inlined(schema)
+    return found

@@ -1,0 +1,140 @@
+"""What every request passes: an id, a known host, a body within its size and time, and headers of the response.
+
+Written for ASGI itself: Starlette's BaseHTTPMiddleware hides that a client has left, and costs more than a cached answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import time
+import uuid
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import TYPE_CHECKING, Any
+
+from workbench.serving.problems import (
+    MEDIA_TYPE,
+    UNEXPECTED,
+    HostError,
+    ProblemError,
+    SlowBodyError,
+    TooLargeError,
+    UnexpectedError,
+)
+
+if TYPE_CHECKING:
+    from workbench.serving.asking import Asking
+
+Message = MutableMapping[str, Any]
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+MOST_BYTES = 65_536  # of a request's body
+BODY_SECONDS = 10.0  # for all of it
+LOOPBACK = ("localhost", "127.0.0.1", "[::1]", "::1")
+HEADERS = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-frame-options", b"SAMEORIGIN"),
+]
+ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+log = logging.getLogger(__name__)
+
+
+class Guard:
+    """All of it around an application.
+
+    What it refuses is answered as problem details (`workbench.serving.problems`), except under ``/v1/chat/``, whose clients read
+    another form, given by `refused`.
+    """
+
+    def __init__(
+        self, app: App, asking: Asking, hosts: tuple[str, ...], refused: Callable[[str, ProblemError, str], bytes]
+    ) -> None:
+        """Guards an application.
+
+        Args:
+            app: the application.
+            asking: what answers in it.
+            hosts: names by which it may be called; ``*``: any.
+            refused: from path, problem and request id to the body of the response.
+        """
+        self.app, self.asking, self.refused = app, asking, refused
+        self.hosts = {host.lower() for host in hosts}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes a request on, or refuses it."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        headers = dict(scope["headers"])
+        given = headers.get(b"x-request-id", b"").decode("latin-1")
+        request_id = given if ID.fullmatch(given) else uuid.uuid4().hex
+        scope.setdefault("state", {})["request_id"] = request_id
+        started, begun, status = time.monotonic(), False, 0
+
+        async def sent(message: Message) -> None:
+            nonlocal begun, status
+            if message["type"] == "http.response.start":
+                begun, status = True, message["status"]
+                message["headers"] = [*message.get("headers", []), (b"x-request-id", request_id.encode()), *HEADERS]
+            await send(message)
+
+        try:
+            self._check(headers)
+            await self.app(scope, _Body(receive), sent)
+        except ProblemError as problem:
+            if begun:
+                raise
+            await _respond(sent, problem, self.refused(scope["path"], problem, request_id))
+        except Exception:
+            log.exception("request %s to %s failed", request_id, scope["path"])
+            if begun:
+                raise
+            failed = UnexpectedError(UNEXPECTED)
+            await _respond(sent, failed, self.refused(scope["path"], failed, request_id))
+        log.info("%s %s %s %d %.3f s", request_id, scope["method"], scope["path"], status, time.monotonic() - started)
+
+    def _check(self, headers: dict[bytes, bytes]) -> None:
+        host = headers.get(b"host", b"").decode("latin-1").lower()
+        name = host if host.endswith("]") else host.rpartition(":")[0] or host
+        if "*" not in self.hosts and name not in self.hosts:
+            raise HostError(
+                "the request is for a host that is not served here; name it under serve.hosts of the service's settings"
+            )
+        length = headers.get(b"content-length", b"")
+        if length.isdigit() and int(length) > MOST_BYTES:
+            raise TooLargeError(f"the body has {int(length):,} bytes; allowed: {MOST_BYTES:,}")
+
+
+class _Body:
+    """Receives a body that is neither too large nor too slow."""
+
+    def __init__(self, receive: Receive) -> None:
+        self.receive, self.bytes, self.whole = receive, 0, False
+        self.deadline = time.monotonic() + BODY_SECONDS
+
+    async def __call__(self) -> Message:
+        if self.whole:
+            return await self.receive()  # waits until the client leaves
+        try:
+            message = await asyncio.wait_for(self.receive(), max(self.deadline - time.monotonic(), 0.001))
+        except TimeoutError as error:
+            raise SlowBodyError(f"the body did not arrive within {BODY_SECONDS:g} s") from error
+        self.bytes += len(message.get("body", b""))
+        if self.bytes > MOST_BYTES:
+            raise TooLargeError(f"the body has more than {MOST_BYTES:,} bytes; allowed: {MOST_BYTES:,}")
+        self.whole = not message.get("more_body", False)
+        return message
+
+
+async def _respond(send: Send, problem: ProblemError, body: bytes) -> None:
+    headers = [(b"content-type", MEDIA_TYPE.encode()), (b"content-length", str(len(body)).encode()), (b"connection", b"close")]
+    if problem.retry_after is not None:
+        headers.append((b"retry-after", str(problem.retry_after).encode()))
+    await send({"type": "http.response.start", "status": problem.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,80 @@
+"""Another promotion of a run is served as soon as it is made, once its answers came out as measured."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from workbench.pipeline import Pipeline
+from workbench.results.run import PROMOTED, Run
+from workbench.serving.asking import MEMORY_BYTES, Asking, Service
+from workbench.serving.gate import gate
+
+if TYPE_CHECKING:
+    from workbench.serving.settings import ServiceSettings
+
+LOOK_SECONDS = 2.0
+
+log = logging.getLogger(__name__)
+
+
+@asynccontextmanager
+async def watching(asking: Asking, settings: ServiceSettings, reopen: Callable[[str], Pipeline] | None) -> AsyncIterator[None]:
+    """Within, promotions of the served run are looked for.
+
+    Args:
+        asking: serves what is promoted.
+        settings: of the service.
+        reopen: the pipeline of a configuration of the run; None: nothing is looked for.
+    """
+    task = asyncio.ensure_future(_watch(asking, settings, reopen)) if reopen else None
+    try:
+        yield
+    finally:
+        if task:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+
+async def _watch(asking: Asking, settings: ServiceSettings, reopen: Callable[[str], Pipeline]) -> None:
+    file = asking.service.pipeline.run.folder / PROMOTED
+    known = _state(file)
+    while True:
+        await asyncio.sleep(LOOK_SECONDS)
+        if (now := _state(file)) == known:
+            continue
+        known = now
+        try:
+            service = await asyncio.to_thread(_opened, asking, settings, reopen)
+        except Exception:
+            log.exception("another promotion of %s cannot be served; what was served before still is", file.parent)
+            continue
+        if service:
+            await asking.replace(service)
+
+
+def _state(file: Path) -> tuple[int, int] | None:
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_ino
+
+
+def _opened(asking: Asking, settings: ServiceSettings, reopen: Callable[[str], Pipeline]) -> Service | None:
+    """The service of the configuration that is promoted now; None where it is the one that is served."""
+    before = asking.service.pipeline
+    run = Run.open(before.run.folder)
+    promoted = run.promoted
+    if promoted is None or promoted["configuration"] == before.configuration.id:
+        return None
+    pipeline = reopen(promoted["configuration"])  # with models of its own: those that are served are in use
+    pipeline.session.keep_in_memory(MEMORY_BYTES)
+    log.warning("%s", gate(pipeline, settings.serve.gate))
+    pipeline.warm()
+    return Service(pipeline, settings.fallback)

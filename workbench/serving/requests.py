@@ -1,0 +1,164 @@
+"""What requests say: their forms, and what is wrong with them in whole sentences."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from workbench.errors import InputError, unknown
+from workbench.serving.problems import InvalidError, MediaTypeError, NotJsonError
+
+MAX_CHARACTERS = 2000  # of a question
+MOST_TURNS = 50  # of a history
+MOST_PASSAGES = 100  # of a search
+
+Question = Annotated[str, Field(min_length=1, max_length=MAX_CHARACTERS, description="The question.")]
+
+
+class Form(BaseModel):
+    """Base of all forms: unknown keys and values of another type are refused."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class TurnForm(Form):
+    """What one side said."""
+
+    role: Literal["user", "assistant"]
+    content: Annotated[str, Field(min_length=1, max_length=20_000)]
+
+
+class AnswerForm(Form):
+    """A question, and what was said before it, oldest first."""
+
+    question: Question
+    history: Annotated[list[TurnForm], Field(max_length=MOST_TURNS)] = Field(
+        default_factory=list, description="What was said before, oldest first, where the configuration rewrites questions."
+    )
+
+
+class SearchForm(Form):
+    """A question whose best passages are wanted."""
+
+    question: Question
+    k: Annotated[int, Field(ge=1, le=MOST_PASSAGES, description="How many passages.")] = 5
+
+
+F = TypeVar("F", bound=Form)
+
+
+def read(body: bytes, form: type[F], content_type: str | None) -> F:
+    """A request's body as one of the forms.
+
+    Args:
+        body: as it was received.
+        form: what it has to be.
+        content_type: as the request says; none is read as JSON.
+
+    Raises:
+        MediaTypeError: it says that it is something else.
+        NotJsonError: it is no JSON.
+        InvalidError: it is not of the form; the error names the key, what was received and what is allowed.
+    """
+    kind = (content_type or "application/json").partition(";")[0].strip().lower()
+    if kind not in ("application/json", "application/x-www-form-urlencoded"):  # the second is what curl -d says
+        raise MediaTypeError(f"the body is of the type {kind[:80]!r}; allowed: application/json")
+    try:
+        values = json.loads(body, parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
+        raise NotJsonError(f"the body is not JSON ({error}); send {usage(form)}") from error
+    if not isinstance(values, dict):
+        raise InvalidError(f"the body is {kind_of(values)}, not an object; send {usage(form)}")
+    try:
+        found = form.model_validate(values)
+    except ValidationError as error:
+        raise invalid(error, form) from error
+    _check_texts(values)
+    return found
+
+
+def usage(form: type[Form]) -> str:
+    """How the form looks in its shortest."""
+    return '{"question": "..."}' if "question" in form.model_fields else '{"model": "...", "messages": [...]}'
+
+
+def invalid(error: ValidationError, form: type[Form]) -> InvalidError:
+    """The first thing that is wrong, in a sentence, with the place as ``pointer``."""
+    found = error.errors()
+    # an unknown key explains a missing one: it may be misspelt
+    first: dict[str, Any] = dict(next((one for one in found if one["type"] == "extra_forbidden"), found[0]))
+    place = [str(part) for part in first["loc"]]
+    where = ".".join(place) or "the body"
+    pointer = "/" + "/".join(place)
+    if first["type"] == "extra_forbidden":
+        allowed = sorted(form.model_fields) if len(place) == 1 else ["role", "content"]
+        return InvalidError(str(unknown("key", place[-1], allowed)), pointer=pointer, allowed=allowed)
+    if first["type"] == "missing":
+        return InvalidError(f"the key {where!r} is missing; send {usage(form)}", pointer=pointer)
+    received = kind_of(first["input"])
+    if first["type"] == "string_type":
+        return InvalidError(f"{where} is {received}, not text; send {usage(form)}", pointer=pointer)
+    if first["type"] in ("string_too_long", "string_too_short"):
+        context = first["ctx"]
+        least, most = (1, context["max_length"]) if "max_length" in context else (context["min_length"], MAX_CHARACTERS)
+        has = f"has {len(first['input']):,} characters" if first["input"] else "is empty"
+        return InvalidError(f"the {where} {has}; allowed: {least} to {most:,} characters", pointer=pointer)
+    message = first["msg"][:1].lower() + first["msg"][1:]
+    return InvalidError(f"{where} is {received}: {message}", pointer=pointer)
+
+
+def kind_of(value: object) -> str:
+    """What a value of JSON is called."""
+    names = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
+    return names.get(type(value), "a number")
+
+
+def _check_texts(value: Any) -> None:
+    """Refuses half characters and blank questions, wherever they stand."""
+    if isinstance(value, dict):
+        if isinstance(value.get("question"), str) and not value["question"].strip():
+            raise InvalidError(f"the question is empty; allowed: 1 to {MAX_CHARACTERS:,} characters", pointer="/question")
+        for one in value.values():
+            _check_texts(one)
+    elif isinstance(value, list):
+        for one in value:
+            _check_texts(one)
+    elif isinstance(value, str):
+        check_characters(value)
+
+
+def check_characters(text: str) -> None:
+    """Refuses a text that cannot be encoded.
+
+    Raises:
+        InvalidError: it holds half a character.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidError(
+            f"a text holds {error.object[error.start]!r} at position {error.start}, half a character; allowed: whole ones"
+        ) from error
+
+
+def checked(question: str) -> str:
+    """A question that is typed into the page.
+
+    Raises:
+        InputError: it is empty, too long, or no text that can be encoded.
+    """
+    if not question.strip():
+        raise InputError(f"the question is empty; allowed: 1 to {MAX_CHARACTERS:,} characters")
+    if len(question) > MAX_CHARACTERS:
+        raise InputError(f"the question has {len(question):,} characters; allowed: 1 to {MAX_CHARACTERS:,}")
+    try:
+        check_characters(question)
+    except InvalidError as error:
+        raise InputError(error.detail) from error
+    return question
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no number of JSON")

@@ -1,0 +1,114 @@
+"""What a service is, apart from the run that it serves: room, patience, what is kept, and what answers when the model does not.
+
+Nothing here decides an answer: that is in the run.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from workbench.data.readers import yaml_files
+from workbench.errors import InputError
+from workbench.models.served import EndpointGenerator
+
+
+class Section(BaseModel):
+    """Base of all sections: unknown keys and values of another type are refused."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Room(Section):
+    """How much the service takes on.
+
+    Attributes:
+        queue: questions that wait at most; further ones are answered 503.
+        at_once: requests of one address under way at most; further ones are answered 429.
+        deadline: seconds within which an answer must be there; later ones are answered 504.
+        grace: seconds that questions under way have when the service stops.
+        gate: measured answers that are computed again before anybody is let in.
+        hosts: names by which the service may be called, besides this machine's own and its address; ``*``: any.
+    """
+
+    queue: Annotated[int, Field(ge=1)] = 64
+    at_once: Annotated[int, Field(ge=1)] = 16
+    deadline: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 30.0
+    grace: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 10.0
+    gate: Annotated[int, Field(ge=1)] = 2
+    hosts: tuple[str, ...] = Field(default=(), strict=False)
+
+
+class Caching(Section):
+    """How many answers are kept, and how long.
+
+    Attributes:
+        memory_mb: in memory.
+        disk_mb: in the table on disk; 0: there is none.
+        days: for which an answer is kept on disk.
+        folder: of the table; default: ``.service`` in the folder of runs.
+    """
+
+    memory_mb: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 64.0
+    disk_mb: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 512.0
+    days: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 30.0
+    folder: Annotated[Path | None, Field(strict=False)] = None
+
+
+class RunFallback(Section):
+    """Another run answers, with its promoted configuration.
+
+    Attributes:
+        run: its folder.
+    """
+
+    run: Annotated[Path, Field(strict=False)]
+
+
+Fallback = Literal["passage"] | RunFallback | EndpointGenerator
+
+
+class ServiceSettings(Section):
+    """A service.
+
+    Attributes:
+        serve: how much it takes on.
+        cache: which answers it keeps.
+        fallback: what answers when the model does not, in this order: ``passage`` (the best passage, word for word),
+            ``{run: FOLDER}``, or a generator behind a server, written as in an experiment's file.
+    """
+
+    serve: Room = Room()
+    cache: Caching = Caching()
+    fallback: tuple[Fallback, ...] = Field(default=("passage",), strict=False)
+
+
+def read_service(path: Path | None) -> ServiceSettings:
+    """The settings of a file; without one, the defaults.
+
+    Raises:
+        InputError: no such file, no YAML, an unknown key, or a value that is not allowed.
+    """
+    if path is None:
+        return ServiceSettings()
+    if not path.is_file():
+        raise InputError(f"service file {path} does not exist; leave --settings out to serve with the defaults")
+    values = yaml_files.read(path)
+    if values is None:
+        return ServiceSettings()
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: received {type(values).__name__}; allowed: the keys {', '.join(ServiceSettings.model_fields)}")
+    try:
+        return ServiceSettings.model_validate(values)
+    except ValidationError as error:
+        raise InputError(f"{path}: {_said(error)}") from error
+
+
+def _said(error: ValidationError) -> str:
+    first: dict[str, Any] = dict(error.errors()[0])
+    where = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return f"{where} is no setting of a service; docs/serving.md lists them"
+    return f"{where}: received {first['input']!r}; {first['msg'][:1].lower()}{first['msg'][1:]}"
