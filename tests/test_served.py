@@ -32,7 +32,7 @@ from workbench.models import patience, probe
 from workbench.models.answering import Generation
 from workbench.models.patience import Patience, Slots
 from workbench.models.probe import CANARIES, Drift
-from workbench.models.served import READY, REFUSED, SILENT, EndpointGenerator, most_tokens
+from workbench.models.served import CALLED, EMPTY, READY, REFUSED, SILENT, EndpointGenerator, most_tokens
 from workbench.results.run import Run
 
 MACHINE = resolve(device="cpu", precision="float32")
@@ -203,7 +203,7 @@ def test_a_request_that_hangs_is_asked_again(proxy: Proxy, waits: list[float]) -
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
-        (answers(307, Location="http://127.0.0.1:9/v1"), "307.*write the address it redirects to"),
+        (answers(307, Location="http://127.0.0.1:9/v1"), r"307.*\(to http://127.0.0.1:9/v1\); write the address it redirects to"),
         (answers(401, {"error": {"message": "no key"}}), "401 no key; name the environment variable"),
         (answers(404, {"error": {"message": "model not found"}}), "404 model not found; check the address"),
     ],
@@ -221,6 +221,57 @@ def test_a_page_instead_of_an_answer_is_refused_by_the_probe(proxy: Proxy, tmp_p
     with pytest.raises(InputError, match="answers no JSON: '<html>welcome</html>'; check the address"):
         experiment(tmp_path, proxy).compare()
     assert len(proxy.requests) == 1
+
+
+def said(message: Any, finish: str = "stop", **more: Any) -> Step:
+    """An answer in OpenAI's protocol that holds this message."""
+    counts = {"prompt_tokens": 5, "completion_tokens": 1}
+    return answers(200, {"choices": [{"message": message, "finish_reason": finish}], "model": "m", "usage": counts} | more)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [said(None), said("text"), said({"content": "x"}, usage=[1]), answers(200, b"[" * 100_000)],
+    ids=["null", "no object", "usage", "deep"],
+)
+def test_an_answer_of_another_shape_is_asked_again_and_never_ends_the_program(
+    proxy: Proxy, waits: list[float], fault: Step
+) -> None:
+    expected = generated(proxy, PROMPTS)
+    proxy.script = [well, fault]
+    assert generated(proxy, PROMPTS) == expected and len(waits) == 1
+
+
+@pytest.mark.parametrize("count", ["5", 5.5, -1, True, None])
+def test_what_is_no_number_of_tokens_was_not_said(proxy: Proxy, count: Any) -> None:
+    proxy.always = said({"content": "x"}, usage={"prompt_tokens": count, "completion_tokens": 1})
+    (found,) = generated(proxy, ["a"])
+    assert (found.text, found.prompt_tokens) == ("x", 0) and found.served and found.served["usage"] == "not said"
+
+
+@pytest.mark.parametrize(
+    ("message", "finish", "status"),
+    [
+        ({"content": None, "refusal": "I cannot"}, "stop", REFUSED),
+        ({"content": None, "tool_calls": [{}]}, "tool_calls", CALLED),
+        ({"content": ""}, "length", EMPTY),
+        ({"content": ""}, "stop", "ok"),
+    ],
+)
+def test_an_answer_without_text_is_no_abstention_where_its_end_says_why(
+    proxy: Proxy, message: dict[str, Any], finish: str, status: str
+) -> None:
+    proxy.always = said(message, finish)
+    assert generated(proxy, ["a"])[0].status == status
+
+
+def test_half_a_character_is_stored_as_a_sign_for_it(proxy: Proxy, tmp_path: Path) -> None:
+    proxy.always = only("mill", answers(200, b'{"choices": [{"message": {"content": "a \\ud800 b"}}], "model": "\\udfff"}'))
+    run = experiment(tmp_path, proxy).compare()
+    assert "a \ufffd b" in {line["reply"] for line in run.answers}
+    proxy.always = only("mill", answers(400, b'{"error": {"message": "no \\ud800"}}'))
+    run = experiment(tmp_path, proxy, revision=2).compare()
+    assert set(run.manifest["failures"]) == {REFUSED}
 
 
 def only(word: str, fault: Step) -> Step:
@@ -462,6 +513,14 @@ def test_anthropics_dialect_is_spoken(proxy: Proxy, monkeypatch: pytest.MonkeyPa
     proxy.script = [answers(529, {"error": {"message": "overloaded"}})]
     monkeypatch.setattr(Patience, "pause", lambda self, seconds: None)
     assert len(list(loaded.generate([[{"role": "user", "content": "c"}]]))) == 1 and len(proxy.requests) == 3
+
+
+def test_a_refusal_by_a_server_of_anthropics_dialect_is_said(proxy: Proxy) -> None:
+    pytest.importorskip("anthropic")
+    proxy.always = answers(400, {"error": {"message": "Your credit balance is too low"}})
+    loaded = build(EndpointGenerator, settings(proxy, dialect="anthropic"), "here").load(MACHINE)
+    with pytest.raises(InputError, match="400 Your credit balance is too low"):
+        probe.examined(loaded, [READY])
 
 
 def test_no_other_key_is_sent_to_a_server_of_anthropics_dialect(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -115,6 +115,8 @@ def _mended(loaded: LoadedEndpointGenerator, needs_system: bool, refused: Refuse
     """
     sent = loaded.settings.sent()
     for name in sent:
+        if name == "max_tokens" and loaded.settings.dialect == "anthropic":
+            continue  # nothing can be asked without it
         left = {other: value for other, value in sent.items() if other != name}
         if _accepted(loaded, READY, left):
             way_out = " and name max_completion_tokens among the parameters" if name == "max_tokens" else ""

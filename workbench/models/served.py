@@ -25,6 +25,7 @@ ASSUMED = 256  # tokens of an answer whose length is not limited, for estimates
 OWN = frozenset({400, 413, 422})  # refusals that may be about one prompt alone
 OUTAGE = 3  # prompts in a row without an answer, after which the server is asked whether it answers at all
 REFUSED, SILENT, EMPTY = "refused by the server", "no answer from the server", "no text within the limit"
+CALLED = "a tool called instead of an answer"
 LIMITS = ("max_tokens", "max_completion_tokens")
 WITHHELD = {
     "model": "it is a key of its own",
@@ -323,6 +324,10 @@ class LoadedEndpointGenerator:
         return generation(reply)
 
 
+# why an answer ended, in a server's word -> status of one without text; after any other word it is an empty answer
+WITHOUT_TEXT = {"length": EMPTY, "max_tokens": EMPTY, "tool_calls": CALLED, "function_call": CALLED, "tool_use": CALLED}
+
+
 def generation(reply: Reply) -> Generation:
     """A server's answer as it is stored: with what it said of how it answered, and the day."""
     observed = {"model": reply.model, "fingerprint": reply.fingerprint, "finish": reply.finish}
@@ -330,7 +335,7 @@ def generation(reply: Reply) -> Generation:
     if reply.prompt_tokens is None or reply.new_tokens is None:
         observed |= {"usage": "not said"}
     text, finish = reply.text.strip(), reply.finish
-    status = "ok" if text or finish not in ("length", "max_tokens", "content_filter", "refusal") else EMPTY
+    status = "ok" if text else WITHOUT_TEXT.get(finish, "ok")
     if finish in ("content_filter", "refusal"):
         text, status = "", REFUSED
     served = {name: value for name, value in observed.items() if value}
