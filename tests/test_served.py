@@ -30,10 +30,12 @@ from workbench.experiment.experiment import Experiment
 from workbench.machine import resolve
 from workbench.models import patience, probe
 from workbench.models.answering import Generation
+from workbench.models.endpoint import ATTEMPTS
 from workbench.models.patience import Patience, Slots
 from workbench.models.probe import CANARIES, Drift
-from workbench.models.served import CALLED, EMPTY, READY, REFUSED, SILENT, EndpointGenerator, most_tokens
+from workbench.models.served import CALLED, EMPTY, OUTAGE, READY, REFUSED, SILENT, EndpointGenerator, most_tokens
 from workbench.results.run import Run
+from workbench.store.session import OPENED
 
 MACHINE = resolve(device="cpu", precision="float32")
 KEY = "sk-secret-0123456789"
@@ -151,6 +153,15 @@ def test_a_warm_run_sends_nothing_and_reads_the_same_bytes(proxy: Proxy, tmp_pat
     again = experiment(tmp_path, proxy, parallel=1, timeout=9, price={"input": 1, "output": 1}).compare()
     assert len(proxy.requests) == sent
     assert tables(again) == tables(first)
+
+
+def test_each_of_many_servers_is_examined_once_in_a_session(proxy: Proxy, tmp_path: Path) -> None:
+    generators = {f"g{n}": settings(proxy, revision=n) for n in range(OPENED + 1)}
+    components = {"retrievers": {"bm25": {"kind": "bm25"}}, "generators": generators}
+    axes = {"retriever": ["bm25"], "chunking": ["whole", {"words": 20}], "passages": [1, 2], "generator": list(generators)}
+    one = experiment(tmp_path, proxy, {"components": components, "axes": axes})
+    one.compare()
+    assert sum(text(r) in CANARIES for r in proxy.requests) == CANARY_DRAWS * len(generators)
 
 
 def test_the_probe_and_what_answered_stand_in_the_manifest(proxy: Proxy, tmp_path: Path) -> None:
@@ -287,6 +298,15 @@ def test_a_prompt_without_an_answer_is_a_failed_item_while_others_are_answered(p
     assert [one.status for one in generated(proxy, PROMPTS)][:3] == ["ok", REFUSED, "ok"]
 
 
+@pytest.mark.parametrize("fails", [1, 3])
+def test_prompts_of_a_server_that_was_down_for_a_while_are_asked_once_more(proxy: Proxy, waits: list[float], fails: int) -> None:
+    expected = generated(proxy, PROMPTS)
+    proxy.requests.clear()
+    proxy.script = [answers(503)] * ATTEMPTS * fails
+    assert generated(proxy, PROMPTS, parallel=1) == expected
+    assert len(proxy.requests) == len(PROMPTS) + ATTEMPTS * fails + (fails >= OUTAGE)
+
+
 def test_a_failed_item_stays_in_the_mean_and_is_counted(proxy: Proxy, tmp_path: Path, waits: list[float]) -> None:
     one = experiment(tmp_path, proxy)
     proxy.always = only(one.session.dataset.split("dev")[0].text, answers(400))
@@ -378,6 +398,23 @@ def test_a_server_that_cuts_prompts_is_found(proxy: Proxy, tmp_path: Path) -> No
     with pytest.raises(InputError, match=r"drops a part of long prompts.*counts 512 tokens.*num_ctx"):
         probe.examined(loaded, [long])
     assert probe.examined(loaded, [[{"role": "user", "content": PROMPTS[0]}]])["whole"] < 512
+
+
+def test_many_short_turns_are_not_taken_for_a_prompt_that_is_cut(proxy: Proxy) -> None:
+    def counts(asked: dict[str, Any], forward: Any) -> Any:
+        tokens = 3 + sum(5 + len(message["content"].split()) for message in asked["messages"])
+        return said({"content": "x"}, usage={"prompt_tokens": min(limit, tokens), "completion_tokens": 1})(asked, forward)
+
+    proxy.always = counts
+    solved = [{"role": role, "content": "a few words"} for _ in range(8) for role in ("user", "assistant")]
+    prompt = [{"role": "system", "content": "Be brief."}, *solved, {"role": "user", "content": " ".join(PROMPTS * 4)}]
+    loaded, limit = build(EndpointGenerator, settings(proxy), "here").load(MACHINE), 10_000
+    whole = probe.examined(loaded, [prompt])["whole"]
+    assert whole and whole > 400
+    assert all({m["role"] for m in r["messages"]} == {"system", "user"} for r in proxy.requests[-2:])
+    limit = whole // 2
+    with pytest.raises(InputError, match="drops a part of long prompts"):
+        probe.examined(loaded, [prompt])
 
 
 @pytest.mark.parametrize("name", ["temperature", "max_tokens"])
@@ -634,6 +671,21 @@ def test_a_question_is_answered_by_its_status_where_a_served_generator_is_down(p
 def cli(folder: Path, *more: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "workbench.cli", "run", folder / "served.yaml", "--runs", folder / "runs", "--no-notebooks"]
     return subprocess.Popen([*command, *more], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def test_a_second_interruption_does_not_wait_for_a_server_that_hangs(proxy: Proxy, tmp_path: Path) -> None:
+    experiment(tmp_path, proxy, timeout=60)
+    proxy.script = [well] * (PROBES + CANARY_DRAWS + 1)
+    proxy.always = hangs(60)
+    process = cli(tmp_path)
+    while len(proxy.requests) < PROBES + CANARY_DRAWS + 5:
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    told, _ = process.communicate(timeout=30)
+    assert process.returncode == 130 and "interrupted" in told
 
 
 @pytest.mark.slow

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from datetime import UTC, datetime
 from typing import Annotated, Any, ClassVar
 
@@ -239,7 +240,7 @@ class LoadedEndpointGenerator:
 
         No more requests are begun than answers have been taken over by the caller, so that one who stores each answer loses at
         most `parallel` of them. A prompt that the server refuses or gives no answer to has a status that says so, as long as the
-        server answers others.
+        server answers others; one without an answer is asked once more before, since the server may have been down for a while.
 
         Args:
             prompts: conversations that end with the user's turn.
@@ -252,14 +253,19 @@ class LoadedEndpointGenerator:
         if self.patience.stopped:  # someone broke off, and asks again
             self._connect()
         silent: list[tuple[int, Generation]] = []  # those without an answer since the last answer: their fault, or the server's?
-        waiting = iter(enumerate(prompts))
-        pool = ThreadPoolExecutor(self.settings.parallel)
+        waiting = deque(range(len(prompts)))
+        again: set[int] = set()  # those that were asked once more
         running: dict[Future[Generation], int] = {}
         failed: Exception | None = None
         try:
             while True:
-                while failed is None and len(running) < self.settings.parallel and (following := next(waiting, None)):
-                    running[pool.submit(self._generation, following[1])] = following[0]
+                while failed is None and len(running) < self.settings.parallel and waiting:
+                    position = waiting.popleft()
+                    running[self._begun(prompts[position])] = position
+                if not running and silent and failed is None and (failed := self._down()) is None:
+                    yield from self._given_up(silent, again, waiting)
+                    silent = []
+                    continue
                 if not running:
                     break
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
@@ -271,23 +277,44 @@ class LoadedEndpointGenerator:
                     if generation.status == SILENT:
                         silent.append((position, generation))
                         if failed is None and len(silent) >= OUTAGE and (failed := self._down()) is None:
-                            yield silent
+                            yield from self._given_up(silent, again, waiting)
                             silent = []
                     elif failed is None:
-                        yield [*silent, (position, generation)]
+                        yield [(position, generation)]
+                        yield from self._given_up(silent, again, waiting)
                         silent = []
                     else:
                         yield [(position, generation)]
-            failed = failed or (self._down() if silent else None)
             if failed:
                 raise failed
-            if silent:
-                yield silent
         finally:
             if running:  # whoever gives up does not wait for requests under way
                 self.patience.stop()
                 self.client.close()
-            pool.shutdown(wait=False, cancel_futures=True)
+
+    @staticmethod
+    def _given_up(
+        silent: list[tuple[int, Generation]], again: set[int], waiting: deque[int]
+    ) -> Iterator[list[tuple[int, Generation]]]:
+        """Those without an answer, of a server that answers now, that were asked once more already; the others wait for that."""
+        given_up = [one for one in silent if one[0] in again]
+        waiting.extend(position for position, _ in silent if position not in again)
+        again.update(position for position, _ in silent)
+        if given_up:
+            yield given_up
+
+    def _begun(self, messages: Sequence[Message]) -> Future[Generation]:
+        """A request under way, in a thread that nothing waits for when the program ends."""
+        future: Future[Generation] = Future()
+
+        def ask() -> None:
+            try:
+                future.set_result(self._generation(messages))
+            except BaseException as error:
+                future.set_exception(error)
+
+        threading.Thread(target=ask, daemon=True).start()
+        return future
 
     def written(self, messages: Sequence[Message]) -> Iterator[Generation]:
         """The answer to one conversation, or why there is none: whoever asks a question can mend neither key nor server."""
