@@ -645,6 +645,61 @@ def test_a_budget_at_two_fifths_leaves_the_same_questions_for_all_and_is_resumed
     assert tables(resumed) == tables(expected)
 
 
+def test_a_small_budget_goes_on_prompt_by_prompt(proxy: Proxy, tmp_path: Path) -> None:
+    """Each session gets further, even where what is asked next goes through one queue and is many times the budget."""
+    made = {"made-up": {"kind": "hyde", "generator": "parrot", "max_new_tokens": 6}}
+    components = {"retrievers": {"bm25": {"kind": "bm25"}}, "generators": {"parrot": settings(proxy)}, "expanders": made}
+    given = {"components": components, "axes": AXES | {"expansion": ["made-up"]}, "budget": {"tokens": 3000}}
+    sessions = 0
+    while sessions < 7:
+        sessions += 1
+        one = experiment(tmp_path, proxy, given)
+        try:
+            one.index()
+            one.compare()
+            break
+        except BudgetError:
+            total = one.session.spending.total()
+            assert total.prompt_tokens + total.new_tokens <= 3000
+            assert (
+                one.session.counts()["answers"].distinct and one.session.spending.of(toys.made(toys.parrot), "answers").requests
+            )
+    assert 1 < sessions < 7
+
+
+def test_where_no_tokens_are_counted_the_budget_counts_the_most_there_can_be(proxy: Proxy, tmp_path: Path) -> None:
+    proxy.always = changed(usage=None)
+    one = experiment(tmp_path, proxy, {"budget": {"tokens": 5000}})
+    with pytest.raises(BudgetError):
+        one.compare()
+    assert 3000 < one.session.spending.total().prompt_tokens <= 5000
+
+
+def test_the_probe_and_the_canaries_are_within_the_budget(proxy: Proxy, tmp_path: Path) -> None:
+    with pytest.raises(BudgetError, match="0 are spent"):
+        experiment(tmp_path, proxy, {"budget": {"tokens": 600}}).compare()
+    assert proxy.requests == []
+
+
+def test_a_key_that_is_refused_half_way_leaves_tables(proxy: Proxy, tmp_path: Path) -> None:
+    proxy.script = [well] * (PROBES + CANARY_DRAWS + 12)
+    proxy.always = answers(401, {"error": "expired"})
+    with pytest.raises(InputError, match="401 expired"):
+        experiment(tmp_path, proxy, parallel=1).compare()
+    assert "401 expired" in ended(tmp_path)[1]["reason"]
+
+
+def test_canaries_that_were_not_asked_twice_are_begun_again(proxy: Proxy, tmp_path: Path) -> None:
+    proxy.script = [well] * (PROBES + len(CANARIES))
+    proxy.always = answers(401)
+    with pytest.raises(InputError):
+        experiment(tmp_path, proxy).compare()
+    proxy.always = None
+    proxy.requests.clear()
+    experiment(tmp_path, proxy).compare()
+    assert sum(text(r) in CANARIES for r in proxy.requests) == CANARY_DRAWS
+
+
 def test_an_interruption_leaves_tables_and_is_resumed_to_the_same_bytes(proxy: Proxy, tmp_path: Path) -> None:
     expected = experiment(tmp_path / "whole", proxy).compare()
 
@@ -690,10 +745,10 @@ def test_a_second_interruption_does_not_wait_for_a_server_that_hangs(proxy: Prox
 
 @pytest.mark.slow
 def test_a_budget_ends_the_command_with_status_3(proxy: Proxy, tmp_path: Path) -> None:
-    experiment(tmp_path, proxy, {"budget": {"tokens": 9000}})
+    experiment(tmp_path, proxy, {"budget": {"tokens": 5000}})
     process = cli(tmp_path)
     said, _ = process.communicate(timeout=120)
-    assert process.returncode == 3 and "the budget of 9,000 tokens is reached" in said and "the same command goes on" in said
+    assert process.returncode == 3 and "the budget of 5,000 tokens is reached" in said and "the same command goes on" in said
     process = cli(tmp_path, "--set", "budget.tokens=null")
     assert process.wait(timeout=120) == 0
 

@@ -193,7 +193,7 @@ class LoadedEndpointGenerator:
         client: sends the requests.
         notes: what people should know of how answers were made.
         longest_examined: bytes of the longest prompt that the server was shown to read whole; 0: none yet.
-        tokens: of all prompts and of all answers so far, as the server counts them.
+        tokens: of all prompts and of all answers so far, as the server counts them, or the most there can be.
     """
 
     def __init__(self, settings: EndpointGenerator) -> None:
@@ -230,7 +230,11 @@ class LoadedEndpointGenerator:
         once = lambda: self.client.ask(self.settings.model, messages, sent)  # noqa: E731
         found = self.patience.until_answered(self.client.where, once, self.settings.api_key_env)
         with self._lock:
-            self.tokens = self.tokens[0] + (found.prompt_tokens or 0), self.tokens[1] + (found.new_tokens or 0)
+            if found.prompt_tokens is None or found.new_tokens is None:
+                read, written = most_tokens(messages), self.settings.longest
+            else:
+                read, written = found.prompt_tokens, found.new_tokens
+            self.tokens = self.tokens[0] + read, self.tokens[1] + written
         return found
 
     def generate(
