@@ -375,6 +375,34 @@ def test_no_key_is_sent_where_none_is_named(proxy: Proxy, monkeypatch: pytest.Mo
     assert proxy.keys == [None]
 
 
+def test_nothing_that_the_environment_holds_for_another_server_is_sent(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOY_KEY", KEY)
+    monkeypatch.setenv("OPENAI_ORG_ID", "org-mine")
+    monkeypatch.setenv("OPENAI_PROJECT_ID", "project-mine")
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "Authorization: Bearer sk-another")
+    generated(proxy, PROMPTS[:1], api_key_env="TOY_KEY")
+    generated(proxy, PROMPTS[:1])
+    assert proxy.keys == [f"Bearer {KEY}", None]
+    assert not any("mine" in value for headers in proxy.headers for value in headers.values())
+
+
+def test_a_word_in_place_of_a_key_is_left_in_answers(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOY_KEY", "lamp")
+    proxy.always = said({"content": "a lamp"})
+    assert generated(proxy, ["x"], api_key_env="TOY_KEY")[0].text == "a lamp"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("ALL_PROXY", "foo://a:1"), ("HTTP_PROXY", "http://a:port"), ("SSL_CERT_FILE", "/nowhere.pem")]
+)
+def test_what_the_environment_says_of_the_network_is_named_where_it_cannot_be(
+    proxy: Proxy, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match=f"no request can be sent to .*check the environment variables .*{name}"):
+        build(EndpointGenerator, settings(proxy), "here").load(MACHINE)
+
+
 # --- What the probe finds --------------------------------------------------------------------------------------------
 
 
@@ -491,6 +519,10 @@ def test_drift_is_shown_only_where_chance_does_not_explain_it() -> None:
         ({"context": 200}, "none are left for a prompt"),
         ({"max_new_tokens": 3, "parameters": {"max_completion_tokens": 3}}, "name one of them"),
         ({"endpoint": "http://a:key@b/v1"}, "a key belongs into the environment"),
+        ({"endpoint": "http://a:port/v1"}, "no request can be sent to this one"),
+        ({"endpoint": "http://a:99999/v1"}, "no request can be sent to this one"),
+        ({"endpoint": "http://a..b/v1"}, "no request can be sent to this one"),
+        ({"endpoint": "http://a /v1"}, "allowed: an address such as"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(values: dict[str, Any], message: str) -> None:

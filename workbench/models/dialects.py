@@ -16,6 +16,7 @@ from workbench.models.chat import Message
 from workbench.models.patience import AGAIN, SHOWN, AttemptError, hidden, said
 
 Dialect = Literal["openai", "anthropic"]
+SECRET = 8  # characters of a key that is hidden in answers, at least
 CONTEXTS = ("max_model_len", "context_length", "context_window", "max_input_tokens")  # a context's names in a list of models
 
 
@@ -52,6 +53,8 @@ class Client(ABC):
         self.where = where
         self.strict = True
         self._key = key
+        # what stands for a key at a server that wants none ("x", "ollama") may well be a word of an answer
+        self._secret = key if key and len(key) >= SECRET else None
 
     @abstractmethod
     def send(self, model: str, messages: Sequence[Message], parameters: dict[str, Any]) -> Any:
@@ -133,7 +136,10 @@ class OpenAIClient(Client):
         except ModuleNotFoundError:
             raise MissingExtraError("openai", "endpoints", "a generator behind a server") from None
         super().__init__(f"{url}/chat/completions", key)
-        self._headers = cast("dict[str, str]", {} if key else {"Authorization": openai.Omit()})
+        # nothing of what the environment holds for OpenAI's own server is sent: neither another key nor whose account it is
+        kept = {name: openai.Omit() for name in ("OpenAI-Organization", "OpenAI-Project")}
+        signed = f"Bearer {key}" if key else openai.Omit()
+        self._headers = cast("dict[str, str]", kept | {"Authorization": signed})
         self.client = openai.OpenAI(
             api_key=key or "none",
             base_url=url,
@@ -156,12 +162,12 @@ class OpenAIClient(Client):
         message = choice["message"]
         finish = "refusal" if message.get("refusal") else choice.get("finish_reason")
         return Reply(
-            hidden(_text(message.get("content")), self._key),
-            hidden(str(finish or ""), self._key),
+            hidden(_text(message.get("content")), self._secret),
+            hidden(str(finish or ""), self._secret),
             _count(usage.get("prompt_tokens")),
             _count(usage.get("completion_tokens")),
-            hidden(str(answer.get("model") or ""), self._key),
-            hidden(str(answer.get("system_fingerprint") or ""), self._key),
+            hidden(str(answer.get("model") or ""), self._secret),
+            hidden(str(answer.get("system_fingerprint") or ""), self._secret),
         )
 
     def close(self) -> None:
@@ -204,11 +210,11 @@ class AnthropicClient(Client):
         reads = [_count(usage.get(name)) for name in ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")]
         text = "".join(_text(block["text"]) for block in answer["content"] if block["type"] == "text")
         return Reply(
-            hidden(text, self._key),
-            hidden(str(answer.get("stop_reason") or ""), self._key),
+            hidden(text, self._secret),
+            hidden(str(answer.get("stop_reason") or ""), self._secret),
             sum(n or 0 for n in reads) if reads[0] is not None else None,
             _count(usage.get("output_tokens")),
-            hidden(str(answer.get("model") or ""), self._key),
+            hidden(str(answer.get("model") or ""), self._secret),
             "",
         )
 

@@ -19,7 +19,7 @@ from workbench.models.chat import Message
 from workbench.models.dialects import CLIENTS, Client, Dialect, Reply
 from workbench.models.endpoint import ATTEMPTS, check_url
 from workbench.models.generator import Generator
-from workbench.models.patience import NoAnswerError, Patience, RefusedError, key_of
+from workbench.models.patience import NoAnswerError, Patience, RefusedError, hidden, key_of
 
 BYTES = 2  # of UTF-8 that count as a token where none can be counted: more tokens than any text in a natural language has
 ASSUMED = 256  # tokens of an answer whose length is not limited, for estimates
@@ -27,6 +27,7 @@ OWN = frozenset({400, 413, 422})  # refusals that may be about one prompt alone
 OUTAGE = 3  # prompts in a row without an answer, after which the server is asked whether it answers at all
 REFUSED, SILENT, EMPTY = "refused by the server", "no answer from the server", "no text within the limit"
 CALLED = "a tool called instead of an answer"
+NETWORK = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR")
 LIMITS = ("max_tokens", "max_completion_tokens")
 WITHHELD = {
     "model": "it is a key of its own",
@@ -205,7 +206,15 @@ class LoadedEndpointGenerator:
         settings = self.settings
         self.patience = Patience(ATTEMPTS, settings.parallel)
         key = key_of(settings.endpoint, settings.api_key_env)
-        self.client: Client = CLIENTS[settings.dialect](settings.endpoint, key, settings.timeout)
+        try:
+            self.client: Client = CLIENTS[settings.dialect](settings.endpoint, key, settings.timeout)
+        except InputError:
+            raise
+        except Exception as error:  # what the environment says of proxies and certificates
+            raise InputError(
+                f"no request can be sent to {settings.endpoint} ({type(error).__name__}: {hidden(str(error), key)}); check the "
+                f"environment variables {', '.join(NETWORK)}, in capitals or not"
+            ) from error
         self.longest_examined = 0
         self.tokens = (0, 0)
         self._lock = threading.Lock()
