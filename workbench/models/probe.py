@@ -183,7 +183,8 @@ def _half(prompt: Sequence[Message], which: int) -> list[Message]:
     for role, text in texts:
         middle = text.find(" ", len(text) // 2)
         middle = len(text) // 2 if middle < 0 else middle
-        if half := text[middle:] if which else text[:middle]:
+        half = text[middle:] if which else text[:middle]
+        if half or role == "user":  # there is always a turn to answer
             found.append({"role": role, "content": half})
     return found
 
