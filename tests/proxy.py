@@ -31,6 +31,7 @@ class Proxy:
         self.always: Step | None = None
         self.requests: list[dict[str, Any]] = []
         self.keys: list[str | None] = []
+        self.headers: list[dict[str, str]] = []
         self.lock = threading.Lock()
         outer = self
 
@@ -40,6 +41,7 @@ class Proxy:
                 asked = json.loads(body)
                 with outer.lock:
                     outer.requests.append({"path": self.path} | asked)
+                    outer.headers.append(dict(self.headers))
                     outer.keys.append(self.headers.get("Authorization") or self.headers.get("X-Api-Key"))
                     step = outer.script.pop(0) if outer.script else outer.always
                 forward = lambda: outer.forward(self.path, body)  # noqa: E731

@@ -30,10 +30,12 @@ from workbench.experiment.experiment import Experiment
 from workbench.machine import resolve
 from workbench.models import patience, probe
 from workbench.models.answering import Generation
+from workbench.models.endpoint import ATTEMPTS
 from workbench.models.patience import Patience, Slots
 from workbench.models.probe import CANARIES, Drift
-from workbench.models.served import READY, REFUSED, SILENT, EndpointGenerator, most_tokens
+from workbench.models.served import CALLED, EMPTY, OUTAGE, READY, REFUSED, SILENT, EndpointGenerator, most_tokens
 from workbench.results.run import Run
+from workbench.store.session import OPENED
 
 MACHINE = resolve(device="cpu", precision="float32")
 KEY = "sk-secret-0123456789"
@@ -153,6 +155,15 @@ def test_a_warm_run_sends_nothing_and_reads_the_same_bytes(proxy: Proxy, tmp_pat
     assert tables(again) == tables(first)
 
 
+def test_each_of_many_servers_is_examined_once_in_a_session(proxy: Proxy, tmp_path: Path) -> None:
+    generators = {f"g{n}": settings(proxy, revision=n) for n in range(OPENED + 1)}
+    components = {"retrievers": {"bm25": {"kind": "bm25"}}, "generators": generators}
+    axes = {"retriever": ["bm25"], "chunking": ["whole", {"words": 20}], "passages": [1, 2], "generator": list(generators)}
+    one = experiment(tmp_path, proxy, {"components": components, "axes": axes})
+    one.compare()
+    assert sum(text(r) in CANARIES for r in proxy.requests) == CANARY_DRAWS * len(generators)
+
+
 def test_the_probe_and_what_answered_stand_in_the_manifest(proxy: Proxy, tmp_path: Path) -> None:
     found = experiment(tmp_path, proxy).compare().manifest["served"]["parrot"]
     assert found["probe"]["parameters"] == ["max_tokens", "temperature"]
@@ -203,7 +214,7 @@ def test_a_request_that_hangs_is_asked_again(proxy: Proxy, waits: list[float]) -
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
-        (answers(307, Location="http://127.0.0.1:9/v1"), "307.*write the address it redirects to"),
+        (answers(307, Location="http://127.0.0.1:9/v1"), r"307.*\(to http://127.0.0.1:9/v1\); write the address it redirects to"),
         (answers(401, {"error": {"message": "no key"}}), "401 no key; name the environment variable"),
         (answers(404, {"error": {"message": "model not found"}}), "404 model not found; check the address"),
     ],
@@ -223,6 +234,57 @@ def test_a_page_instead_of_an_answer_is_refused_by_the_probe(proxy: Proxy, tmp_p
     assert len(proxy.requests) == 1
 
 
+def said(message: Any, finish: str = "stop", **more: Any) -> Step:
+    """An answer in OpenAI's protocol that holds this message."""
+    counts = {"prompt_tokens": 5, "completion_tokens": 1}
+    return answers(200, {"choices": [{"message": message, "finish_reason": finish}], "model": "m", "usage": counts} | more)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [said(None), said("text"), said({"content": "x"}, usage=[1]), answers(200, b"[" * 100_000)],
+    ids=["null", "no object", "usage", "deep"],
+)
+def test_an_answer_of_another_shape_is_asked_again_and_never_ends_the_program(
+    proxy: Proxy, waits: list[float], fault: Step
+) -> None:
+    expected = generated(proxy, PROMPTS)
+    proxy.script = [well, fault]
+    assert generated(proxy, PROMPTS) == expected and len(waits) == 1
+
+
+@pytest.mark.parametrize("count", ["5", 5.5, -1, True, None])
+def test_what_is_no_number_of_tokens_was_not_said(proxy: Proxy, count: Any) -> None:
+    proxy.always = said({"content": "x"}, usage={"prompt_tokens": count, "completion_tokens": 1})
+    (found,) = generated(proxy, ["a"])
+    assert (found.text, found.prompt_tokens) == ("x", 0) and found.served and found.served["usage"] == "not said"
+
+
+@pytest.mark.parametrize(
+    ("message", "finish", "status"),
+    [
+        ({"content": None, "refusal": "I cannot"}, "stop", REFUSED),
+        ({"content": None, "tool_calls": [{}]}, "tool_calls", CALLED),
+        ({"content": ""}, "length", EMPTY),
+        ({"content": ""}, "stop", "ok"),
+    ],
+)
+def test_an_answer_without_text_is_no_abstention_where_its_end_says_why(
+    proxy: Proxy, message: dict[str, Any], finish: str, status: str
+) -> None:
+    proxy.always = said(message, finish)
+    assert generated(proxy, ["a"])[0].status == status
+
+
+def test_half_a_character_is_stored_as_a_sign_for_it(proxy: Proxy, tmp_path: Path) -> None:
+    proxy.always = only("mill", answers(200, b'{"choices": [{"message": {"content": "a \\ud800 b"}}], "model": "\\udfff"}'))
+    run = experiment(tmp_path, proxy).compare()
+    assert "a \ufffd b" in {line["reply"] for line in run.answers}
+    proxy.always = only("mill", answers(400, b'{"error": {"message": "no \\ud800"}}'))
+    run = experiment(tmp_path, proxy, revision=2).compare()
+    assert set(run.manifest["failures"]) == {REFUSED}
+
+
 def only(word: str, fault: Step) -> Step:
     """A fault for the prompts that hold a word."""
     return lambda asked, forward: fault(asked, forward) if word in text(asked) else forward()
@@ -234,6 +296,15 @@ def test_a_prompt_without_an_answer_is_a_failed_item_while_others_are_answered(p
     assert [one.status for one in found].count(SILENT) == 1 and found[2].status == SILENT
     proxy.always = only("mill", answers(400, {"error": "not this"}))
     assert [one.status for one in generated(proxy, PROMPTS)][:3] == ["ok", REFUSED, "ok"]
+
+
+@pytest.mark.parametrize("fails", [1, 3])
+def test_prompts_of_a_server_that_was_down_for_a_while_are_asked_once_more(proxy: Proxy, waits: list[float], fails: int) -> None:
+    expected = generated(proxy, PROMPTS)
+    proxy.requests.clear()
+    proxy.script = [answers(503)] * ATTEMPTS * fails
+    assert generated(proxy, PROMPTS, parallel=1) == expected
+    assert len(proxy.requests) == len(PROMPTS) + ATTEMPTS * fails + (fails >= OUTAGE)
 
 
 def test_a_failed_item_stays_in_the_mean_and_is_counted(proxy: Proxy, tmp_path: Path, waits: list[float]) -> None:
@@ -304,6 +375,34 @@ def test_no_key_is_sent_where_none_is_named(proxy: Proxy, monkeypatch: pytest.Mo
     assert proxy.keys == [None]
 
 
+def test_nothing_that_the_environment_holds_for_another_server_is_sent(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOY_KEY", KEY)
+    monkeypatch.setenv("OPENAI_ORG_ID", "org-mine")
+    monkeypatch.setenv("OPENAI_PROJECT_ID", "project-mine")
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "Authorization: Bearer sk-another")
+    generated(proxy, PROMPTS[:1], api_key_env="TOY_KEY")
+    generated(proxy, PROMPTS[:1])
+    assert proxy.keys == [f"Bearer {KEY}", None]
+    assert not any("mine" in value for headers in proxy.headers for value in headers.values())
+
+
+def test_a_word_in_place_of_a_key_is_left_in_answers(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOY_KEY", "lamp")
+    proxy.always = said({"content": "a lamp"})
+    assert generated(proxy, ["x"], api_key_env="TOY_KEY")[0].text == "a lamp"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("ALL_PROXY", "foo://a:1"), ("HTTP_PROXY", "http://a:port"), ("SSL_CERT_FILE", "/nowhere.pem")]
+)
+def test_what_the_environment_says_of_the_network_is_named_where_it_cannot_be(
+    proxy: Proxy, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match=f"no request can be sent to .*check the environment variables .*{name}"):
+        build(EndpointGenerator, settings(proxy), "here").load(MACHINE)
+
+
 # --- What the probe finds --------------------------------------------------------------------------------------------
 
 
@@ -327,6 +426,23 @@ def test_a_server_that_cuts_prompts_is_found(proxy: Proxy, tmp_path: Path) -> No
     with pytest.raises(InputError, match=r"drops a part of long prompts.*counts 512 tokens.*num_ctx"):
         probe.examined(loaded, [long])
     assert probe.examined(loaded, [[{"role": "user", "content": PROMPTS[0]}]])["whole"] < 512
+
+
+def test_many_short_turns_are_not_taken_for_a_prompt_that_is_cut(proxy: Proxy) -> None:
+    def counts(asked: dict[str, Any], forward: Any) -> Any:
+        tokens = 3 + sum(5 + len(message["content"].split()) for message in asked["messages"])
+        return said({"content": "x"}, usage={"prompt_tokens": min(limit, tokens), "completion_tokens": 1})(asked, forward)
+
+    proxy.always = counts
+    solved = [{"role": role, "content": "a few words"} for _ in range(8) for role in ("user", "assistant")]
+    prompt = [{"role": "system", "content": "Be brief."}, *solved, {"role": "user", "content": " ".join(PROMPTS * 4)}]
+    loaded, limit = build(EndpointGenerator, settings(proxy), "here").load(MACHINE), 10_000
+    whole = probe.examined(loaded, [prompt])["whole"]
+    assert whole and whole > 400
+    assert all({m["role"] for m in r["messages"]} == {"system", "user"} for r in proxy.requests[-2:])
+    limit = whole // 2
+    with pytest.raises(InputError, match="drops a part of long prompts"):
+        probe.examined(loaded, [prompt])
 
 
 @pytest.mark.parametrize("name", ["temperature", "max_tokens"])
@@ -403,6 +519,10 @@ def test_drift_is_shown_only_where_chance_does_not_explain_it() -> None:
         ({"context": 200}, "none are left for a prompt"),
         ({"max_new_tokens": 3, "parameters": {"max_completion_tokens": 3}}, "name one of them"),
         ({"endpoint": "http://a:key@b/v1"}, "a key belongs into the environment"),
+        ({"endpoint": "http://a:port/v1"}, "no request can be sent to this one"),
+        ({"endpoint": "http://a:99999/v1"}, "no request can be sent to this one"),
+        ({"endpoint": "http://a..b/v1"}, "no request can be sent to this one"),
+        ({"endpoint": "http://a /v1"}, "allowed: an address such as"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(values: dict[str, Any], message: str) -> None:
@@ -462,6 +582,14 @@ def test_anthropics_dialect_is_spoken(proxy: Proxy, monkeypatch: pytest.MonkeyPa
     proxy.script = [answers(529, {"error": {"message": "overloaded"}})]
     monkeypatch.setattr(Patience, "pause", lambda self, seconds: None)
     assert len(list(loaded.generate([[{"role": "user", "content": "c"}]]))) == 1 and len(proxy.requests) == 3
+
+
+def test_a_refusal_by_a_server_of_anthropics_dialect_is_said(proxy: Proxy) -> None:
+    pytest.importorskip("anthropic")
+    proxy.always = answers(400, {"error": {"message": "Your credit balance is too low"}})
+    loaded = build(EndpointGenerator, settings(proxy, dialect="anthropic"), "here").load(MACHINE)
+    with pytest.raises(InputError, match="400 Your credit balance is too low"):
+        probe.examined(loaded, [READY])
 
 
 def test_no_other_key_is_sent_to_a_server_of_anthropics_dialect(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -549,6 +677,61 @@ def test_a_budget_at_two_fifths_leaves_the_same_questions_for_all_and_is_resumed
     assert tables(resumed) == tables(expected)
 
 
+def test_a_small_budget_goes_on_prompt_by_prompt(proxy: Proxy, tmp_path: Path) -> None:
+    """Each session gets further, even where what is asked next goes through one queue and is many times the budget."""
+    made = {"made-up": {"kind": "hyde", "generator": "parrot", "max_new_tokens": 6}}
+    components = {"retrievers": {"bm25": {"kind": "bm25"}}, "generators": {"parrot": settings(proxy)}, "expanders": made}
+    given = {"components": components, "axes": AXES | {"expansion": ["made-up"]}, "budget": {"tokens": 3000}}
+    sessions = 0
+    while sessions < 7:
+        sessions += 1
+        one = experiment(tmp_path, proxy, given)
+        try:
+            one.index()
+            one.compare()
+            break
+        except BudgetError:
+            total = one.session.spending.total()
+            assert total.prompt_tokens + total.new_tokens <= 3000
+            assert (
+                one.session.counts()["answers"].distinct and one.session.spending.of(toys.made(toys.parrot), "answers").requests
+            )
+    assert 1 < sessions < 7
+
+
+def test_where_no_tokens_are_counted_the_budget_counts_the_most_there_can_be(proxy: Proxy, tmp_path: Path) -> None:
+    proxy.always = changed(usage=None)
+    one = experiment(tmp_path, proxy, {"budget": {"tokens": 5000}})
+    with pytest.raises(BudgetError):
+        one.compare()
+    assert 3000 < one.session.spending.total().prompt_tokens <= 5000
+
+
+def test_the_probe_and_the_canaries_are_within_the_budget(proxy: Proxy, tmp_path: Path) -> None:
+    with pytest.raises(BudgetError, match="0 are spent"):
+        experiment(tmp_path, proxy, {"budget": {"tokens": 600}}).compare()
+    assert proxy.requests == []
+
+
+def test_a_key_that_is_refused_half_way_leaves_tables(proxy: Proxy, tmp_path: Path) -> None:
+    proxy.script = [well] * (PROBES + CANARY_DRAWS + 12)
+    proxy.always = answers(401, {"error": "expired"})
+    with pytest.raises(InputError, match="401 expired"):
+        experiment(tmp_path, proxy, parallel=1).compare()
+    assert "401 expired" in ended(tmp_path)[1]["reason"]
+
+
+def test_canaries_that_were_not_asked_twice_are_begun_again(proxy: Proxy, tmp_path: Path) -> None:
+    proxy.script = [well] * (PROBES + len(CANARIES))
+    proxy.always = answers(401)
+    with pytest.raises(InputError):
+        experiment(tmp_path, proxy).compare()
+    proxy.always = None
+    proxy.requests.clear()
+    experiment(tmp_path, proxy).compare()
+    assert sum(text(r) in CANARIES for r in proxy.requests) == CANARY_DRAWS
+
+
 def test_an_interruption_leaves_tables_and_is_resumed_to_the_same_bytes(proxy: Proxy, tmp_path: Path) -> None:
     expected = experiment(tmp_path / "whole", proxy).compare()
 
@@ -577,12 +760,27 @@ def cli(folder: Path, *more: str) -> subprocess.Popen[str]:
     return subprocess.Popen([*command, *more], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
+def test_a_second_interruption_does_not_wait_for_a_server_that_hangs(proxy: Proxy, tmp_path: Path) -> None:
+    experiment(tmp_path, proxy, timeout=60)
+    proxy.script = [well] * (PROBES + CANARY_DRAWS + 1)
+    proxy.always = hangs(60)
+    process = cli(tmp_path)
+    while len(proxy.requests) < PROBES + CANARY_DRAWS + 5:
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    told, _ = process.communicate(timeout=30)
+    assert process.returncode == 130 and "interrupted" in told
+
+
 @pytest.mark.slow
 def test_a_budget_ends_the_command_with_status_3(proxy: Proxy, tmp_path: Path) -> None:
-    experiment(tmp_path, proxy, {"budget": {"tokens": 9000}})
+    experiment(tmp_path, proxy, {"budget": {"tokens": 5000}})
     process = cli(tmp_path)
     said, _ = process.communicate(timeout=120)
-    assert process.returncode == 3 and "the budget of 9,000 tokens is reached" in said and "the same command goes on" in said
+    assert process.returncode == 3 and "the budget of 5,000 tokens is reached" in said and "the same command goes on" in said
     process = cli(tmp_path, "--set", "budget.tokens=null")
     assert process.wait(timeout=120) == 0
 

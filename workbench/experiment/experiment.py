@@ -23,6 +23,7 @@ from workbench.experiment.running import Announcement
 from workbench.experiment.search import Searcher
 from workbench.experiment.sweep import Sweep
 from workbench.experiment.writer import RunWriter, new_folder
+from workbench.models.patience import RefusedError
 from workbench.results.display import Displayed
 from workbench.results.run import Run
 from workbench.stages.indexes import DenseIndex, TextIndex
@@ -153,7 +154,7 @@ class Experiment(Displayed):
             columns = data.columns({q.id for split in (data.select, data.report) for q in self.session.dataset.split(split)})
             try:
                 found = Searcher(self.sweep).search()
-            except (BudgetError, StageFailedError, KeyboardInterrupt) as error:
+            except (BudgetError, StageFailedError, RefusedError, KeyboardInterrupt) as error:
                 self._keep_answered(started, error)
                 raise
             folder = new_folder(self.runs / self.settings.experiment, started, self.settings)

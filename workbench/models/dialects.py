@@ -16,6 +16,7 @@ from workbench.models.chat import Message
 from workbench.models.patience import AGAIN, SHOWN, AttemptError, hidden, said
 
 Dialect = Literal["openai", "anthropic"]
+SECRET = 8  # characters of a key that is hidden in answers, at least
 CONTEXTS = ("max_model_len", "context_length", "context_window", "max_input_tokens")  # a context's names in a list of models
 
 
@@ -52,6 +53,8 @@ class Client(ABC):
         self.where = where
         self.strict = True
         self._key = key
+        # what stands for a key at a server that wants none ("x", "ollama") may well be a word of an answer
+        self._secret = key if key and len(key) >= SECRET else None
 
     @abstractmethod
     def send(self, model: str, messages: Sequence[Message], parameters: dict[str, Any]) -> Any:
@@ -63,7 +66,7 @@ class Client(ABC):
 
     @abstractmethod
     def read(self, answer: Any) -> Reply:
-        """The answer in the server's JSON; raises KeyError, TypeError, IndexError or ValueError where there is none."""
+        """The answer in the server's JSON; raises what Python does where a part of it is missing or is something else."""
 
     @abstractmethod
     def close(self) -> None:
@@ -78,7 +81,7 @@ class Client(ABC):
         answer = self._json(lambda: self.send(model, messages, parameters))
         try:
             return self.read(answer)
-        except (KeyError, TypeError, IndexError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, IndexError, ValueError) as error:
             shown = hidden(json.dumps(answer, ensure_ascii=False), self._key)[:SHOWN]
             reason = f"answers otherwise than its protocol says ({type(error).__name__}: {error}): {shown}"
             raise AttemptError(reason, again=not self.strict) from None
@@ -90,8 +93,8 @@ class Client(ABC):
             row = next(row for row in rows if row["id"] == model)
         except (AttemptError, KeyError, TypeError, StopIteration):
             return None
-        found = [row.get(name) for name in CONTEXTS]
-        return next((value for value in found if isinstance(value, int) and value > 0), None)
+        found = [_count(row.get(name)) for name in CONTEXTS]
+        return next((value for value in found if value), None)
 
     def _json(self, send: Callable[[], Any]) -> Any:
         import httpx2
@@ -104,7 +107,7 @@ class Client(ABC):
             raise self._failed(error) from None
         try:
             return json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             shown = hidden(" ".join(text.split()), self._key)[:SHOWN]
             reason = f"answers no JSON: {shown!r}; check the address, which mostly ends in /v1"
             raise AttemptError(reason, again=not self.strict) from None
@@ -115,6 +118,8 @@ class Client(ABC):
         if response is not None:
             code = int(response.status_code)
             reason = f"{code} {said(response.text, response.reason_phrase, self._key)}"
+            if code in range(300, 400) and (place := response.headers.get("Location")):
+                reason += f" (to {hidden(place, self._key)[:SHOWN]})"
             return AttemptError(reason, code, code in AGAIN, response.headers.get("Retry-After"))
         if type(error).__name__ in ("APIConnectionError", "APITimeoutError"):
             reason = f"{type(error).__name__}: {error} {error.__cause__ or ''}".strip()
@@ -131,7 +136,10 @@ class OpenAIClient(Client):
         except ModuleNotFoundError:
             raise MissingExtraError("openai", "endpoints", "a generator behind a server") from None
         super().__init__(f"{url}/chat/completions", key)
-        self._headers = cast("dict[str, str]", {} if key else {"Authorization": openai.Omit()})
+        # nothing of what the environment holds for OpenAI's own server is sent: neither another key nor whose account it is
+        kept = {name: openai.Omit() for name in ("OpenAI-Organization", "OpenAI-Project")}
+        signed = f"Bearer {key}" if key else openai.Omit()
+        self._headers = cast("dict[str, str]", kept | {"Authorization": signed})
         self.client = openai.OpenAI(
             api_key=key or "none",
             base_url=url,
@@ -151,13 +159,15 @@ class OpenAIClient(Client):
 
     def read(self, answer: Any) -> Reply:
         choice, usage = answer["choices"][0], answer.get("usage") or {}
+        message = choice["message"]
+        finish = "refusal" if message.get("refusal") else choice.get("finish_reason")
         return Reply(
-            hidden(_text(choice["message"].get("content")), self._key),
-            str(choice.get("finish_reason") or ""),
-            usage.get("prompt_tokens"),
-            usage.get("completion_tokens"),
-            hidden(str(answer.get("model") or ""), self._key),
-            hidden(str(answer.get("system_fingerprint") or ""), self._key),
+            hidden(_text(message.get("content")), self._secret),
+            hidden(str(finish or ""), self._secret),
+            _count(usage.get("prompt_tokens")),
+            _count(usage.get("completion_tokens")),
+            hidden(str(answer.get("model") or ""), self._secret),
+            hidden(str(answer.get("system_fingerprint") or ""), self._secret),
         )
 
     def close(self) -> None:
@@ -197,14 +207,14 @@ class AnthropicClient(Client):
 
     def read(self, answer: Any) -> Reply:
         usage = answer.get("usage") or {}
-        reads = [usage.get(name) for name in ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")]
+        reads = [_count(usage.get(name)) for name in ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")]
         text = "".join(_text(block["text"]) for block in answer["content"] if block["type"] == "text")
         return Reply(
-            hidden(text, self._key),
-            str(answer.get("stop_reason") or ""),
+            hidden(text, self._secret),
+            hidden(str(answer.get("stop_reason") or ""), self._secret),
             sum(n or 0 for n in reads) if reads[0] is not None else None,
-            usage.get("output_tokens"),
-            hidden(str(answer.get("model") or ""), self._key),
+            _count(usage.get("output_tokens")),
+            hidden(str(answer.get("model") or ""), self._secret),
             "",
         )
 
@@ -213,6 +223,11 @@ class AnthropicClient(Client):
 
 
 CLIENTS: dict[str, Callable[[str, str | None, float], Client]] = {"openai": OpenAIClient, "anthropic": AnthropicClient}
+
+
+def _count(value: object) -> int | None:
+    """A number of tokens; None where a server says none, or something that is no such number."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
 def _text(content: object) -> str:

@@ -73,9 +73,14 @@ def check_url(url: str) -> str:
     Raises:
         ValueError: anything else.
     """
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("allowed: an address such as http://localhost:11434/v1")
+    parts, allowed = urlsplit(url), "allowed: an address such as http://localhost:11434/v1"
+    try:
+        (parts.hostname or "").encode("idna")
+        port = parts.port
+    except ValueError as error:
+        raise ValueError(f"{allowed}; no request can be sent to this one: {error}") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0 or not url.isprintable() or " " in url:
+        raise ValueError(allowed)
     if parts.username or parts.password or parts.query or parts.fragment:
         raise ValueError("allowed: an address without user, password, ? and #; a key belongs into the environment (api_key_env)")
     return url.rstrip("/")

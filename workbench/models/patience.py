@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -22,6 +23,7 @@ BUSY = 429
 FIRST_WAIT = 0.5  # seconds; doubled at each attempt
 LONGEST_WAIT = 60.0  # seconds; a server that asks for more is not waited for
 SHOWN = 300  # characters of a server's message that are quoted
+HALVES = re.compile("[\ud800-\udfff]")  # of characters, which JSON can say and no file can hold
 
 T = TypeVar("T")
 
@@ -219,8 +221,8 @@ def said(text: str, otherwise: str, key: str | None) -> str:
 
 
 def hidden(text: str, key: str | None) -> str:
-    """The text without the key, which some servers repeat in what they answer."""
-    return text.replace(key, "***") if key else text
+    """The text without the key, which some servers repeat in what they answer, and with a sign in place of half characters."""
+    return HALVES.sub("\ufffd", text.replace(key, "***") if key else text)
 
 
 def asked_to_wait(header: str | None) -> float | None:

@@ -15,6 +15,7 @@ from workbench.models.patience import RefusedError
 from workbench.models.served import OWN, READY, LoadedEndpointGenerator
 
 SLACK = 8  # tokens by which two halves of a prompt and the whole may differ
+ROLES = ("system", "user")
 ALARM = 0.05  # odds of taking chance for another model, at most
 CANARIES: tuple[str, ...] = (
     "Name the capital of Australia and one river that flows through it.",
@@ -115,6 +116,8 @@ def _mended(loaded: LoadedEndpointGenerator, needs_system: bool, refused: Refuse
     """
     sent = loaded.settings.sent()
     for name in sent:
+        if name == "max_tokens" and loaded.settings.dialect == "anthropic":
+            continue  # nothing can be asked without it
         left = {other: value for other, value in sent.items() if other != name}
         if _accepted(loaded, READY, left):
             way_out = " and name max_completion_tokens among the parameters" if name == "max_tokens" else ""
@@ -171,13 +174,18 @@ def size(prompt: Sequence[Message]) -> int:
 
 
 def _half(prompt: Sequence[Message], which: int) -> list[Message]:
-    """The first or the second half of the text of each turn, cut at a space."""
+    """The first or the second half of a prompt: of its system turn, and of all others in one turn, each cut at a space.
+
+    In one turn, because a server adds tokens to each: halves with many turns would have more of those than the whole.
+    """
+    texts = [(role, "\n\n".join(m["content"] for m in prompt if (m["role"] == "system") == (role == "system"))) for role in ROLES]
     found: list[Message] = []
-    for message in prompt:
-        text = message["content"]
+    for role, text in texts:
         middle = text.find(" ", len(text) // 2)
         middle = len(text) // 2 if middle < 0 else middle
-        found.append(message | {"content": text[middle:] if which else text[:middle]})
+        half = text[middle:] if which else text[:middle]
+        if half or role == "user":  # there is always a turn to answer
+            found.append({"role": role, "content": half})
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, as_completed, wait
 from datetime import UTC, datetime
@@ -18,13 +19,15 @@ from workbench.models.chat import Message
 from workbench.models.dialects import CLIENTS, Client, Dialect, Reply
 from workbench.models.endpoint import ATTEMPTS, check_url
 from workbench.models.generator import Generator
-from workbench.models.patience import NoAnswerError, Patience, RefusedError, key_of
+from workbench.models.patience import NoAnswerError, Patience, RefusedError, hidden, key_of
 
 BYTES = 2  # of UTF-8 that count as a token where none can be counted: more tokens than any text in a natural language has
 ASSUMED = 256  # tokens of an answer whose length is not limited, for estimates
 OWN = frozenset({400, 413, 422})  # refusals that may be about one prompt alone
 OUTAGE = 3  # prompts in a row without an answer, after which the server is asked whether it answers at all
 REFUSED, SILENT, EMPTY = "refused by the server", "no answer from the server", "no text within the limit"
+CALLED = "a tool called instead of an answer"
+NETWORK = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR")
 LIMITS = ("max_tokens", "max_completion_tokens")
 WITHHELD = {
     "model": "it is a key of its own",
@@ -191,7 +194,7 @@ class LoadedEndpointGenerator:
         client: sends the requests.
         notes: what people should know of how answers were made.
         longest_examined: bytes of the longest prompt that the server was shown to read whole; 0: none yet.
-        tokens: of all prompts and of all answers so far, as the server counts them.
+        tokens: of all prompts and of all answers so far, as the server counts them, or the most there can be.
     """
 
     def __init__(self, settings: EndpointGenerator) -> None:
@@ -203,7 +206,15 @@ class LoadedEndpointGenerator:
         settings = self.settings
         self.patience = Patience(ATTEMPTS, settings.parallel)
         key = key_of(settings.endpoint, settings.api_key_env)
-        self.client: Client = CLIENTS[settings.dialect](settings.endpoint, key, settings.timeout)
+        try:
+            self.client: Client = CLIENTS[settings.dialect](settings.endpoint, key, settings.timeout)
+        except InputError:
+            raise
+        except Exception as error:  # what the environment says of proxies and certificates
+            raise InputError(
+                f"no request can be sent to {settings.endpoint} ({type(error).__name__}: {hidden(str(error), key)}); check the "
+                f"environment variables {', '.join(NETWORK)}, in capitals or not"
+            ) from error
         self.longest_examined = 0
         self.tokens = (0, 0)
         self._lock = threading.Lock()
@@ -228,7 +239,11 @@ class LoadedEndpointGenerator:
         once = lambda: self.client.ask(self.settings.model, messages, sent)  # noqa: E731
         found = self.patience.until_answered(self.client.where, once, self.settings.api_key_env)
         with self._lock:
-            self.tokens = self.tokens[0] + (found.prompt_tokens or 0), self.tokens[1] + (found.new_tokens or 0)
+            if found.prompt_tokens is None or found.new_tokens is None:
+                read, written = most_tokens(messages), self.settings.longest
+            else:
+                read, written = found.prompt_tokens, found.new_tokens
+            self.tokens = self.tokens[0] + read, self.tokens[1] + written
         return found
 
     def generate(
@@ -238,7 +253,7 @@ class LoadedEndpointGenerator:
 
         No more requests are begun than answers have been taken over by the caller, so that one who stores each answer loses at
         most `parallel` of them. A prompt that the server refuses or gives no answer to has a status that says so, as long as the
-        server answers others.
+        server answers others; one without an answer is asked once more before, since the server may have been down for a while.
 
         Args:
             prompts: conversations that end with the user's turn.
@@ -251,14 +266,19 @@ class LoadedEndpointGenerator:
         if self.patience.stopped:  # someone broke off, and asks again
             self._connect()
         silent: list[tuple[int, Generation]] = []  # those without an answer since the last answer: their fault, or the server's?
-        waiting = iter(enumerate(prompts))
-        pool = ThreadPoolExecutor(self.settings.parallel)
+        waiting = deque(range(len(prompts)))
+        again: set[int] = set()  # those that were asked once more
         running: dict[Future[Generation], int] = {}
         failed: Exception | None = None
         try:
             while True:
-                while failed is None and len(running) < self.settings.parallel and (following := next(waiting, None)):
-                    running[pool.submit(self._generation, following[1])] = following[0]
+                while failed is None and len(running) < self.settings.parallel and waiting:
+                    position = waiting.popleft()
+                    running[self._begun(prompts[position])] = position
+                if not running and silent and failed is None and (failed := self._down()) is None:
+                    yield from self._given_up(silent, again, waiting)
+                    silent = []
+                    continue
                 if not running:
                     break
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
@@ -270,23 +290,44 @@ class LoadedEndpointGenerator:
                     if generation.status == SILENT:
                         silent.append((position, generation))
                         if failed is None and len(silent) >= OUTAGE and (failed := self._down()) is None:
-                            yield silent
+                            yield from self._given_up(silent, again, waiting)
                             silent = []
                     elif failed is None:
-                        yield [*silent, (position, generation)]
+                        yield [(position, generation)]
+                        yield from self._given_up(silent, again, waiting)
                         silent = []
                     else:
                         yield [(position, generation)]
-            failed = failed or (self._down() if silent else None)
             if failed:
                 raise failed
-            if silent:
-                yield silent
         finally:
             if running:  # whoever gives up does not wait for requests under way
                 self.patience.stop()
                 self.client.close()
-            pool.shutdown(wait=False, cancel_futures=True)
+
+    @staticmethod
+    def _given_up(
+        silent: list[tuple[int, Generation]], again: set[int], waiting: deque[int]
+    ) -> Iterator[list[tuple[int, Generation]]]:
+        """Those without an answer, of a server that answers now, that were asked once more already; the others wait for that."""
+        given_up = [one for one in silent if one[0] in again]
+        waiting.extend(position for position, _ in silent if position not in again)
+        again.update(position for position, _ in silent)
+        if given_up:
+            yield given_up
+
+    def _begun(self, messages: Sequence[Message]) -> Future[Generation]:
+        """A request under way, in a thread that nothing waits for when the program ends."""
+        future: Future[Generation] = Future()
+
+        def ask() -> None:
+            try:
+                future.set_result(self._generation(messages))
+            except BaseException as error:
+                future.set_exception(error)
+
+        threading.Thread(target=ask, daemon=True).start()
+        return future
 
     def written(self, messages: Sequence[Message]) -> Iterator[Generation]:
         """The answer to one conversation, or why there is none: whoever asks a question can mend neither key nor server."""
@@ -343,6 +384,10 @@ class LoadedEndpointGenerator:
         return generation(reply)
 
 
+# why an answer ended, in a server's word -> status of one without text; after any other word it is an empty answer
+WITHOUT_TEXT = {"length": EMPTY, "max_tokens": EMPTY, "tool_calls": CALLED, "function_call": CALLED, "tool_use": CALLED}
+
+
 def generation(reply: Reply) -> Generation:
     """A server's answer as it is stored: with what it said of how it answered, and the day."""
     observed = {"model": reply.model, "fingerprint": reply.fingerprint, "finish": reply.finish}
@@ -350,7 +395,7 @@ def generation(reply: Reply) -> Generation:
     if reply.prompt_tokens is None or reply.new_tokens is None:
         observed |= {"usage": "not said"}
     text, finish = reply.text.strip(), reply.finish
-    status = "ok" if text or finish not in ("length", "max_tokens", "content_filter", "refusal") else EMPTY
+    status = "ok" if text else WITHOUT_TEXT.get(finish, "ok")
     if finish in ("content_filter", "refusal"):
         text, status = "", REFUSED
     served = {name: value for name, value in observed.items() if value}

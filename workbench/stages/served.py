@@ -11,7 +11,7 @@ from workbench.models import probe
 from workbench.models.answering import Generation
 from workbench.models.chat import Message
 from workbench.models.probe import ProbeRecord
-from workbench.models.served import LoadedEndpointGenerator, most_tokens
+from workbench.models.served import READY, EndpointGenerator, LoadedEndpointGenerator, most_tokens
 from workbench.store.items import input_key
 from workbench.store.session import Session
 
@@ -24,7 +24,7 @@ T = TypeVar("T")
 def answered(
     loaded: LoadedEndpointGenerator, namespace: str, prompts: Sequence[Sequence[Message]], session: Session, purpose: str
 ) -> Iterator[list[tuple[int, Generation]]]:
-    """Answers to prompts that the store lacks, within the budget; the server is examined first.
+    """Answers to prompts that the store lacks, as many as the budget allows for; the server is examined first.
 
     Args:
         loaded: the server's client.
@@ -37,34 +37,65 @@ def answered(
         Pairs of position and answer.
 
     Raises:
-        BudgetError: the prompts might take more than the budget leaves.
+        BudgetError: the next prompt might take more than the budget leaves.
     """
     if not session.recording:  # a visitor's question: nothing is measured, so nothing is examined
         yield from loaded.generate(prompts)
         return
     settings = loaded.settings
-    bound = sum(map(most_tokens, prompts))
-    money = settings.price.of(bound, settings.longest * len(prompts)) if settings.price else 0.0
-    session.spending.reserve(bound + settings.longest * len(prompts), money)
-    _examine(loaded, namespace, prompts, session)
-    spent, sent = session.spending.of(settings.model, purpose), loaded.patience.sent
-    try:
-        for batch in loaded.generate(prompts):
-            for _, one in batch:
-                spent.prompt_tokens += one.prompt_tokens
-                spent.new_tokens += one.new_tokens
-                spent.money += settings.price.of(one.prompt_tokens, one.new_tokens) if settings.price else 0.0
-            session.note(loaded.notes)
-            yield batch
-    finally:
-        spent.requests += loaded.patience.sent - sent
+    bounds = [_most(settings, [prompt]) for prompt in prompts]
+    if _unexamined(loaded, prompts):
+        tokens, money = _examination(loaded, prompts)
+        session.spending.reserve(tokens + bounds[0][0], money + bounds[0][1])
+        _examine(loaded, namespace, prompts, session)
+    spent, done = session.spending.of(settings.model, purpose), 0
+    while done < len(prompts):
+        n = session.spending.affordable(bounds[done:])
+        sent = loaded.patience.sent
+        try:
+            for batch in loaded.generate(prompts[done : done + n]):
+                for i, one in batch:
+                    read, written = _taken(settings, prompts[done + i], one)
+                    spent.prompt_tokens += read
+                    spent.new_tokens += written
+                    spent.money += settings.price.of(read, written) if settings.price else 0.0
+                session.note(loaded.notes)
+                yield [(done + i, one) for i, one in batch]
+        finally:
+            spent.requests += loaded.patience.sent - sent
+        done += n
+
+
+def _most(settings: EndpointGenerator, prompts: Sequence[Sequence[Message]]) -> tuple[int, float]:
+    """Tokens and money that prompts and their answers take at most."""
+    read, written = sum(map(most_tokens, prompts)), settings.longest * len(prompts)
+    return read + written, settings.price.of(read, written) if settings.price else 0.0
+
+
+def _taken(settings: EndpointGenerator, prompt: Sequence[Message], one: Generation) -> tuple[int, int]:
+    """Tokens of a prompt and its answer: as the server counts them, or the most there can be where it says none."""
+    if one.served and one.served.get("usage"):
+        return most_tokens(prompt), settings.longest
+    return one.prompt_tokens, one.new_tokens
+
+
+def _unexamined(loaded: LoadedEndpointGenerator, prompts: Sequence[Sequence[Message]]) -> bool:
+    """Whether a server was not examined in this session, or only with shorter prompts."""
+    return not loaded.longest_examined or max(map(probe.size, prompts)) > GROWN * loaded.longest_examined
+
+
+def _examination(loaded: LoadedEndpointGenerator, prompts: Sequence[Sequence[Message]]) -> tuple[int, float]:
+    """Tokens and money that examining a server takes at most, where it refuses nothing."""
+    longest = max(prompts, key=probe.size)
+    asked: list[Sequence[Message]] = [READY, longest, longest, READY]  # two halves are as long as the whole and another turn
+    if not loaded.longest_examined:
+        asked += [[{"role": "user", "content": text}] for text in probe.CANARIES] * 2
+    return _most(loaded.settings, asked)
 
 
 def _examine(loaded: LoadedEndpointGenerator, namespace: str, prompts: Sequence[Sequence[Message]], session: Session) -> None:
     """Probes the server and asks the canaries, once in a session; the probe again where prompts become longer."""
     largest = max(map(probe.size, prompts))
-    if loaded.longest_examined and largest <= GROWN * loaded.longest_examined:
-        return
     first = not loaded.longest_examined
     record = _counted(loaded, session, "probe", lambda: probe.examined(loaded, prompts))
     loaded.longest_examined = largest
@@ -77,13 +108,13 @@ def _examine(loaded: LoadedEndpointGenerator, namespace: str, prompts: Sequence[
 
 def _ask_canaries(loaded: LoadedEndpointGenerator, namespace: str, session: Session) -> None:
     """The first time each canary is asked twice; later once, and what has changed is said."""
-    before = _kept(session, namespace, FIRST)
+    before, again = _kept(session, namespace, FIRST), _kept(session, namespace, AGAIN)
     now = probe.canaries(loaded)
-    if before is None:
+    if before is None or again is None:  # the first time, or it was ended before they were asked twice
         _keep(session, namespace, FIRST, now)
         _keep(session, namespace, AGAIN, probe.canaries(loaded))
         return
-    drift = probe.drift(before, _kept(session, namespace, AGAIN) or {}, now)
+    drift = probe.drift(before, again, now)
     _keep(session, namespace, LAST, drift._asdict())
     if drift.shown:
         loaded.notes.append(

@@ -133,11 +133,12 @@ class Writer:
 
     def opened(self, session: Session) -> LoadedGenerator | LoadedEndpointGenerator:
         """The model in memory, its adapter merged; or the client that asks a server."""
+        one = self.generator
+        if isinstance(one, EndpointGenerator):  # takes no memory, and knows what was found out about its server in this session
+            return session.once(f"client {self.namespace}", lambda: one.load(session.machine))
 
-        def load() -> LoadedGenerator | LoadedEndpointGenerator:
-            if isinstance(self.generator, EndpointGenerator):
-                return self.generator.load(session.machine)
-            loaded = self.generator.load(session.machine, session.ensure(self.adapter) if self.adapter else None)
+        def load() -> LoadedGenerator:
+            loaded = one.load(session.machine, session.ensure(self.adapter) if self.adapter else None)
             session.note(independence.notes())
             return loaded
 

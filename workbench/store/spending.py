@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 
 from workbench.errors import BudgetError
 
@@ -45,6 +47,24 @@ class Spending:
             sum(row.money for row in rows),
         )
 
+    def affordable(self, each: Sequence[tuple[int, float]]) -> int:
+        """How many requests, from the first, fit into what is left of the budget; at least one.
+
+        Args:
+            each: tokens and money that each takes at most.
+
+        Raises:
+            BudgetError: not even the first fits.
+        """
+        self.reserve(*each[0])
+        total = self.total()
+        tokens, money = total.prompt_tokens + total.new_tokens, total.money
+        for n, (more, price) in enumerate(each):
+            tokens, money = tokens + more, money + price
+            if tokens > (self.tokens or inf) or money > (self.money or inf):
+                return n
+        return len(each)
+
     def reserve(self, tokens: int, money: float) -> None:
         """Makes sure that what is about to be sent cannot exceed the budget.
 
@@ -59,10 +79,10 @@ class Spending:
         used = total.prompt_tokens + total.new_tokens
         if self.tokens is not None and used + tokens > self.tokens:
             raise BudgetError(
-                f"the budget of {self.tokens:,} tokens is reached: {used:,} are spent, and the next prompts may take {tokens:,}"
+                f"the budget of {self.tokens:,} tokens is reached: {used:,} are spent, and the next prompt may take {tokens:,}"
             )
         if self.money is not None and total.money + money > self.money:
             raise BudgetError(
-                f"the budget of {self.money:,.4g} is reached: {total.money:,.4g} are spent, and the next prompts may take "
+                f"the budget of {self.money:,.4g} is reached: {total.money:,.4g} are spent, and the next prompt may take "
                 f"{money:,.4g}"
             )
