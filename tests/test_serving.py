@@ -1,7 +1,8 @@
-"""The demo answers what was measured, one question at a time, and says plainly what is wrong with a request."""
+"""The demo answers what was measured, and says plainly what is wrong with a request."""
 
 import asyncio
 import csv
+import itertools
 import json
 import os
 import shutil
@@ -27,6 +28,14 @@ from workbench.results.run import Run
 from workbench.results.verdict import verdict
 from workbench.results.words import metric_name, number
 from workbench.serving import app
+from workbench.serving.asking import Asking, Service
+from workbench.serving.facts import measured_figure, served
+from workbench.serving.gate import gate
+from workbench.serving.page.html import answer_html, heading_html, sources_html
+from workbench.serving.page.page import example_questions, shown
+from workbench.serving.problems import UNEXPECTED
+from workbench.serving.requests import MAX_CHARACTERS, AnswerForm, read
+from workbench.serving.settings import ServiceSettings
 
 CHROMIUM_FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
 SOURCE = Source(1, Place("doc<1>", 1200, 1300), 12.5, 'The "a" <b>', "if a < b: ${1 + 1} {{value}} <script>alert(1)</script>")
@@ -112,6 +121,9 @@ def as_measured(reply):
     return said | {"passages": passages, "prompt": reply["provenance"]["prompt"]}
 
 
+UNASKED = itertools.count()  # makes a question another one, so that no answer is kept from an earlier test
+
+
 async def everything(stream):
     return [item async for item in stream]
 
@@ -147,28 +159,6 @@ def test_parallel_requests_each_get_their_own_measured_answer(url, recorded):
     assert [as_measured(reply) for reply in replies] == [measured(row) for row in rows]
 
 
-def test_questions_are_answered_one_at_a_time_while_health_still_answers(url, pipeline, monkeypatch):
-    release, under_way, most = threading.Event(), [], []
-
-    def slow(question):
-        under_way.append(question)
-        most.append(len(under_way))
-        assert release.wait(60)
-        under_way.remove(question)
-        yield reply_with(question=question)
-
-    monkeypatch.setattr(pipeline, "stream", slow)
-    questions = [f"question {n}" for n in range(50)]  # more than the 40 threads that the server has for blocking work
-    with ThreadPoolExecutor(len(questions)) as pool:
-        waiting = [pool.submit(ask, url, question) for question in questions]
-        try:
-            assert fetch(f"{url}/health", timeout=10)[0] == 200
-        finally:
-            release.set()
-        assert [future.result()["question"] for future in waiting] == questions
-    assert most == [1] * len(questions)
-
-
 BAD_BODIES = [
     (b'{"question": ""}', ["empty", "2,000"]),
     (b'{"question": " \\n "}', ["empty", "2,000"]),
@@ -176,13 +166,12 @@ BAD_BODIES = [
     (b'{"question": "\\ud800"}', ["half a character"]),
     (b'{"question": 3}', ["a number", "not text"]),
     (b'{"question": null}', ["null", "not text"]),
-    (b'{"question": "a", "qestion": "b"}', ["'qestion'", "allowed: question"]),
-    (b"{}", ["without keys", '{"question": "..."}']),
+    (b'{"question": "a", "qestion": "b"}', ["'qestion'", "allowed: history, question"]),
+    (b"{}", ["'question' is missing", '{"question": "..."}']),
     (b'["a"]', ["a list", '{"question": "..."}']),
     (b"question=a", ["not JSON", '{"question": "..."}']),
     (b"\xff\xfe\xff", ["not JSON", '{"question": "..."}']),
     (b"[" * 60_000, ["not JSON"]),
-    (b" " * 70_000, ["65,536"]),
     (b"", ["not JSON"]),
 ]
 
@@ -190,28 +179,43 @@ BAD_BODIES = [
 @pytest.mark.parametrize(("body", "said"), BAD_BODIES, ids=[repr(body[:20]) for body, _ in BAD_BODIES])
 def test_a_bad_request_is_told_what_was_received_and_what_is_allowed(url, body, said):
     status, received = fetch(f"{url}/api/ask", body)
-    assert (status, list(received)) == (422, ["error"])
+    assert (status, list(received)) == (400 if "not JSON" in said else 422, ["error"])
     assert all(part in received["error"] for part in said), received
 
 
+def test_a_body_that_is_too_large_is_refused_before_it_is_read(url):
+    status, received = fetch(f"{url}/api/ask", b" " * 70_000)
+    assert status == 413 and "65,536" in received["error"]
+
+
 def test_the_longest_question_fits_into_a_request():
-    question = "\N{SNAKE}" * app.MAX_CHARACTERS
+    question = "\N{SNAKE}" * MAX_CHARACTERS
     body = json.dumps({"question": question}).encode()
-    assert len(body) < app.MAX_BYTES
-    assert app.read_question(body) == question
+    assert len(body) < 65_536
+    assert read(body, AnswerForm, None).question == question
 
 
-def test_an_unexpected_error_is_logged_and_not_shown(url, pipeline, monkeypatch, caplog):
-    def fail(question):
+def test_an_unexpected_error_is_logged_and_not_shown(pipeline, monkeypatch, caplog):
+    def fail(asked, wanted=None):
         raise RuntimeError("secret detail")
 
-    monkeypatch.setattr(pipeline, "stream", fail)
-    status, received = fetch(f"{url}/api/ask", b'{"question": "What is a list?"}')
-    assert (status, received) == (500, {"error": app.UNEXPECTED})
-    assert "secret detail" in caplog.text
-    ((shown, _),) = asyncio.run(everything(app._shown(app.Answering(pipeline), "What is a list?")))
-    assert "error in the server" in shown
-    assert "secret" not in shown
+    def search(question, k):
+        raise RuntimeError("another secret")
+
+    monkeypatch.setattr(pipeline, "growing", fail)
+    monkeypatch.setattr(pipeline, "search", search)
+    with serving(pipeline) as url:
+        status, received = fetch(f"{url}/api/ask", b'{"question": "What is a list?"}')
+    assert status == 503 and "nothing answers in its place" in received["error"]
+    assert "secret detail" in caplog.text and "secret" not in received["error"]
+
+    async def on_page():
+        asking = Asking(Service(pipeline, ()), ServiceSettings())
+        monkeypatch.setattr(asking, "growing", fail)
+        return await everything(shown(asking, "What is a list?"))
+
+    ((said, _),) = asyncio.run(on_page())
+    assert UNEXPECTED in said.replace("The question", "the question") and "secret" not in said
 
 
 # The page, in a browser
@@ -254,7 +258,7 @@ def answered(page):
 
 def test_the_page_says_what_is_served_and_how_good_it_is(page, pipeline):
     header = page.locator("header").inner_text()
-    figure = app.measured_figure(pipeline.run, pipeline.configuration.id)
+    figure = measured_figure(pipeline.run, pipeline.configuration.id)
     assert pipeline.configuration.label in header
     assert pipeline.run.folder.name in header
     assert f"{metric_name(figure.row.metric)} {number(figure.row.mean)} of 100 points" in header
@@ -280,9 +284,9 @@ def test_the_page_answers_a_question_as_measured_with_its_passage_and_asks_nobod
 
 def test_the_button_cannot_be_pressed_while_a_question_is_answered(page, pipeline, monkeypatch):
     release = threading.Event()
-    monkeypatch.setattr(pipeline, "stream", lambda question: release.wait(60) and iter([reply_with(answer="done")]))
+    monkeypatch.setattr(pipeline, "growing", lambda asked, wanted: release.wait(20) and iter([(0, reply_with(answer="done"))]))
     try:
-        page.get_by_label("Question").fill("What is a list?")
+        page.get_by_label("Question").fill(f"What is a list{next(UNASKED)}?")
         page.get_by_role("button", name="Ask", exact=True).click()
         page.get_by_role("button", name="Answering …", disabled=True).wait_for()
     finally:
@@ -294,14 +298,14 @@ def test_the_button_cannot_be_pressed_while_a_question_is_answered(page, pipelin
 def test_an_answer_is_shown_while_it_is_written(page, pipeline, monkeypatch):
     release = threading.Event()
 
-    def stream(question):
-        yield reply_with(answer="a list", status="writing")
-        assert release.wait(60)
-        yield reply_with(answer="a list of names")
+    def growing(asked, wanted):
+        yield 0, reply_with(answer="a list", status="writing")
+        assert release.wait(20)
+        yield 0, reply_with(answer="a list of names")
 
-    monkeypatch.setattr(pipeline, "stream", stream)
+    monkeypatch.setattr(pipeline, "growing", growing)
     try:
-        page.get_by_label("Question").fill("What is a list?")
+        page.get_by_label("Question").fill(f"What is a list{next(UNASKED)}?")
         page.get_by_role("button", name="Ask", exact=True).click()
         growing = page.locator("#reply .told.growing")
         growing.wait_for()
@@ -315,8 +319,8 @@ def test_an_answer_is_shown_while_it_is_written(page, pipeline, monkeypatch):
 
 def test_texts_of_others_are_shown_and_never_run(page, pipeline, monkeypatch):
     hostile = "<img src=x onerror=alert(1)> ${1 + 1} {{value}}"
-    monkeypatch.setattr(pipeline, "stream", lambda question: iter([reply_with(answer=hostile)]))
-    page.get_by_label("Question").fill("What is a list?")
+    monkeypatch.setattr(pipeline, "growing", lambda asked, wanted: iter([(0, reply_with(answer=hostile))]))
+    page.get_by_label("Question").fill(f"What is a list{next(UNASKED)}?")
     page.get_by_role("button", name="Ask", exact=True).click()
     assert answered(page) == hostile
     assert page.locator(".source .text").inner_text() == SOURCE.text
@@ -330,7 +334,7 @@ def test_an_empty_question_is_refused_on_the_page(page):
 
 def test_an_example_is_a_training_question_and_fills_the_box(page, pipeline):
     dataset = pipeline.session.dataset
-    examples = app.example_questions(pipeline)
+    examples = example_questions(pipeline)
     assert set(examples) <= {query.text for query in dataset.split("train")}
     assert not set(examples) & {query.text for split in ("dev", "test") for query in dataset.split(split)}
     page.get_by_role("button", name=examples[1]).click()
@@ -341,7 +345,7 @@ def test_an_example_is_a_training_question_and_fills_the_box(page, pipeline):
 
 
 def test_passages_are_escaped_and_named_by_rank_title_place_and_score():
-    html = app.sources_html([SOURCE])
+    html = sources_html([SOURCE])
     assert "<script>" not in html
     assert "&lt;script&gt;" in html
     assert '<span class="rank">1</span> The &quot;a&quot; &lt;b&gt;' in html
@@ -359,17 +363,17 @@ def test_passages_are_escaped_and_named_by_rank_title_place_and_score():
     ],
 )
 def test_what_a_reply_lacks_is_said_plainly(changes, said):
-    assert said in app.answer_html(reply_with(**changes))
+    assert said in answer_html(reply_with(**changes))
 
 
 def test_a_figure_from_the_split_that_chose_is_marked_as_flattering(pipeline):
     run = pipeline.run
     reported = {row.configuration for row in run.leaderboard if row.split == run.report_split}
     chosen_only = next(c for c in run.labels if c not in reported)
-    figure = app.measured_figure(run, chosen_only)
+    figure = measured_figure(run, chosen_only)
     assert (figure.row.split, figure.flattered) == (run.select[0], True)
-    assert "which flatters it" in app._figure_html(figure)
-    assert not app.measured_figure(run, next(iter(reported))).flattered
+    assert "which flatters it" in heading_html(served(pipeline)._replace(figure=figure))
+    assert not measured_figure(run, next(iter(reported))).flattered
 
 
 # The gate, and what is refused before serving
@@ -401,24 +405,24 @@ def test_serving_refuses_a_run_whose_recorded_answer_is_another(copied_run, pipe
 
 def test_the_gate_passes_what_was_measured_and_names_whatever_differs(copied_run, pipeline):
     copy = Pipeline(pipeline.experiment, Run.open(copied_run), pipeline.configuration.id)
-    assert app.gate(copy).endswith("as recorded")
+    assert gate(copy).endswith("as recorded")
     tamper(copied_run, pipeline.configuration.id, prompt="0" * 64, passages=[])
     copy = Pipeline(pipeline.experiment, Run.open(copied_run), pipeline.configuration.id)
     with pytest.raises(StageFailedError, match=r"passages: recorded \[\], now .*; prompt: recorded '000"):
-        app.gate(copy)
+        gate(copy)
 
 
 def test_the_gate_refuses_a_run_without_recorded_answers(copied_run, pipeline):
     (copied_run / "answers.jsonl").write_text("")
     with pytest.raises(StageFailedError, match="records no answer"):
-        app.gate(Pipeline(pipeline.experiment, Run.open(copied_run), pipeline.configuration.id))
+        gate(Pipeline(pipeline.experiment, Run.open(copied_run), pipeline.configuration.id))
 
 
 def test_an_experiment_that_only_ranks_is_served_without_replay(tmp_path):
     (tmp_path / "ranks.yaml").write_text(RANKING_ONLY)
     run = Experiment.load(tmp_path / "ranks.yaml", tmp_path / "runs").compare()
     ranks = Pipeline.open(run)
-    assert "only ranks passages" in app.gate(ranks)
+    assert "only ranks passages" in gate(ranks)
     with serving(ranks) as address:
         reply = ask(address, "How is a generator function written?")
     assert reply["answer"] is None
@@ -438,7 +442,7 @@ def test_a_port_that_cannot_be_is_an_input_error(port):
         app.bound("127.0.0.1", port)
 
 
-@pytest.mark.parametrize("package", ["gradio", "fastapi", "uvicorn"])
+@pytest.mark.parametrize("package", ["gradio", "fastapi", "fastapi_offline", "uvicorn"])
 def test_a_missing_package_is_named_with_the_extra_that_brings_it(package, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MissingExtraError, match=rf"'{package}'.*rag-workbench\[app\]"):

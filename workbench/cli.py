@@ -590,11 +590,15 @@ def serve(
     configuration: ConfigurationOption = None,
     runs: RunsOption = Path("runs"),
     dataset: DatasetOption = None,
+    settings: Annotated[Path | None, typer.Option(help="YAML file of the service's settings; see docs/serving.md.")] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Compute measured answers again, alone and together; serve nothing.")
+    ] = False,
 ) -> None:
-    """Serve the Gradio demo and its API."""
+    """Serve the demo and its API."""
     from workbench.serving.app import serve as serve_run
 
-    serve_run(run or _newest_promoted(runs), configuration, port, host, dataset=dataset)
+    serve_run(run or _newest_promoted(runs), configuration, port, host, dataset=dataset, settings=settings, check=check)
 
 
 def _newest_promoted(runs: Path) -> Path:

@@ -71,12 +71,11 @@ def read(body: bytes, form: type[F], content_type: str | None) -> F:
         raise NotJsonError(f"the body is not JSON ({error}); send {usage(form)}") from error
     if not isinstance(values, dict):
         raise InvalidError(f"the body is {kind_of(values)}, not an object; send {usage(form)}")
+    _check_texts(values)
     try:
-        found = form.model_validate(values)
+        return form.model_validate(values)
     except ValidationError as error:
         raise invalid(error, form) from error
-    _check_texts(values)
-    return found
 
 
 def usage(form: type[Form]) -> str:

@@ -1,0 +1,483 @@
+"""The service: the same bytes however an answer is come by, and plain words when there is none."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import shutil
+import socket
+import sqlite3
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Finished
+from served_app import Running, running, settings
+
+from workbench.errors import InputError
+from workbench.pipeline import Asked, Pipeline
+from workbench.results.run import Run
+from workbench.serving.asking import Asking, Service, answer_part
+from workbench.serving.breaker import Breaker
+from workbench.serving.cache import DiskCache, Hit, MemoryCache
+from workbench.serving.settings import Caching, read_service
+
+QUESTIONS = [
+    f"What does the {word} statement do?"
+    for word in ["with", "for", "if", "try", "while", "del", "raise", "import", "return", "pass"]
+]
+
+
+@pytest.fixture(scope="module")
+def pipeline(toy: Finished) -> Pipeline:
+    opened = Pipeline.open(toy.run)
+    opened.session.keep_in_memory(1_000_000)
+    return opened
+
+
+@pytest.fixture(scope="module")
+def service(pipeline: Pipeline) -> Iterator[Running]:
+    with running(pipeline) as found:
+        yield found
+
+
+class Watched:
+    """The real `growing` of a pipeline: it can be held, made to fail, and says what it was asked."""
+
+    def __init__(self, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.batches: list[list[str]] = []
+        self.unwanted: list[str] = []
+        self.free = threading.Event()
+        self.free.set()
+        self.begun = threading.Event()
+        self.failing = False
+        self._growing = pipeline.growing
+        monkeypatch.setattr(pipeline, "growing", self.growing)
+
+    def growing(self, asked: list[Asked], wanted: Callable[[int], bool]) -> Iterator[tuple[int, Any]]:
+        self.batches.append([one.question for one in asked])
+        self.begun.set()
+        if self.failing:
+            raise RuntimeError("secret detail")
+        assert self.free.wait(60)
+        self.unwanted += [one.question for i, one in enumerate(asked) if not wanted(i)]
+        yield from self._growing(asked, wanted)
+
+
+@pytest.fixture
+def watched(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watched]:
+    found = Watched(pipeline, monkeypatch)
+    yield found
+    found.free.set()
+
+
+def part(body: bytes) -> dict[str, Any]:
+    """The answer part of a response."""
+    return {name: value for name, value in json.loads(body).items() if name not in ("id", "served")}
+
+
+def waits_until(true: Callable[[], bool], seconds: float = 20) -> None:
+    """Waits until something is so."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "it never came"
+        time.sleep(0.01)
+
+
+# --- The same bytes -------------------------------------------------------------------------------------------------
+
+
+def test_an_answer_is_the_same_bytes_however_it_is_come_by(pipeline: Pipeline, tmp_path: Path) -> None:
+    expected = [answer_part(pipeline.ask(question)) for question in QUESTIONS[:8]]
+    together = pipeline.answers([Asked(question) for question in QUESTIONS[:8]])
+    assert [answer_part(reply) for reply in together] == expected, "in a batch of eight"
+
+    def bytes_of(body: bytes) -> bytes:
+        inner = body[body.index(b',"question"') + 1 :]
+        return b"{" + inner[: inner.rindex(b',"served":')] + b"}"
+
+    kept = settings(Caching(disk_mb=1.0, folder=tmp_path))
+    for way in ("a miss", "a hit in memory"):
+        if way == "a miss":
+            opened = running(pipeline, kept)
+            there = opened.__enter__()
+        found = [there.ask(question) for question in QUESTIONS[:4]]
+        assert [bytes_of(one.body) for one in found] == expected[:4], way
+        assert {one.json["served"]["by"] for one in found} == {"model" if way == "a miss" else "cache"}
+    stream = there.call("POST", "/v1/answers", {"question": QUESTIONS[4]}, accept="text/event-stream")
+    events = [event.split("\ndata: ", 1) for event in stream.body.decode().strip().split("\n\n")]
+    assert events[0][0] == "event: sources" and events[-1][0] == "event: answer"
+    assert bytes_of(events[-1][1].encode()) == expected[4], "the last event of a stream"
+    texts = [json.loads(data)["answer"] for name, data in events if name == "event: text"]
+    assert texts and all(later.startswith(earlier) for earlier, later in itertools.pairwise(texts))
+    opened.__exit__(None, None, None)
+    with running(pipeline, kept) as again:
+        found = [again.ask(question) for question in QUESTIONS[:5]]
+        assert [bytes_of(one.body) for one in found] == expected[:5], "a hit on disk, in another process"
+        assert {one.json["served"]["by"] for one in found} == {"cache"}
+
+
+def test_equal_questions_are_computed_once_and_different_ones_together(service: Running, watched: Watched) -> None:
+    watched.free.clear()
+    with ThreadPoolExecutor(16) as pool:
+        first = pool.submit(service.ask, "Who waits first?")
+        assert watched.begun.wait(20)
+        equal = [pool.submit(service.ask, "What do eight ask?") for _ in range(8)]
+        others = [pool.submit(service.ask, f"What does number {n} ask?") for n in range(4)]
+        waits_until(lambda: service.asking.service.batcher.waiting == 5)
+        waits_until(lambda: sum(begun.flight.waiting for begun in service.asking._flights.values()) == 13)
+        watched.free.set()
+        answers = [one.result() for one in [first, *equal, *others]]
+    assert {one.status for one in answers} == {200}
+    assert [len(batch) for batch in watched.batches] == [1, 5]
+    assert sorted(itertools.chain(*watched.batches)) == sorted({part(one.body)["question"] for one in answers})
+    assert len({one.body[one.body.index(b',"question"') :] for one in answers[1:9]}) == 1
+
+
+# --- Room, time, and clients that leave -----------------------------------------------------------------------------
+
+
+def test_what_is_too_much_or_too_late_is_said_with_a_time_to_come_back(pipeline: Pipeline, watched: Watched) -> None:
+    watched.free.clear()
+    with (
+        running(pipeline, settings(queue=2, at_once=4, deadline=4.0, fallback=(), grace=1.0)) as service,
+        ThreadPoolExecutor(8) as pool,
+    ):
+        held = [pool.submit(service.ask, "What is held?")]
+        assert watched.begun.wait(20)
+        held += [pool.submit(service.ask, f"What waits as number {n}?") for n in range(2)]
+        waits_until(lambda: service.asking.service.batcher.waiting == 2)
+        full = service.ask("What is one too many?")
+        assert (full.status, full.json["type"]) == (503, "urn:workbench:problem:overloaded")
+        assert int(full.headers["retry-after"]) >= 1
+        held.append(pool.submit(service.ask, "What is held?"))  # joins the first
+        waits_until(lambda: sum(service.asking._clients.values()) == 4)
+        much = service.ask("What is held?")
+        assert (much.status, much.json["type"]) == (429, "urn:workbench:problem:rate-limited") and much.headers["retry-after"]
+        assert {one.result().status for one in held} == {504}
+        assert service.call("GET", "/healthz").status == 200
+        watched.free.set()
+        waits_until(lambda: service.ask("Is it well again?").status == 200)
+
+
+def test_a_client_that_leaves_is_computed_for_no_longer(service: Running, watched: Watched) -> None:
+    watched.free.clear()
+    body = json.dumps({"question": "Who leaves before the answer?"}).encode()
+    for accept in (b"application/json", b"text/event-stream"):
+        watched.begun.clear()
+        connection = socket.create_connection(("127.0.0.1", service.port))
+        connection.sendall(
+            b"POST /v1/answers HTTP/1.1\r\nHost: localhost\r\nAccept: %s\r\nContent-Length: %d\r\n\r\n%s"
+            % (accept, len(body), body)
+        )
+        assert watched.begun.wait(20)
+        assert service.asking.under_way == 1
+        connection.close()
+        waits_until(lambda: service.asking.under_way == 0)
+        watched.free.set()
+        waits_until(lambda: len(watched.unwanted) >= 1)
+        watched.free.clear()
+        watched.unwanted.clear()
+    watched.free.set()
+    assert service.ask("Who stays?").status == 200
+
+
+def test_a_row_that_nobody_waits_for_ends_and_changes_no_other(pipeline: Pipeline) -> None:
+    asked = [Asked(question) for question in QUESTIONS[:5]]
+    expected = pipeline.answers(asked)
+    steps = iter(range(1000))
+    found = dict(pipeline.growing(asked, lambda i: i != 2 or next(steps) < 3))
+    assert {i: reply.reply for i, reply in found.items() if i != 2} == {i: expected[i].reply for i in (0, 1, 3, 4)}
+    assert found.get(2) is None or found[2].status == "writing"
+
+
+def test_a_service_that_stops_answers_what_is_under_way_and_refuses_the_rest(pipeline: Pipeline, watched: Watched) -> None:
+    watched.free.clear()
+    with ThreadPoolExecutor(3) as pool:
+        with running(pipeline, settings(grace=20.0)) as service:
+            held = pool.submit(service.ask, "What is under way?")
+            assert watched.begun.wait(20)
+            stopping = asyncio.run_coroutine_threadsafe(
+                service.asking.stop(), next(iter(service.asking._flights.values())).flight.loop
+            )
+            waits_until(lambda: service.asking.stopping)
+            assert service.call("GET", "/readyz").status == 503
+            late = service.ask("What comes too late?")
+            assert (late.status, late.json["type"]) == (503, "urn:workbench:problem:unavailable")
+            watched.free.set()
+            stopping.result(20)
+        assert held.result().status == 200
+
+
+# --- When the model does not answer ---------------------------------------------------------------------------------
+
+
+def test_a_fallback_answers_marked_and_unkept_while_hits_are_served(pipeline: Pipeline, watched: Watched) -> None:
+    with running(pipeline, settings()) as service:
+        known = service.ask(QUESTIONS[0])
+        watched.failing = True
+        asked = [f"What does break number {n} end in the with statement?" for n in range(5)]
+        found = [service.ask(question) for question in asked]
+        assert {one.status for one in found} == {200} and {one.json["served"]["by"] for one in found} == {"fallback"}
+        first = found[0].json
+        assert first["status"] == "fallback" and first["answer"] == first["sources"][0]["text"]
+        assert first["served"]["fallback"]["name"] == "passage" and "the model failed" in first["served"]["fallback"]["why"]
+        assert b"secret" not in b"".join(one.body for one in found)
+        assert watched.batches == [[QUESTIONS[0]], *([question] for question in asked[:3])], "the breaker is open after three"
+        assert service.call("GET", "/readyz").json["model"] == "open"
+        assert service.ask(QUESTIONS[0]).json["served"]["by"] == "cache" and part(service.ask(QUESTIONS[0]).body) == part(
+            known.body
+        )
+        watched.failing = False
+        service.asking.service.breaker.rest_seconds = 0.0
+        again = service.ask(asked[0]).json
+        assert again["served"]["by"] == "model" and again["status"] == "ok"
+
+
+def test_one_question_that_fails_costs_the_others_nothing(
+    service: Running, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    growing, free = pipeline.growing, threading.Event()
+
+    def picky(asked: list[Asked], wanted: Callable[[int], bool]) -> Iterator[tuple[int, Any]]:
+        assert free.wait(20)
+        if any("poison" in one.question for one in asked):
+            raise RuntimeError("poison")
+        yield from growing(asked, wanted)
+
+    monkeypatch.setattr(pipeline, "growing", picky)
+    questions = ["What holds the others up?", "What is poison?", "What is next to it?", "What is beside it?"]
+    with ThreadPoolExecutor(4) as pool:
+        waiting = [pool.submit(service.ask, question) for question in questions]
+        waits_until(lambda: service.asking.under_way == 4)
+        free.set()
+        by = [one.result().json["served"]["by"] for one in waiting]
+    assert by == ["model", "fallback", "model", "model"]
+
+
+def test_another_run_or_nobody_answers_instead(pipeline: Pipeline, watched: Watched, toy: Finished) -> None:
+    watched.failing = True
+    with running(pipeline, settings(fallback=[{"run": toy.run}])) as service:
+        found = service.ask(QUESTIONS[1]).json
+        assert found["served"]["fallback"]["name"] == f"run {toy.run.name}" and found["status"] == "ok"
+    with running(pipeline, settings(fallback=())) as service:
+        none = service.ask(QUESTIONS[1])
+        assert (none.status, none.json["type"]) == (503, "urn:workbench:problem:no-answer")
+
+
+@pytest.mark.parametrize("fault", ["locked", "full", "damaged", "another answer's bytes"])
+def test_a_cache_that_cannot_be_used_makes_no_answer_wrong(pipeline: Pipeline, tmp_path: Path, fault: str) -> None:
+    wanted = settings(Caching(disk_mb=1.0, memory_mb=0.0, folder=tmp_path))
+    expected = answer_part(pipeline.ask(QUESTIONS[0]))
+    path = tmp_path / "answers.sqlite"
+    with running(pipeline, wanted) as service:
+        assert service.ask(QUESTIONS[0]).json["served"]["by"] == "model"
+        assert service.ask(QUESTIONS[0]).json["served"]["by"] == "cache"
+        other = sqlite3.connect(path, isolation_level=None)
+        if fault == "locked":
+            other.execute("PRAGMA locking_mode = EXCLUSIVE")
+            other.execute("BEGIN EXCLUSIVE")
+        elif fault == "full":
+            pages = service.asking.disk._table()
+            (size,) = pages.execute("PRAGMA page_count").fetchone()
+            pages.execute(f"PRAGMA max_page_count = {size}")
+        elif fault == "damaged":
+            other.execute("UPDATE answers SET body = zeroblob(20)")
+        else:
+            other.execute("UPDATE answers SET key = (SELECT key FROM answers) || 'x'")
+            other.execute("INSERT INTO answers SELECT substr(key, 1, 64), CAST('{}' AS BLOB), crc, created, used FROM answers")
+        for question in (QUESTIONS[0], *QUESTIONS[1:4]):
+            found = service.ask(question)
+            assert found.status == 200 and part(found.body) == json.loads(answer_part(pipeline.ask(question)))
+        other.close()
+    assert json.loads(expected)["question"] == QUESTIONS[0]
+
+
+# --- A promotion while serving ----------------------------------------------------------------------------------------
+
+
+def test_another_promotion_is_served_as_soon_as_it_is_made(
+    toy: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from workbench.serving import promotion
+
+    monkeypatch.setattr(promotion, "LOOK_SECONDS", 0.05)
+    copy = shutil.copytree(toy.run, tmp_path / "smoke" / toy.run.name)
+    (tmp_path / ".store").symlink_to(toy.runs / ".store")
+    run = Run.open(copy)
+    first = Pipeline.open(run)
+    other = next(
+        c.configuration for c in run.leaderboard if c.configuration != first.configuration.id and c.split == run.report_split
+    )
+    with running(first, reopen=lambda chosen: Pipeline.open(copy, chosen)) as service:
+        before = service.ask(QUESTIONS[0]).json
+        run.promote(other)
+        waits_until(lambda: service.call("GET", "/v1/about").json["provenance"]["configuration"] == other, 60)
+        after = service.ask(QUESTIONS[0]).json
+    assert before["provenance"]["identity"] != after["provenance"]["identity"] and after["served"]["by"] == "model"
+    assert after["provenance"]["configuration"] == other
+
+
+# --- Clients ----------------------------------------------------------------------------------------------------------
+
+
+def test_openais_client_is_answered_in_its_own_forms(service: Running, pipeline: Pipeline) -> None:
+    import openai
+
+    client = openai.OpenAI(base_url=f"{service.url}/v1", api_key="none", max_retries=0)
+    (model,) = [one.id for one in client.models.list().data]
+    asked: list[Any] = [{"role": "user", "content": QUESTIONS[2]}]
+    whole = client.chat.completions.create(model=model, messages=asked)
+    expected = pipeline.ask(QUESTIONS[2])
+    assert whole.choices[0].message.content == expected.answer and whole.usage.completion_tokens == expected.tokens["answer"]
+    assert whole.model_extra["workbench"]["provenance"]["run"] == pipeline.run.folder.name
+    stream = client.chat.completions.create(
+        model=model, messages=[{"role": "user", "content": QUESTIONS[3]}], stream=True, stream_options={"include_usage": True}
+    )
+    chunks = list(stream)
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices) == pipeline.ask(QUESTIONS[3]).answer
+    assert chunks[-1].usage.prompt_tokens > 0 and chunks[-2].choices[0].finish_reason == "stop"
+    with pytest.raises(openai.NotFoundError, match=rf"no model 'gpt-4o'; there is '{model}'"):
+        client.chat.completions.create(model="gpt-4o", messages=asked)
+    for wrong, said in (
+        ({"temperature": 0.7}, "temperature is not taken"),
+        ({"messages": [{"role": "system", "content": "Be brief."}, *asked]}, r"messages\.0 is a system message"),
+        ({"messages": [*asked, {"role": "assistant", "content": "a"}, *asked]}, "does not rewrite questions"),
+        ({"max_tokens": 1}, "a measured answer may have"),
+    ):
+        with pytest.raises(openai.UnprocessableEntityError, match=said):
+            client.chat.completions.create(**{"model": model, "messages": asked} | wrong)
+
+
+def test_gradios_client_and_curl_are_answered(service: Running, pipeline: Pipeline) -> None:
+    from gradio_client import Client
+
+    expected = json.loads(answer_part(pipeline.ask(QUESTIONS[0])))
+    found = Client(service.url, verbose=False).predict(QUESTIONS[0], api_name="/ask")
+    assert {name: found[name] for name in expected} == expected
+    command = ["curl", "-s", f"{service.url}/api/ask", "-d", json.dumps({"question": QUESTIONS[0]})]
+    if shutil.which("curl"):
+        found = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+        assert {name: found[name] for name in expected} == expected and "total" in found["seconds"]
+
+
+def test_answers_can_be_fetched_later_and_passages_searched(service: Running) -> None:
+    accepted = service.call("POST", "/v1/answers", {"question": QUESTIONS[6]}, prefer="respond-async")
+    assert accepted.status == 202
+    place = accepted.headers["location"]
+    waits_until(lambda: service.call("GET", place).status == 200)
+    assert part(service.call("GET", place).body) == part(service.ask(QUESTIONS[6]).body)
+    missing = service.call("GET", "/v1/answers/none")
+    assert missing.status == 404 and "there is no answer 'none'" in missing.json["detail"]
+    found = service.call("POST", "/v1/search", {"question": QUESTIONS[0], "k": 3}).json
+    assert [one["rank"] for one in found["sources"]] == list(range(1, len(found["sources"]) + 1)) and found["provenance"][
+        "identity"
+    ]
+    about = service.call("GET", "/v1/about").json
+    assert about["measured"]["n"] > 0 and about["verdict"].startswith("Against") and about["fallbacks"] == ["passage"]
+
+
+def test_the_documentation_of_the_api_asks_nobody_else(service: Running) -> None:
+    page = service.call("GET", "/docs").body.decode()
+    assert "swagger-ui" in page and "://" not in page.replace(service.url, "").replace("http://www.w3.org", "")
+    described = service.call("GET", "/openapi.json").json["paths"]
+    assert {"/v1/answers", "/v1/search", "/v1/chat/completions", "/v1/models", "/v1/about", "/healthz", "/readyz"} <= set(
+        described
+    )
+
+
+def test_generated_requests_never_make_the_server_fail(service: Running) -> None:
+    import schemathesis
+    from hypothesis import HealthCheck, Phase, given
+    from hypothesis import settings as how
+    from schemathesis import checks
+
+    schema = schemathesis.openapi.from_url(f"{service.url}/openapi.json")
+    seen: set[str] = set()
+
+    @given(case=schema.as_strategy())
+    @how(max_examples=60, deadline=None, derandomize=True, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+    def ask(case: Any) -> None:
+        seen.add(case.path)
+        response = case.call(timeout=30)
+        case.validate_response(response, checks=[checks.not_a_server_error])
+
+    ask()
+    assert len(seen) >= 5
+
+
+# --- Pieces -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_breaker_opens_after_failures_in_a_row_and_lets_one_attempt_through() -> None:
+    now = [0.0]
+    breaker = Breaker(failures=2, rest_seconds=10, clock=lambda: now[0])
+    assert breaker.allows()
+    breaker.failed()
+    breaker.succeeded()
+    breaker.failed()
+    assert breaker.allows() and breaker.state == "closed"
+    breaker.failed()
+    assert not breaker.allows() and breaker.state == "open"
+    now[0] = 10
+    assert breaker.state == "half open" and breaker.allows() and not breaker.allows()
+    breaker.failed()
+    assert not breaker.allows() and breaker.state == "open"
+    now[0] = 20
+    assert breaker.allows()
+    breaker.undecided()
+    assert breaker.allows()
+    breaker.succeeded()
+    assert breaker.state == "closed" and breaker.allows()
+
+
+def test_caches_keep_what_was_used_last_within_their_bytes(tmp_path: Path) -> None:
+    now = [1000.0]
+    disk = DiskCache(tmp_path / "t.sqlite", 6, 1.0, clock=lambda: now[0])
+    for cache in (MemoryCache(6), disk):
+        for key, body in (("a", b"aaa"), ("b", b"bbb")):
+            now[0] += 1
+            cache.put(key, Hit(body, now[0]))
+        now[0] += 1
+        assert cache.get("a").body == b"aaa"
+        now[0] += 1
+        cache.put("c", Hit(b"ccc", now[0]))
+        assert cache.get("b") is None and cache.get("a").body == b"aaa" and cache.get("c").body == b"ccc"
+        cache.forget("a")
+        assert cache.get("a") is None
+    now[0] += 2 * 86_400
+    assert disk.get("c") is None
+    disk.close()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("serve: {queue: 0}", r"serve\.queue: received 0"),
+        ("serve: {que: 1}", r"serve\.que is no setting of a service"),
+        ("[1]", "received list; allowed: the keys serve, cache, fallback"),
+        ("fallback: [nothing]", r"fallback\.0"),
+        ("cache: {days: .nan}", r"cache\.days"),
+    ],
+)
+def test_settings_that_are_none_are_refused(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "service.yaml").write_text(text)
+    with pytest.raises(InputError, match=said):
+        read_service(tmp_path / "service.yaml")
+    assert read_service(None).serve.queue == 64
+
+
+def test_asking_is_refused_where_a_question_cannot_be_asked(pipeline: Pipeline) -> None:
+    from workbench.serving.problems import InvalidError
+
+    async def ask() -> None:
+        await Asking(Service(pipeline, ()), settings()).answer(Asked("And then?", [{"role": "user", "content": "a"}]))
+
+    with pytest.raises(InvalidError, match="does not rewrite questions"):
+        asyncio.run(ask())
