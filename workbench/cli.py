@@ -17,6 +17,7 @@ import typer
 from workbench.errors import BudgetError, InputError, StageFailedError, unknown
 
 if TYPE_CHECKING:
+    from workbench.data.dataset import Dataset
     from workbench.experiment.experiment import Experiment
     from workbench.results.compare import Compared
     from workbench.results.numerics import Numerics
@@ -630,28 +631,58 @@ def models(
 
 @app.command()
 def datasets(
-    config: Annotated[Path | None, typer.Argument(help="An experiment's file whose dataset is described.")] = None,
+    what: Annotated[
+        str | None,
+        typer.Argument(
+            help="An experiment's file whose dataset is described; or: check, and such a file.", metavar="[check] CONFIG"
+        ),
+    ] = None,
+    config: Annotated[Path | None, typer.Argument(help="With check: the experiment's file.", hidden=True)] = None,
 ) -> None:
-    """List the built-in datasets, or describe the dataset of an experiment's file."""
+    """List the built-in datasets; describe the dataset of an experiment's file; or check it, exit status 1 for problems."""
     from workbench.data import sources
 
-    if config is None:
+    if what == "check" and config is not None:
+        _check_dataset(config)
+    elif config is not None:
+        raise InputError(f"workbench datasets: received {what!r} before {config}; allowed: check CONFIG, or one file")
+    elif what == "check":
+        raise InputError("workbench datasets check: the experiment's file is missing; write: workbench datasets check CONFIG")
+    elif what is not None:
+        _describe_dataset(Path(what))
+    else:
         for name, about in sources.BUILTIN.items():
             typer.echo(f"{name:10} {about}")
         typer.echo("beir: FOLDER                          a folder in BEIR layout (corpus.jsonl, queries.jsonl, qrels/*.tsv)")
-        typer.echo("folder: FOLDER, questions: FILE       text files, and questions with their evidence as JSON lines")
-        return
+        typer.echo("folder: FOLDER, questions: FILE       documents, and questions with their evidence")
+        typer.echo("questions: FILE                       a published or exported question set with its documents")
+        typer.echo("hub: NAME                             a question set of the Hugging Face hub")
+
+
+def _describe_dataset(config: Path) -> Dataset:
+    from workbench.experiment.checking import described, understood
     from workbench.experiment.config import read_settings
 
     settings = read_settings(config)
+    for line in understood(settings.dataset):
+        typer.echo(line)
     dataset = settings.dataset.load(settings.metrics.slices or ())
-    typer.echo(f"{dataset.name}: {dataset.documents.num_rows} documents, judged by {dataset.kind}")
-    for split, n in dataset.splits.items():
-        queries = dataset.split(split)
-        unanswerable = sum(query.answers == () for query in queries)
-        typer.echo(f"  {split:6} {n} queries, {len(dataset.judged(split).judged)} judged, {unanswerable} without an answer")
-    for note in dataset.notes:
-        typer.echo(f"  note: {note}")
+    for line in described(dataset):
+        typer.echo(line)
+    return dataset
+
+
+def _check_dataset(config: Path) -> None:
+    from workbench.experiment.checking import checked
+    from workbench.experiment.config import read_settings
+
+    found = checked(read_settings(config), _describe_dataset(config))
+    for one in found:
+        typer.echo(str(one))
+    serious = sum(one.serious for one in found)
+    typer.echo(f"{serious} problems, {len(found) - serious} remarks")
+    if serious:
+        raise typer.Exit(1)
 
 
 store_app = typer.Typer(no_args_is_help=True, help="Look after the store: what is kept, why, how large.")

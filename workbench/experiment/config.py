@@ -152,7 +152,7 @@ class DatasetSettings(Settings):
         """
         if self.beir is not None:
             dataset = sources.beir(self.beir, columns)
-        elif self.folder is not None and self.questions is not None and self._own:
+        elif self.folder is not None and self.questions is not None and self.own_form:
             dataset = sources.text_folder(self.folder, self.questions, columns)
         elif self.questions is not None or self.hub is not None:
             dataset = reading.read(self.source, columns)
@@ -179,8 +179,10 @@ class DatasetSettings(Settings):
         )
 
     @property
-    def _own(self) -> bool:
-        """Whether the questions are in the project's own form, with a split each."""
+    def own_form(self) -> bool:
+        """Whether the dataset is in one of the project's own forms: built in, a BEIR folder, or lines with a split each."""
+        if self.name is not None or self.beir is not None:
+            return True
         other = (self.corpus, self.qrels, self.form, self.columns, self.splits)
         return all(one is None for one in other) and self.questions is not None and reading.is_own(self.questions)
 
@@ -190,7 +192,7 @@ class DatasetSettings(Settings):
         Raises:
             InputError: the file of questions cannot be read any more.
         """
-        if self.hub is not None or (self.questions is not None and not self._own):
+        if not self.own_form:
             return reading.every(self.source, wanted)
         if self.beir is not None:
             return further.every(sources.beir_file(self.beir, "queries.jsonl"), wanted)
