@@ -66,6 +66,18 @@ def test_a_question_of_two_splits_is_a_problem(tmp_path: Path) -> None:
     assert found.startswith("problem: 1 questions of dev are asked in test too, or nearly so: amber-weight")
 
 
+def test_a_question_that_is_nearly_one_of_another_split_matters_where_models_learn(tmp_path: Path) -> None:
+    rows = [row | {"split": "dev" if n % 2 else "test"} for n, row in enumerate(sound(tmp_path))]
+    rows[0]["question"], rows[1]["question"] = (
+        "Which colour has the amber of the north?",
+        "Which colour has the amber of the North??s",
+    )
+    (found,) = check(tmp_path, rows)
+    assert found.startswith("remark: 1 questions of dev are asked in test too, or nearly so: amber-weight")
+    found, *_ = check(tmp_path, [row | {"split": "train" if row["split"] == "dev" else "test"} for row in rows])
+    assert found.startswith("problem: 1 questions of train are asked in test too")
+
+
 def test_a_question_asked_twice_is_a_remark(tmp_path: Path) -> None:
     rows = [row | {"split": "dev" if n % 2 else "test"} for n, row in enumerate(sound(tmp_path))]
     rows[2]["question"] = rows[0]["question"] + "?"

@@ -17,7 +17,6 @@ import typer
 from workbench.errors import BudgetError, InputError, StageFailedError, unknown
 
 if TYPE_CHECKING:
-    from workbench.data.dataset import Dataset
     from workbench.experiment.experiment import Experiment
     from workbench.results.compare import Compared
     from workbench.results.numerics import Numerics
@@ -630,6 +629,43 @@ def models(
 
 
 @app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="Folder of documents.")],
+    questions: Annotated[
+        Path | None, typer.Argument(help="File of questions on them, in any form; may be written later.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The experiment's file; default: the folder's name and .yaml, here.")] = None,
+    form: Annotated[str | None, typer.Option(help="Form of the questions, where their columns fit several.")] = None,
+    column: Annotated[
+        list[str] | None, typer.Option(help="question=NAME: the column that holds the question; likewise answers, evidence, ...")
+    ] = None,
+    runs: RunsOption = Path("runs"),
+) -> None:
+    """Look at documents and questions, and write an experiment's file with sensible axes, and what it costs."""
+    from workbench.experiment.starting import start
+    from workbench.store.telling import for_people
+
+    path = out or Path(f"{folder.resolve().name}.yaml")
+    started = start(folder, questions, path, runs, form, _columns(column or ()), for_people())
+    for line in (*started.lines, *map(str, started.found)):
+        typer.echo(line)
+    steps = ("datasets check", "plan", "run") if questions else ("datasets check",)
+    for step in steps:
+        typer.echo(f"next: {_myself()} {step} {shlex.quote(str(path))}")
+
+
+def _columns(given: Sequence[str]) -> dict[str, str]:
+    """What is read of a question -> the column that says it."""
+    found = {}
+    for one in given:
+        role, equals, name = one.partition("=")
+        if not equals or not name:
+            raise InputError(f"--column received {one!r}; allowed: question=NAME, answers=NAME, ...")
+        found[role] = name
+    return found
+
+
+@app.command()
 def datasets(
     what: Annotated[
         str | None,
@@ -659,26 +695,27 @@ def datasets(
         typer.echo("hub: NAME                             a question set of the Hugging Face hub")
 
 
-def _describe_dataset(config: Path) -> Dataset:
+def _describe_dataset(config: Path) -> None:
     from workbench.experiment.checking import described, understood
     from workbench.experiment.config import read_settings
 
     settings = read_settings(config)
-    for line in understood(settings.dataset):
-        typer.echo(line)
     dataset = settings.dataset.load(settings.metrics.slices or ())
-    for line in described(dataset):
+    for line in (*understood(settings.dataset), *described(dataset)):
         typer.echo(line)
-    return dataset
 
 
 def _check_dataset(config: Path) -> None:
-    from workbench.experiment.checking import checked
+    from workbench.experiment.checking import checked, described, understood
     from workbench.experiment.config import read_settings
 
-    found = checked(read_settings(config), _describe_dataset(config))
-    for one in found:
-        typer.echo(str(one))
+    settings = read_settings(config)
+    for line in understood(settings.dataset):  # before the dataset is made, which may be refused
+        typer.echo(line)
+    dataset = settings.dataset.load(settings.metrics.slices or ())
+    found = checked(settings, dataset)
+    for line in (*described(dataset, found), *map(str, found)):
+        typer.echo(line)
     serious = sum(one.serious for one in found)
     typer.echo(f"{serious} problems, {len(found) - serious} remarks")
     if serious:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from workbench import weights
@@ -17,14 +17,20 @@ from workbench.retrieval.embedders.embedder import Embedder
 FEW = 100  # values of a column that can be slices
 
 
-def described(dataset: Dataset) -> list[str]:
-    """A dataset in a few lines: its size, its splits, and what loading it dropped."""
+def described(dataset: Dataset, found: Sequence[Finding] = ()) -> list[str]:
+    """A dataset in a few lines: its size, its splits, and what loading it dropped.
+
+    Args:
+        dataset: the dataset.
+        found: what is shown behind it, and not said twice.
+    """
     lines = [f"{dataset.name}: {dataset.documents.num_rows} documents, judged by {dataset.kind}"]
     for split, n in dataset.splits.items():
         queries = dataset.split(split)
         unanswerable = sum(query.answers == () for query in queries)
         lines.append(f"  {split:6} {n} queries, {len(dataset.judged(split).judged)} judged, {unanswerable} without an answer")
-    return [*lines, *(f"  note: {note}" for note in dataset.notes)]
+    said = {one.said for one in found}
+    return [*lines, *(f"  note: {note}" for note in dataset.notes if note.removeprefix("CAUTION: ") not in said)]
 
 
 def understood(settings: DatasetSettings) -> list[str]:
