@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import ast
+import csv
 import importlib
 import json
 import os
 import re
 import shlex
 import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -440,27 +447,67 @@ def of_readme(language: str) -> list[str]:
     return [block.body for block in BLOCKS if block.page == "README.md" and block.language == language]
 
 
-def test_the_readmes_own_documents_are_planned_and_run(tmp_path: Path, offline: dict[str, str]) -> None:
-    """Its questions, its file and its commands, with documents that hold the evidence; toys stand in for the weights."""
-    (questions,), (config,) = of_readme("json"), of_readme("yaml")
-    evidence = [row["evidence"] for row in map(json.loads, questions.splitlines()) if row["evidence"]]
-    (tmp_path / "texts").mkdir()
-    for number, sentence in enumerate(evidence):
-        (tmp_path / "texts" / f"{number}.md").write_text(f"# Page {number}\n\nSomething before. {sentence} Something after.\n")
-    (tmp_path / "questions.jsonl").write_text(questions)
-    (tmp_path / "mine.yaml").write_text(config)
+def own_documents(folder: Path) -> None:
+    """Documents in the formats that are read, and 40 questions on them with the columns that the README names."""
+    kinds, things = (
+        ["colour", "weight", "price", "age", "place"],
+        ["amber", "basalt", "chalk", "dolomite", "emerald", "feldspar", "garnet", "hematite"],
+    )
+    (folder / "texts").mkdir()
+    rows = []
+    for number, thing in enumerate(things):
+        facts = [f"The {kind} of {thing} is {kind}{number}." for kind in kinds]
+        ending = ("md", "txt", "markdown")[number % 3]
+        (folder / "texts" / f"{thing}.{ending}").write_text("\n\n".join([f"# {thing}", *facts]) + "\n")
+        rows += [[f"What is the {kind} of {thing}?", f"{kind}{number}", fact] for kind, fact in zip(kinds, facts, strict=True)]
+    with (folder / "questions.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["question", "answer", "evidence"], *rows])
+
+
+@pytest.mark.slow
+def test_the_readmes_five_commands_serve_what_was_promoted(tmp_path: Path, offline: dict[str, str]) -> None:
+    """From a folder of documents and a table of questions, without a network; toys stand in for the weights."""
+    own_documents(tmp_path)
+    lines = [words for body in of_readme("sh") for line in body.splitlines() if (words := called(line))]
+    begin = next(n for n, words in enumerate(lines) if words[0] == "init")
+    five = lines[begin : begin + 5]
+    assert [words[0] for words in five] == ["init", "datasets", "plan", "run", "serve"]
     weights = [
         *("--set", f"components.embedders.minilm.model={toys.made(toys.embedder)}"),
         *("--set", f"components.generators.base.model={toys.made(toys.parrot)}"),
     ]
-    lines = [words for body in of_readme("sh") for line in body.splitlines() if "mine.yaml" in line and (words := called(line))]
-    assert [words[0] for words in lines] == ["plan", "run"]
-    for words in lines:
-        quick = ["--no-notebooks"] if words[0] == "run" else []
-        done = workbench(*words, *weights, *quick, env=offline, cwd=tmp_path)
+    quick = {"plan": weights, "run": [*weights, "--no-notebooks"]}
+    for words in five[:-1]:
+        done = workbench(*words, *quick.get(words[0], ()), env=offline, cwd=tmp_path)
         assert done.returncode == 0, done.stderr[-3000:]
     run = Run.open(tmp_path / done.stdout.strip().splitlines()[-1].removeprefix("run: "))
-    assert len(run.configurations) == 4 and {row.n for row in run.leaderboard if (row.split, row.metric) == ("test", "f1")} == {2}
+    assert {row.n for row in run.leaderboard if (row.split, row.metric) == ("test", "f1")} == {20}
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "workbench.cli", *five[-1], "--port", str(port)]
+    server = subprocess.Popen(command, env=offline, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    try:
+        health = answered(server, f"http://127.0.0.1:{port}/health")
+        assert health["status"] == "ok" and health["configuration"] in {row.configuration for row in run.configurations}
+        asked = json.dumps({"question": "What is the price of chalk?"}).encode()
+        reply = answered(server, f"http://127.0.0.1:{port}/api/ask", asked)
+        assert any(source["doc_id"].startswith("chalk") for source in reply["sources"]), reply
+    finally:
+        server.terminate()
+        server.wait(60)
+
+
+def answered(server: subprocess.Popen[str], url: str, body: bytes | None = None) -> dict[str, Any]:
+    """What a server answers as soon as it listens; it fails when the server ends."""
+    while True:
+        try:
+            request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
+            with urllib.request.urlopen(request, timeout=60) as reply:
+                return json.loads(reply.read())
+        except (urllib.error.URLError, ConnectionError) as error:
+            assert not isinstance(error, urllib.error.HTTPError), error.read()
+            assert server.poll() is None, server.communicate()[1][-3000:]
+            time.sleep(0.2)
 
 
 def test_the_readmes_python_makes_and_promotes_a_run(toy: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

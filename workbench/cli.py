@@ -639,29 +639,97 @@ def models(
 
 
 @app.command()
-def datasets(
-    config: Annotated[Path | None, typer.Argument(help="An experiment's file whose dataset is described.")] = None,
+def init(
+    folder: Annotated[Path, typer.Argument(help="Folder of documents.")],
+    questions: Annotated[
+        Path | None, typer.Argument(help="File of questions on them, in any form; may be written later.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The experiment's file; default: the folder's name and .yaml, here.")] = None,
+    form: Annotated[str | None, typer.Option(help="Form of the questions, where their columns fit several.")] = None,
+    column: Annotated[
+        list[str] | None, typer.Option(help="question=NAME: the column that holds the question; likewise answers, evidence, ...")
+    ] = None,
+    runs: RunsOption = Path("runs"),
 ) -> None:
-    """List the built-in datasets, or describe the dataset of an experiment's file."""
+    """Look at documents and questions, and write an experiment's file with sensible axes, and what it costs."""
+    from workbench.experiment.starting import start
+    from workbench.store.telling import for_people
+
+    path = out or Path(f"{folder.resolve().name}.yaml")
+    started = start(folder, questions, path, runs, form, _columns(column or ()), for_people())
+    for line in (*started.lines, *map(str, started.found)):
+        typer.echo(line)
+    steps = ("datasets check", "plan", "run") if questions else ("datasets check",)
+    for step in steps:
+        typer.echo(f"next: {_myself()} {step} {shlex.quote(str(path))}")
+
+
+def _columns(given: Sequence[str]) -> dict[str, str]:
+    """What is read of a question -> the column that says it."""
+    found = {}
+    for one in given:
+        role, equals, name = one.partition("=")
+        if not equals or not name:
+            raise InputError(f"--column received {one!r}; allowed: question=NAME, answers=NAME, ...")
+        found[role] = name
+    return found
+
+
+@app.command()
+def datasets(
+    what: Annotated[
+        str | None,
+        typer.Argument(
+            help="An experiment's file whose dataset is described; or: check, and such a file.", metavar="[check] CONFIG"
+        ),
+    ] = None,
+    config: Annotated[Path | None, typer.Argument(help="With check: the experiment's file.", hidden=True)] = None,
+) -> None:
+    """List the built-in datasets; describe the dataset of an experiment's file; or check it, exit status 1 for problems."""
     from workbench.data import sources
 
-    if config is None:
+    if what == "check" and config is not None:
+        _check_dataset(config)
+    elif config is not None:
+        raise InputError(f"workbench datasets: received {what!r} before {config}; allowed: check CONFIG, or one file")
+    elif what == "check":
+        raise InputError("workbench datasets check: the experiment's file is missing; write: workbench datasets check CONFIG")
+    elif what is not None:
+        _describe_dataset(Path(what))
+    else:
         for name, about in sources.BUILTIN.items():
             typer.echo(f"{name:10} {about}")
         typer.echo("beir: FOLDER                          a folder in BEIR layout (corpus.jsonl, queries.jsonl, qrels/*.tsv)")
-        typer.echo("folder: FOLDER, questions: FILE       text files, and questions with their evidence as JSON lines")
-        return
+        typer.echo("folder: FOLDER, questions: FILE       documents, and questions with their evidence")
+        typer.echo("questions: FILE                       a published or exported question set with its documents")
+        typer.echo("hub: NAME                             a question set of the Hugging Face hub")
+
+
+def _describe_dataset(config: Path) -> None:
+    from workbench.experiment.checking import described, understood
     from workbench.experiment.config import read_settings
 
     settings = read_settings(config)
     dataset = settings.dataset.load(settings.metrics.slices or ())
-    typer.echo(f"{dataset.name}: {dataset.documents.num_rows} documents, judged by {dataset.kind}")
-    for split, n in dataset.splits.items():
-        queries = dataset.split(split)
-        unanswerable = sum(query.answers == () for query in queries)
-        typer.echo(f"  {split:6} {n} queries, {len(dataset.judged(split).judged)} judged, {unanswerable} without an answer")
-    for note in dataset.notes:
-        typer.echo(f"  note: {note}")
+    for line in (*understood(settings.dataset), *described(dataset)):
+        typer.echo(line)
+
+
+def _check_dataset(config: Path) -> None:
+    from workbench.experiment.checking import checked, described, understood
+    from workbench.experiment.config import read_settings
+
+    settings = read_settings(config)
+    for line in understood(settings.dataset):  # before the dataset is made, which may be refused
+        typer.echo(line)
+    dataset = settings.dataset.load(settings.metrics.slices or ())
+    found = checked(settings, dataset)
+    for line in (*described(dataset, found), *map(str, found)):
+        typer.echo(line)
+    serious = sum(one.serious for one in found)
+    typer.echo(f"{serious} problems, {len(found) - serious} remarks")
+    if serious:
+        raise typer.Exit(1)
 
 
 notebooks_app = typer.Typer(no_args_is_help=True, help="The notebooks that come with the package.")

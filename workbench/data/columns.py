@@ -36,7 +36,9 @@ MOST = 100  # values of a column; more are names of questions rather than kinds 
 NONE = "(none)"  # the value of questions that lack the column
 
 
-class _Open(Record):
+class Open(Record):
+    """An object of any keys."""
+
     model_config = ConfigDict(extra="allow")
 
 
@@ -60,7 +62,7 @@ def with_columns(model: type[M], columns: Sequence[str]) -> type[M]:
     """
     if not columns:
         return model
-    inner = create_model("Metadata", __base__=_Open, **_fields(columns))  # type: ignore[call-overload]
+    inner = create_model("Metadata", __base__=Open, **_fields(columns))  # type: ignore[call-overload]
     allowed = f"an object, in which {' and '.join(columns)} {'is' if len(columns) == 1 else 'are each'} {ALLOWED}; or null"
     own = _fields([name for name in columns if name not in model.model_fields])
     own[METADATA] = (inner | None, Field(default=None, description=allowed))
@@ -121,10 +123,15 @@ def every(path: Path, wanted: Container[str]) -> dict[str, dict[str, str]]:
     for _, row in objects(path):
         query_id = str(row.get("_id", row.get("id")))
         if query_id in wanted:
-            inside = row.get(METADATA)
-            cells = (_texts(inside) if isinstance(inside, dict) else {}) | _texts(row)
-            found[query_id] = {name: cells[name] for name in sorted(cells.keys() - set(RESERVED))}
+            found[query_id] = cells(row)
     return found
+
+
+def cells(row: dict[str, object]) -> dict[str, str]:
+    """Every further column of a question's line, and of the object ``metadata`` in it, that has a value: name -> value."""
+    inside = row.get(METADATA)
+    found = (_texts(inside) if isinstance(inside, dict) else {}) | _texts(row)
+    return {name: found[name] for name in sorted(found.keys() - set(RESERVED))}
 
 
 def _texts(row: dict[str, object]) -> dict[str, str]:

@@ -55,7 +55,7 @@ def pydocs(columns: Sequence[str] = ()) -> Dataset:
     from pydoc_data.topics import topics
 
     source = {"topics": topics, "questions": file_digest(PYDOCS_QUESTIONS)}
-    return _prepared(digest(["pydocs", PREPARATION, source, *columns]), lambda: _read_pydocs(topics, columns))
+    return prepared(digest(["pydocs", PREPARATION, source, *columns]), lambda: _read_pydocs(topics, columns))
 
 
 def _read_pydocs(topics: dict[str, str], columns: Sequence[str]) -> Dataset:
@@ -116,7 +116,7 @@ def beir(folder: Path, columns: Sequence[str] = ()) -> Dataset:
     said = f"{len(others)} files of qrels left out, their names do not end in .tsv or .tsv.gz: {_few(others)}"
     notes = [said] if others else []
     key = digest(["beir", PREPARATION, content, notes, *columns])
-    return _prepared(key, lambda: _read_beir(folder, files, notes, columns))
+    return prepared(key, lambda: _read_beir(folder, files, notes, columns))
 
 
 def beir_file(folder: Path, name: str) -> Path:
@@ -313,7 +313,30 @@ def text_folder(folder: Path, questions: Path, columns: Sequence[str] = ()) -> D
     Raises:
         InputError: no such folder, no text files in it, a file that is not UTF-8, or a column that no question has.
     """
-    folder = Path(folder)
+    folder, questions = Path(folder), Path(questions)
+    files, notes = folder_files(folder, questions)
+    rows = read_questions(questions, columns)
+    content = {file.relative_to(folder).as_posix(): file_digest(file) for file in files}
+    key = digest(["folder", PREPARATION, content, rows, notes])
+
+    def read() -> Dataset:
+        documents = [text_document(file, folder) for file in files]
+        empty = _empty("documents", [(row["id"], row["text"]) for row in documents])
+        return with_evidence(folder.name, documents, rows, [*notes, *empty], columns)
+
+    return prepared(key, read)
+
+
+def folder_files(folder: Path, questions: Path | None) -> tuple[list[Path], list[str]]:
+    """The files of a folder that are read as documents, and what was left out, one sentence each.
+
+    Args:
+        folder: of the text files.
+        questions: the file of questions, which is no document; None: there is none.
+
+    Raises:
+        InputError: no such folder, or no text files in it.
+    """
     if not folder.is_dir():
         said = "is a file; name the folder that it is in" if folder.exists() else "does not exist"
         raise InputError(f"document folder {folder} {said}")
@@ -328,22 +351,14 @@ def text_folder(folder: Path, questions: Path, columns: Sequence[str] = ()) -> D
         )
     for file in files:
         check_writable(file.relative_to(folder).as_posix(), f"document folder {folder}: the name of the file {file.name!a}")
-    rows, notes = read_questions(Path(questions), columns), _left_out(folder, found, files, hidden, Path(questions))
-    content = {file.relative_to(folder).as_posix(): file_digest(file) for file in files}
-    key = digest(["folder", PREPARATION, content, rows, notes])
-
-    def read() -> Dataset:
-        documents = [_text_document(file, folder) for file in files]
-        empty = _empty("documents", [(row["id"], row["text"]) for row in documents])
-        return with_evidence(folder.name, documents, rows, [*notes, *empty], columns)
-
-    return _prepared(key, read)
+    return files, _left_out(folder, found, files, hidden, questions)
 
 
-def _left_out(folder: Path, found: list[Path], files: list[Path], hidden: list[Path], questions: Path) -> list[str]:
+def _left_out(folder: Path, found: list[Path], files: list[Path], hidden: list[Path], questions: Path | None) -> list[str]:
     """What of a folder was not read, one sentence each."""
     notes = [f"{len(hidden)} hidden files left out"] if hidden else []
-    rest = [path for path in found if path not in {*files, *hidden} and path.resolve() != questions.resolve()]
+    beside = {questions.resolve()} if questions else set()
+    rest = [path for path in found if path not in {*files, *hidden} and path.resolve() not in beside]
     if rest:
         shown = (path.relative_to(folder).as_posix().encode("utf-8", "backslashreplace").decode() for path in rest[:5])
         named = ", ".join(shown)
@@ -362,7 +377,8 @@ def _links(folder: Path) -> list[str]:
     return [f"{len(links)} {said}: {_few(names)}"] if links else []
 
 
-def _text_document(file: Path, folder: Path) -> Row:
+def text_document(file: Path, folder: Path) -> Row:
+    """A file as a row of `workbench.data.dataset.DOCUMENTS`, its id the path in the folder."""
     text = composed(whole(file))
     return {"id": file.relative_to(folder).as_posix(), "title": _title(text) or file.stem, "text": text}
 
@@ -379,7 +395,7 @@ def _title(text: str) -> str:
     return next((line.strip("#*= ").strip() for line in given if line.strip("#*= \t")), "")
 
 
-def _prepared(key: str, read: Callable[[], Dataset]) -> Dataset:
+def prepared(key: str, read: Callable[[], Dataset]) -> Dataset:
     """The dataset stored under `key`, read and stored first if need be; complete or absent, and read again where damaged."""
     folder = home() / "datasets" / key[:32]
     if not _is_whole(folder):

@@ -21,8 +21,10 @@ from pydantic import (
 
 from workbench.component import explain, no_truth
 from workbench.data import columns as further
-from workbench.data import sources
+from workbench.data import sources, splits
 from workbench.data.dataset import Dataset
+from workbench.data.forms import known, reading
+from workbench.data.forms.hub import Hub
 from workbench.data.readers import yaml_files
 from workbench.data.readers.text import short
 from workbench.errors import InputError, unknown
@@ -32,6 +34,12 @@ from workbench.machine import Machine, resolve
 
 NONE = "none"  # the reranker, the expansion and the rewriting that does nothing
 DEEPEST = 1_000_000  # passages of a ranking
+SOURCES = ("name", "beir", "questions", "hub")  # of a dataset
+# a setting of a dataset -> the sources that it belongs to
+ASKED = ("questions", "hub")
+BESIDE = {"folder": ASKED, "corpus": ASKED, "qrels": ("questions",), "form": ASKED, "columns": ASKED, "splits": ASKED}
+BESIDE |= dict.fromkeys(("config", "revision", "split"), ("hub",))
+FILES = ("beir", "folder", "questions", "corpus", "qrels")  # settings of a dataset that are files and folders
 BASELINE = "baseline"  # what `names` calls the baseline by
 ALWAYS, NEVER = "always", "never"  # of showing passages to the generator
 
@@ -53,8 +61,17 @@ class DatasetSettings(Settings):
     Attributes:
         name: a built-in dataset.
         beir: a folder in BEIR layout.
-        folder: a folder of text files, with `questions`.
-        questions: JSON lines of questions on `folder`.
+        folder: a folder of documents, with `questions` or `hub`.
+        questions: a file of questions, on `folder` or with documents of their own.
+        corpus: a file of documents, where they are not in a folder.
+        qrels: judgements in TREC's format on the documents.
+        hub: a set of questions of the Hugging Face hub, or a folder that `datasets` saved.
+        config: one of the configurations of `hub`.
+        revision: a commit, tag or branch of `hub`.
+        split: one of the splits of `hub`, or a part such as ``validation[:100]``.
+        form: of the questions, where their columns do not tell it.
+        columns: what is read of a question -> the column that says it, e.g. ``{question: Prompt}``.
+        splits: share of the questions that each split gets where they have none; ``{dev: 0.5, test: 0.5}`` if left out.
         train: split that LoRA learns from.
         select: split that the configuration is chosen on.
         report: split that figures are reported from.
@@ -66,6 +83,15 @@ class DatasetSettings(Settings):
     beir: Path | None = None
     folder: Path | None = None
     questions: Path | None = None
+    corpus: Path | None = None
+    qrels: Path | None = None
+    hub: str | None = None
+    config: str | None = None
+    revision: str | None = None
+    split: str | None = None
+    form: str | None = None
+    columns: dict[str, str] | None = None
+    splits: dict[str, float] | None = None
     train: str = "train"
     select: str = "dev"
     report: str = "test"
@@ -74,11 +100,18 @@ class DatasetSettings(Settings):
 
     @model_validator(mode="after")
     def _one_source(self) -> DatasetSettings:
-        given = [key for key in ("name", "beir", "folder") if getattr(self, key) is not None]
-        if len(given) != 1:
-            raise ValueError(f"received {' and '.join(given) or 'no source'}; allowed: exactly one of name, beir, folder")
-        if (self.folder is None) != (self.questions is None):
+        given = [key for key in SOURCES if getattr(self, key) is not None]
+        if self.folder is not None and not {"questions", "hub"} & {*given}:
             raise ValueError("folder and questions belong together; give both")
+        if len(given) != 1:
+            raise ValueError(f"received {' and '.join(given) or 'no source'}; allowed: exactly one of {', '.join(SOURCES)}")
+        for key, needed in BESIDE.items():
+            if getattr(self, key) is not None and given[0] not in needed:
+                raise ValueError(f"{key} stands beside {' or '.join(needed)}, not beside {given[0]}; leave it away")
+        if self.splits is not None:
+            splits.checked(self.splits)
+        if self.form is not None and self.form not in known.NAMES:
+            raise ValueError(str(unknown("form", self.form, known.NAMES)))
         if self.select == self.report:
             raise ValueError(
                 f"select and report are both {self.select!r}; choosing and reporting on one split flatters the winner"
@@ -96,17 +129,17 @@ class DatasetSettings(Settings):
         Raises:
             InputError: it is a built-in dataset, or there is no such folder or questions file.
         """
-        if self.folder is not None and self.questions is not None:
-            changed = {"folder": place, "questions": place / os.path.relpath(self.questions, self.folder)}
-        elif self.beir is not None:
-            changed = {"beir": place}
-        else:
-            raise InputError(f"--dataset {place}: the run's dataset, {self.name}, is built in; leave the option away")
+        old = self.folder or self.beir or (self.questions and self.questions.parent)
+        if old is None:
+            said = f"{self.name}, is built in" if self.name else f"{self.hub}, is on a hub"
+            raise InputError(f"--dataset {place}: the run's dataset, {said}; leave the option away")
+        files = {key: getattr(self, key) for key in FILES if getattr(self, key) is not None}
+        changed = {key: place / os.path.relpath(path, old) for key, path in files.items()}
         return self.model_copy(update={key: path.resolve() for key, path in changed.items()})
 
     def missing(self) -> Path | None:
         """The first of its files and folders that is not there, or None."""
-        return next((path for path in (self.beir, self.folder, self.questions) if path is not None and not path.exists()), None)
+        return next((path for key in FILES if (path := getattr(self, key)) is not None and not path.exists()), None)
 
     def load(self, columns: Sequence[str] = ()) -> Dataset:
         """Reads the dataset.
@@ -119,8 +152,10 @@ class DatasetSettings(Settings):
         """
         if self.beir is not None:
             dataset = sources.beir(self.beir, columns)
-        elif self.folder is not None and self.questions is not None:
+        elif self.folder is not None and self.questions is not None and self.own_form:
             dataset = sources.text_folder(self.folder, self.questions, columns)
+        elif self.questions is not None or self.hub is not None:
+            dataset = reading.read(self.source, columns)
         else:
             dataset = sources.pydocs(columns)
         for name in columns:
@@ -135,12 +170,30 @@ class DatasetSettings(Settings):
             raise at("dataset.limit", unknown(f"split of {dataset.name}", strange[0], dataset.splits))
         return dataset.limited(self.limit) if self.limit else dataset
 
-    def columns(self, wanted: Container[str]) -> dict[str, dict[str, str]]:
+    @property
+    def source(self) -> reading.Source:
+        """Where questions in a form of somebody else's, and their documents, are."""
+        hub = None if self.hub is None else Hub(self.hub, self.config, self.revision, self.split)
+        return reading.Source(
+            self.questions, hub, self.folder, self.corpus, self.qrels, self.form, self.columns or {}, self.splits
+        )
+
+    @property
+    def own_form(self) -> bool:
+        """Whether the dataset is in one of the project's own forms: built in, a BEIR folder, or lines with a split each."""
+        if self.name is not None or self.beir is not None:
+            return True
+        other = (self.corpus, self.qrels, self.form, self.columns, self.splits)
+        return all(one is None for one in other) and self.questions is not None and reading.is_own(self.questions)
+
+    def further_columns(self, wanted: Container[str]) -> dict[str, dict[str, str]]:
         """Every further column of some questions, whether `load` was asked for it or not: query id -> column -> value.
 
         Raises:
             InputError: the file of questions cannot be read any more.
         """
+        if not self.own_form:
+            return reading.every(self.source, wanted)
         if self.beir is not None:
             return further.every(sources.beir_file(self.beir, "queries.jsonl"), wanted)
         return further.every(self.questions or sources.PYDOCS_QUESTIONS, wanted)
@@ -347,9 +400,9 @@ def _absolute(value: Any, folder: Path, key: str = "") -> Any:
         return [_absolute(v, folder, key) for v in value]
     if not isinstance(value, str) or Path(value).is_absolute():
         return value
-    if key in ("beir", "folder", "questions") or (key == "prompt" and value.endswith(".yaml")):
+    if key in FILES or (key == "prompt" and value.endswith(".yaml")):
         return str((folder / Path(value).expanduser()).resolve())
-    if (key in ("kind", "answers") and ".py:" in value) or (key in ("model", "name") and value.startswith((".", "~"))):
+    if (key in ("kind", "answers") and ".py:" in value) or (key in ("model", "name", "hub") and value.startswith((".", "~"))):
         return str((folder / Path(value).expanduser()).resolve())
     return value
 

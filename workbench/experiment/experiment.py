@@ -151,7 +151,9 @@ class Experiment(Displayed):
             return Run.open(folder)
         started, data = datetime.now(UTC), self.settings.dataset
         with self._step():
-            columns = data.columns({q.id for split in (data.select, data.report) for q in self.session.dataset.split(split)})
+            columns = data.further_columns(
+                {q.id for split in (data.select, data.report) for q in self.session.dataset.split(split)}
+            )
             try:
                 found = Searcher(self.sweep).search()
             except (BudgetError, StageFailedError, RefusedError, KeyboardInterrupt) as error:

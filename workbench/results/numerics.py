@@ -22,7 +22,9 @@ from workbench.results.rows import ConfigurationRow, LeaderboardRow
 from workbench.results.run import ANSWERS, TABLES, Run
 from workbench.results.verdict import UNCOMPARED, verdict
 
-PLACES = ("dataset.beir", "dataset.folder", "dataset.questions")  # where data lie; what they are is checked by their digests
+PLACES = tuple(
+    f"dataset.{one}" for one in ("beir", "folder", "questions", "corpus", "qrels")
+)  # where data lie; what they are is checked by their digests
 # tables that time things, hold keys of artifacts, which name versions of libraries too, or are missing in older runs
 UNHELD = ("timings", "latency", "indexes", "retrieval", "training")
 HELD = (*(f"{name}.csv" for name in TABLES if name not in UNHELD), ANSWERS)

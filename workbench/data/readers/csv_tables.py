@@ -21,8 +21,12 @@ class Table(NamedTuple):
     rows: list[tuple[int, Mapping[str, str]]]
 
 
-def table(path: Path) -> Table:
-    """A CSV file, its fields parted by commas.
+def table(path: Path, separator: str = ",") -> Table:
+    """A CSV file.
+
+    Args:
+        path: the file.
+        separator: what parts its fields.
 
     Raises:
         InputError: no header, a column without a name or named twice, a line with more or fewer fields than the header, an open
@@ -30,7 +34,7 @@ def table(path: Path) -> Table:
     """
     csv.field_size_limit(LONGEST)
     given = ("\n" if (line.number, line.text) == (1, EXCEL) else f"{line.text}\n" for line in lines(path))
-    reader = csv.reader(given, strict=True)
+    reader = csv.reader(given, delimiter=separator, strict=True)
     try:
         columns = next((fields for fields in reader if fields), [])
         _check_header(path, reader.line_num, columns)

@@ -1,0 +1,184 @@
+"""`workbench init`: what it says of documents and questions, and that the file it writes can be run as it is."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from workbench import cli
+from workbench.data import survey
+from workbench.data.folder import Folder
+from workbench.experiment.config import read_settings
+
+KINDS = ["colour", "weight", "price", "age", "place", "owner"]
+TOPICS = ["amber", "basalt", "chalk", "dolomite"]
+GERMAN = "Die Farbe der Lampe ist nicht bekannt, und wer sie gesehen hat, wird sich an sie auch nicht mehr erinnern."
+
+
+@pytest.fixture(autouse=True)
+def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORKBENCH_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+
+
+def documents(folder: Path, words: int = 6) -> list[dict[str, Any]]:
+    """Documents with a question on each paragraph, whose paragraphs have about so many words."""
+    (folder / "texts").mkdir()
+    rows = []
+    for number, topic in enumerate(TOPICS):
+        facts = [f"The {kind} of {topic} is {kind[:3]}{number}{' and so on' * (words // 3)}." for kind in KINDS]
+        (folder / "texts" / f"{topic}.md").write_text("\n\n".join([f"# {topic}", *facts]) + "\n")
+        rows += [
+            {"question": f"{topic}: which {kind}?", "answer": f"{kind[:3]}{number}", "evidence": fact, "level": "easy"}
+            for kind, fact in zip(KINDS, facts, strict=True)
+        ]
+    return rows
+
+
+def table(path: Path, rows: list[dict[str, Any]]) -> Path:
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def init(*words: object) -> Any:
+    return CliRunner().invoke(cli.app, ["init", *map(str, words)])
+
+
+def test_documents_are_described() -> None:
+    rows = [
+        {"id": "a.md", "title": "", "text": "# Lamps\n\nThis is what they are and how it was.\n\nIt is all that there is."},
+        {"id": "b.txt", "title": "", "text": GERMAN},
+        {"id": "c.txt", "title": "", "text": f" {GERMAN}\n"},
+        {"id": "d.txt", "title": "", "text": "  \n"},
+        {"id": "e.txt", "title": "", "text": "灯是绿色的。"},
+    ]
+    found = survey.survey(Folder(rows, ["1 hidden files left out"], {}))
+    assert found.endings == {".md": 1, ".txt": 4} and found.documents == 5
+    assert found.languages == {"german": 2, "english": 1, "unknown": 1, "Chinese or Japanese": 1}
+    assert (found.language, found.headed, found.empty, found.equal) == ("german", 1, ["d.txt"], [["b.txt", "c.txt"]])
+    assert found.words == [17, 20, 20, 0, 1] and found.typical == 17
+    assert "  not read: 1 hidden files left out" in found.lines and "  equal: 'b.txt', 'c.txt'" in found.lines
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("The lamp is green, and it was lit by those who came here.", "english"),
+        (GERMAN, "german"),
+        ("La lampe est verte, et elle a été allumée par ceux qui sont venus dans la ville.", "french"),
+        ("La lámpara es verde y fue encendida por los que vinieron a la ciudad con ella.", "spanish"),
+        ("Лампа была зелёная, и её зажгли те, кто был там и не хотел уходить.", "russian"),
+        ("qx7 zzp 12.5 rrk plm", "unknown"),
+        ("", "unknown"),
+    ],
+)
+def test_a_language_is_told_by_its_frequent_words(text: str, wanted: str) -> None:
+    assert survey.language(text) == wanted
+
+
+def test_the_file_can_be_read_and_says_what_it_costs(tmp_path: Path) -> None:
+    rows = [row | {"level": "easy" if n % 2 else "hard"} for n, row in enumerate(documents(tmp_path, words=60))]
+    table(tmp_path / "mine.csv", rows)
+    done = init("texts", "mine.csv")
+    assert done.exit_code == 0, (done.output, done.exception)
+    text = (tmp_path / "texts.yaml").read_text()
+    assert "6 configurations; to compute: " in text and "4 documents, most of them english; 24 questions." in text
+    assert '# slices: ["level"]' in text
+    settings = read_settings(tmp_path / "texts.yaml")
+    assert settings.dataset.folder == tmp_path / "texts" and settings.metrics.select_by == "f1"
+    assert settings.dataset.load().splits == {"dev": 12, "test": 12}
+    assert "question from the column 'question'" in done.output and "documents: 4 (4 .md)" in done.output
+    assert "next: " in done.output.splitlines()[-1] and done.output.splitlines()[-1].endswith("run texts.yaml")
+    assert not list(tmp_path.glob(".*.yaml")), "the draft is removed"
+
+
+def test_short_documents_are_not_cut_and_measured_by_rank(tmp_path: Path) -> None:
+    table(tmp_path / "mine.csv", documents(tmp_path))
+    assert init("texts", "mine.csv", "--out", "short.yaml").exit_code == 0
+    settings = read_settings(tmp_path / "short.yaml")
+    assert settings.axes["chunking"] == ["whole"] and settings.metrics.rankings == ("recall@10", "ndcg@10", "mrr@10")
+
+
+def test_questions_without_answers_compare_rankings_alone(tmp_path: Path) -> None:
+    table(tmp_path / "mine.csv", [{key: row[key] for key in ("question", "evidence")} for row in documents(tmp_path)])
+    assert init("texts", "mine.csv", "--out", "a.yaml").exit_code == 0
+    settings = read_settings(tmp_path / "a.yaml")
+    assert "generator" not in settings.axes and settings.metrics.select_by == "recall@10"
+
+
+def test_questions_without_evidence_compare_answers_alone(tmp_path: Path) -> None:
+    table(tmp_path / "mine.csv", [{key: row[key] for key in ("question", "answer")} for row in documents(tmp_path)])
+    done = init("texts", "mine.csv", "--out", "a.yaml")
+    assert done.exit_code == 0, (done.output, done.exception)
+    settings = read_settings(tmp_path / "a.yaml")
+    assert settings.metrics.rankings == () and settings.axes["generator"] == ["base"]
+
+
+def test_another_language_is_searched_by_its_own_words(tmp_path: Path) -> None:
+    (tmp_path / "texte").mkdir()
+    for n in range(4):
+        (tmp_path / "texte" / f"{n}.txt").write_text(f"{GERMAN} Lampe {n} ist grün.")
+    table(
+        tmp_path / "fragen.csv",
+        [{"question": f"Lampe {n}?", "answer": "grün", "evidence": f"Lampe {n} ist grün."} for n in range(4)],
+    )
+    assert init("texte", "fragen.csv").exit_code == 0
+    bm25 = yaml.safe_load((tmp_path / "texte.yaml").read_text())["components"]["retrievers"]["bm25"]
+    assert bm25 == {"kind": "bm25", "stopwords": "german", "stemmer": "german"}
+
+
+def test_questions_may_be_written_later(tmp_path: Path) -> None:
+    rows = documents(tmp_path)
+    done = init("texts")
+    assert done.exit_code == 0 and 'questions: none yet; write them into questions.jsonl, one a line: {"id"' in done.output
+    line = json.loads(done.output.split("one a line: ")[1].splitlines()[0])
+    own = [
+        line
+        | {
+            "id": str(n),
+            "split": "dev" if n % 2 else "test",
+            "question": row["question"],
+            "answers": [row["answer"]],
+            "evidence": row["evidence"],
+        }
+        for n, row in enumerate(rows)
+    ]
+    (tmp_path / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in own))
+    assert read_settings(tmp_path / "texts.yaml").dataset.load().splits == {"dev": 12, "test": 12}
+
+
+def test_columns_are_named_where_two_may_be_the_question(tmp_path: Path) -> None:
+    table(tmp_path / "mine.csv", [row | {"query": "?"} for row in documents(tmp_path)])
+    done = init("texts", "mine.csv")
+    assert "'query' and 'question' may both be the question" in str(done.exception)
+    assert not (tmp_path / "texts.yaml").exists()
+    assert init("texts", "mine.csv", "--column", "question=question").exit_code == 0
+    assert read_settings(tmp_path / "texts.yaml").dataset.columns == {"question": "question"}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["texts", "mine.csv", "--out", "mine.csv"], "mine.csv exists and is kept; name another file with --out"),
+        (["texts", "mine.csv", "--out", "a.txt"], "allowed: a name that ends in .yaml"),
+        (["nowhere", "mine.csv"], "document folder nowhere does not exist"),
+        (["texts", "nowhere.csv"], "questions file nowhere.csv does not exist"),
+        (["texts", "mine.csv", "--column", "question"], "--column received 'question'; allowed: question=NAME"),
+        (["texts", "one.csv"], "all questions are in the split 'dev'; needed are two"),
+    ],
+)
+def test_what_cannot_be_done_is_said(words: list[str], said: str, tmp_path: Path) -> None:
+    rows = documents(tmp_path)
+    table(tmp_path / "mine.csv", rows)
+    table(tmp_path / "one.csv", [row | {"split": "dev"} for row in rows])
+    done = init(*words)
+    assert said in str(done.exception) and not list(tmp_path.glob("*.yaml"))

