@@ -639,7 +639,7 @@ def datasets(
         for name, about in sources.BUILTIN.items():
             typer.echo(f"{name:10} {about}")
         typer.echo("beir: FOLDER                          a folder in BEIR layout (corpus.jsonl, queries.jsonl, qrels/*.tsv)")
-        typer.echo("folder: FOLDER, questions: FILE       text files, and questions with their evidence as JSON lines")
+        typer.echo("folder: FOLDER, questions: FILE       documents in files, and questions with their evidence as JSON lines")
         return
     from workbench.experiment.config import read_settings
 
@@ -652,6 +652,8 @@ def datasets(
         typer.echo(f"  {split:6} {n} queries, {len(dataset.judged(split).judged)} judged, {unanswerable} without an answer")
     for note in dataset.notes:
         typer.echo(f"  note: {note}")
+    for row in dataset.unread.to_pylist():
+        typer.echo(f"  not read: {row['file']}: {row['reason']}: {row['said']}")
 
 
 store_app = typer.Typer(no_args_is_help=True, help="Look after the store: what is kept, why, how large.")

@@ -23,6 +23,7 @@ from workbench.component import explain, no_truth
 from workbench.data import columns as further
 from workbench.data import sources
 from workbench.data.dataset import Dataset
+from workbench.data.documents.limits import Limits
 from workbench.data.readers import yaml_files
 from workbench.data.readers.text import short
 from workbench.errors import InputError, unknown
@@ -53,8 +54,10 @@ class DatasetSettings(Settings):
     Attributes:
         name: a built-in dataset.
         beir: a folder in BEIR layout.
-        folder: a folder of text files, with `questions`.
+        folder: a folder of documents, with `questions`.
         questions: JSON lines of questions on `folder`.
+        parsers: what reads the files of `folder`, by the ending of their names, beside what is built in.
+        limits: what each file of `folder` may take.
         train: split that LoRA learns from.
         select: split that the configuration is chosen on.
         report: split that figures are reported from.
@@ -66,6 +69,8 @@ class DatasetSettings(Settings):
     beir: Path | None = None
     folder: Path | None = None
     questions: Path | None = None
+    parsers: dict[str, str | dict[str, Any] | None] = {}
+    limits: Limits = Limits()
     train: str = "train"
     select: str = "dev"
     report: str = "test"
@@ -79,6 +84,8 @@ class DatasetSettings(Settings):
             raise ValueError(f"received {' and '.join(given) or 'no source'}; allowed: exactly one of name, beir, folder")
         if (self.folder is None) != (self.questions is None):
             raise ValueError("folder and questions belong together; give both")
+        if self.folder is None and (self.parsers or self.limits != Limits()):
+            raise ValueError("parsers and limits are for the files of a folder; give folder and questions, or leave them away")
         if self.select == self.report:
             raise ValueError(
                 f"select and report are both {self.select!r}; choosing and reporting on one split flatters the winner"
@@ -120,7 +127,7 @@ class DatasetSettings(Settings):
         if self.beir is not None:
             dataset = sources.beir(self.beir, columns)
         elif self.folder is not None and self.questions is not None:
-            dataset = sources.text_folder(self.folder, self.questions, columns)
+            dataset = sources.text_folder(self.folder, self.questions, columns, self.parsers, self.limits)
         else:
             dataset = sources.pydocs(columns)
         for name in columns:
@@ -339,7 +346,8 @@ def read_settings(path: Path, overrides: Sequence[str] = (), folder: Path | None
 def _absolute(value: Any, folder: Path, key: str = "") -> Any:
     """The same settings with relative files made absolute, so that they still mean the same in the run's folder."""
     if isinstance(value, dict):
-        return {k: _absolute(v, folder, str(k)) for k, v in value.items()}
+        # below `parsers` a key is the ending of a name, and what stands there names a class as `kind` does
+        return {k: _absolute(v, folder, "kind" if key == "parsers" else str(k)) for k, v in value.items()}
     if isinstance(value, list):
         return [_absolute(v, folder, key) for v in value]
     if not isinstance(value, str) or Path(value).is_absolute():
