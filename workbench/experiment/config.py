@@ -24,6 +24,7 @@ from workbench.data import columns as further
 from workbench.data import sources
 from workbench.data.dataset import Dataset
 from workbench.data.documents.limits import Limits
+from workbench.data.evidence import Missing
 from workbench.data.readers import yaml_files
 from workbench.data.readers.text import short
 from workbench.errors import InputError, unknown
@@ -58,6 +59,7 @@ class DatasetSettings(Settings):
         questions: JSON lines of questions on `folder`.
         parsers: what reads the files of `folder`, by the ending of their names, beside what is built in.
         limits: what each file of `folder` may take.
+        missing: ``refuse`` a dataset much of whose evidence stands in no document, or ``drop`` these questions.
         train: split that LoRA learns from.
         select: split that the configuration is chosen on.
         report: split that figures are reported from.
@@ -71,6 +73,7 @@ class DatasetSettings(Settings):
     questions: Path | None = None
     parsers: dict[str, str | dict[str, Any] | None] = {}
     limits: Limits = Limits()
+    missing: Missing = "refuse"
     train: str = "train"
     select: str = "dev"
     report: str = "test"
@@ -84,8 +87,8 @@ class DatasetSettings(Settings):
             raise ValueError(f"received {' and '.join(given) or 'no source'}; allowed: exactly one of name, beir, folder")
         if (self.folder is None) != (self.questions is None):
             raise ValueError("folder and questions belong together; give both")
-        if self.folder is None and (self.parsers or self.limits != Limits()):
-            raise ValueError("parsers and limits are for the files of a folder; give folder and questions, or leave them away")
+        if self.folder is None and (self.parsers or self.limits != Limits() or self.missing == "drop"):
+            raise ValueError("parsers, limits and missing are about a folder; give folder and questions, or leave them away")
         if self.select == self.report:
             raise ValueError(
                 f"select and report are both {self.select!r}; choosing and reporting on one split flatters the winner"
@@ -111,7 +114,7 @@ class DatasetSettings(Settings):
             raise InputError(f"--dataset {place}: the run's dataset, {self.name}, is built in; leave the option away")
         return self.model_copy(update={key: path.resolve() for key, path in changed.items()})
 
-    def missing(self) -> Path | None:
+    def absent(self) -> Path | None:
         """The first of its files and folders that is not there, or None."""
         return next((path for path in (self.beir, self.folder, self.questions) if path is not None and not path.exists()), None)
 
@@ -127,7 +130,7 @@ class DatasetSettings(Settings):
         if self.beir is not None:
             dataset = sources.beir(self.beir, columns)
         elif self.folder is not None and self.questions is not None:
-            dataset = sources.text_folder(self.folder, self.questions, columns, self.parsers, self.limits)
+            dataset = sources.text_folder(self.folder, self.questions, columns, self.parsers, self.limits, self.missing)
         else:
             dataset = sources.pydocs(columns)
         for name in columns:

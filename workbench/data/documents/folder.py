@@ -19,7 +19,8 @@ from workbench.data.documents.limits import Limits
 from workbench.data.documents.listing import Listed, listed, shown
 from workbench.data.documents.parser import UnreadError
 from workbench.data.documents.reading import Outcome, documents, outcomes
-from workbench.data.evidence import read_questions, with_evidence
+from workbench.data.evidence import Missing, read_questions, with_evidence
+from workbench.data.finding import Page
 from workbench.data.prepared import prepared
 from workbench.data.readers.text import few
 from workbench.errors import InputError
@@ -40,6 +41,7 @@ def text_folder(
     columns: Sequence[str] = (),
     parsers: Mapping[str, Any] | None = None,
     limits: Limits | None = None,
+    missing: Missing = "refuse",
 ) -> Dataset:
     """A folder of files (each one document, its id the path from the folder) with a questions file.
 
@@ -53,9 +55,11 @@ def text_folder(
         columns: further columns that the questions may have, and which are kept.
         parsers: ending -> parser, beside the built-in ones; see `workbench.data.documents.kinds.choices`.
         limits: what each file may take.
+        missing: ``refuse`` where much of the evidence stands in no document, or ``drop`` these questions.
 
     Raises:
-        InputError: no such folder, no file in it that can be read, a package is not installed, or a column that no question has.
+        InputError: no such folder, no file in it that can be read, a package is not installed, a column that no question has, or
+            too much of the evidence is missing.
     """
     folder, questions, limits = Path(folder), Path(questions), limits or Limits()
     chosen, there = choices(parsers or {}), listed(folder)
@@ -65,13 +69,16 @@ def text_folder(
     unread = _unread(found, there)
     if len(unread) >= len(found):
         raise _nothing(folder, unread, there.notes)
-    key = digest(["documents", VERSION, {n: one.key for n, one in found.items() if not one.unread}, unread, rows, there.notes])
+    key = digest(
+        ["documents", VERSION, {n: one.key for n, one in found.items() if not one.unread}, unread, rows, there.notes, missing]
+    )
 
     def read() -> Dataset:
         read = [one for name, outcome in found.items() if not outcome.unread for one in _named(name, outcome)]
         notes = [*there.notes, *_said_of(unread, len(found)), *_told(read), *_copies(read)]
         texts = [_row(one) for one in read]
-        dataset = with_evidence(folder.name, texts, rows, notes, columns)
+        why = {row["file"]: f"{row['reason']}: {row['said']}" for row in unread}
+        dataset = with_evidence(folder.name, texts, rows, notes, columns, missing, _pages(read), why)
         return replace(
             dataset,
             structure=pa.Table.from_pylist([row for one in sorted(read) for row in _structure(one)], STRUCTURE),
@@ -102,6 +109,14 @@ def _row(one: Named) -> Row:
     document = one.read.document
     title = document.title or document.part or Path(one.id).stem
     return {"id": one.id, "title": title, "text": document.text}
+
+
+def _pages(read: Sequence[Named]) -> dict[str, list[Page]]:
+    return {
+        one.id: [Page(e.start, e.end, e.label) for e in one.read.document.structure if e.kind == "page"]
+        for one in read
+        if any(e.kind == "page" for e in one.read.document.structure)
+    }
 
 
 def _structure(one: Named) -> list[Row]:
