@@ -85,6 +85,27 @@ def docx(path: Path, body: str) -> Path:
     )
 
 
+def epub(
+    path: Path, chapters: Mapping[str, str], spine: Sequence[str], title: str = "", more: Mapping[str, str | bytes] | None = None
+) -> Path:
+    """A book whose spine names chapters by their files."""
+    items = "".join(f'<item id="{name}" href="{name}" media-type="application/xhtml+xml"/>' for name in chapters)
+    order = "".join(f'<itemref idref="{name}"/>' for name in spine)
+    container = "urn:oasis:names:tc:opendocument:xmlns:container"
+    return archive(
+        path,
+        {
+            "mimetype": "application/epub+zip",
+            "META-INF/container.xml": f'<container xmlns="{container}"><rootfiles><rootfile full-path="book/a.opf"/></rootfiles>'
+            "</container>",
+            "book/a.opf": '<package xmlns="http://www.idpf.org/2007/opf" xmlns:dc="http://purl.org/dc/elements/1.1/"><metadata>'
+            f"<dc:title>{escape(title)}</dc:title></metadata><manifest>{items}</manifest><spine>{order}</spine></package>",
+            **{f"book/{name}": content for name, content in chapters.items()},
+            **(more or {}),
+        },
+    )
+
+
 def paragraph(text: str, style: str = "") -> str:
     """A paragraph of a Word document."""
     properties = f'<w:pPr><w:pStyle w:val="{style}"/></w:pPr>' if style else ""

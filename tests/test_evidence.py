@@ -134,7 +134,7 @@ def test_what_is_nearest_to_evidence_that_stands_nowhere_is_said() -> None:
     said = finder.nearest([Quote("Fish swim in the deep green sea.")], lambda _: "")
     assert said.startswith("'Fish swim in the deep green sea.': nearest is 'c.txt', characters 0 to 30, with ")
     assert said.endswith("'Fish swim in the deep blue sea'")
-    assert "'a/report.pdf', page 2, characters 11 to 32" in finder.nearest(
+    assert "'a/report.pdf', page 2, characters 11 to 31" in finder.nearest(
         [Quote("Cats purr. Dogs barked.", "report")], lambda _: ""
     )
     assert finder.nearest([Quote("Birds sing.")], lambda _: "") == "'Birds sing.': nothing like it stands in the documents"

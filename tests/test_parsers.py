@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import csv
 import io
 import json
 import unicodedata
@@ -11,9 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import made_files
+import pptx
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pyarrow import parquet
 from pypdf import PdfReader, PdfWriter
 
 from workbench.component import load_class
@@ -306,6 +310,216 @@ def test_why_a_word_document_is_not_read(tmp_path: Path) -> None:
     }
     for reason, contents in cases.items():
         assert [unread(written(path, content)) for content in contents] == [reason] * len(contents)
+
+
+# --- books, slides, notebooks, reStructuredText, code -------------------------------------------------------------------
+
+CHAPTERS = {
+    "one.xhtml": "<html><body><h1>One</h1><p>Cats purr.</p></body></html>",
+    "two.xhtml": "<html><body>Dogs bark.</body></html>",
+}
+
+
+def test_a_book_is_read_in_the_order_of_its_spine_and_each_chapter_once(tmp_path: Path) -> None:
+    order = ["two.xhtml", "one.xhtml", "two.xhtml", "a.opf", "nothing"]
+    found = read(made_files.epub(tmp_path / "a.epub", CHAPTERS, order, "About\ncats"))
+    assert (found.title, found.text) == ("About cats", "Dogs bark.\fOne\n\nCats purr.")
+    assert elements(found) == [
+        ("chapter", 0, "1", "Dogs bark."),
+        ("chapter", 0, "2", "One\n\nCats purr."),
+        ("heading", 1, "One", "One"),
+    ]
+
+
+def test_why_a_book_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.epub"
+    algorithm = "<a><EncryptionMethod Algorithm='http://www.w3.org/2001/04/xmlenc#aes128-cbc'/></a>"
+    cases = {
+        "encrypted": made_files.epub(path, CHAPTERS, ["one.xhtml"], more={"META-INF/encryption.xml": algorithm}).read_bytes(),
+        "empty": made_files.epub(path, CHAPTERS, []).read_bytes(),
+        "damaged": made_files.archive(path, {"META-INF/container.xml": "<a"}).read_bytes(),
+        "not what its name says": made_files.docx(path, made_files.paragraph("Cats purr.")).read_bytes(),
+    }
+    assert {reason: unread(written(path, content)) for reason, content in cases.items()} == {reason: reason for reason in cases}
+
+
+def test_slides_are_pages_with_their_tables_and_notes(tmp_path: Path) -> None:
+    slides = pptx.Presentation()
+    one, two = (slides.slides.add_slide(slides.slide_layouts[5]) for _ in range(2))
+    one.shapes.title.text = "About cats"
+    table = one.shapes.add_table(2, 2, 0, 0, 100, 100).table
+    for cell, text in zip(table.iter_cells(), ["when", "what", "8", "fish"], strict=True):
+        cell.text = text
+    one.notes_slide.notes_text_frame.text = "Say it loud."
+    group = two.shapes.add_group_shape()
+    group.shapes.add_textbox(0, 0, 100, 100).text_frame.text = "Dogs bark.\nOften."
+    slides.core_properties.title = "Animals"
+    slides.save(tmp_path / "a.pptx")
+    found = read(tmp_path / "a.pptx")
+    assert (found.title, found.text) == (
+        "Animals",
+        "About cats\n\nwhen\twhat\n8\tfish\n\nSay it loud.\fDogs bark.\nOften.",
+    )
+    assert elements(found) == [
+        ("page", 0, "1", "About cats\n\nwhen\twhat\n8\tfish\n\nSay it loud."),
+        ("heading", 1, "About cats", "About cats"),
+        ("table", 0, "", "when\twhat\n8\tfish"),
+        ("page", 0, "2", "Dogs bark.\nOften."),
+    ]
+    pptx.Presentation().save(tmp_path / "empty.pptx")
+    assert unread(tmp_path / "empty.pptx") == "empty"
+    assert unread(made_files.archive(tmp_path / "b.pptx", {"a": "b"})) == "not what its name says"
+
+
+def test_a_notebook_is_its_cells(tmp_path: Path) -> None:
+    cells = [
+        {"cell_type": "markdown", "source": ["# About cats\n", "\n", "They purr."]},
+        {"cell_type": "code", "source": "feed(cat)", "outputs": [{"text": "fed"}]},
+        {"cell_type": "code", "source": ""},
+    ]
+    notebook = {"nbformat": 4, "metadata": {"language_info": {"name": "python"}}, "cells": cells}
+    found = read(written(tmp_path / "a.ipynb", json.dumps(notebook)))
+    assert (found.title, found.text) == ("About cats", "# About cats\n\nThey purr.\n\nfeed(cat)")
+    assert elements(found) == [
+        ("cell", 0, "1", "# About cats\n\nThey purr."),
+        ("heading", 1, "About cats", "# About cats"),
+        ("cell", 0, "2", "feed(cat)"),
+        ("code", 0, "python", "feed(cat)"),
+    ]
+    cases = {"damaged": ["{", json.dumps(notebook | {"nbformat": 3}), "[" * 99_999], "not what its name says": ["[]", "{}"]}
+    for reason, contents in cases.items():
+        assert [unread(written(tmp_path / "a.ipynb", content)) for content in contents] == [reason] * len(contents)
+
+
+RST = """\
+==========
+About cats
+==========
+
+Cats purr. An example::
+
+    feed(cat)
+
+    twice()
+
+Feeding
+=======
+
+.. code-block:: python
+   :linenos:
+
+   feed(cat)
+
+Fish
+----
+
+A line of text
+of two lines
+------------
+"""
+
+
+def test_restructured_text_is_its_source_with_titles_and_code(tmp_path: Path) -> None:
+    found = read(written(tmp_path / "a.rst", RST))
+    assert (found.title, found.text) == ("About cats", RST)
+    assert elements(found) == [
+        ("heading", 1, "About cats", "==========\nAbout cats\n=========="),
+        ("code", 0, "", "    feed(cat)\n\n    twice()"),
+        ("heading", 2, "Feeding", "Feeding\n======="),
+        ("code", 0, "python", "   feed(cat)"),
+        ("heading", 3, "Fish", "Fish\n----"),
+    ]
+
+
+def parsed_as(path: Path, **settings: Any) -> list[Document]:
+    choice = choices({path.suffix: settings})[path.suffix.lstrip(".")]
+    assert choice is not None
+    return [found.document for found in parsed(path, choice.parser, unpacked_mb=10)]
+
+
+PYTHON = '''# -*- coding: latin-1 -*-
+import os
+
+@cached
+class Cat:
+    """A cät."""
+
+    def purr(self):
+        return 1
+
+
+def feed(cat):
+    pass
+'''
+
+
+def test_code_is_its_source_with_what_is_defined_in_it(tmp_path: Path) -> None:
+    (found,) = parsed_as(written(tmp_path / "a.py", PYTHON.encode("latin-1")), kind="code")
+    assert (found.text, found.notes) == (PYTHON, ())
+    assert [(level, label, text.split("\n")[0]) for _, level, label, text in elements(found)] == [
+        (1, "Cat", "@cached"),
+        (2, "Cat.purr", "    def purr(self):"),
+        (1, "feed", "def feed(cat):"),
+    ]
+    (other,) = parsed_as(written(tmp_path / "a.c", "#include <a.h>\n\nint a() {\n\n  return 1;\n}\n\nint b;\n"), kind="code")
+    assert [text for *_, text in elements(other)] == ["#include <a.h>", "int a() {\n\n  return 1;\n}", "int b;"]
+
+
+# --- rows ---------------------------------------------------------------------------------------------------------------
+
+CAT = {"key": "c", "name": "Cats", "body": "Cats purr.", "more": "Often."}
+DOG = {"key": "d", "name": "", "body": "Dogs\nbark.", "more": ""}
+
+
+def tables(folder: Path) -> dict[str, Path]:
+    """One table in every form."""
+    lines = [["key", "name", "body", "more"], *([row[key] for key in CAT] for row in (CAT, DOG))]
+    for ending, delimiter in (("csv", ","), ("tsv", "\t")):
+        with (folder / f"a.{ending}").open("w", newline="") as file:
+            csv.writer(file, delimiter=delimiter).writerows(lines)
+    written(folder / "a.jsonl", "".join(json.dumps(row) + "\n" for row in (CAT, DOG)))
+    parquet.write_table(pa.Table.from_pylist([CAT, DOG]), folder / "a.parquet")
+    return {ending: folder / f"a.{ending}" for ending in ("csv", "tsv", "jsonl", "parquet")}
+
+
+def test_the_rows_of_a_table_are_documents_in_every_form(tmp_path: Path) -> None:
+    for ending, path in tables(tmp_path).items():
+        found = parsed_as(path, kind=ending, text=["body", "more"], id="key", title="name")
+        assert found == [Document("Cats purr.\n\nOften.", "Cats", part="c"), Document("Dogs\nbark.", "", part="d")], ending
+        numbered = parsed_as(path, kind=ending, text="more")
+        assert numbered == [Document("Often.", part="1", notes=("1 rows have no text",))], ending
+
+
+def test_why_a_table_is_not_read(tmp_path: Path) -> None:
+    def reason(name: str, content: str | bytes, **settings: Any) -> tuple[str, str]:
+        path = written(tmp_path / name, content)
+        with pytest.raises(UnreadError) as told:
+            parsed_as(path, **{"kind": path.suffix[1:], "text": "a", **settings})
+        return told.value.reason, told.value.said
+
+    assert reason("a.csv", "a,b\n1,2,3\n") == ("damaged", "line 2 has 3 cells, the first row 2")
+    assert reason("a.csv", 'a,b\n"1,2\n') == ("damaged", "line 2: unexpected end of data")
+    assert reason("a.csv", "a,a\n1,2\n") == ("damaged", "two columns have one name: 'a', 'a'")
+    assert reason("a.csv", "b\n1\n") == ("no such column", "row 1 has no column 'a'; there are 'b'")
+    assert reason("a.csv", "a,b\n,2\n") == ("empty", "no row has a text in 'a'")
+    assert reason("a.csv", "a,b\n1,2\n1,2\n", id="b") == ("damaged", "two of its documents are named '2'")
+    assert reason("a.jsonl", '{"a": "b"}\n{"a"\n')[0] == "damaged"
+    assert reason("a.jsonl", "[1]\n") == ("damaged", "line 1 is no object")
+    assert reason("a.parquet", "a\n") == ("not what its name says", "by its first bytes it is text")
+    assert reason("a.parquet", b"PAR1" + b"\0" * 99)[0] == "damaged"
+
+
+def test_rows_are_documents_of_a_dataset_and_other_tables_are_listed(tmp_path: Path) -> None:
+    table = tables(tmp_path)["csv"].read_bytes()
+    parsers = {"csv": {"kind": "csv", "text": "body", "id": "key"}}
+    dataset = folder(tmp_path, {"a.csv": table, "a.tsv": table, "a.py": "a = 1"}, parsers=parsers)
+    assert dataset.documents["id"].to_pylist() == ["a.csv#c", "a.csv#d", "cats.txt"]
+    assert dataset.unread["said"].to_pylist() == [
+        "files in .py are read where the experiment's file says so: dataset.parsers: {py: code}",
+        "files in .tsv are read where the experiment's file says so: dataset.parsers: {tsv: {kind: tsv, text: COLUMN}}",
+    ]
+    with pytest.raises(InputError, match=r"dataset.parsers.csv.text: this key is required"):
+        choices({"csv": "csv"})
 
 
 # --- what all have ------------------------------------------------------------------------------------------------------

@@ -17,6 +17,15 @@ BUILTIN = {
     "html": f"{PACKAGE}.html:Html",
     "pdf": f"{PACKAGE}.pdf:Pdf",
     "docx": f"{PACKAGE}.docx:Docx",
+    "epub": f"{PACKAGE}.epub:Epub",
+    "pptx": f"{PACKAGE}.pptx:Pptx",
+    "notebook": f"{PACKAGE}.notebooks:Notebook",
+    "rst": f"{PACKAGE}.restructured:RestructuredText",
+    "code": f"{PACKAGE}.source_code:SourceCode",
+    "csv": f"{PACKAGE}.rows:Csv",
+    "tsv": f"{PACKAGE}.rows:Tsv",
+    "jsonl": f"{PACKAGE}.rows:JsonLines",
+    "parquet": f"{PACKAGE}.rows:ParquetRows",
 }
 NONE = "none"  # files of this ending are left out
 ENDINGS = {
@@ -28,7 +37,16 @@ ENDINGS = {
     "xhtml": "html",
     "pdf": "pdf",
     "docx": "docx",
+    "epub": "epub",
+    "pptx": "pptx",
+    "ipynb": "notebook",
+    "rst": "rst",
 }
+# read only where the experiment's file says so: of a table it has to name the columns, and code may be no document
+ASKED_FOR = {ending: ending for ending in ("csv", "tsv", "jsonl", "parquet")}
+ASKED_FOR |= {"ndjson": "jsonl"} | dict.fromkeys(
+    ("py", "js", "ts", "java", "c", "h", "cpp", "go", "rs", "rb", "r", "sh", "sql"), "code"
+)
 WHERE = "dataset.parsers"
 
 

@@ -154,6 +154,7 @@ def checked(document: Document) -> Document:
                 f"the parser gave an element at {element.start} to {element.end} of a text of {len(document.text)} characters"
             )
     text = NO_TEXT.sub("\ufffd", document.text)
+    document = document._replace(title=composed(NO_TEXT.sub("\ufffd", document.title)))
     if unicodedata.is_normalized("NFC", text):
         return document._replace(text=text)
     moved = _moved(text, sorted({place for element in document.structure for place in element[:2]}))

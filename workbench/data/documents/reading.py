@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from workbench.component import file_digest
 from workbench.data.documents import kept, pool, worker
-from workbench.data.documents.kinds import WHERE, Choice
+from workbench.data.documents.kinds import ASKED_FOR, WHERE, Choice
 from workbench.data.documents.limits import Limits
 from workbench.data.documents.markdown import Markdown
 from workbench.data.documents.parser import UnreadError
@@ -67,6 +67,11 @@ def outcomes(files: Mapping[str, Path], parsers: Mapping[str, Choice | None], li
 def _no_parser(ending: str, told: bool) -> UnreadError:
     if told:
         return UnreadError("left out", f"{WHERE} says so")
+    if kind := ASKED_FOR.get(ending):
+        wanted = kind if kind == "code" else f"{{kind: {kind}, text: COLUMN}}"
+        return UnreadError(
+            "no parser", f"files in .{ending} are read where the experiment's file says so: {WHERE}: {{{ending}: {wanted}}}"
+        )
     named = f"ends in .{ending}" if ending else "has no ending"
     return UnreadError("no parser", f"its name {named}; {WHERE} says which parser reads such files")
 
