@@ -8,11 +8,11 @@ import unicodedata
 from pathlib import Path
 from typing import Any
 
-import made_files
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks import made_files
 from workbench.data import sources
 from workbench.data.dataset import Dataset, Place
 from workbench.data.evidence import read_questions
@@ -34,6 +34,7 @@ def spans(text: str, sought: str) -> list[str]:
 # --- letters and digits -------------------------------------------------------------------------------------------------
 
 
+@settings(max_examples=40)
 @given(st.text(max_size=200))
 def test_the_quick_way_to_letters_and_digits_is_the_way_by_single_characters(text: str) -> None:
     def single(character: str) -> str:

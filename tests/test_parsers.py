@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import made_files
 import pptx
 import pyarrow as pa
 import pytest
@@ -20,6 +19,7 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 from pypdf import PdfReader, PdfWriter
 
+from benchmarks import made_files
 from workbench.component import load_class
 from workbench.data import sources
 from workbench.data.dataset import Dataset

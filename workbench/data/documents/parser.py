@@ -146,6 +146,7 @@ def checked(document: Document) -> Document:
     Raises:
         InputError: an element is of an unknown kind, lies outside of the text, or begins or ends inside a letter.
     """
+    document = document._replace(structure=tuple(Element(*element) for element in document.structure))
     for element in document.structure:
         if element.kind not in KINDS:
             raise InputError(f"the parser gave an element of kind {element.kind!r}; allowed: {', '.join(KINDS)}")
