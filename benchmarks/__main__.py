@@ -12,7 +12,7 @@ from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-from benchmarks import arithmetic, comparisons, ingest, models, peers, retrieval, sweep, training, views
+from benchmarks import arithmetic, comparisons, documents, ingest, models, peers, retrieval, sweep, training, views
 from benchmarks.harness import Goal, Measurement, peak_bytes
 from workbench.machine import cpu_count, cpu_name, resolve
 
@@ -60,6 +60,9 @@ BENCHMARKS: dict[str, Callable[[], Measurement]] = {
     "independent-encode": arithmetic.encoding,
     "independent-answers": arithmetic.answers,
     "reingest": ingest.reingest,
+    "documents": documents.reading,
+    "documents-changed": documents.changed,
+    "documents-memory": documents.memory,
 }
 
 

@@ -143,9 +143,12 @@ def test_missing_evidence_is_reported_and_left_out(tmp_path: Path) -> None:
         {"id": "2", "split": "test", "question": "And dogs?", "answers": ["bark"], "evidence": "Dogs bark"},
     ]
     (tmp_path / "q.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    dataset = sources.text_folder(tmp_path, tmp_path / "q.jsonl")
+    dataset = sources.text_folder(tmp_path, tmp_path / "q.jsonl", missing="drop")
     assert dataset.splits == {"dev": 1}
-    assert "1 questions left out" in dataset.notes[-1] and dataset.notes[-1].endswith(": 2")
+    assert dataset.notes == (
+        "1 questions left out, their evidence stands in no document: 2",
+        "evidence of question '2', 'Dogs bark': nothing like it stands in the documents",
+    )
 
 
 @pytest.mark.parametrize(

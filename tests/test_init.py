@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import yaml
 from typer.testing import CliRunner
+from workbench.data.folder import Folder
 
 from workbench import cli
 from workbench.data import survey
-from workbench.data.folder import Folder
 from workbench.experiment.config import read_settings
 
 KINDS = ["colour", "weight", "price", "age", "place", "owner"]

@@ -17,7 +17,20 @@ from packaging.version import Version
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-LOCKED_EXTRAS = ["cpu", "lab", "app", "documents", "int8", "stores", "rerankers", "langchain", "endpoints", "test"]
+LOCKED_EXTRAS = [
+    "cpu",
+    "lab",
+    "app",
+    "hub",
+    "documents",
+    "slides",
+    "int8",
+    "stores",
+    "rerankers",
+    "langchain",
+    "endpoints",
+    "test",
+]
 PIN = re.compile(r"(?P<name>[a-z0-9]+(-[a-z0-9]+)*)==(?P<version>[0-9][0-9a-z.]*)")
 CONDA_NAMES = {"pytorch": "torch"}  # where conda calls a distribution otherwise than the Python index does
 
@@ -100,7 +113,7 @@ def test_the_extras_for_processor_and_graphics_card_are_two_faces_of_one_module(
 
 def test_the_conda_environment_has_every_package_of_the_project_with_the_same_bound():
     there = conda()
-    for name, requirement in requirements("lab", "app", "documents", "test").items():
+    for name, requirement in requirements("lab", "app", "hub", "documents", "slides", "test").items():
         assert name in there, f"{name} is missing in environment.yml"
         assert there[name].specifier == requirement.specifier, name
         assert there[name].extras == requirement.extras, name

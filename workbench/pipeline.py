@@ -490,7 +490,7 @@ def experiment_of(
         _check_same_questions(override)
     settings = read_settings(run.folder / "config.yaml", overrides, Path())
     data = settings.dataset.moved(dataset) if dataset else settings.dataset
-    if missing := data.missing():
+    if missing := data.absent():
         named = "" if dataset else "; where its data have moved, name their folder: --dataset PATH"
         raise InputError(f"run {run.folder}: {missing} is not there{named}")
     experiment = Experiment(settings.model_copy(update={"dataset": data}), runs or run.runs, progress or for_people())

@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
@@ -42,6 +42,18 @@ QUERIES = pa.schema(
 SPANS = pa.schema(
     [("query_id", pa.string()), ("evidence", pa.int32()), ("doc_id", pa.string()), ("start", pa.int64()), ("end", pa.int64())]
 )
+# where pages, headings, tables, lists and code stand in the documents; see `workbench.data.documents.parser.Element`
+STRUCTURE = pa.schema(
+    [
+        ("doc_id", pa.string()),
+        ("start", pa.int64()),
+        ("end", pa.int64()),
+        ("kind", pa.string()),
+        ("level", pa.int32()),
+        ("label", pa.string()),
+    ]
+)
+UNREAD = pa.schema([("file", pa.string()), ("reason", pa.string()), ("said", pa.string())])
 QRELS = pa.schema([("query_id", pa.string()), ("doc_id", pa.string()), ("relevance", pa.int32())])
 
 
@@ -105,6 +117,8 @@ class Dataset:
         judgements: `SPANS` or `QRELS`, sorted.
         notes: what loading dropped or missed, one sentence each.
         documents_digest: content digest of `documents`.
+        structure: `STRUCTURE`, sorted; empty where the documents were not parsed.
+        unread: `UNREAD`: files of the source that are not among the documents, each with the reason.
     """
 
     name: str
@@ -113,6 +127,8 @@ class Dataset:
     judgements: pa.Table
     notes: tuple[str, ...]
     documents_digest: str
+    structure: pa.Table = field(default_factory=STRUCTURE.empty_table)
+    unread: pa.Table = field(default_factory=UNREAD.empty_table)
 
     @property
     def kind(self) -> Literal["spans", "documents"]:
@@ -239,6 +255,9 @@ class Dataset:
         tables.write(folder / "documents.arrow", self.documents)
         tables.write(folder / "queries.arrow", self.queries)
         tables.write(folder / "judgements.arrow", self.judgements)
+        for name, table in (("structure", self.structure), ("unread", self.unread)):
+            if table.num_rows:
+                tables.write(folder / f"{name}.arrow", table)
         meta = {"name": self.name, "notes": self.notes, "documents_digest": self.documents_digest}
         (folder / "dataset.json").write_text(json.dumps(meta, indent=1, ensure_ascii=False))
 
@@ -253,6 +272,7 @@ class Dataset:
             tables.read(folder / "judgements.arrow"),
             tuple(meta["notes"]),
             meta["documents_digest"],
+            **{path.stem: tables.read(path) for path in (folder / "structure.arrow", folder / "unread.arrow") if path.is_file()},
         )
 
 

@@ -4,19 +4,39 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
 from workbench.component import digest
 from workbench.data import columns as further
 from workbench.data.conversation import read_history
-from workbench.data.dataset import SPLITS, Dataset, Place, Row, assemble
+from workbench.data.dataset import SPLITS, Dataset, Row, assemble
+from workbench.data.finding import Finder, Page, Quote, places
 from workbench.data.readers.json_lines import Filled, Identifier, Record, distinct, records
 from workbench.errors import InputError, unknown
 
+__all__ = ["Missing", "QuestionRecord", "paragraph", "places", "read_questions", "with_evidence"]
+
+Missing = Literal["refuse", "drop"]  # what becomes of a dataset much of whose evidence stands in no document
+MOST_MISSING = 0.05  # share of the questions whose evidence may be missing before a dataset is refused
+SHOWN_MISSING = 20  # questions whose nearest place is told
 PARAGRAPH_BREAK = re.compile(r"\n[ \t]*\n")
+
+
+class QuoteRecord(Record):
+    """A sentence of the evidence with the document or the page it stands in."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+
+    text: Filled
+    document: Filled | None = None
+    page: Annotated[int, Field(ge=1)] | None = None
+
+
+Sentence = Filled | QuoteRecord
 
 
 class QuestionRecord(Record):
@@ -29,7 +49,10 @@ class QuestionRecord(Record):
     split: str = Field(description=f"one of {', '.join(SPLITS)}")
     question: Filled = Field(description="a text that is not empty")
     answers: list[Filled] | None = Field(description='a list of texts such as ["break"], empty where nothing answers')
-    evidence: Filled | list[Filled] | None = Field(description="a sentence, a list of sentences, or null for none")
+    evidence: Sentence | list[Sentence | list[Sentence]] | None = Field(
+        description="a sentence, a list of sentences, or null for none; for a sentence may stand an object with the keys text, "
+        "document and page (from 1), or a list of sentences of which one is enough"
+    )
     kind: Filled | None = Field(default=None, description="a text, or null")
     history: Any = None
     metadata: dict[str, Any] | None = Field(default=None, description="an object, or null")
@@ -39,9 +62,10 @@ def read_questions(path: Path, columns: Sequence[str] = ()) -> list[Row]:
     """Questions from a file of JSON lines.
 
     A line is ``{"id", "split", "question", "answers", "evidence"}``: `answers` a list of accepted answers, empty if
-    the documents do not answer it; `evidence` a sentence (or a list of sentences) copied from a document, null if none. It may
-    have ``history``, what was said before (see `workbench.data.conversation`), ``kind``, what sort of question it is, and an
-    object ``metadata``, of which nothing is read but the columns asked for.
+    the documents do not answer it; `evidence` a sentence (or a list of sentences) copied from a document, null if none. For a
+    sentence may stand an object ``{"text", "document", "page"}``, which says where to look, or in the list a list of sentences of
+    which one is enough. A line may have ``history``, what was said before (see `workbench.data.conversation`), ``kind``, what
+    sort of question it is, and an object ``metadata``, of which nothing is read but the columns asked for.
 
     Args:
         path: the file.
@@ -65,7 +89,8 @@ def read_questions(path: Path, columns: Sequence[str] = ()) -> list[Row]:
 def _question(row: QuestionRecord, columns: Sequence[str], where: str) -> Row:
     if row.split not in SPLITS:
         raise InputError(f"{where}: {unknown('split', row.split, SPLITS)}")
-    evidence = [row.evidence] if isinstance(row.evidence, str) else row.evidence or []
+    given = [] if row.evidence is None else row.evidence if isinstance(row.evidence, list) else [row.evidence]
+    evidence = [_plain(one) for one in given]
     found: Row = {"id": row.id, "split": row.split, "question": row.question, "answers": row.answers, "evidence": evidence}
     if row.kind is not None:
         found["kind"] = row.kind
@@ -76,17 +101,11 @@ def _question(row: QuestionRecord, columns: Sequence[str], where: str) -> Row:
     return found
 
 
-def places(evidence: str, documents: Mapping[str, str]) -> Iterator[Place]:
-    """Every place a sentence stands at, any white space matching any other.
-
-    Args:
-        evidence: the sentence.
-        documents: document id -> text.
-    """
-    pattern = re.compile(r"\s+".join(map(re.escape, evidence.split())))
-    for doc_id, text in documents.items():
-        for match in pattern.finditer(text):
-            yield Place(doc_id, match.start(), match.end())
+def _plain(piece: Sentence | list[Sentence]) -> Any:
+    """A piece of evidence as JSON."""
+    if isinstance(piece, list):
+        return [_plain(one) for one in piece]
+    return piece if isinstance(piece, str) else piece.model_dump(exclude_none=True)
 
 
 def paragraph(text: str, position: int) -> str:
@@ -97,13 +116,21 @@ def paragraph(text: str, position: int) -> str:
 
 
 def with_evidence(
-    name: str, documents: list[Row], questions: list[Row], notes: list[str], columns: Sequence[str] = ()
+    name: str,
+    documents: list[Row],
+    questions: list[Row],
+    notes: list[str],
+    columns: Sequence[str] = (),
+    missing: Missing = "drop",
+    pages: Mapping[str, Sequence[Page]] | None = None,
+    unread: Mapping[str, str] | None = None,
 ) -> Dataset:
     """A dataset judged by spans, from documents and questions with evidence sentences.
 
-    A question whose evidence stands nowhere is left out of the dataset and named in its notes: its documents differ
-    from those it was written for, and it can be neither judged nor called unanswerable. The group of a question is
-    the paragraph its evidence stands in, copies of the paragraph being the same one.
+    A sentence is found where it stands letter by letter, white space aside; one that stands nowhere in this way is found by its
+    letters and digits alone, and named in the notes. A question whose evidence is found in neither way is left out of the dataset
+    and named with the nearest place: it can be neither judged nor called unanswerable. The group of a question is the paragraph
+    its evidence stands in, copies of the paragraph being the same one.
 
     Args:
         name: the dataset's.
@@ -111,30 +138,84 @@ def with_evidence(
         questions: as `read_questions` gives them.
         notes: what is to be told of the dataset; that questions were left out is added.
         columns: further columns that the questions were read with.
+        missing: ``refuse``, where evidence of more than `MOST_MISSING` of the questions is missing, or ``drop``.
+        pages: document id -> its pages, which evidence may name.
+        unread: file -> why it is not among the documents.
 
     Raises:
-        InputError: nothing left to ask, or what `workbench.data.dataset.assemble` refuses.
+        InputError: nothing left to ask, too much of the evidence is missing, or what `workbench.data.dataset.assemble` refuses.
     """
     texts = {row["id"]: row["text"] for row in documents}
-    queries, judgements, missing = [], [], []
+    finder = Finder(texts, pages)
+    queries, judgements = [], []
+    lost: dict[str, list[Quote]] = {}
+    lettered, elsewhere = [], []
     for row in questions:
-        found = [list(places(sentence, texts)) for sentence in row["evidence"]]
-        if not all(found):
-            missing.append(row["id"])
+        pieces = [_piece(one) for one in row["evidence"]]
+        found = [finder.find(piece) for piece in pieces]
+        if gone := next((piece for piece, one in zip(pieces, found, strict=True) if not one.places), None):
+            lost[row["id"]] = gone
             continue
+        lettered += [row["id"]] * any(one.lettered for one in found)
+        elsewhere += [row["id"]] * any(one.elsewhere for one in found)
         group = row["id"]
         if found:
-            first = found[0][0]
+            first = found[0].places[0]
             group = digest(paragraph(texts[first.doc_id], first.start))[:12]
         taken = {key: row.get(key) for key in ("id", "split", "answers", "history")} | row.get("columns", {})
         queries.append(taken | {"text": row["question"], "group": group})
-        for number, where in enumerate(found):
-            judgements += [{"query_id": row["id"], "evidence": number, **place._asdict()} for place in where]
-    if missing:
-        notes = [*notes, f"{len(missing)} questions left out, their evidence stands in no document: {', '.join(missing)}"]
+        for number, one in enumerate(found):
+            judgements += [{"query_id": row["id"], "evidence": number, **place._asdict()} for place in one.places]
+    told = {
+        query: finder.nearest(piece, partial(_why_unread, unread or {})) for query, piece in list(lost.items())[:SHOWN_MISSING]
+    }
+    if missing == "refuse" and len(lost) > MOST_MISSING * len(questions):
+        raise too_many(name, lost, told, len(questions))
     if not judgements:
         raise InputError(
             f"dataset {name}: the evidence of none of the {len(questions)} questions stands in the documents; copy it letter by "
             f"letter: case, quotation marks, dashes and signs that cannot be seen count, white space does not"
         )
-    return assemble(name, documents, queries, judgements, notes, columns)
+    return assemble(name, documents, queries, judgements, [*notes, *_told(lost, told, lettered, elsewhere)], columns)
+
+
+def _piece(given: Any) -> list[Quote]:
+    """A piece of evidence as its line gives it: a sentence, an object, or a list of them of which one is enough."""
+    if isinstance(given, list):
+        return [quote for one in given for quote in _piece(one)]
+    return [Quote(given) if isinstance(given, str) else Quote(**given)]
+
+
+def _why_unread(unread: Mapping[str, str], document: str) -> str:
+    return next((why for file, why in unread.items() if document in (file, Path(file).name, Path(file).stem)), "")
+
+
+def _told(
+    lost: Mapping[str, Sequence[Quote]], told: Mapping[str, str], lettered: Sequence[str], elsewhere: Sequence[str]
+) -> Iterator[str]:
+    """Notes on how evidence was found, and on what was not."""
+    if lettered:
+        said = "questions have evidence that is found by its letters and digits alone, signs and case aside"
+        yield f"{len(lettered)} {said}: {', '.join(lettered)}"
+    if elsewhere:
+        yield f"{len(elsewhere)} questions have evidence that stands on another page than they name: {', '.join(elsewhere)}"
+    if lost:
+        yield f"{len(lost)} questions left out, their evidence stands in no document: {', '.join(lost)}"
+        yield from (f"evidence of question {query!r}, {said}" for query, said in told.items())
+
+
+def too_many(name: str, lost: Sequence[str] | Mapping[str, Any], told: Mapping[str, str], questions: int) -> InputError:
+    """The refusal of a dataset much of whose evidence stands in no document.
+
+    Args:
+        name: the dataset's.
+        lost: ids of the questions whose evidence is missing.
+        told: question -> what comes nearest to its evidence.
+        questions: how many there are in all.
+    """
+    first = "; ".join(f"question {query!r}, {said}" for query, said in list(told.items())[:3])
+    more = f"; and {len(lost) - 3} more" if len(lost) > 3 else ""
+    return InputError(
+        f"dataset {name}: the evidence of {len(lost)} of the {questions} questions stands in no document, which is more than "
+        f"{MOST_MISSING:.0%}: {first}{more}; copy it from the documents, or leave these questions out with dataset.missing: drop"
+    )

@@ -17,6 +17,7 @@ UNSPACED = {
     "Tibetan": re.compile("[\u0f40-\u0fbc]"),
     "Javanese": re.compile("[\ua980-\ua9c0]"),
 }
+SPACELESS = re.compile("|".join(characters.pattern for characters in UNSPACED.values()))
 LETTER = re.compile(r"[^\W\d_]")
 
 

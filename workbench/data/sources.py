@@ -6,11 +6,8 @@ What is stored is found by the digest of the source's content, never by its name
 
 from __future__ import annotations
 
-import json
 import re
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -21,22 +18,20 @@ from workbench.component import digest, file_digest
 from workbench.data import columns as further
 from workbench.data.conversation import read_history
 from workbench.data.dataset import Dataset, Row, assemble
+from workbench.data.documents.folder import text_folder
 from workbench.data.evidence import read_questions, with_evidence
+from workbench.data.prepared import PREPARATION, prepared
 from workbench.data.readers.json_lines import Filled, Identifier, Record, Text, distinct, records
-from workbench.data.readers.text import check_writable, composed, lines, short, whole, whole_number
+from workbench.data.readers.text import few, lines, short, whole_number
 from workbench.errors import InputError
-from workbench.weights import home
 
-# raised when reading the same source gives another dataset
-PREPARATION = 5
-WRITTEN = "files.json"  # beside the Arrow files: their digests
+__all__ = ["BUILTIN", "PYDOCS_QUESTIONS", "beir", "beir_file", "contained", "pydocs", "text_folder"]
 
 PYDOCS_QUESTIONS = Path(__file__).parent / "pydocs" / "questions.jsonl"
 CONTAINED = 0.9  # a topic is dropped when a larger one holds more than this share of it
 SHINGLE_WORDS = 5
 QRELS_ENDINGS = (".tsv", ".tsv.gz")
 HEADING = re.compile(r'"?(?!nan\b|inf|null\b|none\b)[a-z][a-z _-]+"?', re.IGNORECASE)  # over the grades of a file of judgements
-TEXT_ENDINGS = (".txt", ".md", ".markdown")
 
 BUILTIN = {"pydocs": "the Python language reference of the running interpreter, with questions written for it"}
 
@@ -113,7 +108,7 @@ def beir(folder: Path, columns: Sequence[str] = ()) -> Dataset:
     files = [beir_file(folder, "corpus.jsonl"), beir_file(folder, "queries.jsonl"), *_qrels_files(folder)]
     content = {file.relative_to(folder).as_posix(): file_digest(file) for file in files}
     others = [file.name for file in _visible(folder / "qrels") if file not in files]
-    said = f"{len(others)} files of qrels left out, their names do not end in .tsv or .tsv.gz: {_few(others)}"
+    said = f"{len(others)} files of qrels left out, their names do not end in .tsv or .tsv.gz: {few(others)}"
     notes = [said] if others else []
     key = digest(["beir", PREPARATION, content, notes, *columns])
     return prepared(key, lambda: _read_beir(folder, files, notes, columns))
@@ -217,7 +212,7 @@ def _read_beir(folder: Path, files: list[Path], notes: list[str], columns: Seque
     for split in sorted(relevant):
         if bare := [row["id"] for row in kept if row["split"] == split and row["id"] not in answered]:
             notes.append(
-                f"{len(bare)} queries of {split} have no relevant document, so rankings are not measured on them: {_few(bare)}"
+                f"{len(bare)} queries of {split} have no relevant document, so rankings are not measured on them: {few(bare)}"
             )
     if len(kept) < len(asked):
         notes.append(f"{len(asked) - len(kept)} queries left out, they are in no qrels file")
@@ -246,19 +241,15 @@ def _without(judgements: list[Row], what: str, known: set[str], file: Path, note
         several = {"document": "documents", "query": "queries"}[what]
         notes.append(
             f"{len(judgements) - len(kept)} judgements left out, on {len(gone)} {several} that {file.name} does not hold: "
-            f"{_few(gone)}"
+            f"{few(gone)}"
         )
     return kept
-
-
-def _few(names: Sequence[str]) -> str:
-    return f"{', '.join(map(repr, names[:5]))}{', ...' if len(names) > 5 else ''}"
 
 
 def _empty(what: str, texts: Sequence[tuple[str, str]]) -> list[str]:
     """A note on texts, each with its id, in which nothing stands."""
     empty = [name for name, text in texts if not text.strip()]
-    return [f"{len(empty)} {what} have no text: {_few(empty)}"] if empty else []
+    return [f"{len(empty)} {what} have no text: {few(empty)}"] if empty else []
 
 
 def _beir_query(row: QueryRecord, split: str, first: dict[str, str], where: str) -> Row:
@@ -297,130 +288,3 @@ def _read_qrels(path: Path) -> Iterator[tuple[str, str, int]]:
             )
         if at == number:
             yield query, document, grade
-
-
-def text_folder(folder: Path, questions: Path, columns: Sequence[str] = ()) -> Dataset:
-    """A folder of text files (each one document, its id the path) with a questions file.
-
-    Files whose names end in `TEXT_ENDINGS` are read, hidden ones and what lies in hidden folders are not; the notes count what
-    was left out. The questions have the form of `workbench.data.evidence.read_questions`.
-
-    Args:
-        folder: of the text files.
-        questions: the file of questions.
-        columns: further columns that the questions may have, and which are kept.
-
-    Raises:
-        InputError: no such folder, no text files in it, a file that is not UTF-8, or a column that no question has.
-    """
-    folder, questions = Path(folder), Path(questions)
-    files, notes = folder_files(folder, questions)
-    rows = read_questions(questions, columns)
-    content = {file.relative_to(folder).as_posix(): file_digest(file) for file in files}
-    key = digest(["folder", PREPARATION, content, rows, notes])
-
-    def read() -> Dataset:
-        documents = [text_document(file, folder) for file in files]
-        empty = _empty("documents", [(row["id"], row["text"]) for row in documents])
-        return with_evidence(folder.name, documents, rows, [*notes, *empty], columns)
-
-    return prepared(key, read)
-
-
-def folder_files(folder: Path, questions: Path | None) -> tuple[list[Path], list[str]]:
-    """The files of a folder that are read as documents, and what was left out, one sentence each.
-
-    Args:
-        folder: of the text files.
-        questions: the file of questions, which is no document; None: there is none.
-
-    Raises:
-        InputError: no such folder, or no text files in it.
-    """
-    if not folder.is_dir():
-        said = "is a file; name the folder that it is in" if folder.exists() else "does not exist"
-        raise InputError(f"document folder {folder} {said}")
-    found = sorted(path for path in folder.rglob("*") if path.is_file())
-    hidden = [path for path in found if any(part.startswith(".") for part in path.relative_to(folder).parts)]
-    files = [path for path in found if path.suffix.lower() in TEXT_ENDINGS and path not in set(hidden)]
-    if not files:
-        there = ", ".join(sorted(path.relative_to(folder).as_posix() for path in found)[:5]) or "nothing"
-        linked = "".join(f"; {note}" for note in _links(folder))
-        raise InputError(
-            f"document folder {folder}: no file ending in {', '.join(TEXT_ENDINGS)} was found in it; found: {there}{linked}"
-        )
-    for file in files:
-        check_writable(file.relative_to(folder).as_posix(), f"document folder {folder}: the name of the file {file.name!a}")
-    return files, _left_out(folder, found, files, hidden, questions)
-
-
-def _left_out(folder: Path, found: list[Path], files: list[Path], hidden: list[Path], questions: Path | None) -> list[str]:
-    """What of a folder was not read, one sentence each."""
-    notes = [f"{len(hidden)} hidden files left out"] if hidden else []
-    beside = {questions.resolve()} if questions else set()
-    rest = [path for path in found if path not in {*files, *hidden} and path.resolve() not in beside]
-    if rest:
-        shown = (path.relative_to(folder).as_posix().encode("utf-8", "backslashreplace").decode() for path in rest[:5])
-        named = ", ".join(shown)
-        endings = ", ".join(TEXT_ENDINGS)
-        notes.append(
-            f"{len(rest)} files left out, their names do not end in {endings}: {named}{', ...' if len(rest) > 5 else ''}"
-        )
-    return notes + _links(folder)
-
-
-def _links(folder: Path) -> list[str]:
-    """A note on links in a folder that were not followed: to folders, which may lead in a circle, and to nothing."""
-    links = sorted(path for path in folder.rglob("[!.]*") if path.is_symlink() and not path.is_file())
-    names = [path.relative_to(folder).as_posix().encode("utf-8", "backslashreplace").decode() for path in links]
-    said = "links left out, which lead to folders or to nothing; copy what they lead to into the folder"
-    return [f"{len(links)} {said}: {_few(names)}"] if links else []
-
-
-def text_document(file: Path, folder: Path) -> Row:
-    """A file as a row of `workbench.data.dataset.DOCUMENTS`, its id the path in the folder."""
-    text = composed(whole(file))
-    return {"id": file.relative_to(folder).as_posix(), "title": _title(text) or file.stem, "text": text}
-
-
-def _title(text: str) -> str:
-    """The title in a text's front matter (between two lines ``---``), else its first line, without the signs of a heading."""
-    given = text.split("\n")
-    if given[0].strip() == "---" and "---" in (rest := [line.strip() for line in given[1:]]):
-        end = rest.index("---")
-        named = (re.fullmatch(r"title:\s*(.+)", line) for line in rest[:end])
-        if title := next((match[1].strip("\"' ") for match in named if match), ""):
-            return title
-        given = given[end + 2 :]
-    return next((line.strip("#*= ").strip() for line in given if line.strip("#*= \t")), "")
-
-
-def prepared(key: str, read: Callable[[], Dataset]) -> Dataset:
-    """The dataset stored under `key`, read and stored first if need be; complete or absent, and read again where damaged."""
-    folder = home() / "datasets" / key[:32]
-    if not _is_whole(folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".reading-"))
-        try:
-            made = temporary / "made"
-            made.mkdir()
-            read().save(made)
-            (made / WRITTEN).write_text(json.dumps({file.name: file_digest(file) for file in sorted(made.iterdir())}))
-            if folder.exists() and not _is_whole(folder):
-                folder.rename(temporary / "damaged")
-            made.rename(folder)
-        except OSError:
-            if not _is_whole(folder):  # otherwise another process was faster
-                raise
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-    return Dataset.load(folder)
-
-
-def _is_whole(folder: Path) -> bool:
-    """Whether the files of a stored dataset are those that were written."""
-    try:
-        written = json.loads((folder / WRITTEN).read_text())
-        return bool(written) and all(file_digest(folder / name) == digest for name, digest in written.items())
-    except (OSError, ValueError, AttributeError):
-        return False

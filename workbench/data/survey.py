@@ -11,7 +11,7 @@ from statistics import median_low
 from typing import NamedTuple
 
 from workbench.data.dataset import Row
-from workbench.data.folder import Folder
+from workbench.data.documents.folder import Folder
 from workbench.data.scripts import unspaced
 
 LANGUAGES = {

@@ -23,6 +23,8 @@ from workbench.component import explain, no_truth
 from workbench.data import columns as further
 from workbench.data import sources, splits
 from workbench.data.dataset import Dataset
+from workbench.data.documents.limits import Limits
+from workbench.data.evidence import Missing
 from workbench.data.forms import known, reading
 from workbench.data.forms.hub import Hub
 from workbench.data.readers import yaml_files
@@ -72,6 +74,9 @@ class DatasetSettings(Settings):
         form: of the questions, where their columns do not tell it.
         columns: what is read of a question -> the column that says it, e.g. ``{question: Prompt}``.
         splits: share of the questions that each split gets where they have none; ``{dev: 0.5, test: 0.5}`` if left out.
+        parsers: what reads the files of `folder`, by the ending of their names, beside what is built in.
+        limits: what each file of `folder` may take.
+        missing: ``refuse`` a dataset much of whose evidence stands in no document, or ``drop`` these questions.
         train: split that LoRA learns from.
         select: split that the configuration is chosen on.
         report: split that figures are reported from.
@@ -92,6 +97,9 @@ class DatasetSettings(Settings):
     form: str | None = None
     columns: dict[str, str] | None = None
     splits: dict[str, float] | None = None
+    parsers: dict[str, str | dict[str, Any] | None] = {}
+    limits: Limits = Limits()
+    missing: Missing = "refuse"
     train: str = "train"
     select: str = "dev"
     report: str = "test"
@@ -112,6 +120,10 @@ class DatasetSettings(Settings):
             splits.checked(self.splits)
         if self.form is not None and self.form not in known.NAMES:
             raise ValueError(str(unknown("form", self.form, known.NAMES)))
+        if self.folder is None and (self.parsers or self.limits != Limits()):
+            raise ValueError("parsers and limits are about a folder; give a folder, or leave them away")
+        if given[0] not in ASKED and self.missing == "drop":
+            raise ValueError("missing is about evidence that is looked for in documents; give questions or hub, or leave it away")
         if self.select == self.report:
             raise ValueError(
                 f"select and report are both {self.select!r}; choosing and reporting on one split flatters the winner"
@@ -137,7 +149,7 @@ class DatasetSettings(Settings):
         changed = {key: place / os.path.relpath(path, old) for key, path in files.items()}
         return self.model_copy(update={key: path.resolve() for key, path in changed.items()})
 
-    def missing(self) -> Path | None:
+    def absent(self) -> Path | None:
         """The first of its files and folders that is not there, or None."""
         return next((path for key in FILES if (path := getattr(self, key)) is not None and not path.exists()), None)
 
@@ -153,7 +165,7 @@ class DatasetSettings(Settings):
         if self.beir is not None:
             dataset = sources.beir(self.beir, columns)
         elif self.folder is not None and self.questions is not None and self.own_form:
-            dataset = sources.text_folder(self.folder, self.questions, columns)
+            dataset = sources.text_folder(self.folder, self.questions, columns, self.parsers, self.limits, self.missing)
         elif self.questions is not None or self.hub is not None:
             dataset = reading.read(self.source, columns)
         else:
@@ -175,8 +187,9 @@ class DatasetSettings(Settings):
         """Where questions in a form of somebody else's, and their documents, are."""
         hub = None if self.hub is None else Hub(self.hub, self.config, self.revision, self.split)
         return reading.Source(
-            self.questions, hub, self.folder, self.corpus, self.qrels, self.form, self.columns or {}, self.splits
-        )
+            self.questions, hub, self.folder, self.corpus, self.qrels, self.form, self.columns or {}, self.splits,
+            self.parsers, self.limits, self.missing,
+        )  # fmt: skip
 
     @property
     def own_form(self) -> bool:
@@ -395,7 +408,8 @@ def read_settings(path: Path, overrides: Sequence[str] = (), folder: Path | None
 def _absolute(value: Any, folder: Path, key: str = "") -> Any:
     """The same settings with relative files made absolute, so that they still mean the same in the run's folder."""
     if isinstance(value, dict):
-        return {k: _absolute(v, folder, str(k)) for k, v in value.items()}
+        # below `parsers` a key is the ending of a name, and what stands there names a class as `kind` does
+        return {k: _absolute(v, folder, "kind" if key == "parsers" else str(k)) for k, v in value.items()}
     if isinstance(value, list):
         return [_absolute(v, folder, key) for v in value]
     if not isinstance(value, str) or Path(value).is_absolute():

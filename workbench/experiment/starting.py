@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from workbench.data import folder as folders
 from workbench.data.checks import Finding, findings
 from workbench.data.dataset import Dataset
+from workbench.data.documents.folder import read_folder
 from workbench.data.survey import LANGUAGES, Survey, survey
 from workbench.errors import InputError
 from workbench.experiment.checking import described, understood
@@ -67,7 +67,7 @@ def start(
         raise InputError(f"{path} exists and is kept; name another file with --out")
     if path.suffix not in (".yaml", ".yml"):
         raise InputError(f"--out {path}: allowed: a name that ends in .yaml")
-    seen = survey(folders.read(folder, questions))
+    seen = survey(read_folder(folder, questions))
     if questions is None:
         started = _without_questions(folder, path, seen)
     else:

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from workbench.component import digest
-from workbench.data import splits
+from workbench.data import finding, splits
 from workbench.data.dataset import Dataset, Place, Row, assemble
-from workbench.data.evidence import paragraph, places
+from workbench.data.evidence import MOST_MISSING, SHOWN_MISSING, Missing, paragraph, places, too_many
+from workbench.data.finding import Page
 from workbench.data.forms.corpora import Chunk
 from workbench.data.forms.question import Asked, Piece, Quote
 from workbench.data.readers.json_lines import distinct
@@ -22,8 +23,15 @@ SHOWN = 5  # questions that a note names
 class _Library:
     """The documents, found by their ids, by the names of their files, and by the chunks that were cut from them."""
 
-    def __init__(self, documents: Sequence[Row], chunks: Mapping[str, Row], cut: Mapping[str, Chunk]) -> None:
+    def __init__(
+        self,
+        documents: Sequence[Row],
+        chunks: Mapping[str, Row],
+        cut: Mapping[str, Chunk],
+        pages: Mapping[str, Sequence[Page]] | None = None,
+    ) -> None:
         self.texts: dict[str, str] = {row["id"]: row["text"] for row in documents}
+        self._finder = finding.Finder(self.texts, pages)
         self._chunks, self._cut = chunks, cut
         self._named: dict[str, list[str]] = defaultdict(list)
         for doc_id in self.texts:
@@ -39,14 +47,22 @@ class _Library:
         found = self._named.get(path.name.casefold()) or self._named.get(path.stem.casefold(), [])
         return found if len(found) < 2 else [one for one in found if one.casefold().endswith(name.casefold())] or found
 
-    def find(self, one: Quote | Place) -> list[Place]:
+    def find(self, one: Quote | Place) -> finding.Found:
         """Every place where one of the alternatives of a piece stands."""
         if isinstance(one, Place):
-            return [one]
+            return finding.Found([one])
         if one.text:
-            among = self.named(one.document) if one.document else self.texts
-            return list(places(one.text, {name: self.texts[name] for name in among}))
-        return self._of_chunk(one.document or "")
+            among: list[str] | list[None] = self.named(one.document) if one.document else [None]
+            return self._finder.find([finding.Quote(one.text, name, one.page) for name in among])
+        return finding.Found(self._of_chunk(one.document or ""))
+
+    def nearest(self, piece: Piece) -> str:
+        """What comes nearest to a piece that stands nowhere."""
+        quotes = [one for one in piece if isinstance(one, Quote) and one.text]
+        if not quotes:
+            return _said(piece)
+        known = [finding.Quote(one.text, next(iter(self.named(one.document or "")), one.document), one.page) for one in quotes]
+        return self._finder.nearest(known, lambda document: "")
 
     def _of_chunk(self, name: str) -> list[Place]:
         chunk = self._chunks.get(name)
@@ -69,6 +85,7 @@ class Found:
     id: str
     pieces: list[list[Place]]
     relevant: Mapping[str, int]
+    lettered: bool = False
 
 
 def dataset(
@@ -80,6 +97,8 @@ def dataset(
     shares: Mapping[str, float] | None = None,
     chunks: Sequence[Row] = (),
     cut: Mapping[str, Chunk] | None = None,
+    pages: Mapping[str, Sequence[Page]] | None = None,
+    missing: Missing = "drop",
 ) -> Dataset:
     """A dataset from questions of any form and their documents.
 
@@ -95,14 +114,16 @@ def dataset(
         shares: of the splits that are made where no question has one; None: `splits.SHARES`.
         chunks: parts of the documents, which evidence names by their ids.
         cut: id of such a part -> where it was cut from.
+        pages: document id -> its pages, which evidence may name.
+        missing: ``refuse`` where evidence of more than `MOST_MISSING` of the questions is missing, or ``drop``.
 
     Raises:
-        InputError: some questions have a split and some have none, an id is given twice, no question is left, or splits cannot
-            be made.
+        InputError: too much of the evidence is missing, some questions have a split and some have none, an id is given twice, no
+            question is left, or splits cannot be made.
     """
-    library = _Library(documents, {row["id"]: row for row in chunks}, cut or {})
+    library = _Library(documents, {row["id"]: row for row in chunks}, cut or {}, pages)
     told = list(notes)
-    found = _located(asked, library, told)
+    found = _located(name, asked, library, told, missing)
     if not found:
         raise InputError(f"dataset {name}: {told[-1] if told else 'there are no questions'}; no question is left")
     by_spans = any(one.pieces for one in found)
@@ -116,22 +137,34 @@ def dataset(
     return assemble(name, documents, queries, judgements, told, columns)
 
 
-def _located(asked: Sequence[Asked], library: _Library, notes: list[str]) -> list[Found]:
-    """The questions whose evidence, or one of whose documents, is there; a note names the others."""
-    kept, missing, unknown_documents, gone = [], [], [], set[str]()
+def _located(name: str, asked: Sequence[Asked], library: _Library, notes: list[str], refuse: Missing) -> list[Found]:
+    """The questions whose evidence, or one of whose documents, is there; a note names the others.
+
+    Raises:
+        InputError: too much of the evidence is missing.
+    """
+    kept, missing, unknown_documents, gone = [], {}, [], set[str]()
     for _, question in distinct((one.where, str(one.id), one) for one in asked):
         query_id = str(question.id)
-        pieces = [_piece(piece, library) for piece in question.evidence]
+        found = [_piece(piece, library) for piece in question.evidence]
         relevant = {doc_id: grade for name, grade in question.relevant.items() for doc_id in library.named(name)}
         gone |= {name for name in question.relevant if not library.named(name)}
-        if not all(pieces):
-            missing.append(f"{query_id}: {_said(question.evidence[pieces.index([])])}")
+        if lost := next((piece for piece, one in zip(question.evidence, found, strict=True) if not one.places), None):
+            missing[query_id] = lost
         elif question.relevant and not relevant:
             unknown_documents.append(query_id)
         else:
-            kept.append(Found(question, query_id, pieces, relevant))
+            lettered = any(one.lettered for one in found)
+            kept.append(Found(question, query_id, [one.places for one in found], relevant, lettered))
+    told = {query: library.nearest(piece) for query, piece in list(missing.items())[:SHOWN_MISSING]}
+    if refuse == "refuse" and len(missing) > MOST_MISSING * len(asked):
+        raise too_many(name, missing, told, len(asked))
+    if lettered_ids := [one.id for one in kept if one.lettered]:
+        said = "questions have evidence that is found by its letters and digits alone, signs and case aside"
+        notes.append(f"{len(lettered_ids)} {said}: {_few(lettered_ids)}")
     if missing:
-        notes.append(f"{len(missing)} questions left out, their evidence stands in no document: {'; '.join(missing)}")
+        notes.append(f"{len(missing)} questions left out, their evidence stands in no document: {_few(list(missing))}")
+        notes += [f"evidence of question {query!r}, {said}" for query, said in told.items()]
     if gone:
         notes.append(f"{len(gone)} documents that questions name are not there: {_few(sorted(gone))}")
     if unknown_documents:
@@ -139,8 +172,13 @@ def _located(asked: Sequence[Asked], library: _Library, notes: list[str]) -> lis
     return kept
 
 
-def _piece(piece: Piece, library: _Library) -> list[Place]:
-    return list(dict.fromkeys(place for one in piece for place in library.find(one)))
+def _piece(piece: Piece, library: _Library) -> finding.Found:
+    found = [library.find(one) for one in piece]
+    return finding.Found(
+        list(dict.fromkeys(place for one in found for place in one.places)),
+        any(one.lettered for one in found),
+        any(one.elsewhere for one in found),
+    )
 
 
 def _said(piece: Piece) -> str:

@@ -6,10 +6,13 @@ from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from workbench.component import digest, file_digest
-from workbench.data import folder as folders
 from workbench.data.dataset import Dataset, Row
+from workbench.data.documents.folder import Folder, read_folder
+from workbench.data.documents.limits import Limits
+from workbench.data.evidence import Missing
 from workbench.data.forms import corpora, known, shape, topics
 from workbench.data.forms.assembled import dataset
 from workbench.data.forms.corpora import Documents
@@ -20,7 +23,7 @@ from workbench.data.forms.rows import JSONS, rows
 from workbench.data.readers import trec
 from workbench.data.readers.json_lines import Read, objects
 from workbench.data.readers.text import short
-from workbench.data.sources import prepared
+from workbench.data.prepared import prepared
 from workbench.errors import InputError
 
 READING = 1  # raised when reading the same sets gives another dataset
@@ -40,6 +43,9 @@ class Source:
         form: of the questions; None: recognised.
         columns: what is read of a question -> the column that says it.
         shares: of the splits that are made where questions have none; None: the default.
+        parsers: what reads the files of the folder, beside what is built in.
+        limits: what each of them may take.
+        missing: ``refuse`` where much of the evidence stands in no document, or ``drop`` these questions.
     """
 
     questions: Path | None = None
@@ -50,6 +56,9 @@ class Source:
     form: str | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
     shares: Mapping[str, float] | None = None
+    parsers: Mapping[str, Any] = field(default_factory=dict)
+    limits: Limits = field(default_factory=Limits)
+    missing: Missing = "refuse"
 
     @property
     def name(self) -> str:
@@ -86,10 +95,12 @@ def read(source: Source, slices: Sequence[str] = ()) -> Dataset:
     Raises:
         InputError: something of it cannot be read, questions need documents and none are named, or the reverse.
     """
-    beside = folders.read(source.folder, source.questions) if source.folder is not None else None
+    beside = None
+    if source.folder is not None:
+        beside = read_folder(source.folder, source.questions, source.parsers, source.limits)
     files = [file_digest(path) if path is not None else None for path in (source.questions, source.corpus, source.qrels)]
-    content = [files, beside and beside.content, beside and beside.notes, source.hub and source.hub.content()]
-    settings = [source.form, dict(source.columns), source.shares and dict(source.shares), *slices]
+    content = [files, beside and beside.key, source.hub and source.hub.content()]
+    settings = [source.form, dict(source.columns), source.shares and dict(source.shares), source.missing, *slices]
     return prepared(
         digest(["questions", READING, content, settings]), lambda: _dataset(source, asked(source, slices), beside, slices)
     )
@@ -155,7 +166,7 @@ def _place(where: str, known_places: Mapping[str, str]) -> str:
     return where if where in known_places else where.rpartition(", ")[0]
 
 
-def _dataset(source: Source, read: Questions, beside: folders.Folder | None, slices: Sequence[str]) -> Dataset:
+def _dataset(source: Source, read: Questions, beside: Folder | None, slices: Sequence[str]) -> Dataset:
     corpus = corpora.documents(source.corpus) if source.corpus is not None else Documents([], {})
     notes = [*(beside.notes if beside else []), *read.notes]
     questions = _judged(read.asked, source.qrels, notes) if source.qrels is not None else read.asked
@@ -170,10 +181,12 @@ def _dataset(source: Source, read: Questions, beside: folders.Folder | None, sli
     chunks = corpus.rows if source.folder is not None else []
     if corpus.rows and source.folder is None:
         questions = [_on_chunks(one) for one in questions]
-    return dataset(source.name, questions, documents, notes, slices, source.shares, chunks, corpus.chunks)
+    pages = beside.pages if beside else {}
+    found = dataset(source.name, questions, documents, notes, slices, source.shares, chunks, corpus.chunks, pages, source.missing)
+    return beside.beside(found) if beside else found
 
 
-def _documents(source: Source, read: Questions, beside: folders.Folder | None, corpus: Documents) -> list[Row] | None:
+def _documents(source: Source, read: Questions, beside: Folder | None, corpus: Documents) -> list[Row] | None:
     """The documents; None where questions of a form that has contexts come without."""
     if beside is not None:
         if read.documents == "own" and read.corpus.documents:

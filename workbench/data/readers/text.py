@@ -7,7 +7,7 @@ import math
 import re
 import unicodedata
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -97,6 +97,11 @@ def _decoded(path: Path, number: int, raw: bytes) -> str:
 def short(text: str) -> str:
     """A text in quotation marks, shortened, for messages; what cannot be seen is written as an escape."""
     return repr(text) if len(text) <= SHOWN else f"{text[:SHOWN]!r}..."
+
+
+def few(names: Sequence[str]) -> str:
+    """The first five of some names, in quotation marks, for messages."""
+    return f"{', '.join(map(repr, names[:5]))}{', ...' if len(names) > 5 else ''}"
 
 
 def number(text: str) -> float | None:

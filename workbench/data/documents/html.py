@@ -1,0 +1,132 @@
+"""HTML: block by block, as a browser shows it, with headings, tables, lists and code."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from workbench.data.documents.blocks import BLOCK, LINE, SPACE, Blocks
+from workbench.data.documents.encodings import decoded
+from workbench.data.documents.forms import TEXTS
+from workbench.data.documents.parser import Document, Parser, Unpacking, UnreadError, first_line, imported
+
+if TYPE_CHECKING:
+    from selectolax.lexbor import LexborNode
+
+LIBRARY = "selectolax.lexbor"
+UNSEEN = {"head", "script", "style", "template", "noscript", "svg", "iframe", "object", "canvas", "audio", "video", "select"}
+HEADINGS = {f"h{level}": level for level in range(1, 7)}
+LINES = {"br", "li", "dt", "dd", "option"}
+CELLS = {"td", "th"}
+BLOCKS = {
+    *("address", "article", "aside", "blockquote", "body", "caption", "center", "details", "dialog", "div", "dl", "fieldset"),
+    *("figcaption", "figure", "footer", "form", "header", "hr", "html", "main", "nav", "ol", "p", "pre", "section", "summary"),
+    *("table", "tbody", "tfoot", "thead", "ul", *HEADINGS),
+}
+ELEMENTS = {"table": "table", "ul": "list", "ol": "list", "pre": "code"}
+DECLARED = re.compile(rb"""<meta[^>]+charset\s*=\s*["']?\s*([\w.:-]+)|<\?xml[^>]+encoding\s*=\s*["']([\w.:-]+)""", re.IGNORECASE)
+DECLARED_WITHIN = 4096  # bytes
+
+
+class Html(Parser):
+    """A page's text as a browser shows it: scripts and styles left out, cells parted by tabs, rows and entries by line ends."""
+
+    extra: ClassVar[str] = "documents"
+    needs: ClassVar[tuple[str, ...]] = (LIBRARY,)
+    libraries: ClassVar[tuple[str, ...]] = ("selectolax", "charset-normalizer")
+    forms: ClassVar[tuple[str, ...]] = TEXTS
+    kind: Literal["html"] = "html"
+
+    def parse(self, path: Path, limits: Unpacking) -> Iterable[Document]:
+        raw = path.read_bytes()
+        source, notes = decoded(raw, declared(raw))
+        page = Blocks()
+        name = written(source, page)
+        if not page.text():
+            raise UnreadError("empty", "the page shows no text; one that a script fills has to be saved from a browser")
+        first = next((element.label for element in page.structure() if element.kind == "heading"), "")
+        return [Document(page.text(), name or first or first_line(page.text()), page.structure(), notes=notes)]
+
+
+def declared(raw: bytes) -> str:
+    """The encoding that a page in HTML or XML says it is in; empty where it says none."""
+    found = DECLARED.search(raw[:DECLARED_WITHIN])
+    return (found[1] or found[2]).decode("ascii") if found else ""
+
+
+def written(source: str, into: Blocks) -> str:
+    """Writes a page's text and elements; returns its title, empty where it has none.
+
+    Args:
+        source: the page, in HTML.
+        into: where it is written, behind what stands there.
+    """
+    tree = imported(LIBRARY, "documents", "reading HTML").LexborHTMLParser(source)
+    named = tree.css_first("head > title")
+    root = tree.body or tree.root
+    if root is not None:
+        for node, begins in _walk(root, {node.mem_id for node in tree.css("[hidden]")}):
+            if node.tag == "-text":
+                _text(node, into)
+            elif begins:
+                _begin(node.tag or "", into)
+            else:
+                _end(node.tag or "", into)
+    return " ".join(named.text().split()) if named else ""
+
+
+def _walk(root: LexborNode, hidden: set[int]) -> Iterator[tuple[LexborNode, bool]]:
+    """The nodes at their beginning and, but for texts, at their end; without recursion, since pages nest as deep as they like."""
+    node: LexborNode | None = root
+    while node is not None:
+        yield node, True
+        if node.tag not in UNSEEN and node.mem_id not in hidden and node.first_child is not None:
+            node = node.first_child
+            continue
+        while node is not None:
+            if node.tag != "-text":
+                yield node, False
+            if node.mem_id == root.mem_id:
+                return
+            if node.next is not None:
+                node = node.next
+                break
+            node = node.parent
+
+
+def _text(node: LexborNode, into: Blocks) -> None:
+    text = node.text_content or ""
+    if into.holds("code"):
+        into.exact(text.strip("\n") if "\n" in text else text)
+    else:
+        into.words(text)
+
+
+def _begin(tag: str, into: Blocks) -> None:
+    if tag in BLOCKS:
+        into.gap(BLOCK)
+    elif tag in LINES:
+        into.gap(LINE)
+    elif tag == "tr":
+        into.begin_row()
+    elif tag in CELLS:
+        into.begin_cell()
+    elif tag == "img":
+        into.gap(SPACE)
+    if tag in HEADINGS:
+        into.begin("heading", HEADINGS[tag])
+    elif tag in ELEMENTS:
+        into.begin(ELEMENTS[tag])
+
+
+def _end(tag: str, into: Blocks) -> None:
+    if tag in HEADINGS or tag in ELEMENTS:
+        into.end()
+    if tag in BLOCKS:
+        into.gap(BLOCK)
+    elif tag in LINES:
+        into.gap(LINE)
+    elif tag in CELLS:
+        into.end_cell()

@@ -1,0 +1,113 @@
+"""What was read of each file, kept by what decides it: the file's content, its parser, the parser's version and libraries."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from workbench.component import digest
+from workbench.data.documents.limits import Limits
+from workbench.data.documents.parser import Document, Element, Parser, UnreadError
+from workbench.weights import home
+
+FORMAT = 1  # raised when the same documents are kept in another way
+
+
+class Read(NamedTuple):
+    """A document as it is kept.
+
+    Attributes:
+        document: the document.
+        sketch: what near copies have in common, see `workbench.data.documents.duplicates`.
+    """
+
+    document: Document
+    sketch: tuple[int, ...]
+
+
+def key(content: str, parser: Parser) -> str:
+    """What a file's documents are kept under, 64 hexadecimal characters.
+
+    Args:
+        content: the digest of the file's bytes.
+        parser: what reads it.
+    """
+    return digest(["document", FORMAT, content, parser.definition()])
+
+
+def folder() -> Path:
+    """Where documents are kept."""
+    return home() / "documents"
+
+
+def place(key: str) -> Path:
+    """The file that the documents of a key are kept in."""
+    return folder() / key[:2] / f"{key}.json"
+
+
+def write(path: Path, documents: Sequence[Read]) -> None:
+    """Keeps the documents of a file; complete or not at all."""
+    _write(path, [[*one.document, one.sketch] for one in documents])
+
+
+def read(path: Path) -> list[Read] | None:
+    """The documents that were kept; None where there are none, or where the file was damaged."""
+    rows = _read(path)
+    return None if rows is None else [_document(*row) for row in rows]
+
+
+def _document(text: str, title: str, structure: list[Any], part: str, notes: list[str], sketch: list[int]) -> Read:
+    return Read(Document(text, title, tuple(Element(*row) for row in structure), part, tuple(notes)), tuple(sketch))
+
+
+def write_unread(path: Path, error: UnreadError, limits: Limits) -> None:
+    """Keeps why a file is not read, beside where its documents would be.
+
+    Args:
+        path: where they would be.
+        error: why there are none.
+        limits: what the file was allowed to take.
+    """
+    _write(_unread(path), [error.reason, error.said, limits.model_dump()])
+
+
+def read_unread(path: Path, limits: Limits) -> UnreadError | None:
+    """Why a file was not read; None where this is not known, or where it was allowed something else.
+
+    Args:
+        path: where its documents would be.
+        limits: what it is allowed to take now.
+    """
+    found = _read(_unread(path))
+    return None if found is None or found[2] != limits.model_dump() else UnreadError(found[0], found[1])
+
+
+def _unread(path: Path) -> Path:
+    return path.with_suffix(".unread")
+
+
+def _write(path: Path, value: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    payload = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".writing-")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(hashlib.sha256(payload).hexdigest().encode() + b"\n" + payload)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def _read(path: Path) -> Any:
+    """What was written; None where the file is absent, or not what was written."""
+    try:
+        sha, _, payload = path.read_bytes().partition(b"\n")
+    except OSError:
+        return None
+    return json.loads(payload) if hashlib.sha256(payload).hexdigest().encode() == sha else None

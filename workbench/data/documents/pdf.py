@@ -1,0 +1,115 @@
+"""PDF by PDFium: the text of each page in the order in which the file holds it, pages parted by form feeds.
+
+PDFium must not be called from two threads of one process, and a file may end the process: it is read in processes of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from workbench.data.documents.forms import PDF
+from workbench.data.documents.parser import Document, Element, Parser, Unpacking, UnreadError, first_line
+
+if TYPE_CHECKING:
+    from pypdfium2 import PdfDocument
+
+LIBRARY = "pypdfium2"
+PASSWORD = 4  # FPDF_ERR_PASSWORD
+COPYING = 1 << 4  # the permission to copy text, as PDF's standard numbers it
+END = b"%%EOF"
+TAIL = 2048  # bytes at the end in which the mark of the end has to stand
+# what PDFium gives for a hyphen at the end of a line, and for what is no letter
+SIGNS = str.maketrans({"\r": None, "\x02": "-", "\ufffe": "-", "\0": None, "\f": "\n"})
+NO_NAMES = (".doc", ".docx", ".tex", ".dvi", ".indd", ".xls", ".xlsx", ".ppt", ".pptx", ".pdf", ".qxd")  # titles left by programs
+
+
+class Pdf(Parser):
+    """The pages' texts. A page is an element whose label is its number, counted from 1."""
+
+    extra: ClassVar[str] = "documents"
+    needs: ClassVar[tuple[str, ...]] = (LIBRARY,)
+    libraries: ClassVar[tuple[str, ...]] = (LIBRARY,)
+    forms: ClassVar[tuple[str, ...]] = (PDF,)
+    kind: Literal["pdf"] = "pdf"
+
+    def parse(self, path: Path, limits: Unpacking) -> Iterable[Document]:
+        library = self.library(LIBRARY)
+        try:
+            pdf = library.PdfDocument(path)
+        except library.PdfiumError as error:
+            raise _unread(path, error) from error
+        _check_whole(path)
+        try:
+            pages = [_page_text(pdf, number) for number in range(len(pdf))]
+            return [_document(pdf, pages, _notes(library, pdf, pages))]
+        except library.PdfiumError as error:
+            raise UnreadError(
+                "damaged", f"PDFium cannot read a page of it ({error}); open and save it with a PDF program"
+            ) from error
+        finally:
+            pdf.close()
+
+
+def _unread(path: Path, error: Any) -> UnreadError:
+    if getattr(error, "err_code", None) == PASSWORD:
+        return UnreadError("encrypted", "it opens with a password only; save it without one")
+    try:
+        _check_whole(path)
+    except UnreadError as truncated:
+        return truncated
+    return UnreadError("damaged", f"PDFium cannot open it ({error}); fetch it again, or open and save it with a PDF program")
+
+
+def _check_whole(path: Path) -> None:
+    with path.open("rb") as file:
+        file.seek(max(path.stat().st_size - TAIL, 0))
+        if END not in file.read():
+            raise UnreadError(
+                "truncated",
+                f"it does not end as a PDF does (no {END.decode()} in its last {TAIL:,} bytes); fetch it again, or mend it "
+                f"with a PDF program",
+            )
+
+
+def _page_text(pdf: PdfDocument, number: int) -> str:
+    page = pdf[number]
+    text = page.get_textpage()
+    try:
+        return str(text.get_text_range().translate(SIGNS)).strip("\n")
+    finally:
+        text.close()
+        page.close()
+
+
+def _notes(library: Any, pdf: PdfDocument, pages: list[str]) -> tuple[str, ...]:
+    """What is worth telling of a PDF.
+
+    Raises:
+        UnreadError: it has no page, or none with text.
+    """
+    bare = sum(not text.strip() for text in pages)
+    if not pages:
+        raise UnreadError("empty", "it has no pages")
+    if bare == len(pages):
+        if any(True for page in pdf for _ in page.get_objects(filter=[library.raw.FPDF_PAGEOBJ_IMAGE])):
+            raise UnreadError(
+                "scanned", f"none of its {len(pages)} pages has text, only pictures; recognise the text first (OCR)"
+            )
+        raise UnreadError("empty", f"none of its {len(pages)} pages has text")
+    told = (f"{bare} of {len(pages)} pages have no text",) if bare else ()
+    locked = not library.raw.FPDF_GetDocPermissions(pdf) & COPYING
+    return (*told, "its owner does not permit copying its text; it was read all the same") if locked else told
+
+
+def _document(pdf: PdfDocument, pages: list[str], notes: tuple[str, ...]) -> Document:
+    structure, at = [], 0
+    for number, text in enumerate(pages, 1):
+        structure.append(Element(at, at + len(text), "page", 0, str(number)))
+        at += len(text) + 1
+    text = "\f".join(pages)
+    named = " ".join((pdf.get_metadata_value("Title") or "").split())
+    return Document(
+        text, first_line(text) if named.lower().endswith(NO_NAMES) or not named else named, tuple(structure), notes=notes
+    )

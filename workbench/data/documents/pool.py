@@ -1,0 +1,181 @@
+"""Processes that read files: each has a time-out, and one that dies takes only its file with it."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from workbench.data.documents.kinds import Choice
+from workbench.data.documents.limits import Limits
+from workbench.data.documents.parser import UnreadError
+from workbench.data.documents.worker import READY
+from workbench.hardware import cpu_count
+
+MODULE = "workbench.data.documents.worker"
+MOST = 8  # processes
+START_SECONDS = 120.0
+BESIDE_THE_TEXT = 256  # megabytes of address space of Python and its libraries, for the smallest limit
+
+
+class Task(NamedTuple):
+    """A file to be read.
+
+    Attributes:
+        path: the file.
+        choice: its parser.
+        into: where its documents are kept.
+        content: the digest of its bytes.
+    """
+
+    path: Path
+    choice: Choice
+    into: Path
+    content: str
+
+
+class Worker:
+    """A process that reads one file after the other; it is started when it is first needed, and again when it died."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def read(self, task: Task) -> UnreadError | None:
+        """Reads a file and keeps its documents.
+
+        Args:
+            task: the file.
+
+        Returns:
+            Why it cannot be read, or None.
+
+        Raises:
+            RuntimeError: the process cannot be started.
+        """
+        process = self._started()
+        parser = task.choice.parser
+        asked: dict[str, Any] = {"path": str(task.path), "spec": task.choice.spec, "settings": parser.model_dump(mode="json")}
+        asked |= {"into": str(task.into), "content": task.content, "unpacked_mb": self._limits.unpacked_mb}
+        seconds = self._limits.seconds_for(task.path.stat().st_size)
+        try:
+            assert process.stdin is not None
+            process.stdin.write(json.dumps(asked).encode() + b"\n")
+            process.stdin.flush()
+            line = self._line(process, seconds)
+        except BrokenPipeError:
+            line = b""
+        if line is None:
+            self.stop()
+            return UnreadError("timed out", f"it was not read within {seconds:.0f} s (dataset.limits.seconds)")
+        if not line.endswith(b"\n"):
+            return self._died(process)
+        answer = json.loads(line)
+        if not answer:
+            return None
+        if answer["reason"] == "too large":
+            self.stop()  # what filled its memory may be there still
+        return UnreadError(answer["reason"], answer["said"])
+
+    def _died(self, process: subprocess.Popen[bytes]) -> UnreadError:
+        status = process.wait()
+        self.stop()
+        said = f"signal {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
+        return UnreadError("damaged", f"the process that read it ended with {said}")
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        if self._process is None:
+            places = [str(Path(__file__).parents[3]), os.environ.get("PYTHONPATH", "")]
+            environment = os.environ | {
+                "PYTHONPATH": os.pathsep.join(filter(None, places)),
+                "ARROW_DEFAULT_MEMORY_POOL": "system",
+            }
+            environment |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", MODULE, str(max(self._limits.memory_mb, BESIDE_THE_TEXT))],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env=environment,
+            )
+            if self._line(self._process, START_SECONDS) != f"{READY}\n".encode():
+                self.stop()
+                raise RuntimeError(f"a process that reads files cannot be started; `{sys.executable} -m {MODULE} 1024` says why")
+        return self._process
+
+    @staticmethod
+    def _line(process: subprocess.Popen[bytes], seconds: float) -> bytes | None:
+        """The next line of a process, less where it ended; None where it takes longer."""
+        assert process.stdout is not None
+        until, found = time.monotonic() + seconds, b""
+        handle = process.stdout.fileno()
+        while not found.endswith(b"\n"):
+            if not select.select([handle], [], [], max(0.0, until - time.monotonic()))[0]:
+                return None
+            if not (more := os.read(handle, 1 << 16)):
+                break
+            found += more
+        return found
+
+    def stop(self) -> None:
+        """Ends the process."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
+            self._process = None
+
+
+def read(tasks: Sequence[Task], limits: Limits, done: Callable[[Task, UnreadError | None], Any]) -> None:
+    """Reads files in processes of their own.
+
+    Args:
+        tasks: the files.
+        limits: what each may take.
+        done: called with each file that was tried, and why it cannot be read; from several threads, one call at a time.
+
+    Raises:
+        RuntimeError: no process can be started.
+    """
+    waiting: queue.SimpleQueue[Task] = queue.SimpleQueue()
+    for task in tasks:
+        waiting.put(task)
+    lock, failed, ending = threading.Lock(), [], threading.Event()
+    workers = [Worker(limits) for _ in range(min(cpu_count(), MOST, len(tasks)))]
+
+    def serve(worker: Worker) -> None:
+        try:
+            while not ending.is_set():
+                task = waiting.get_nowait()
+                found = worker.read(task)
+                if not ending.is_set():
+                    with lock:
+                        done(task, found)
+        except queue.Empty:
+            pass
+        except BaseException as error:
+            failed.append(error)
+            ending.set()
+        finally:
+            worker.stop()
+
+    threads = [threading.Thread(target=serve, args=(worker,), daemon=True) for worker in workers]
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        ending.set()
+        for worker in workers:
+            worker.stop()
+    if failed:
+        raise failed[0]
