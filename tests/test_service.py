@@ -252,7 +252,12 @@ def test_one_question_that_fails_costs_the_others_nothing(
         yield from growing(asked, wanted)
 
     monkeypatch.setattr(pipeline, "growing", picky)
-    questions = ["What holds the others up?", "What is poison?", "What is next to it?", "What is beside it?"]
+    questions = [
+        "What holds the others up?",
+        "What does the poison in the with statement do?",
+        "What is next to it?",
+        "What is beside it?",
+    ]
     with ThreadPoolExecutor(4) as pool:
         waiting = [pool.submit(service.ask, question) for question in questions]
         waits_until(lambda: service.asking.under_way == 4)
@@ -281,7 +286,6 @@ def test_a_cache_that_cannot_be_used_makes_no_answer_wrong(pipeline: Pipeline, t
         assert service.ask(QUESTIONS[0]).json["served"]["by"] == "cache"
         other = sqlite3.connect(path, isolation_level=None)
         if fault == "locked":
-            other.execute("PRAGMA locking_mode = EXCLUSIVE")
             other.execute("BEGIN EXCLUSIVE")
         elif fault == "full":
             pages = service.asking.disk._table()

@@ -20,10 +20,10 @@ from workbench.data.forms.hub import Hub
 from workbench.data.forms.known import Questions
 from workbench.data.forms.question import Asked, Corpus, Quote
 from workbench.data.forms.rows import JSONS, rows
+from workbench.data.prepared import prepared
 from workbench.data.readers import trec
 from workbench.data.readers.json_lines import Read, objects
 from workbench.data.readers.text import short
-from workbench.data.prepared import prepared
 from workbench.errors import InputError
 
 READING = 1  # raised when reading the same sets gives another dataset
