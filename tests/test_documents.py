@@ -29,6 +29,7 @@ from pydantic import BaseModel
 from test_verdict import generator as docs_generator
 from typer.testing import CliRunner
 
+from benchmarks import made_files
 from workbench import Run, cli
 from workbench.data import sources
 from workbench.data.evidence import read_questions
@@ -447,6 +448,23 @@ def of_readme(language: str) -> list[str]:
     return [block.body for block in BLOCKS if block.page == "README.md" and block.language == language]
 
 
+def as_pdf(path: Path, paragraphs: list[str]) -> None:
+    path.with_suffix(".pdf").write_bytes(made_files.pdf(["\n".join(paragraphs[:3]), "\n".join(paragraphs[3:])]))
+
+
+def as_word(path: Path, paragraphs: list[str]) -> None:
+    made_files.docx(path.with_suffix(".docx"), "".join(map(made_files.paragraph, paragraphs)))
+
+
+def as_page(path: Path, paragraphs: list[str]) -> None:
+    body = "".join(f"<p>{paragraph}</p>" for paragraph in paragraphs)
+    path.with_suffix(".html").write_text(f"<html><body>{body}</body></html>")
+
+
+def as_text(path: Path, paragraphs: list[str]) -> None:
+    path.with_suffix(".md").write_text("\n\n".join(paragraphs) + "\n")
+
+
 def own_documents(folder: Path) -> None:
     """Documents in the formats that are read, and 40 questions on them with the columns that the README names."""
     kinds, things = (
@@ -457,8 +475,8 @@ def own_documents(folder: Path) -> None:
     rows = []
     for number, thing in enumerate(things):
         facts = [f"The {kind} of {thing} is {kind}{number}." for kind in kinds]
-        ending = ("md", "txt", "markdown")[number % 3]
-        (folder / "texts" / f"{thing}.{ending}").write_text("\n\n".join([f"# {thing}", *facts]) + "\n")
+        write = (as_pdf, as_word, as_page, as_text)[number % 4]
+        write(folder / "texts" / thing, [thing, *facts])
         rows += [[f"What is the {kind} of {thing}?", f"{kind}{number}", fact] for kind, fact in zip(kinds, facts, strict=True)]
     with (folder / "questions.csv").open("w", newline="") as file:
         csv.writer(file).writerows([["question", "answer", "evidence"], *rows])

@@ -299,10 +299,13 @@ def test_financebench_quotes_named_reports(tmp_path: Path) -> None:
     ]
     file = lines(tmp_path / "financebench.jsonl", rows)
     assert form_of(file) == "financebench"
-    found = read(file, folder=folder(tmp_path / "texts", texts))
+    documents = folder(tmp_path / "texts", texts)
+    with pytest.raises(InputError, match="evidence of 1 of the 3 questions stands in no document"):
+        read(file, folder=documents)
+    found = read(file, folder=documents, missing="drop")
     places = {q: {doc for piece in e for doc, _, _ in piece} for s in found.splits for q, e in found.judged(s).spans.items()}
     assert places == {"f1": {"HARBOUR_2023.txt"}, "f2": {"MILL_2023.txt"}}
-    assert any("f3: 'Not there.' (MILL_2023, page 7)" in note for note in found.notes)
+    assert any("evidence of question 'f3', 'Not there.'" in note for note in found.notes)
 
 
 def test_ragbench_has_the_sentences_that_the_answer_uses(tmp_path: Path) -> None:

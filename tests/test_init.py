@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import yaml
 from typer.testing import CliRunner
-from workbench.data.folder import Folder
 
 from workbench import cli
 from workbench.data import survey
@@ -61,12 +60,12 @@ def test_documents_are_described() -> None:
         {"id": "d.txt", "title": "", "text": "  \n"},
         {"id": "e.txt", "title": "", "text": "灯是绿色的。"},
     ]
-    found = survey.survey(Folder(rows, ["1 hidden files left out"], {}))
+    found = survey.survey(rows, ["1 hidden files left out"])
     assert found.endings == {".md": 1, ".txt": 4} and found.documents == 5
     assert found.languages == {"german": 2, "english": 1, "unknown": 1, "Chinese or Japanese": 1}
     assert (found.language, found.headed, found.empty, found.equal) == ("german", 1, ["d.txt"], [["b.txt", "c.txt"]])
     assert found.words == [17, 20, 20, 0, 1] and found.typical == 17
-    assert "  not read: 1 hidden files left out" in found.lines and "  equal: 'b.txt', 'c.txt'" in found.lines
+    assert "  note: 1 hidden files left out" in found.lines and "  equal: 'b.txt', 'c.txt'" in found.lines
 
 
 @pytest.mark.parametrize(
@@ -154,6 +153,22 @@ def test_questions_may_be_written_later(tmp_path: Path) -> None:
     ]
     (tmp_path / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in own))
     assert read_settings(tmp_path / "texts.yaml").dataset.load().splits == {"dev": 12, "test": 12}
+
+
+def test_a_set_that_brings_its_documents_needs_no_folder(tmp_path: Path) -> None:
+    paragraphs = [
+        {
+            "context": row["evidence"],
+            "qas": [{"id": str(n), "question": row["question"], "answers": [{"text": "The", "answer_start": 0}]}],
+        }
+        for n, row in enumerate(documents(tmp_path))
+    ]
+    articles = [{"title": f"Article {n}", "paragraphs": paragraphs[n::4]} for n in range(4)]
+    (tmp_path / "set.json").write_text(json.dumps({"data": articles}))
+    done = init("set.json")
+    assert done.exit_code == 0, (done.output, done.exception)
+    assert "documents: 24" in done.output and "read as SQuAD, the published file" in done.output
+    assert read_settings(tmp_path / "set.yaml").dataset.load().splits == {"dev": 12, "test": 12}
 
 
 def test_columns_are_named_where_two_may_be_the_question(tmp_path: Path) -> None:

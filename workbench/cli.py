@@ -640,7 +640,7 @@ def models(
 
 @app.command()
 def init(
-    folder: Annotated[Path, typer.Argument(help="Folder of documents.")],
+    folder: Annotated[Path, typer.Argument(help="Folder of documents; or a file of questions that brings its documents along.")],
     questions: Annotated[
         Path | None, typer.Argument(help="File of questions on them, in any form; may be written later.")
     ] = None,
@@ -655,11 +655,11 @@ def init(
     from workbench.experiment.starting import start
     from workbench.store.telling import for_people
 
-    path = out or Path(f"{folder.resolve().name}.yaml")
+    path = out or Path(f"{folder.resolve().name.partition('.')[0]}.yaml")
     started = start(folder, questions, path, runs, form, _columns(column or ()), for_people())
     for line in (*started.lines, *map(str, started.found)):
         typer.echo(line)
-    steps = ("datasets check", "plan", "run") if questions else ("datasets check",)
+    steps = ("datasets check", "plan", "run") if questions or folder.is_file() else ("datasets check",)
     for step in steps:
         typer.echo(f"next: {_myself()} {step} {shlex.quote(str(path))}")
 
@@ -716,13 +716,13 @@ def _describe_dataset(config: Path) -> None:
 
 
 def _check_dataset(config: Path) -> None:
-    from workbench.experiment.checking import checked, described, understood
+    from workbench.experiment.checking import checked, described, loaded, understood
     from workbench.experiment.config import read_settings
 
     settings = read_settings(config)
     for line in understood(settings.dataset):  # before the dataset is made, which may be refused
         typer.echo(line)
-    dataset = settings.dataset.load(settings.metrics.slices or ())
+    dataset = loaded(settings)
     found = checked(settings, dataset)
     for line in (*described(dataset, found), *map(str, found)):
         typer.echo(line)

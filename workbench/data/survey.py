@@ -1,4 +1,4 @@
-"""What a folder's documents are like: how many, how long, in which languages, with what structure, which equal or empty."""
+"""What documents are like: how many, how long, in which languages, with what structure, which equal or empty."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from statistics import median_low
 from typing import NamedTuple
 
 from workbench.data.dataset import Row
-from workbench.data.documents.folder import Folder
 from workbench.data.scripts import unspaced
 
 LANGUAGES = {
@@ -48,7 +47,7 @@ class Survey(NamedTuple):
         headed: how many documents have a heading.
         empty: ids of documents without a text.
         equal: ids of documents with one text, by text.
-        notes: what was not read, one sentence each.
+        notes: what was not read, and what else reading told, one sentence each.
     """
 
     documents: int
@@ -87,12 +86,17 @@ class Survey(NamedTuple):
         lines += [f"  equal: {_few(names)}" for names in self.equal[:SHOWN]]
         if len(self.equal) > SHOWN:
             lines.append(f"  and {len(self.equal) - SHOWN} more texts that stand in several documents")
-        return [*lines, *(f"  not read: {note}" for note in self.notes)]
+        return [*lines, *(f"  note: {note}" for note in self.notes)]
 
 
-def survey(folder: Folder) -> Survey:
-    """A survey of a folder's documents."""
-    rows, texts = folder.documents, defaultdict(list)
+def survey(rows: Sequence[Row], notes: Sequence[str] = ()) -> Survey:
+    """A survey of documents.
+
+    Args:
+        rows: of `workbench.data.dataset.DOCUMENTS`, at least one.
+        notes: what was not read.
+    """
+    texts = defaultdict(list)
     for row in rows:
         texts[" ".join(row["text"].split())].append(row["id"])
     empty = texts.pop("", [])
@@ -106,7 +110,7 @@ def survey(folder: Folder) -> Survey:
         sum(HEADING.search(row["text"]) is not None for row in rows),
         empty,
         [names for names in texts.values() if len(names) > 1],
-        folder.notes,
+        list(notes),
     )
 
 

@@ -48,6 +48,15 @@ def understood(settings: DatasetSettings) -> list[str]:
     return lines
 
 
+def loaded(settings: ExperimentSettings) -> Dataset:
+    """The dataset of an experiment's file, also where so much of its evidence is missing that a run would refuse it.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    return settings.dataset.model_copy(update={"missing": "drop"}).load(settings.metrics.slices or ())
+
+
 def checked(settings: ExperimentSettings, dataset: Dataset) -> list[Finding]:
     """Whatever is wrong with a dataset, or weakens what an experiment on it can show; what is serious first.
 

@@ -52,7 +52,7 @@ def start(
     """Writes an experiment's file, and says what it is based on.
 
     Args:
-        folder: of documents.
+        folder: of documents; or a file of questions that brings its documents along.
         questions: a file of questions in any form; None: they are still to be written.
         path: of the experiment's file, which must not exist.
         runs: folder of all runs, whose store knows what this machine computed before.
@@ -67,12 +67,21 @@ def start(
         raise InputError(f"{path} exists and is kept; name another file with --out")
     if path.suffix not in (".yaml", ".yml"):
         raise InputError(f"--out {path}: allowed: a name that ends in .yaml")
-    seen = survey(read_folder(folder, questions))
-    if questions is None:
-        started = _without_questions(folder, path, seen)
+    if folder.is_file():
+        if questions is not None:
+            raise InputError(
+                f"{folder} is a file; name the folder of documents, or a file of questions that brings them along alone"
+            )
+        settings = DatasetSettings(questions=folder, form=form)
+        started = _with_questions(settings, path, survey(settings.load().documents.to_pylist()), runs, progress)
     else:
-        settings = DatasetSettings(folder=folder, questions=questions, form=form, columns=dict(columns) if columns else None)
-        started = _with_questions(settings, path, seen, runs, progress)
+        read = read_folder(folder, questions)
+        seen = survey(read.documents, read.notes)
+        if questions is None:
+            started = _without_questions(folder, path, seen)
+        else:
+            settings = DatasetSettings(folder=folder, questions=questions, form=form, columns=dict(columns) if columns else None)
+            started = _with_questions(settings, path, seen, runs, progress)
     path.write_text(started.text, encoding="utf-8")
     return started
 
@@ -94,13 +103,21 @@ def _with_questions(settings: DatasetSettings, path: Path, seen: Survey, runs: P
     asked = f"{seen.documents} documents, most of them {seen.language}; {dataset.queries.num_rows} questions."
     draft = path.with_name(f".{path.stem}.draft.yaml")
     try:
-        draft.write_text(_file(_name(settings.folder), _head([asked]), settings, path, choices), encoding="utf-8")
+        draft.write_text(
+            _file(_name(settings.folder or settings.questions), _head([asked]), settings, path, choices), encoding="utf-8"
+        )
         experiment = Experiment.load(draft, runs, progress=progress)
         cost = experiment.planned_costs().total.sentence(experiment.searched)
     finally:
         draft.unlink(missing_ok=True)
     cost = f"{len(experiment.configurations)} configurations; to compute: {cost}"
-    text = _file(_name(settings.folder), _head([asked, f"When this file was written: {cost}."]), settings, path, choices)
+    text = _file(
+        _name(settings.folder or settings.questions),
+        _head([asked, f"When this file was written: {cost}."]),
+        settings,
+        path,
+        choices,
+    )
     found = findings(dataset)
     return Started(text, [*seen.lines, *understood(settings), *described(dataset, found), cost], found)
 
@@ -162,8 +179,8 @@ def _head(said: list[str]) -> str:
     return "".join(f"# {line}\n" for line in lines)
 
 
-def _name(folder: Path | None) -> str:
-    return re.sub(r"[^\w-]+", "-", folder.resolve().name if folder else "").strip("-") or "mine"
+def _name(place: Path | None) -> str:
+    return re.sub(r"[^\w-]+", "-", place.resolve().name.partition(".")[0] if place else "").strip("-") or "mine"
 
 
 def _file(name: str, head: str, data: DatasetSettings, path: Path, choices: Mapping[str, str]) -> str:
@@ -198,7 +215,7 @@ axes:
 def _dataset(data: DatasetSettings, path: Path) -> str:
     """The lines of the dataset; files are named from the folder of the experiment's file."""
     given = data.model_dump(mode="json", exclude_defaults=True)
-    for key in ("folder", "questions"):
+    for key in {"folder", "questions"} & given.keys():
         given[key] = os.path.relpath(given[key], path.parent)
     lines = {key: json.dumps(value, ensure_ascii=False) for key, value in given.items()}
     return "".join(f"  {key}: {value}\n" for key, value in lines.items())
