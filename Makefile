@@ -8,6 +8,8 @@ PY     := $(VENV)/bin/python
 BIN    := $(VENV)/bin
 # JupyterLab starts as root (in a container, say) only when told so.
 AS_ROOT = $(shell [ "$$(id -u)" = 0 ] && echo --allow-root)
+# Processes that run tests side by side.
+WORKERS ?= 2
 # The run whose promoted configuration `make app` serves: make app RUN=runs/quickstart/...
 RUN    ?=
 
@@ -92,12 +94,15 @@ install:
 demo: setup ## set up, then run the quickstart experiment (about 7 minutes)
 	@$(BIN)/workbench run configs/quickstart.yaml
 
-# The hub is switched off in tests: what they need is made by them or, where they are slow, built in.
+# The hub is switched off in tests: what they need is made by them or, where they are slow, built in. They run in WORKERS
+# processes, each with one thread of its own; a file's tests stay together, since they share what is made for them.
+PYTEST = HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile
+
 test: environment lint ## make the environment, lint, then every test that is not slow; fetches no weights
-	@HF_HUB_OFFLINE=1 $(BIN)/pytest -m "not slow and not soak"
+	@$(PYTEST) -m "not slow and not soak"
 
 test-slow: weights ## set up, then the slow tests: real weights, and what takes minutes
-	@HF_HUB_OFFLINE=1 $(BIN)/pytest -m "slow and not soak"
+	@$(PYTEST) -m "slow and not soak"
 
 soak: weights ## set up, then the tests that are too long for test-slow; by hand
 	@HF_HUB_OFFLINE=1 $(BIN)/pytest -m soak

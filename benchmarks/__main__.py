@@ -12,7 +12,7 @@ from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-from benchmarks import arithmetic, comparisons, documents, ingest, models, peers, retrieval, sweep, training, views
+from benchmarks import arithmetic, comparisons, documents, ingest, models, peers, retrieval, service, sweep, training, views
 from benchmarks.harness import Goal, Measurement, peak_bytes
 from workbench.machine import cpu_count, cpu_name, resolve
 
@@ -60,6 +60,11 @@ BENCHMARKS: dict[str, Callable[[], Measurement]] = {
     "independent-encode": arithmetic.encoding,
     "independent-answers": arithmetic.answers,
     "reingest": ingest.reingest,
+    "service-hits": service.hits_beside_gradio,
+    "service-hits-beside-misses": service.hits_beside_misses,
+    "service-together": service.together,
+    "service-http": service.over_http,
+    "service-equal": service.equal_questions,
     "documents": documents.reading,
     "documents-changed": documents.changed,
     "documents-memory": documents.memory,

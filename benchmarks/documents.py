@@ -46,7 +46,7 @@ def reading() -> Measurement:
                 return {name for name, one in found.items() if documents(one)[0].document.text}
 
         def bare() -> set[str]:
-            with multiprocessing.get_context("spawn").Pool(min(cpu_count(), pool.MOST)) as processes:
+            with multiprocessing.get_context("fork").Pool(min(cpu_count(), pool.MOST)) as processes:
                 return {name for name, text in processes.imap_unordered(_bare, files) if text}
 
         return measure(name, Goal("<=", 1.3), ours, bare, lambda a, b: a == b)

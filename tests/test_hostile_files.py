@@ -15,15 +15,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from pypdf import PdfReader, PdfWriter
+from typer.testing import CliRunner
 
 from benchmarks import made_files
+from workbench import Experiment
+from workbench.cli import app
 from workbench.data import sources
 from workbench.data.dataset import Dataset
 from workbench.data.documents import duplicates, kept, reading
 from workbench.data.documents.limits import Limits
 from workbench.data.documents.pool import Task
 from workbench.errors import InputError
+from workbench.experiment.config import read_settings
+from workbench.store.progress import Progress
 
 MB = 1_000_000
 OWN = """
@@ -307,3 +313,49 @@ def test_near_copies_are_found_and_others_are_not() -> None:
     assert duplicates.groups(sketches) == [["a", "b"], ["f", "g"]]
     assert duplicates.alike(sketches["a"], sketches["a"]) == 1 and duplicates.alike((), ()) == 0
     assert 0.3 < duplicates.alike(sketches["a"], sketches["c"]) < 0.7
+
+
+# --- from the experiment's file -----------------------------------------------------------------------------------------
+
+
+def test_an_experiment_names_parsers_beside_its_file_and_its_run_counts_what_was_not_read(tmp_path: Path) -> None:
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    (tmp_path / "mine.py").write_text(OWN)
+    for name, content in {"a.odd": "Cats purr.", "b.pdf": "no", "c.pdf": made_files.pdf(["Dogs bark."])}.items():
+        (folder / name).write_bytes(content.encode() if isinstance(content, str) else content)
+    row = {"question": "What do cats do?", "answers": ["purr"], "evidence": {"text": "cats purr", "document": "a"}}
+    rows = [row | {"id": split, "split": split} for split in ("dev", "test")]
+    (tmp_path / "q.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
+    settings = {"dataset": {"folder": "texts", "questions": "q.jsonl", "parsers": {"odd": "./mine.py:Odd"}}}
+    settings |= {"experiment": "e", "components": {"retrievers": {"bm25": {"kind": "bm25"}}}, "metrics": {"rankings": ["mrr@10"]}}
+    (tmp_path / "e.yaml").write_text(yaml.safe_dump(settings))
+    told = CliRunner().invoke(app, ["datasets", str(tmp_path / "e.yaml")])
+    assert told.exit_code == 0 and "texts: 2 documents, judged by spans" in told.output
+    assert "not read: b.pdf: not what its name says: by its first bytes it is text" in told.output
+    run = Experiment.load(tmp_path / "e.yaml", tmp_path / "runs", (), Progress()).compare()
+    notes = json.loads((run.folder / "manifest.json").read_text())["dataset"]["notes"]
+    assert "1 of 3 files are not read: 1 not what its name says ('b.pdf')" in notes
+    assert [round(one.mean, 3) for one in run.leaderboard] == [1.0]
+    again = Experiment.load(run.folder / "config.yaml", tmp_path / "runs", (), Progress())
+    assert (
+        again.session.dataset.documents_digest == json.loads((run.folder / "manifest.json").read_text())["dataset"]["documents"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("dataset", "message"),
+    [
+        ({"name": "pydocs", "parsers": {"pdf": "none"}}, "parsers, limits and missing are about a folder"),
+        ({"name": "pydocs", "missing": "drop"}, "parsers, limits and missing are about a folder"),
+        (
+            {"folder": "a", "questions": "b", "limits": {"seconds": 0}},
+            "dataset.limits.seconds: received 0; allowed: a number greater",
+        ),
+        ({"folder": "a", "questions": "b", "missing": "keep"}, "dataset.missing: received 'keep'; allowed: 'refuse' or 'drop'"),
+    ],
+)
+def test_settings_of_a_folder_that_mean_nothing_are_refused(tmp_path: Path, dataset: dict[str, Any], message: str) -> None:
+    (tmp_path / "e.yaml").write_text(yaml.safe_dump({"experiment": "e", "dataset": dataset}))
+    with pytest.raises(InputError, match=message):
+        read_settings(tmp_path / "e.yaml")

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import gc
+import http.client
 import itertools
 import json
+import os
+import re
 import shutil
 import socket
 import sqlite3
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,8 +22,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from conftest import Finished
+from conftest import ROOT, Finished, workbench
 from served_app import Running, running, settings
 
 from workbench.errors import InputError
@@ -485,3 +492,82 @@ def test_asking_is_refused_where_a_question_cannot_be_asked(pipeline: Pipeline) 
 
     with pytest.raises(InvalidError, match="does not rewrite questions"):
         asyncio.run(ask())
+
+
+# --- A process of its own ---------------------------------------------------------------------------------------------
+
+
+def started(run: Path, port: int, log: Path) -> subprocess.Popen[bytes]:
+    """`workbench serve`, listening."""
+    command = [sys.executable, "-m", "workbench.cli", "serve", str(run), "--port", str(port)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+    with log.open("ab") as out:
+        process = subprocess.Popen(command, stdout=out, stderr=out, env=environment, cwd=ROOT)
+    for _ in range(1200):
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            return process
+        except OSError:
+            assert process.poll() is None, log.read_text()
+            time.sleep(0.1)
+    process.kill()
+    raise AssertionError(f"it never listened:\n{log.read_text()}")
+
+
+@pytest.mark.slow
+def test_a_service_that_is_killed_under_load_answers_the_same_when_it_is_back(toy: Finished, tmp_path: Path) -> None:
+    copy = shutil.copytree(toy.run, tmp_path / "smoke" / toy.run.name)
+    (tmp_path / ".store").symlink_to(toy.runs / ".store")
+    checked = workbench("serve", copy, "--check")
+    assert checked.returncode == 0 and "with 7 others together, as recorded" in checked.stderr
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    service = Running(port, None)
+    process = started(copy, port, tmp_path / "log")
+    answers: dict[str, dict[str, Any]] = {}
+    try:
+        for question in QUESTIONS[:3]:
+            answers[question] = part(service.ask(question).body)
+        with ThreadPoolExecutor(8) as pool:
+            load = [pool.submit(service.ask, f"What does load {n} ask?") for n in range(8)]
+            time.sleep(0.05)
+            process.kill()
+            process.wait()
+            ended = [one.exception() or one.result().status for one in load]
+        assert all(one == 200 or isinstance(one, (OSError, http.client.HTTPException)) for one in ended)
+        process = started(copy, port, tmp_path / "log")
+        back = [service.ask(question) for question in QUESTIONS[:4]]
+        assert {question: part(one.body) for question, one in zip(answers, back, strict=False)} == answers
+        assert [one.json["served"]["by"] for one in back] == ["cache"] * 3 + ["model"]
+        process.terminate()
+        assert process.wait(timeout=30) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+def resident() -> float:
+    """Megabytes of memory of this process."""
+    gc.collect()
+    return int(re.search(r"VmRSS:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 1000
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(("requests", "real"), [(20_000, False), (300, True)])
+def test_memory_does_not_grow_with_requests(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, requests: int, real: bool
+) -> None:
+    reply = pipeline.ask(QUESTIONS[0])
+    if not real:
+        known = dataclasses.replace(reply)
+        monkeypatch.setattr(pipeline, "growing", lambda asked, wanted: iter([(i, known) for i in range(len(asked))]))
+    with running(pipeline, settings(Caching(memory_mb=1.0, disk_mb=0.0))) as service:
+        sizes = []
+        for n in range(requests):
+            assert service.ask(f"What does request {n} ask?").status == 200
+            if n % (requests // 10) == 0:
+                sizes.append(resident())
+    steady = sizes[len(sizes) // 3 :]
+    slope = float(np.polyfit(range(len(steady)), steady, 1)[0]) * 10 / len(sizes)
+    assert slope * len(sizes) < 20, sizes  # megabytes over all requests

@@ -234,6 +234,8 @@ def explain(cls: type[BaseModel], item: ErrorDetails, where: str) -> str:
         return f"{place}: this key is required"
     if item["type"] == "value_error":
         return f"{place}: {item['ctx']['error']} (received {item['input']!r})"
+    if place.endswith("_env"):  # somebody may have written a key there, which no message is to repeat
+        return f"{place}: received {type(item['input']).__name__} that is no name; allowed: the name of an environment variable"
     allowed = ALLOWED.get(item["type"])
     if allowed is None:
         return f"{place}: {item['msg']} (received {item['input']!r})"

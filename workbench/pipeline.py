@@ -291,7 +291,7 @@ class Pipeline:
                     answer.reply,
                     answer.status,
                     sources[i],
-                    known[i] | {"prompt": answer.prompt},
+                    known[i] | {"prompt": answer.prompt} | ({"served": generation.served} if generation.served else {}),
                     seconds | {"generation": done - ranked, "total": done - started},
                     {"prompt": answer.prompt_tokens, "answer": answer.new_tokens},
                     answer.cut,

@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from workbench.data.dataset import Place
-from workbench.data.letters import Lettered, letters
+from workbench.data.letters import Lettered
 from workbench.data.readers.text import short
 
 
@@ -88,21 +88,21 @@ class Finder:
 
     def _quote(self, quote: Quote) -> Found:
         ids = self._ids(quote.document)
-        having = [doc_id for doc_id in ids if letters(quote.text) in self._letters(doc_id).letters]
-        exact = list(places(quote.text, {doc_id: self._texts[doc_id] for doc_id in having}))
-        if quote.page is None and exact:
-            return Found(exact)
+        longest = max(quote.text.split(), key=len)
+        exact = list(places(quote.text, {doc_id: self._texts[doc_id] for doc_id in ids if longest in self._texts[doc_id]}))
+        here = self._on(quote.page, exact)
+        if here:
+            return Found(here)
         sought = Lettered(quote.text)
-        rough = (
-            [Place(doc_id, *span) for doc_id in having for span in self._letters(doc_id).find(sought)] if sought.letters else []
-        )
-        if quote.page is None:
-            return Found(rough, bool(rough))
-        label = str(quote.page)
-        for lettered, there in ((False, exact), (True, rough)):
-            if here := [place for place in there if label in self._labels(place)]:
-                return Found(here, lettered)
-        return Found(exact or rough, not exact and bool(rough), bool(exact or rough))
+        rough = [Place(doc_id, *span) for doc_id in ids for span in self._letters(doc_id).find(sought)]
+        here = self._on(quote.page, rough)
+        if here:
+            return Found(here, lettered=True)
+        return Found(exact or rough, not exact and bool(rough), elsewhere=bool(exact or rough))
+
+    def _on(self, page: int | None, found: list[Place]) -> list[Place]:
+        """The places on a page; all, where none is named."""
+        return found if page is None else [place for place in found if str(page) in self._labels(place)]
 
     def _ids(self, document: str | None) -> Iterable[str]:
         if document is None or document in self._texts:

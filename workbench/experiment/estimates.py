@@ -10,6 +10,9 @@ from typing import NamedTuple
 
 from workbench.experiment.planner import PlannedStage
 from workbench.machine import peak_gb, precisions
+from workbench.models.served import EndpointGenerator
+from workbench.stages.answers import Answers
+from workbench.stages.served import examination
 from workbench.store.items import Counts
 from workbench.store.session import Session, Timing
 from workbench.store.stage import Stage
@@ -134,10 +137,25 @@ class Estimator:
         by_name: dict[str, list[PlannedStage]] = {}
         for one in planned:
             by_name.setdefault(one.stage.name, []).append(one)
-        rows = [self._costs(name, stages) for name, stages in by_name.items()]
-        missing, tokens, seconds, money = (sum(figures) for figures in zip(*(row[4:] for row in rows), strict=True))
+        stages = [self._costs(name, those) for name, those in by_name.items()]
+        rows = [*stages, *self._examinations(planned)]
+        tokens, seconds, money = (sum(figures) for figures in zip(*(row[5:] for row in rows), strict=True))
+        missing = sum(row.missing for row in stages)
         total = TotalCosts(int(missing), int(tokens), float(seconds), float(money), self.memory_gb(), currency)
         return PlannedCosts(rows, total)
+
+    def _examinations(self, planned: Sequence[PlannedStage]) -> list[StageCosts]:
+        """A row for examining the servers that are to answer, which is done once in a session; none where nothing is asked."""
+        servers: dict[str, tuple[EndpointGenerator, float]] = {}
+        for one in planned:
+            if isinstance(one.stage, Answers) and one.stage.writer.served and not one.found:
+                tokens = one.stage.prompt_tokens(self.session)
+                settings, before = one.stage.writer.generator, servers.get(one.stage.writer.namespace)
+                if isinstance(settings, EndpointGenerator) and (before is None or before[1] < tokens):
+                    servers[one.stage.writer.namespace] = settings, tokens
+        found = [examination(*server) for server in servers.values()]
+        n, money = len(found), sum(money for _, money in found)
+        return [StageCosts("probes", n, n, 0, n, sum(tokens for tokens, _ in found), 0.0, money)] if found else []
 
     def _costs(self, name: str, stages: Sequence[PlannedStage]) -> StageCosts:
         costs, pools = [], {one.stage.work(self.session).pool for one in stages if one.found}

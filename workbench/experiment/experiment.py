@@ -26,6 +26,7 @@ from workbench.experiment.writer import RunWriter, new_folder
 from workbench.models.patience import RefusedError
 from workbench.results.display import Displayed
 from workbench.results.run import Run
+from workbench.stages.answers import Answers
 from workbench.stages.indexes import DenseIndex, TextIndex
 from workbench.stages.training import Adapter
 from workbench.store.progress import Progress
@@ -174,6 +175,16 @@ class Experiment(Displayed):
                 f"command goes on from here"
             )
 
+    def _reach_servers(self) -> None:
+        """Refuses, before anything is computed, where a server that is to answer has no key or its client is not installed.
+
+        Raises:
+            InputError: it says which.
+        """
+        for one in self.plan():
+            if isinstance(one.stage, Answers) and one.stage.writer.served and not one.found:
+                one.stage.writer.opened(self.session)
+
     def _step(self) -> AbstractContextManager[None]:
         """A step, which other processes see while it is under way.
 
@@ -184,5 +195,6 @@ class Experiment(Displayed):
         """
         self.session.store.refuse_read_only()
         if self.sweep.estimated_seconds is None:
+            self._reach_servers()
             self.sweep.estimated_seconds = self.planned_costs().total.seconds
         return self.announcement.step(self.sweep.estimated_seconds)

@@ -186,10 +186,14 @@ def refusal(where: str, error: AttemptError, key_env: str | None) -> str:
             if key_env
             else "name the environment variable that holds its key as api_key_env"
         )
-    elif code == 404:
+    elif code == 402:
+        way_out = "the account has to be topped up"
+    elif code in (404, 405):
         way_out = "check the address, which mostly ends in /v1, and the model's name"
     elif 300 <= code < 400:
         way_out = "write the address it redirects to"
+    elif code >= 500:
+        way_out = "the server is at fault; run the same command again when it is well"
     else:
         way_out = "the request has to be changed"
     return f"{where} refuses: {error.reason}; {way_out}"

@@ -199,6 +199,8 @@ def _default(axis: str, value: str, settings: SettingsRecord) -> str:
     if axis == "retriever":
         return RETRIEVERS.get(str(component.get("kind")), value)
     if axis == "generator":
+        if component.get("endpoint"):
+            return f"served model {component.get('model', value)}"
         return "fine-tuned model" if component.get("lora") else "untuned model" if component else value
     if axis == "passages":
         return f"{value} passage{'' if value == '1' else 's'}"

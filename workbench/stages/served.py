@@ -93,6 +93,19 @@ def _examination(loaded: LoadedEndpointGenerator, prompts: Sequence[Sequence[Mes
     return _most(loaded.settings, asked)
 
 
+def examination(settings: EndpointGenerator, prompt_tokens: float) -> tuple[int, float]:
+    """Tokens and money that examining a server takes at most, as far as it is known before a prompt is made.
+
+    Args:
+        settings: of the server.
+        prompt_tokens: of the longest prompt, about.
+    """
+    canaries = [[{"role": "user", "content": text}] for text in probe.CANARIES] * 2
+    read = int(2 * prompt_tokens) + sum(map(most_tokens, [READY, READY, *canaries]))
+    written = settings.longest * (4 + len(canaries))
+    return read + written, settings.price.of(read, written) if settings.price else 0.0
+
+
 def _examine(loaded: LoadedEndpointGenerator, namespace: str, prompts: Sequence[Sequence[Message]], session: Session) -> None:
     """Probes the server and asks the canaries, once in a session; the probe again where prompts become longer."""
     largest = max(map(probe.size, prompts))
