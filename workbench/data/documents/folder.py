@@ -67,15 +67,15 @@ def text_folder(
     files = {name: path for name, path in there.files.items() if path.resolve() != questions.resolve()}
     found = outcomes(files, chosen, limits)
     unread = _unread(found, there)
-    if len(unread) >= len(found):
+    if all(one.unread for one in found.values()):
         raise _nothing(folder, unread, there.notes)
     key = digest(
-        ["documents", VERSION, {n: one.key for n, one in found.items() if not one.unread}, unread, rows, there.notes, missing]
+        ["files", VERSION, {n: one.key for n, one in found.items() if not one.unread}, unread, rows, there.notes, missing]
     )
 
     def read() -> Dataset:
         read = [one for name, outcome in found.items() if not outcome.unread for one in _named(name, outcome)]
-        notes = [*there.notes, *_said_of(unread, len(found)), *_told(read), *_copies(read)]
+        notes = [*there.notes, *_said_of(unread, len(found) + len(there.strange)), *_told(read), *_copies(read)]
         texts = [_row(one) for one in read]
         why = {row["file"]: f"{row['reason']}: {row['said']}" for row in unread}
         dataset = with_evidence(folder.name, texts, rows, notes, columns, missing, _pages(read), why)
