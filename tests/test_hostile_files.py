@@ -29,6 +29,7 @@ from workbench.data.documents.limits import Limits
 from workbench.data.documents.pool import Task
 from workbench.errors import InputError
 from workbench.experiment.config import read_settings
+from workbench.experiment.writer import resolved
 from workbench.store.progress import Progress
 
 MB = 1_000_000
@@ -214,7 +215,7 @@ def test_hostile_files_cost_only_themselves(tmp_path: Path, opened: list[str]) -
     assert all(row["said"] and str(tmp_path) not in row["said"] for row in dataset.unread.to_pylist())
     assert dict(zip(dataset.documents["id"].to_pylist(), dataset.documents["text"].to_pylist(), strict=True)) == texts
     notes = "\n".join(dataset.notes)
-    assert "3 links left out" in notes and "45 of 53 files are not read" in notes, notes
+    assert "3 links left out" in notes and "45 of 54 files are not read" in notes, notes
     for told in (
         "'twice a.txt', 'twice b.txt'",
         "not permit copying its text; it was read all the same: 'locked.pdf'",
@@ -279,6 +280,15 @@ def test_another_version_of_a_parser_reads_again(tmp_path: Path, opened: list[st
     assert opened == ["a.txt"] * 3
 
 
+def test_one_file_that_can_be_read_is_enough(tmp_path: Path) -> None:
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    (folder / "a.txt").write_text("Cats purr.")
+    os.mkfifo(folder / "pipe.txt")
+    dataset = load(folder)
+    assert dataset.documents.num_rows == 1 and dataset.notes == ("1 of 2 files are not read: 1 no file ('pipe.txt')",)
+
+
 def test_a_folder_in_which_nothing_can_be_read_is_refused_with_the_reasons(tmp_path: Path) -> None:
     folder = tmp_path / "texts"
     folder.mkdir()
@@ -318,7 +328,7 @@ def test_near_copies_are_found_and_others_are_not() -> None:
 # --- from the experiment's file -----------------------------------------------------------------------------------------
 
 
-def test_an_experiment_names_parsers_beside_its_file_and_its_run_counts_what_was_not_read(tmp_path: Path) -> None:
+def test_an_experiment_names_parsers_beside_its_file_and_tells_what_was_not_read(tmp_path: Path) -> None:
     folder = tmp_path / "texts"
     folder.mkdir()
     (tmp_path / "mine.py").write_text(OWN)
@@ -333,12 +343,13 @@ def test_an_experiment_names_parsers_beside_its_file_and_its_run_counts_what_was
     told = CliRunner().invoke(app, ["datasets", str(tmp_path / "e.yaml")])
     assert told.exit_code == 0 and "texts: 2 documents, judged by spans" in told.output
     assert "not read: b.pdf: not what its name says: by its first bytes it is text" in told.output
-    run = Experiment.load(tmp_path / "e.yaml", tmp_path / "runs", (), Progress()).compare()
-    notes = json.loads((run.folder / "manifest.json").read_text())["dataset"]["notes"]
-    assert "1 of 3 files are not read: 1 not what its name says ('b.pdf')" in notes
-    assert [one.mean for one in run.leaderboard] == [1.0, 1.0]
-    again = Experiment.load(run.folder / "config.yaml", tmp_path / "elsewhere", (), Progress()).session.dataset
-    assert again.documents_digest == json.loads((run.folder / "manifest.json").read_text())["dataset"]["documents"]
+    experiment = Experiment.load(tmp_path / "e.yaml", tmp_path / "runs", (), Progress())
+    assert "1 of 3 files are not read: 1 not what its name says ('b.pdf')" in experiment.notes
+    kept_settings = tmp_path / "elsewhere" / "config.yaml"
+    kept_settings.parent.mkdir()
+    kept_settings.write_text(yaml.safe_dump(resolved(experiment.space, experiment.session.machine)))
+    again = read_settings(kept_settings).dataset.load()
+    assert again.documents_digest == experiment.session.dataset.documents_digest
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,11 @@ class Folder:
         """What decides the documents: contents and parsers of the files that were read, and what was not."""
         return [{name: one.key for name, one in self.found.items() if not one.unread}, self.unread, self.left]
 
+    @property
+    def files(self) -> int:
+        """How many there are, those included that are no file and cannot be looked into."""
+        return sum(not one.unread for one in self.found.values()) + len(self.unread)
+
     @cached_property
     def read(self) -> list[Named]:
         """The documents."""
@@ -70,7 +75,7 @@ class Folder:
     @property
     def notes(self) -> list[str]:
         """What was left out or not read, what parsers told, and which documents are near copies."""
-        return [*self.left, *_said_of(self.unread, len(self.found)), *_told(self.read), *_copies(self.read)]
+        return [*self.left, *_said_of(self.unread, self.files), *_told(self.read), *_copies(self.read)]
 
     @property
     def pages(self) -> dict[str, list[Page]]:
@@ -118,7 +123,7 @@ def read_folder(
     files = {name: path for name, path in there.files.items() if path.resolve() not in beside}
     found = outcomes(files, chosen, limits or Limits())
     unread = _unread(found, there)
-    if len(unread) >= len(found):
+    if all(one.unread for one in found.values()):
         raise _nothing(folder, unread, there.notes)
     return Folder(folder.name, found, unread, there.notes)
 
@@ -147,7 +152,7 @@ def text_folder(
     rows = read_questions(Path(questions), columns)
     there = read_folder(folder, Path(questions), parsers, limits)
     contents, unread, left = there.key
-    key = digest(["documents", VERSION, contents, unread, rows, left, missing])
+    key = digest(["files", VERSION, contents, unread, rows, left, missing])
 
     def read() -> Dataset:
         told = there.pages, there.reasons

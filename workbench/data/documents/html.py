@@ -67,37 +67,45 @@ def written(source: str, into: Blocks) -> str:
     named = tree.css_first("head > title")
     root = tree.body or tree.root
     if root is not None:
-        for node, begins in _walk(root, {node.mem_id for node in tree.css("[hidden]")}):
-            if node.tag == "-text":
-                _text(node, into)
+        for tag, node, begins in _walk(root, {node.mem_id for node in tree.css("[hidden]")}):
+            if tag == "-text":
+                _text(node.text_content or "", into)
             elif begins:
-                _begin(node.tag or "", into)
+                _begin(tag, into)
             else:
-                _end(node.tag or "", into)
+                _end(tag, into)
     return " ".join(named.text().split()) if named else ""
 
 
-def _walk(root: LexborNode, hidden: set[int]) -> Iterator[tuple[LexborNode, bool]]:
-    """The nodes at their beginning and, but for texts, at their end; without recursion, since pages nest as deep as they like."""
-    node: LexborNode | None = root
-    while node is not None:
-        yield node, True
-        if node.tag not in UNSEEN and node.mem_id not in hidden and node.first_child is not None:
-            node = node.first_child
-            continue
-        while node is not None:
-            if node.tag != "-text":
-                yield node, False
-            if node.mem_id == root.mem_id:
+def _walk(root: LexborNode, hidden: set[int]) -> Iterator[tuple[str, LexborNode, bool]]:
+    """The nodes with their tags at their beginning and, but for texts, at their end.
+
+    Without recursion, since pages nest as deep as they like; what the library is asked costs more than all else, so it is asked
+    for everything once.
+    """
+    open_: list[tuple[str, LexborNode]] = []
+    node = root
+    while True:
+        tag = node.tag or ""
+        yield tag, node, True
+        if tag != "-text":
+            unseen = tag in UNSEEN or (hidden and node.mem_id in hidden)
+            if not unseen and (child := node.first_child) is not None:
+                open_.append((tag, node))
+                node = child
+                continue
+            yield tag, node, False
+        following = node.next if open_ else None
+        while following is None:
+            if not open_:
                 return
-            if node.next is not None:
-                node = node.next
-                break
-            node = node.parent
+            tag, node = open_.pop()
+            yield tag, node, False
+            following = node.next if open_ else None
+        node = following
 
 
-def _text(node: LexborNode, into: Blocks) -> None:
-    text = node.text_content or ""
+def _text(text: str, into: Blocks) -> None:
     if into.holds("code"):
         into.exact(text.strip("\n") if "\n" in text else text)
     else:

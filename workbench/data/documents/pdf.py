@@ -21,7 +21,7 @@ COPYING = 1 << 4  # the permission to copy text, as PDF's standard numbers it
 END = b"%%EOF"
 TAIL = 2048  # bytes at the end in which the mark of the end has to stand
 # what PDFium gives for a hyphen at the end of a line, and for what is no letter
-SIGNS = str.maketrans({"\r": None, "\x02": "-", "\ufffe": "-", "\0": None, "\f": "\n"})
+SIGNS = {"\r": "", "\x02": "-", "\ufffe": "-", "\0": "", "\f": "\n"}
 NO_NAMES = (".doc", ".docx", ".tex", ".dvi", ".indd", ".xls", ".xlsx", ".ppt", ".pptx", ".pdf", ".qxd")  # titles left by programs
 
 
@@ -77,7 +77,10 @@ def _page_text(pdf: PdfDocument, number: int) -> str:
     page = pdf[number]
     text = page.get_textpage()
     try:
-        return str(text.get_text_range().translate(SIGNS)).strip("\n")
+        found: str = text.get_text_range()
+        for sign, meant in SIGNS.items():
+            found = found.replace(sign, meant)
+        return found.strip("\n")
     finally:
         text.close()
         page.close()
