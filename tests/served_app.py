@@ -37,7 +37,7 @@ class Running:
     """A running service."""
 
     def __init__(self, port: int, guard: Any) -> None:
-        self.port, self.guard, self.asking = port, guard, guard.asking
+        self.port, self.guard, self.asking = port, guard, guard and guard.asking
         self.url = f"http://127.0.0.1:{port}"
 
     def call(self, method: str, path: str, body: Any = None, timeout: float = 30, **headers: str) -> Response:

@@ -336,11 +336,9 @@ def test_an_experiment_names_parsers_beside_its_file_and_its_run_counts_what_was
     run = Experiment.load(tmp_path / "e.yaml", tmp_path / "runs", (), Progress()).compare()
     notes = json.loads((run.folder / "manifest.json").read_text())["dataset"]["notes"]
     assert "1 of 3 files are not read: 1 not what its name says ('b.pdf')" in notes
-    assert [round(one.mean, 3) for one in run.leaderboard] == [1.0]
-    again = Experiment.load(run.folder / "config.yaml", tmp_path / "runs", (), Progress())
-    assert (
-        again.session.dataset.documents_digest == json.loads((run.folder / "manifest.json").read_text())["dataset"]["documents"]
-    )
+    assert [one.mean for one in run.leaderboard] == [1.0, 1.0]
+    again = Experiment.load(run.folder / "config.yaml", tmp_path / "elsewhere", (), Progress()).session.dataset
+    assert again.documents_digest == json.loads((run.folder / "manifest.json").read_text())["dataset"]["documents"]
 
 
 @pytest.mark.parametrize(
@@ -350,8 +348,9 @@ def test_an_experiment_names_parsers_beside_its_file_and_its_run_counts_what_was
         ({"name": "pydocs", "missing": "drop"}, "parsers, limits and missing are about a folder"),
         (
             {"folder": "a", "questions": "b", "limits": {"seconds": 0}},
-            "dataset.limits.seconds: received 0; allowed: a number greater",
+            "dataset.limits.seconds: received 0; allowed: a number",
         ),
+        ({"folder": "a", "questions": "b", "limits": {"seconds": True}}, "true is no number"),
         ({"folder": "a", "questions": "b", "missing": "keep"}, "dataset.missing: received 'keep'; allowed: 'refuse' or 'drop'"),
     ],
 )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt
+from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt, ValidationInfo, field_validator
+
+from workbench.component import no_truth
 
 SECONDS_PER_MB = 10.0  # what a large file has beside `Limits.seconds`
 
@@ -21,6 +23,11 @@ class Limits(BaseModel):
     seconds: PositiveFloat = 60.0
     memory_mb: PositiveInt = 1024
     unpacked_mb: PositiveInt = 512
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth(cls, value: object, info: ValidationInfo) -> object:
+        return no_truth(cls, value, str(info.field_name))
 
     def seconds_for(self, size: int) -> float:
         """Seconds that a file of `size` bytes may take."""
