@@ -703,3 +703,22 @@ def test_the_order_of_the_rows_and_the_name_of_the_file_change_nothing(tmp_path:
     one = read(lines(tmp_path / "a.jsonl", rows), folder=texts)
     other = read(lines(tmp_path / "b.jsonl", rows[::-1]), folder=texts)
     assert one.queries.equals(other.queries) and one.judgements.equals(other.judgements)
+
+
+def test_the_same_content_under_another_ending_is_read_anew(tmp_path: Path) -> None:
+    texts = folder(tmp_path / "texts", {"a.txt": LAMP, "b.txt": ORE})
+    content = "question\tanswer, long\nWhen?\t1822, or so\nGreen?\tcopper, mostly\n"
+    (tmp_path / "mine.tsv").write_text(content)
+    (tmp_path / "mine.csv").write_text(content)
+    found = read(tmp_path / "mine.tsv", folder=texts, columns={"question": "question", "answers": "answer, long"})
+    assert asked(found)["1"] == ("When?", ["1822, or so"])
+    with pytest.raises(InputError, match="unknown column 'question'"):
+        read(tmp_path / "mine.csv", folder=texts, columns={"question": "question", "answers": "answer, long"})
+
+
+@pytest.mark.parametrize("setting", ["questions", "corpus", "qrels"])
+def test_a_file_that_is_not_there_is_named(setting: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.csv").write_text("question,answer\nA?,x\n")
+    settings = {"questions": tmp_path / "mine.csv", "folder": folder(tmp_path / "texts", {"a.txt": LAMP})}
+    with pytest.raises(InputError, match=r"nowhere\.jsonl does not exist"):
+        DatasetSettings(**settings | {setting: tmp_path / "nowhere.jsonl"}).load()

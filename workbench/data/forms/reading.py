@@ -19,7 +19,7 @@ from workbench.data.forms.corpora import Documents
 from workbench.data.forms.hub import Hub
 from workbench.data.forms.known import Questions
 from workbench.data.forms.question import Asked, Corpus, Quote
-from workbench.data.forms.rows import JSONS, rows
+from workbench.data.forms.rows import JSONS, ending, rows
 from workbench.data.prepared import prepared
 from workbench.data.readers import trec
 from workbench.data.readers.json_lines import Read, objects
@@ -70,7 +70,7 @@ class Source:
 
 def is_own(path: Path) -> bool:
     """Whether a file of questions is in the project's own form, `workbench.data.evidence.read_questions`, or meant to be."""
-    suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
+    suffix = ending(path)
     if not path.is_file() or suffix not in JSONS:
         return not path.is_file()  # whoever reads that form says that it is not there
     try:
@@ -98,12 +98,19 @@ def read(source: Source, slices: Sequence[str] = ()) -> Dataset:
     beside = None
     if source.folder is not None:
         beside = read_folder(source.folder, source.questions, source.parsers, source.limits)
-    files = [file_digest(path) if path is not None else None for path in (source.questions, source.corpus, source.qrels)]
+    files = [_content(path) if path is not None else None for path in (source.questions, source.corpus, source.qrels)]
     content = [files, beside and beside.key, source.hub and source.hub.content()]
     settings = [source.form, dict(source.columns), source.shares and dict(source.shares), source.missing, *slices]
     return prepared(
         digest(["questions", READING, content, settings]), lambda: _dataset(source, asked(source, slices), beside, slices)
     )
+
+
+def _content(path: Path) -> list[str]:
+    """What a file says: its content, and the ending of its name, which says how it is read."""
+    if not path.is_file():
+        raise InputError(f"{path} {'is a folder; name a file in it' if path.is_dir() else 'does not exist'}")
+    return [ending(path), file_digest(path)]
 
 
 def asked(source: Source, slices: Sequence[str] = ()) -> Questions:

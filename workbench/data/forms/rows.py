@@ -22,6 +22,11 @@ JSONS = (".json", ".jsonl", ".ndjson")
 ALLOWED = f"{', '.join([*JSONS, *SEPARATORS, *PARQUET, *ARROW])}, and TREC topics"
 
 
+def ending(path: Path) -> str:
+    """The ending of a file's name in small letters; ``.gz`` behind it says nothing about what is inside."""
+    return Path(path.name.removesuffix(".gz")).suffix.lower()
+
+
 def rows(path: Path) -> list[Read]:
     """The rows of a file, each with its place.
 
@@ -33,7 +38,7 @@ def rows(path: Path) -> list[Read]:
     """
     if not path.is_file():
         raise InputError(f"questions file {path} {'is a folder; name a file in it' if path.is_dir() else 'does not exist'}")
-    suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
+    suffix = ending(path)
     if suffix in PARQUET + ARROW:
         found = list(_of_arrow(path, suffix in PARQUET))
     elif suffix in SEPARATORS:
