@@ -42,6 +42,7 @@ from workbench.models import prompts
 from workbench.results import foreign
 from workbench.results.run import TABLES
 from workbench.results.verdict import verdict
+from workbench.serving.settings import ServiceSettings, read_service
 
 DOCS = ROOT / "docs"
 README = ROOT / "README.md"
@@ -291,7 +292,7 @@ def is_template(values: Any) -> bool:
 
 @pytest.mark.parametrize("block", fenced("yaml"))
 def test_yaml_is_accepted(block: Block, tmp_path: Path) -> None:
-    """A whole file, a fragment of one, or a prompt template; a list is a pipeline of a service for tests."""
+    """A whole file, a fragment of one, a prompt template, or the settings of a service; a list is a pipeline of a service for tests."""
     values = yaml.safe_load(block.body)
     if isinstance(values, list):
         return
@@ -299,6 +300,10 @@ def test_yaml_is_accepted(block: Block, tmp_path: Path) -> None:
     if is_template(values):
         path.write_text(block.body)
         prompts.load("page.yaml", tmp_path)
+        return
+    if set(values) <= set(ServiceSettings.model_fields):
+        path.write_text(block.body)
+        assert read_service(path).serve
         return
     whole = values if "experiment" in values else merged(AROUND, values) | {"dataset": values.get("dataset", AROUND["dataset"])}
     path.write_text(yaml.safe_dump(whole, sort_keys=False))
