@@ -292,7 +292,7 @@ def is_template(values: Any) -> bool:
 
 @pytest.mark.parametrize("block", fenced("yaml"))
 def test_yaml_is_accepted(block: Block, tmp_path: Path) -> None:
-    """A whole file, a fragment of one, a prompt template, or the settings of a service; a list is what a service for tests runs."""
+    """A whole file, a fragment of one, a prompt template, or settings of a service; a list is what a service for tests runs."""
     values = yaml.safe_load(block.body)
     if isinstance(values, list):
         return
