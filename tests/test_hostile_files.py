@@ -210,6 +210,7 @@ def test_hostile_files_cost_only_themselves(tmp_path: Path, opened: list[str]) -
     folder = tmp_path / "texts"
     reasons, texts = make(folder)
     assert len(reasons) + len(texts) > 40
+    larger_before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
     dataset = load(folder)
     assert {row["file"]: row["reason"] for row in dataset.unread.to_pylist()} == reasons
     assert all(row["said"] and str(tmp_path) not in row["said"] for row in dataset.unread.to_pylist())
@@ -222,7 +223,8 @@ def test_hostile_files_cost_only_themselves(tmp_path: Path, opened: list[str]) -
         "gb18030",
     ):
         assert told in notes
-    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 < 1000 * MB
+    # the largest process that was ended so far: other tests end some too
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 < max(1000 * MB, larger_before + 1)
 
     first = len(opened)
     assert first == len({*opened} - {"twice a.txt", "twice b.txt"}) + 1  # of two files with one content, one
@@ -355,8 +357,8 @@ def test_an_experiment_names_parsers_beside_its_file_and_tells_what_was_not_read
 @pytest.mark.parametrize(
     ("dataset", "message"),
     [
-        ({"name": "pydocs", "parsers": {"pdf": "none"}}, "parsers, limits and missing are about a folder"),
-        ({"name": "pydocs", "missing": "drop"}, "parsers, limits and missing are about a folder"),
+        ({"name": "pydocs", "parsers": {"pdf": "none"}}, "parsers and limits are about a folder"),
+        ({"name": "pydocs", "missing": "drop"}, "missing is about evidence that is looked for in documents"),
         (
             {"folder": "a", "questions": "b", "limits": {"seconds": 0}},
             "dataset.limits.seconds: received 0; allowed: a number",

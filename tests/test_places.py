@@ -20,7 +20,7 @@ from workbench.errors import InputError
 from workbench.experiment.keeping import collect
 from workbench.pipeline import Pipeline
 from workbench.results.run import Run
-from workbench.serving.app import gate
+from workbench.serving.gate import gate
 from workbench.store.progress import Progress
 from workbench.store.store import Store
 

@@ -257,7 +257,7 @@ def test_several_seeds_are_averaged_and_widen_the_intervals(run: Run, toy: Finis
     said = conclusions(found)
     assert any(line.startswith("Figures of tuned are means over 3 trainings (seeds 0 to 2)") for line in said)
     served = Pipeline.open(found, tuned)
-    assert served.answers.writer.adapter.seed == 0 and served.replay(found.scores("test", "f1").queries[0]).same
+    assert served.answering.writer.adapter.seed == 0 and served.replay(found.scores("test", "f1").queries[0]).same
     assert of_runs([run, found], "dev", "f1").scores.by_seed.shape[0] == 3
 
 

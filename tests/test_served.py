@@ -838,7 +838,7 @@ def questions(proxy: Proxy, prompts: set[str]) -> list[str]:
 
 def test_a_replay_and_the_gate_allow_for_the_noise_floor_and_nothing_else(proxy: Proxy, tmp_path: Path) -> None:
     from workbench.pipeline import Pipeline
-    from workbench.serving.app import gate
+    from workbench.serving.gate import gate
 
     run = experiment(tmp_path, proxy).compare()
     run.promote()

@@ -41,7 +41,8 @@ from workbench.results.verdict import (
     shown,
     verdict,
 )
-from workbench.serving import app
+from workbench.serving.facts import Served
+from workbench.serving.page.html import heading_html
 from workbench.views.notebook import run_html
 from workbench.views.report import report
 from workbench.widgets import VerdictPage
@@ -105,8 +106,8 @@ def outlets(run: Run, capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
     said["dashboard"] = re.sub("<[^>]*>", " ", VerdictPage(run).said)
     said["report in a notebook"] = re.sub("<[^>]*>", " ", run_html(run))
     said["report"] = re.sub("<[^>]*>", " ", report(run))
-    served = app.Served("e", "r", best, True, "d", 1, None, verdict(run, run.best))
-    said["demo"] = re.sub("<[^>]*>", " ", app.heading_html(served))
+    served = Served("e", "r", best, True, "d", 1, None, verdict(run, run.best))
+    said["demo"] = re.sub("<[^>]*>", " ", heading_html(served))
     if best != run.labels[base]:
         done = CliRunner().invoke(cli.app, ["compare", str(run.folder), "--split", split])
         assert done.exit_code == 0, done.output
@@ -300,7 +301,7 @@ def test_only_the_best_can_be_the_baseline_that_is_best(tmp_path: Path) -> None:
 
     def said(configuration: str) -> str:
         found = verdict(run, configuration)
-        return app.heading_html(app.Served("e", "r", "l", False, "d", 1, None, found, "the old one"))
+        return heading_html(Served("e", "r", "l", False, "d", 1, None, found, "the old one"))
 
     assert "This is the old one itself." in said(base)
     assert "Against the old one: ✓ " in said(run.best)

@@ -30,7 +30,8 @@ def described(dataset: Dataset, found: Sequence[Finding] = ()) -> list[str]:
         unanswerable = sum(query.answers == () for query in queries)
         lines.append(f"  {split:6} {n} queries, {len(dataset.judged(split).judged)} judged, {unanswerable} without an answer")
     said = {one.said for one in found}
-    return [*lines, *(f"  note: {note}" for note in dataset.notes if note.removeprefix("CAUTION: ") not in said)]
+    lines += [f"  note: {note}" for note in dataset.notes if note.removeprefix("CAUTION: ") not in said]
+    return lines + [f"  not read: {row['file']}: {row['reason']}: {row['said']}" for row in dataset.unread.to_pylist()]
 
 
 def understood(settings: DatasetSettings) -> list[str]:
