@@ -91,7 +91,7 @@ install:
 	  --editable '.[$(KIND)$(if $(filter demo,$(EXTRAS)),$(DEMO))]'
 	@echo "$$NEW_KEY|$(EXTRAS)" >$(STAMP)
 
-demo: setup ## set up, then run the quickstart experiment (about 7 minutes)
+demo: setup ## set up, then run the quickstart experiment (7 minutes or more)
 	@$(BIN)/workbench run configs/quickstart.yaml
 
 # The hub is switched off in tests: what they need is made by them or, where they are slow, built in. They run in WORKERS

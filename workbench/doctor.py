@@ -13,7 +13,21 @@ from workbench.machine import independence, precisions, record
 from workbench.retrieval.indexes import backends
 
 LIBRARIES = ("torch", "transformers", "sentence-transformers", "peft", "faiss", "bm25s")
-EXTRAS = {"papermill": "lab", "voila": "lab", "matplotlib": "lab", "gradio": "app"}
+# a package of each extra, by which it is told whether the extra is installed
+EXTRAS = {
+    "papermill": "lab",
+    "voila": "lab",
+    "matplotlib": "lab",
+    "gradio": "app",
+    "numba": "int8",
+    "pypdfium2": "documents",
+    "python-pptx": "slides",
+    "datasets": "hub",
+    "openai": "endpoints",
+    "qdrant-client": "stores",
+    "rerankers": "rerankers",
+    "langchain-core": "langchain",
+}
 
 
 def findings() -> dict[str, str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -16,7 +18,7 @@ class MissingExtraError(InputError):
     def __init__(self, package: str, extra: str, purpose: str) -> None:
         super().__init__(
             f"{purpose} needs the package {package!r}, which is not installed. "
-            f"Install it with: pip install 'rag-workbench[{extra}]'"
+            f"Install it with: {shlex.quote(sys.executable)} -m pip install 'rag-workbench[{extra}]'"
         )
 
 

@@ -82,10 +82,12 @@ def origin(run: Run) -> str:
     ]
     items = "".join(f"<li>{fact}</li>" for fact in facts)
     name = shlex.quote(f"runs/{run.manifest['experiment']}/{run.folder.resolve().name}")
-    commands = f"workbench replay {name}\nworkbench compare {name} --details"
+    first = next((row["query_id"] for row in run.answers), None)
+    again = "" if first is None else f"workbench replay {name} {shlex.quote(first)}\n"
+    commands = f"{again}workbench compare {name} --details"
     return (
         f"<ul class=wb-list>{items}</ul>"
-        f"<p>These commands compute an answer again and show every test:</p><pre>{text(commands)}</pre>"
+        f"<p>These commands {'compute an answer again and ' if again else ''}show every test:</p><pre>{text(commands)}</pre>"
         f"<details><summary>The experiment’s file with every default filled in</summary><pre>{text(run.config)}</pre></details>"
         f"<p class=wb-quiet>Means and differences are points of {text(words.metric_name(run.select[1]))}, of 100.</p>"
     )
