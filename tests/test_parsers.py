@@ -641,6 +641,7 @@ def test_a_missing_package_is_named_with_its_extra_and_the_way_out(tmp_path: Pat
         folder(tmp_path, {"a.pdf": made_files.pdf(["Dogs bark."])})
     assert str(told.value) == (
         "the parser Pdf needs the package 'pypdfium2', which is not installed. Install it with: "
-        f"{shlex.quote(sys.executable)} -m pip install 'rag-workbench[documents]' Or leave out the files that end in .pdf: dataset.parsers: {pdf: none}"
+        f"{shlex.quote(sys.executable)} -m pip install 'rag-workbench[documents]' "
+        "Or leave out the files that end in .pdf: dataset.parsers: {pdf: none}"
     )
     assert folder(tmp_path, {}, parsers={"pdf": "none"}).documents.num_rows == 1
