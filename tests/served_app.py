@@ -52,9 +52,9 @@ class Running:
         finally:
             connection.close()
 
-    def ask(self, question: str, **headers: str) -> Response:
+    def ask(self, question: str, timeout: float = 30, **headers: str) -> Response:
         """One question to /v1/answers."""
-        return self.call("POST", "/v1/answers", {"question": question}, **headers)
+        return self.call("POST", "/v1/answers", {"question": question}, timeout, **headers)
 
     def raw(self, sent: bytes, timeout: float = 15) -> bytes:
         """What comes back for bytes on a connection, until it is closed or nothing comes any more."""

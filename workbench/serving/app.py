@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from workbench.serving.settings import ServiceSettings
     from workbench.store.progress import Progress
 
+EVERY_ADDRESS = ("0.0.0.0", "::")
 TABLE = "answers.sqlite"  # in the folder of the cache
 
 log = logging.getLogger(__name__)
@@ -55,7 +56,7 @@ def build(
     from workbench.serving.api import add_routes, refused
     from workbench.serving.asking import MEMORY_BYTES, Asking, Service
     from workbench.serving.cache import DiskCache
-    from workbench.serving.middleware import LOOPBACK, Guard
+    from workbench.serving.middleware import Guard
     from workbench.serving.page.page import CSS, page, theme
     from workbench.serving.promotion import watching
     from workbench.serving.settings import Caching, ServiceSettings
@@ -84,8 +85,16 @@ def build(
         show_error=False,
         max_file_size="1kb",  # nothing is uploaded here
     )
-    shown = f"[{host}]" if ":" in host else host
-    return Guard(mounted, asking, (*LOOPBACK, shown, *settings.serve.hosts), refused)
+    return Guard(mounted, asking, _names(host, settings.serve.hosts), refused)
+
+
+def _names(host: str, named: tuple[str, ...]) -> tuple[str, ...]:
+    """Names by which the service may be called; any where it listens on every address and no names are given."""
+    from workbench.serving.middleware import LOOPBACK
+
+    if host in EVERY_ADDRESS and not named:
+        return ("*",)
+    return (*LOOPBACK, f"[{host}]" if ":" in host else host, *named)
 
 
 def _version() -> str:

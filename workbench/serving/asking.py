@@ -182,9 +182,12 @@ class Asking:
     async def _followed(self, service: Service, key: str, asked: Asked) -> AsyncIterator[Reply | Answered]:
         """A question's flight, joined or begun, until its answer or the deadline."""
         deadline = time.monotonic() + self.settings.serve.deadline
-        flight, task, _ = self._flights.get(key) or self._begin(service, key, asked, deadline)
-        flight.waiting += 1
-        flight.deadline = max(flight.deadline, deadline)
+        if begun := self._flights.get(key):
+            begun.flight.waiting += 1
+            begun.flight.deadline = max(begun.flight.deadline, deadline)
+        else:
+            begun = self._begin(service, key, asked, deadline)
+        flight, task, _ = begun
         told: Reply | None = None
         try:
             while not task.done():
@@ -266,14 +269,12 @@ class Asking:
 
     async def _until_late(self, flight: Flight) -> Landed:
         """What lands, or TimeoutError once nobody waits any more for a batch that does not end."""
-        while True:
-            left = flight.deadline - time.monotonic()
+        while not flight.landed.done():
+            left = flight.deadline - time.monotonic()  # which may move on
             if left <= 0:
                 raise TimeoutError
-            try:
-                return await asyncio.wait_for(asyncio.shield(flight.landed), left)
-            except TimeoutError:
-                continue  # the deadline may have moved on
+            await asyncio.wait({flight.landed}, timeout=left)
+        return flight.landed.result()
 
     def _not_answered(self, service: Service, flight: Flight, error: Exception, tried: bool) -> str:
         """Notes a failure of the model; says why it failed, for people."""
@@ -301,6 +302,7 @@ class Asking:
         """The first fallback's answer.
 
         Raises:
+            TooLateError: none answers, and the deadline is over.
             NoAnswerError: none answers.
         """
         loop = asyncio.get_running_loop()
@@ -318,6 +320,8 @@ class Asking:
             seconds = {name: round(value, 4) for name, value in reply.seconds.items()}
             served = {"by": "fallback", "seconds": seconds, "fallback": fallbacks.marked(reply, one.name, why)}
             return Answered(answer_part(reply), served)
+        if time.monotonic() >= flight.deadline:
+            raise TooLateError(f"{why}, and nothing answers in its place", retry_after=5)
         raise NoAnswerError(f"{why}, and nothing answers in its place", retry_after=30)
 
     # --- What is kept -------------------------------------------------------------------------------------------

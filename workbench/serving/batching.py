@@ -47,7 +47,7 @@ class Flight:
 
     def __init__(self, asked: Asked, deadline: float) -> None:
         self.asked, self.deadline = asked, deadline
-        self.waiting = 0
+        self.waiting = 1  # whoever begins it
         self.submitted = time.monotonic()
         self.begun: float | None = None
         self.grown: Reply | None = None
