@@ -15,9 +15,11 @@ from workbench.serving.server import Server
 from workbench.serving.settings import Caching, Room, ServiceSettings
 
 
-def settings(cache: Caching | None = None, fallback: Sequence[Any] = ("passage",), **room: Any) -> ServiceSettings:
+def settings(
+    cache: Caching | None = None, fallback: Sequence[Any] = ("passage",), more: dict[str, Any] | None = None, **room: Any
+) -> ServiceSettings:
     """Settings of a service whose answers are kept in memory alone, unless `cache` says otherwise."""
-    return ServiceSettings(serve=Room(**room), cache=cache or Caching(disk_mb=0.0), fallback=tuple(fallback))
+    return ServiceSettings(serve=Room(**room), cache=cache or Caching(disk_mb=0.0), fallback=tuple(fallback), **more or {})
 
 
 class Response(NamedTuple):
@@ -70,10 +72,10 @@ class Running:
 
 
 @contextmanager
-def running(pipeline: Any, wanted: ServiceSettings | None = None, reopen: Any = None) -> Iterator[Running]:
+def running(pipeline: Any, wanted: ServiceSettings | None = None, reopen: Any = None, records: Any = None) -> Iterator[Running]:
     """A service of a pipeline; it is stopped gently at the end."""
     with app.bound("127.0.0.1", 0) as listener:
-        guard = app.build(pipeline, wanted or settings(), reopen=reopen)
+        guard = app.build(pipeline, wanted or settings(), reopen=reopen, records=records)
         server = Server(guard, guard.asking.settings.serve.grace)
         listener.listen()
         port = listener.getsockname()[1]

@@ -166,7 +166,7 @@ BAD_BODIES = [
     (b'{"question": "\\ud800"}', ["half a character"]),
     (b'{"question": 3}', ["a number", "not text"]),
     (b'{"question": null}', ["null", "not text"]),
-    (b'{"question": "a", "qestion": "b"}', ["'qestion'", "allowed: history, question"]),
+    (b'{"question": "a", "qestion": "b"}', ["'qestion'", "allowed: conversation, history, question"]),
     (b"{}", ["'question' is missing", '{"question": "..."}']),
     (b'["a"]', ["a list", '{"question": "..."}']),
     (b"question=a", ["not JSON", '{"question": "..."}']),

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn, TextIO
 import typer
 
 from workbench.errors import BudgetError, InputError, StageFailedError, unknown
+from workbench.serving.commands import feedback_app, keys_app, users_app
 
 if TYPE_CHECKING:
     from workbench.experiment.experiment import Experiment
@@ -599,6 +600,11 @@ def serve(
     from workbench.serving.app import serve as serve_run
 
     serve_run(run or _newest_promoted(runs), configuration, port, host, dataset=dataset, settings=settings, check=check)
+
+
+app.add_typer(users_app, name="users")
+app.add_typer(keys_app, name="keys")
+app.add_typer(feedback_app, name="feedback")
 
 
 def _newest_promoted(runs: Path) -> Path:

@@ -15,10 +15,21 @@ from starlette.responses import JSONResponse, Response
 
 from workbench.pipeline import Asked
 from workbench.serving import chat
+from workbench.serving.accounts import add_accounts
 from workbench.serving.asking import Answered, Asking
+from workbench.serving.caller import Caller, Principal
 from workbench.serving.documented import documented
 from workbench.serving.facts import about
-from workbench.serving.problems import MEDIA_TYPE, UNEXPECTED, MethodError, NotFoundError, ProblemError, UnexpectedError
+from workbench.serving.problems import (
+    MEDIA_TYPE,
+    UNEXPECTED,
+    InvalidError,
+    MethodError,
+    NotFoundError,
+    ProblemError,
+    UnexpectedError,
+)
+from workbench.serving.recording import Recording
 from workbench.serving.requests import AnswerForm, SearchForm, read
 from workbench.serving.streaming import LEFT, ClientLeftError, EventStream, event, unless_left
 
@@ -31,33 +42,36 @@ OWN_FORMS = (*OPENAI, "/api/")
 MOST_RECENT = 1000  # answers that can be fetched once more by the id of their request
 
 log = logging.getLogger(__name__)
+Place = tuple[int | None, str]  # whose answer, and the id of its request
 
 
 class Recent:
-    """Answers by the id of their request, and those that are asked for asynchronously and not there yet."""
+    """Answers by whose they are and the id of their request, and those that are asked for asynchronously and not there yet."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[str, asyncio.Task[Answered] | Answered] = OrderedDict()
+        self._kept: OrderedDict[Place, asyncio.Task[Answered] | Answered] = OrderedDict()
 
-    def keep(self, request_id: str, found: asyncio.Task[Answered] | Answered) -> None:
-        """Keeps an answer, or the task that brings it."""
-        self._kept[request_id] = found
-        self._kept.move_to_end(request_id)
+    def keep(self, caller: Caller, found: asyncio.Task[Answered] | Answered) -> None:
+        """Keeps an answer, or the task that brings it, for the one who asked."""
+        place = (caller.principal.user, caller.request_id)
+        self._kept[place] = found
+        self._kept.move_to_end(place)
         while len(self._kept) > MOST_RECENT:
             self._kept.popitem(last=False)
 
-    def get(self, request_id: str) -> asyncio.Task[Answered] | Answered:
-        """What is kept.
+    def get(self, request_id: str, caller: Caller) -> asyncio.Task[Answered] | Answered:
+        """What is kept for the one who asks.
 
         Raises:
-            NotFoundError: there is no such answer, or it is too long ago.
+            NotFoundError: there is no such answer of theirs, or it is too long ago.
         """
-        if request_id not in self._kept:
+        place = (caller.principal.user, request_id)
+        if place not in self._kept:
             raise NotFoundError(f"there is no answer {request_id[:64]!r}; the last {MOST_RECENT:,} are kept")
-        return self._kept[request_id]
+        return self._kept[place]
 
 
-def add_routes(app: FastAPI, asking: Asking) -> None:
+def add_routes(app: FastAPI, asking: Recording) -> None:
     """Adds all routes but the page.
 
     Args:
@@ -68,23 +82,26 @@ def add_routes(app: FastAPI, asking: Asking) -> None:
     add = _adder(app)
 
     async def answers(request: Request) -> Response:
-        asked = await _asked(request)
-        client, request_id = _client(request), _id(request)
+        asked, caller = await _asked(request, asking)
+        request_id = caller.request_id
         if "text/event-stream" in request.headers.get("accept", ""):
-            return EventStream(
-                request, _events(asking, asked, client, request_id), lambda p: event("problem", p.as_json(request_id))
-            )
+            return EventStream(request, _events(asking, asked, caller), lambda p: event("problem", p.as_json(request_id)))
         if "respond-async" in request.headers.get("prefer", ""):
-            recent.keep(request_id, asyncio.ensure_future(asking.answer(asked, client)))
+            recent.keep(caller, asyncio.ensure_future(asking.answer(asked, caller)))
             place = f"/v1/answers/{request_id}"
             return JSONResponse({"id": request_id, "status": "accepted"}, 202, {"location": place})
-        answered = await unless_left(request.receive, asking.answer(asked, client))
-        recent.keep(request_id, answered)
+        answered = await unless_left(request.receive, asking.answer(asked, caller))
+        recent.keep(caller, answered)
         return _json(answered.response(request_id))
 
     async def answer(request: Request) -> Response:
-        request_id = request.path_params["request_id"]
-        found = recent.get(request_id)
+        request_id, caller = request.path_params["request_id"], caller_of(request)
+        try:
+            found = recent.get(request_id, caller)
+        except NotFoundError:
+            if asking.directory is None:
+                raise
+            found = await asking.stored(request_id, caller.principal)
         if isinstance(found, asyncio.Task):
             if not found.done():
                 return JSONResponse({"id": request_id, "status": "accepted"}, 202, {"retry-after": "1"})
@@ -93,11 +110,11 @@ def add_routes(app: FastAPI, asking: Asking) -> None:
 
     async def search(request: Request) -> Response:
         form = read(await request.body(), SearchForm, request.headers.get("content-type"))
-        passages = await unless_left(request.receive, asking.search(form.question, form.k))
+        passages = await unless_left(request.receive, asking.search(form.question, form.k, caller_of(request)))
         return _json(passages)
 
     async def ask(request: Request) -> Response:
-        answered = await unless_left(request.receive, asking.answer(await _asked(request), _client(request)))
+        answered = await unless_left(request.receive, asking.answer(*await _asked(request, asking)))
         values = json.loads(answered.body)
         return JSONResponse(values | {"seconds": answered.served["seconds"]})
 
@@ -109,6 +126,8 @@ def add_routes(app: FastAPI, asking: Asking) -> None:
 
     async def healthy(request: Request) -> Response:
         pipeline = asking.service.pipeline
+        if request.state.principal is None:  # nobody in particular
+            return JSONResponse({"status": "ok"})
         return JSONResponse({"status": "ok", "run": pipeline.run.folder.name, "configuration": pipeline.configuration.id})
 
     async def ready(request: Request) -> Response:
@@ -118,7 +137,7 @@ def add_routes(app: FastAPI, asking: Asking) -> None:
     add("POST", "/v1/answers", answers)
     add("GET", "/v1/answers/{request_id}", answer)
     add("POST", "/v1/search", search)
-    add("POST", "/v1/chat/completions", chat.completions(asking, _client))
+    add("POST", "/v1/chat/completions", chat.completions(asking, caller_of))
     add("GET", "/v1/models", chat.models(asking))
     add("GET", "/v1/about", said_about)
     add("GET", "/healthz", healthy)
@@ -126,6 +145,7 @@ def add_routes(app: FastAPI, asking: Asking) -> None:
     add("POST", "/api/ask", ask)
     add("GET", "/api/provenance", provenance)
     add("GET", "/health", healthy)
+    add_accounts(add, asking, caller_of)
     _add_refusals(app)
 
 
@@ -185,17 +205,26 @@ def refused(path: str, problem: ProblemError, request_id: str) -> bytes:
     return problem.body(request_id)
 
 
-async def _asked(request: Request) -> Asked:
+async def _asked(request: Request, asking: Recording) -> tuple[Asked, Caller]:
+    """What is asked and by whom; a conversation gives the history."""
     form = read(await request.body(), AnswerForm, request.headers.get("content-type"))
-    return Asked(form.question, [turn.model_dump() for turn in form.history])
+    caller, history = caller_of(request), [turn.model_dump() for turn in form.history]
+    if form.conversation is None:
+        return Asked(form.question, history), caller
+    if history:
+        raise InvalidError(
+            "a history and a conversation are sent; allowed: one of them, since a conversation has its own history"
+        )
+    said = await asking.history(form.conversation, caller.principal)
+    return Asked(form.question, said), caller._replace(conversation=form.conversation)
 
 
-async def _events(asking: Asking, asked: Asked, client: str, request_id: str) -> AsyncIterator[bytes]:
+async def _events(asking: Asking, asked: Asked, caller: Caller) -> AsyncIterator[bytes]:
     """Events ``sources``, ``text`` for each longer beginning, and ``answer``."""
     first = True
-    async for found in asking.growing(asked, client):
+    async for found in asking.growing(asked, caller):
         if isinstance(found, Answered):
-            yield event("answer", found.response(request_id))
+            yield event("answer", found.response(caller.request_id))
             return
         if first:
             first = False
@@ -212,5 +241,9 @@ def _id(request: Request) -> str:
     return found
 
 
-def _client(request: Request) -> str:
-    return request.client.host if request.client else ""
+def caller_of(request: Request) -> Caller:
+    """Who sends a request; those who have no name are counted by their address."""
+    principal = request.state.principal or Principal()
+    address = request.client.host if request.client else ""
+    name = address if principal.user is None else f"user {principal.user}, key {principal.key}"
+    return Caller(name, _id(request), principal)

@@ -18,6 +18,7 @@ from workbench.errors import InputError, MissingExtraError
 if TYPE_CHECKING:
     from workbench.pipeline import Pipeline
     from workbench.serving.middleware import Guard
+    from workbench.serving.records.database import Database
     from workbench.serving.settings import ServiceSettings
     from workbench.store.progress import Progress
 
@@ -32,6 +33,7 @@ def build(
     settings: ServiceSettings | None = None,
     host: str = "127.0.0.1",
     reopen: Callable[[str], Pipeline] | None = None,
+    records: Database | None = None,
 ) -> Guard:
     """The application.
 
@@ -41,33 +43,37 @@ def build(
         host: address that it listens on, by which it may be called.
         reopen: the pipeline of another configuration of the run, so that another promotion is served as soon as it is made; None:
             it is not.
+        records: where requests, votes and conversations are kept, and who is known; None: nowhere, and nobody.
 
     Returns:
         An application of ASGI.
 
     Raises:
         MissingExtraError: Gradio, FastAPI or uvicorn is not installed.
-        InputError: a fallback that cannot be used.
+        InputError: a fallback that cannot be used, or a secret of tokens that is too short.
     """
     require_extra()
     import gradio
     from fastapi_offline import FastAPIOffline
 
     from workbench.serving.api import add_routes, refused
-    from workbench.serving.asking import MEMORY_BYTES, Asking, Service
+    from workbench.serving.asking import MEMORY_BYTES, Service
     from workbench.serving.cache import DiskCache
     from workbench.serving.middleware import Guard
     from workbench.serving.page.page import CSS, page, theme
     from workbench.serving.promotion import watching
+    from workbench.serving.recording import Recording
     from workbench.serving.settings import Caching, ServiceSettings
+    from workbench.serving.who.access import Access, is_loopback
 
     settings = settings or ServiceSettings(cache=Caching(disk_mb=0.0))
     pipeline.session.keep_in_memory(MEMORY_BYTES)
-    asking = Asking(Service(pipeline, settings.fallback), settings, _disk(pipeline, settings, DiskCache))
+    disk = _disk(pipeline, settings, DiskCache)
+    asking = Recording(Service(pipeline, settings.fallback), settings, disk, records)
 
     @asynccontextmanager
     async def alive(app: Any) -> AsyncIterator[None]:
-        async with watching(asking, settings, reopen):
+        async with watching(asking, settings, reopen), asking.looking_after():
             yield
 
     app = FastAPIOffline(title="RAG Workbench", docs_url="/docs", redoc_url=None, lifespan=alive, version=_version())
@@ -85,7 +91,8 @@ def build(
         show_error=False,
         max_file_size="1kb",  # nothing is uploaded here
     )
-    return Guard(mounted, asking, _names(host, settings.serve.hosts), refused)
+    access = Access(mounted, asking.directory, settings.who.open == "loopback" and is_loopback(host))
+    return Guard(access, asking, _names(host, settings.serve.hosts), refused)
 
 
 def _names(host: str, named: tuple[str, ...]) -> tuple[str, ...]:
@@ -106,15 +113,67 @@ def _version() -> str:
 def _disk(pipeline: Pipeline, settings: ServiceSettings, kind: Any) -> Any:
     """The table of answers; None where there is to be none, or its folder cannot be written."""
     cache = settings.cache
-    if not cache.disk_mb:
+    if not cache.disk_mb or not settings.keeps_texts:  # answers are texts of people
         return None
-    folder = cache.folder or pipeline.run.runs / ".service"
+    folder = folder_of(settings, pipeline.run.runs)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         log.warning("answers are kept in memory alone: %s cannot be written (%s)", folder, error.strerror)
         return None
     return kind(folder / TABLE, int(cache.disk_mb * 1e6), cache.days)
+
+
+def folder_of(settings: ServiceSettings, runs: Path) -> Path:
+    """The folder of a service's files."""
+    return settings.cache.folder or runs / ".service"
+
+
+def open_records(settings: ServiceSettings, runs: Path) -> Database:
+    """The records of a service.
+
+    Args:
+        settings: of the service.
+        runs: folder of runs.
+
+    Raises:
+        MissingExtraError: SQLAlchemy is not installed.
+        InputError: the file cannot be used.
+    """
+    _require("sqlalchemy", "argon2")
+    from workbench.serving.records.database import FILE, Database
+
+    return Database(folder_of(settings, runs) / FILE)
+
+
+def _records(settings: ServiceSettings, runs: Path, host: str) -> Database | None:
+    """The records, or None where they cannot be used and nobody needs a key.
+
+    Raises:
+        InputError: whoever reaches the address could ask, or the records cannot be used.
+    """
+    from workbench.serving.records.people import anybody_may_come
+    from workbench.serving.who.access import is_loopback
+
+    is_open = settings.who.open == "loopback" and is_loopback(host)
+    try:
+        records = open_records(settings, runs)
+        with records.reading() as connection:
+            known = settings.who.issuer is not None or anybody_may_come(connection)
+    except InputError as error:
+        if not is_open:
+            raise
+        log.warning("no records are kept: %s", error)
+        return None
+    if not is_open and not known:
+        records.close()
+        where = "who.open is never" if is_loopback(host) else f"{host} can be reached from other machines"
+        raise InputError(
+            f"not served: {where}, and nobody has a key. Make one with `workbench users add NAME` and `workbench keys add NAME`, "
+            f"or name an issuer of tokens under who.issuer of the service's settings"
+            + ("" if is_loopback(host) else "; or serve this machine alone, without --host")
+        )
+    return records
 
 
 def require_extra() -> None:
@@ -124,7 +183,11 @@ def require_extra() -> None:
         MissingExtraError: one of them is not.
     """
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    for package in ("gradio", "fastapi", "fastapi_offline", "uvicorn"):
+    _require("gradio", "fastapi", "fastapi_offline", "uvicorn", "sqlalchemy", "jwt", "argon2", "limits")
+
+
+def _require(*packages: str) -> None:
+    for package in packages:
         try:
             __import__(package)
         except ModuleNotFoundError as error:
@@ -148,7 +211,7 @@ def serve(
         configuration: id, beginning of one, or label; default: the promoted one, else the best. Without it, another promotion is
             served as soon as it is made.
         port: to listen on; 0: any that is free.
-        host: address to listen on; there is no log-in, so whoever reaches it may ask.
+        host: address to listen on; on any but this machine's own, a key or a log-in is needed.
         progress: where to report; default: standard error.
         dataset: where the run's data lie now; default: where they were.
         settings: file of the service's settings; default: the defaults.
@@ -156,11 +219,13 @@ def serve(
 
     Raises:
         MissingExtraError: Gradio, FastAPI or uvicorn is not installed.
-        InputError: no such run, configuration or settings, or a port that cannot be listened on.
+        InputError: no such run, configuration or settings, a port that cannot be listened on, or an address that others reach
+            while nobody has a key.
         StageFailedError: the gate; see `workbench.serving.gate`.
     """
     require_extra()
     from workbench.pipeline import Pipeline
+    from workbench.results.run import Run
     from workbench.serving.asking import MEMORY_BYTES
     from workbench.serving.gate import CHECKED, gate
     from workbench.serving.server import Server
@@ -169,6 +234,7 @@ def serve(
     from workbench.store.telling import for_people
 
     progress, known = progress or for_people(), read_service(settings)
+    records = None if check else _records(known, Run.open(run).runs, host)
     with bound(host, port) as listener:  # before the models are loaded, which takes longer
         pipeline = Pipeline.open(run, configuration, progress, dataset)
         pipeline.session.keep_in_memory(MEMORY_BYTES)
@@ -178,7 +244,7 @@ def serve(
             return
         pipeline.warm()
         again = None if configuration else lambda chosen: Pipeline.open(run, chosen, Progress(), dataset)
-        app = build(pipeline, known, host, again)
+        app = build(pipeline, known, host, again, records)
         listener.listen()
         shown = f"[{host}]" if ":" in host else host
         progress.say(f"serving {pipeline.configuration.label} at http://{shown}:{listener.getsockname()[1]} (Ctrl+C stops it)")

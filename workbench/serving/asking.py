@@ -8,8 +8,9 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from workbench.component import digest
@@ -19,6 +20,7 @@ from workbench.serving import fallbacks
 from workbench.serving.batching import Batcher, Flight, Landed
 from workbench.serving.breaker import Breaker
 from workbench.serving.cache import DiskCache, Hit, MemoryCache
+from workbench.serving.caller import NOBODY, Caller
 from workbench.serving.problems import (
     InvalidError,
     NoAnswerError,
@@ -116,24 +118,24 @@ class Asking:
         """Questions that are being answered or wait."""
         return len(self._flights)
 
-    async def answer(self, asked: Asked, client: str = "") -> Answered:
+    async def answer(self, asked: Asked, caller: Caller = NOBODY) -> Answered:
         """The answer to a question; raises what `growing` raises.
 
         Args:
             asked: the question.
-            client: who asks, such as an address; one client has a limited number of requests under way.
+            caller: who asks; those of one name have a limited number of requests under way.
         """
-        async for found in self.growing(asked, client):
+        async for found in self.growing(asked, caller):
             if isinstance(found, Answered):
                 return found
         raise AssertionError("a question ends with its answer or an error")
 
-    async def growing(self, asked: Asked, client: str = "") -> AsyncIterator[Reply | Answered]:
+    async def growing(self, asked: Asked, caller: Caller = NOBODY) -> AsyncGenerator[Reply | Answered, None]:
         """The answer to a question, and its beginnings while it is written.
 
         Args:
             asked: the question.
-            client: as in `answer`.
+            caller: as in `answer`.
 
         Yields:
             Replies with the status ``writing``, then the answer.
@@ -152,17 +154,30 @@ class Asking:
         if hit := await self._kept(key):
             yield Answered(hit.body, {"by": "cache", "seconds": {"total": 0.0}, "cached_at": _iso(hit.created)})
             return
-        if self._clients[client] >= self.settings.serve.at_once:
-            limit = self.settings.serve.at_once
-            raise RateLimitedError(f"{limit} requests of this client are under way; allowed: {limit} at once", retry_after=1)
-        self._clients[client] += 1
-        try:
+        async with self.admitted(caller):
             async for found in self._followed(service, key, asked):
                 yield found
+
+    @asynccontextmanager
+    async def admitted(self, caller: Caller) -> AsyncIterator[None]:
+        """Within, a question is answered that is in no cache.
+
+        Args:
+            caller: who asks.
+
+        Raises:
+            RateLimitedError: too many of the caller's are under way.
+        """
+        if self._clients[caller.name] >= self.settings.serve.at_once:
+            limit = self.settings.serve.at_once
+            raise RateLimitedError(f"{limit} requests of this client are under way; allowed: {limit} at once", retry_after=1)
+        self._clients[caller.name] += 1
+        try:
+            yield
         finally:
-            self._clients[client] -= 1
-            if not self._clients[client]:
-                del self._clients[client]
+            self._clients[caller.name] -= 1
+            if not self._clients[caller.name]:
+                del self._clients[caller.name]
 
     async def search(self, question: str, k: int) -> bytes:
         """The best passages for a question and where they come from, as JSON.
@@ -286,7 +301,7 @@ class Asking:
             else:
                 service.breaker.failed()
             return f"the model gave no answer within {self.settings.serve.deadline:g} s"
-        log.error("no reply to %r", flight.asked.question, exc_info=error)
+        log.error("no reply to question %s", service.key(flight.asked)[:12], exc_info=error)  # a log keeps no texts of people
         service.breaker.failed()
         return "the model failed; the log of the server says more"
 
@@ -340,6 +355,13 @@ class Asking:
         self.memory.put(key, hit)
         if self.disk is not None:
             await self._on_disk(self.disk.put, key, hit)
+
+    async def forget(self, keys: Sequence[str]) -> None:
+        """Removes answers from the caches."""
+        for key in keys:
+            self.memory.forget(key)
+        if self.disk is not None and keys:
+            await self._on_disk(self.disk.forget, *keys)
 
     async def _on_disk(self, act: Callable[..., T], *arguments: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._disk_thread, act, *arguments)

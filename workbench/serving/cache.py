@@ -80,9 +80,14 @@ class DiskCache:
         """Keeps an answer."""
         self._guarded(lambda table: self._kept(table, key, hit))
 
-    def forget(self, key: str) -> None:
-        """Removes an answer."""
-        self._guarded(lambda table: table.execute("DELETE FROM answers WHERE key = ?", (key,)))
+    def forget(self, *keys: str) -> None:
+        """Removes answers; nothing of them is left in the file."""
+
+        def removed(table: sqlite3.Connection) -> None:
+            table.executemany("DELETE FROM answers WHERE key = ?", [(key,) for key in keys])
+            table.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+        self._guarded(removed)
 
     def close(self) -> None:
         """Closes the table."""
@@ -109,6 +114,7 @@ class DiskCache:
             try:
                 table.execute("PRAGMA journal_mode=WAL")
                 table.execute("PRAGMA synchronous=NORMAL")
+                table.execute("PRAGMA secure_delete=ON")
                 table.execute(
                     "CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, body BLOB, crc INTEGER, created REAL, used REAL)"
                 )

@@ -17,6 +17,7 @@ from starlette.responses import JSONResponse, Response
 
 from workbench.pipeline import Asked
 from workbench.serving.asking import Answered, Asking
+from workbench.serving.caller import Caller
 from workbench.serving.problems import InvalidError, NotFoundError, ProblemError
 from workbench.serving.requests import MAX_CHARACTERS, MOST_TURNS, Form, read
 from workbench.serving.streaming import EventStream, unless_left
@@ -99,12 +100,12 @@ def models(asking: Asking) -> Callable[[Request], Awaitable[Response]]:
     return listed
 
 
-def completions(asking: Asking, client: Callable[[Request], str]) -> Callable[[Request], Awaitable[Response]]:
+def completions(asking: Asking, caller_of: Callable[[Request], Caller]) -> Callable[[Request], Awaitable[Response]]:
     """The route that answers a conversation.
 
     Args:
         asking: what answers.
-        client: who asks.
+        caller_of: who asks.
     """
 
     async def completed(request: Request) -> Response:
@@ -116,8 +117,8 @@ def completions(asking: Asking, client: Callable[[Request], str]) -> Callable[[R
         request_id = f"chatcmpl-{request.state.request_id}"
         if form.stream:
             usage = bool(form.stream_options and form.stream_options.include_usage)
-            return EventStream(request, _chunks(asking, asked, client(request), request_id, name, usage), _failed)
-        answered = await unless_left(request.receive, asking.answer(asked, client(request)))
+            return EventStream(request, _chunks(asking, asked, caller_of(request), request_id, name, usage), _failed)
+        answered = await unless_left(request.receive, asking.answer(asked, caller_of(request)))
         return JSONResponse(_completion(answered, request_id, name))
 
     return completed
@@ -181,7 +182,7 @@ def _completion(answered: Answered, request_id: str, name: str) -> dict[str, Any
     }  # fmt: skip
 
 
-async def _chunks(asking: Asking, asked: Asked, client: str, request_id: str, name: str, usage: bool) -> AsyncIterator[bytes]:
+async def _chunks(asking: Asking, asked: Asked, caller: Caller, request_id: str, name: str, usage: bool) -> AsyncIterator[bytes]:
     """Parts of the answer as they come; the one that ends it holds the whole answer besides."""
     created, said = int(time.time()), ""
 
@@ -191,7 +192,7 @@ async def _chunks(asking: Asking, asked: Asked, client: str, request_id: str, na
         return _data(values | more)
 
     first = True
-    async for found in asking.growing(asked, client):
+    async for found in asking.growing(asked, caller):
         if first:
             yield chunk({"role": "assistant", "content": ""})
             first = False

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from workbench.serving import problems
 from workbench.serving.chat import ChatForm
 from workbench.serving.problems import MEDIA_TYPE
-from workbench.serving.requests import AnswerForm, Form, SearchForm
+from workbench.serving.requests import AnswerForm, Form, SearchForm, TalkForm, VoteForm
 
 FORMS: dict[str, type[Form]] = {
     "/v1/answers": AnswerForm,
     "/v1/search": SearchForm,
     "/v1/chat/completions": ChatForm,
     "/api/ask": AnswerForm,
+    "/v1/answers/{request_id}/vote": VoteForm,
+    "POST /v1/conversations": TalkForm,
 }
 SUMMARIES = {
     "/v1/answers": "Answer a question",
@@ -27,7 +30,27 @@ SUMMARIES = {
     "/api/ask": "Answer a question, in the form of earlier versions",
     "/api/provenance": "Where answers come from",
     "/health": "As /healthz, in the form of earlier versions",
+    "/v1/answers/{request_id}/vote": "Say whether an answer is good",
+    "POST /v1/conversations": "Begin a conversation",
+    "GET /v1/conversations": "Your conversations",
+    "GET /v1/conversations/{conversation}": "A conversation with all that was said in it",
+    "DELETE /v1/conversations/{conversation}": "Remove a conversation with all that was said in it",
+    "/v1/token": "A token of 15 minutes for the key that is sent",
+    "GET /login": "The form to log in to the page",
+    "POST /login": "Log in to the page",
+    "/logout": "Log out of the page",
 }
+# what is sent where everything went well, if it is not 200
+DONE = {
+    "PUT /v1/answers/{request_id}/vote": 204,
+    "POST /v1/conversations": 201,
+    "DELETE /v1/conversations/{conversation}": 204,
+    "POST /login": 303,
+    "POST /logout": 303,
+}
+PAGES = ("GET /login", "POST /login", "POST /logout")  # of HTML, for people
+OPEN = ("/healthz", "/readyz", "/health", "/login")  # what everybody may ask
+PLACES = re.compile(r"{(\w+)}")  # names in an address
 TEXT = {"type": "string"}
 OBJECT = {"type": "object"}
 SOURCE = {
@@ -61,11 +84,21 @@ def documented(method: str, path: str) -> dict[str, Any]:
     """What FastAPI is told of a route beside its function.
 
     Args:
-        method: ``GET`` or ``POST``.
+        method: such as ``GET``.
         path: of the route.
     """
-    form = FORMS.get(path)
+    named = f"{method} {path}"
+    form = FORMS.get(named) or FORMS.get(path)
     responses: dict[int | str, Any] = {200: _json(_success(path))}
+    if named in DONE:
+        responses = {DONE[named]: _json(OBJECT) if DONE[named] == 201 else {"description": "Done"}}
+    if named in PAGES:
+        responses |= {
+            401: {"description": "The form"},
+            415: _problem(path, 415),
+            422: _problem(path, 422),
+            429: {"description": "The form"},
+        }
     extra: dict[str, Any] = {}
     if form:
         schema = form.model_json_schema(ref_template=f"#/components/schemas/{form.__name__}/$defs/{{model}}")
@@ -78,13 +111,24 @@ def documented(method: str, path: str) -> dict[str, Any]:
         responses[200]["content"]["text/event-stream"] = {"schema": TEXT}
         responses[404] = _problem(path, 404)
     if path == "/v1/answers/{request_id}":
-        responses |= {202: _json(OBJECT), 404: _problem(path, 404)}
+        responses |= {202: _json(OBJECT)}
         responses |= {status: _problem(path, status) for status in ANSWERING}
-        extra = {"parameters": [{"name": "request_id", "in": "path", "required": True, "schema": TEXT}]}
+    if found := PLACES.findall(path):
+        responses[404] = _problem(path, 404)
+        extra["parameters"] = [{"name": name, "in": "path", "required": True, "schema": TEXT} for name in found]
+    if path not in OPEN:
+        responses[401] = _problem(path, 401)
+    if path.startswith(("/v1/conversations", "/v1/answers/", "/v1/token")):
+        responses |= {status: _problem(path, status) for status in (404, 422, 503)}
     if path == "/readyz":
         responses[503] = _json(OBJECT)
     name = f"{method.lower()} {path}".replace("/", "_").replace("{", "").replace("}", "")
-    return {"summary": SUMMARIES[path], "responses": responses, "openapi_extra": extra, "operation_id": name}
+    return {
+        "summary": SUMMARIES.get(named) or SUMMARIES[path],
+        "responses": responses,
+        "openapi_extra": extra,
+        "operation_id": name,
+    }
 
 
 def _success(path: str) -> dict[str, Any]:

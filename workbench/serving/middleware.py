@@ -20,6 +20,7 @@ from workbench.serving.problems import (
     ProblemError,
     SlowBodyError,
     TooLargeError,
+    UnauthorizedError,
     UnexpectedError,
 )
 
@@ -136,5 +137,7 @@ async def _respond(send: Send, problem: ProblemError, body: bytes) -> None:
     headers = [(b"content-type", MEDIA_TYPE.encode()), (b"content-length", str(len(body)).encode()), (b"connection", b"close")]
     if problem.retry_after is not None:
         headers.append((b"retry-after", str(problem.retry_after).encode()))
+    if problem.status == UnauthorizedError.status:
+        headers.append((b"www-authenticate", b"Bearer"))
     await send({"type": "http.response.start", "status": problem.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

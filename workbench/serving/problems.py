@@ -51,6 +51,12 @@ class HostError(ProblemError):
     name, status, title = "unknown-host", 400, "The host is not served here"
 
 
+class UnauthorizedError(ProblemError):
+    """Nobody knows who asks."""
+
+    name, status, title = "unauthorized", 401, "A key or a log-in is needed"
+
+
 class NotFoundError(ProblemError):
     """There is no such address, answer or model."""
 
@@ -99,6 +105,12 @@ class RateLimitedError(ProblemError):
     name, status, title = "rate-limited", 429, "Too many requests of one client"
 
 
+class BudgetSpentError(ProblemError):
+    """The client has used what it may use."""
+
+    name, status, title = "budget-spent", 429, "What may be used today is used"
+
+
 class UnexpectedError(ProblemError):
     """An error in the server."""
 
@@ -115,6 +127,12 @@ class StartingError(ProblemError):
     """The service is not ready yet, or stops."""
 
     name, status, title = "unavailable", 503, "The service is not available"
+
+
+class UnavailableRecordsError(ProblemError):
+    """The records cannot be written or read."""
+
+    name, status, title = "records-unavailable", 503, "The records cannot be used"
 
 
 class NoAnswerError(ProblemError):

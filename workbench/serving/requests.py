@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from workbench.errors import InputError, unknown
 from workbench.serving.problems import InvalidError, MediaTypeError, NotJsonError
@@ -37,6 +37,32 @@ class AnswerForm(Form):
     history: Annotated[list[TurnForm], Field(max_length=MOST_TURNS)] = Field(
         default_factory=list, description="What was said before, oldest first, where the configuration rewrites questions."
     )
+    conversation: Annotated[str, Field(min_length=1, max_length=64)] | None = Field(
+        default=None, description="Id of the conversation in which the question is asked, instead of a history."
+    )
+
+
+def _no_truth(value: object) -> object:
+    """Refuses true, which equals 1."""
+    if isinstance(value, bool):
+        raise ValueError("input should be -1 or 1")
+    return value
+
+
+class VoteForm(Form):
+    """What somebody thinks of an answer."""
+
+    vote: Annotated[Literal[-1, 1], BeforeValidator(_no_truth), Field(description="1: it is good; -1: it is bad.")]
+    comment: Annotated[str, Field(min_length=1, max_length=MAX_CHARACTERS)] | None = None
+    correction: Annotated[str, Field(min_length=1, max_length=MAX_CHARACTERS)] | None = Field(
+        default=None, description="What the answer should have been."
+    )
+
+
+class TalkForm(Form):
+    """A new conversation."""
+
+    title: Annotated[str, Field(max_length=200, description="Default: its first question.")] = ""
 
 
 class SearchForm(Form):
@@ -80,7 +106,8 @@ def read(body: bytes, form: type[F], content_type: str | None) -> F:
 
 def usage(form: type[Form]) -> str:
     """How the form looks in its shortest."""
-    return '{"question": "..."}' if "question" in form.model_fields else '{"model": "...", "messages": [...]}'
+    shortest = {"question": '{"question": "..."}', "vote": '{"vote": 1}', "title": '{"title": "..."}'}
+    return next((usage for key, usage in shortest.items() if key in form.model_fields), '{"model": "...", "messages": [...]}')
 
 
 def invalid(error: ValidationError, form: type[Form]) -> InvalidError:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from workbench.data.readers import yaml_files
 from workbench.errors import InputError
@@ -48,13 +48,66 @@ class Caching(Section):
         memory_mb: in memory.
         disk_mb: in the table on disk; 0: there is none.
         days: for which an answer is kept on disk.
-        folder: of the table; default: ``.service`` in the folder of runs.
+        folder: of the table, and of the records; default: ``.service`` in the folder of runs.
     """
 
     memory_mb: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 64.0
     disk_mb: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 512.0
     days: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 30.0
     folder: Annotated[Path | None, Field(strict=False)] = None
+
+
+class Keeping(Section):
+    """What is kept of questions.
+
+    Attributes:
+        texts: questions, answers, votes' comments and conversations; without them, digests and numbers alone.
+        days: for which they are kept.
+    """
+
+    texts: bool = True
+    days: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 30.0
+
+
+class Who(Section):
+    """Who may ask, and how much.
+
+    Attributes:
+        open: ``loopback``: whoever reaches the service may ask where it listens on this machine alone; ``never``: nobody may
+            without a key or a log-in.
+        issuer: an issuer of OpenID Connect, whose tokens are taken.
+        audience: what its tokens for this service are for.
+        per_minute: questions of one key, or of one person without a key, in a minute.
+        tokens_per_day: of prompts and answers, likewise, in a day of UTC; null: any number.
+        log_ins_per_minute: attempts to log in of one address, and for one name.
+    """
+
+    open: Literal["loopback", "never"] = "loopback"
+    issuer: Annotated[str, Field(pattern=r"^https?://\S+$")] | None = None
+    audience: Annotated[str, Field(min_length=1)] | None = None
+    per_minute: Annotated[int, Field(ge=1)] = 60
+    tokens_per_day: Annotated[int, Field(ge=1)] | None = None
+    log_ins_per_minute: Annotated[int, Field(ge=1)] = 10
+
+    @model_validator(mode="after")
+    def _whole(self) -> Who:
+        if (self.issuer is None) != (self.audience is None):
+            raise ValueError("issuer and audience belong together: a token has to be the issuer's, and for this service")
+        return self
+
+
+class Prices(Section):
+    """What a million tokens cost.
+
+    Attributes:
+        prompt: of prompts.
+        answer: of answers.
+        currency: of both.
+    """
+
+    prompt: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    answer: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    currency: Annotated[str, Field(min_length=1)] = "EUR"
 
 
 class RunFallback(Section):
@@ -76,13 +129,24 @@ class ServiceSettings(Section):
     Attributes:
         serve: how much it takes on.
         cache: which answers it keeps.
+        keep: what it keeps of questions; ``none``: counts and what was spent alone.
+        who: who may ask, and how much.
+        prices: what answers cost.
         fallback: what answers when the model does not, in this order: ``passage`` (the best passage, word for word),
             ``{run: FOLDER}``, or a generator behind a server, written as in an experiment's file.
     """
 
     serve: Room = Room()
     cache: Caching = Caching()
+    keep: Keeping | Literal["none"] = Keeping()
+    who: Who = Who()
+    prices: Prices = Prices()
     fallback: tuple[Fallback, ...] = Field(default=("passage",), strict=False)
+
+    @property
+    def keeps_texts(self) -> bool:
+        """Whether texts of people may be on the disk."""
+        return self.keep != "none" and self.keep.texts
 
 
 def read_service(path: Path | None) -> ServiceSettings:

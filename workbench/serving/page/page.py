@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import uuid
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from gradio.events import api as named
 from workbench.errors import InputError
 from workbench.pipeline import Asked, reply_of
 from workbench.serving.asking import Answered, Asking
+from workbench.serving.caller import NOBODY, Caller, Principal
 from workbench.serving.facts import served
 from workbench.serving.page.html import details_html, fallback_html, heading_html, reply_html, told
 from workbench.serving.problems import UNEXPECTED, ProblemError
@@ -42,14 +44,14 @@ def page(asking: Asking) -> gradio.Blocks:
     async def on_ask(question: str, request: gradio.Request) -> AsyncIterator[tuple[Any, ...]]:
         yield gradio.Button("Answering …", interactive=False), told("waiting", "Reading the passages …"), gradio.skip()
         said: tuple[Any, Any] = (gradio.skip(), gradio.skip())
-        async for said in shown(asking, question, _client(request)):
+        async for said in shown(asking, question, caller_of(request)):
             yield gradio.skip(), *said
         yield gradio.Button("Ask", interactive=True), *said
 
     async def ask(question: str, request: gradio.Request) -> dict[str, Any]:
         """Answers a question, as POST /api/ask does."""
         try:
-            answered = await asking.answer(Asked(checked(question)), _client(request))
+            answered = await asking.answer(Asked(checked(question)), caller_of(request))
         except (InputError, ProblemError) as error:
             raise gradio.Error(str(error), print_exception=False) from error
         values: dict[str, Any] = json.loads(answered.body)
@@ -90,8 +92,10 @@ def page(asking: Asking) -> gradio.Blocks:
     return blocks
 
 
-def _client(request: gradio.Request) -> str:
-    return f"page {request.session_hash}"
+def caller_of(request: gradio.Request) -> Caller:
+    """Who asks on the page; each question is a request of its own."""
+    principal = getattr(getattr(request.request, "state", None), "principal", None) or Principal()
+    return Caller(f"page {request.session_hash}", uuid.uuid4().hex, principal)
 
 
 def _examples(questions: Sequence[str], box: gradio.Textbox) -> None:
@@ -104,16 +108,16 @@ def _examples(questions: Sequence[str], box: gradio.Textbox) -> None:
                 button.click(lambda text: text, button, box, api_visibility="private", show_progress="hidden", queue=False)
 
 
-async def shown(asking: Asking, question: str, client: str = "") -> AsyncIterator[tuple[Any, Any]]:
+async def shown(asking: Asking, question: str, caller: Caller = NOBODY) -> AsyncIterator[tuple[Any, Any]]:
     """HTML of reply and details as the answer grows; whatever goes wrong is said where the answer would be.
 
     Args:
         asking: what answers.
         question: as typed.
-        client: who asks.
+        caller: who asks.
     """
     try:
-        async for found in asking.growing(Asked(checked(question)), client):
+        async for found in asking.growing(Asked(checked(question)), caller):
             if isinstance(found, Answered):
                 reply = reply_of(json.loads(found.body))
                 marked = fallback_html(found.served["fallback"]) if "fallback" in found.served else ""
@@ -125,7 +129,7 @@ async def shown(asking: Asking, question: str, client: str = "") -> AsyncIterato
     except ProblemError as problem:
         yield told("error", _sentence(problem.detail)), gradio.skip()
     except Exception:
-        log.exception("no reply to %r", question)
+        log.exception("no reply to request %s", caller.request_id)
         yield told("error", _sentence(UNEXPECTED)), gradio.skip()
 
 

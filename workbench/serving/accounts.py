@@ -1,0 +1,130 @@
+"""Routes of what belongs to one person: votes, conversations, tokens, and the log-in of the page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import parse_qs
+
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+
+from workbench.serving.caller import Caller
+from workbench.serving.problems import (
+    InvalidError,
+    MediaTypeError,
+    NotFoundError,
+    ProblemError,
+    RateLimitedError,
+    UnauthorizedError,
+)
+from workbench.serving.recording import Recording
+from workbench.serving.requests import TalkForm, VoteForm, read
+from workbench.serving.who.access import COOKIE, LOGIN
+from workbench.serving.who.directory import Directory
+from workbench.serving.who.login import login_html
+from workbench.serving.who.tokens import PAGE_SECONDS, TOKEN_SECONDS
+
+CHAT_ID = "chatcmpl-"  # before the id of a request in OpenAI's form
+LOGOUT = "/logout"
+
+Add = Callable[[str, str, Callable[[Request], Any]], None]
+
+
+def add_accounts(add: Add, asking: Recording, caller_of: Callable[[Request], Caller]) -> None:
+    """Adds the routes.
+
+    Args:
+        add: adds one: method, path and what handles it.
+        asking: keeps the records.
+        caller_of: who sends a request.
+    """
+
+    async def vote(request: Request) -> Response:
+        form = read(await request.body(), VoteForm, request.headers.get("content-type"))
+        request_id = request.path_params["request_id"].removeprefix(CHAT_ID)
+        await asking.vote(request_id, caller_of(request).principal, form.vote, form.comment, form.correction)
+        return Response(status_code=204)
+
+    async def begin(request: Request) -> Response:
+        form = read(await request.body() or b"{}", TalkForm, request.headers.get("content-type"))
+        talk = await asking.begin_talk(caller_of(request).principal, form.title)
+        return JSONResponse(talk.as_json(), 201, {"location": f"/v1/conversations/{talk.id}"})
+
+    async def listed(request: Request) -> Response:
+        found = await asking.talks_of(caller_of(request).principal)
+        return JSONResponse({"conversations": [talk.as_json() for talk in found]})
+
+    async def shown(request: Request) -> Response:
+        talk, said = await asking.talk(request.path_params["conversation"], caller_of(request).principal)
+        return JSONResponse(talk.as_json() | {"said": [one.as_json() for one in said]})
+
+    async def ended(request: Request) -> Response:
+        await asking.end_talk(request.path_params["conversation"], caller_of(request).principal)
+        return Response(status_code=204)
+
+    async def token(request: Request) -> Response:
+        made = _known(asking).token(caller_of(request).principal)
+        headers = {"cache-control": "no-store"}
+        return JSONResponse({"access_token": made, "token_type": "Bearer", "expires_in": TOKEN_SECONDS}, headers=headers)
+
+    async def login_page(request: Request) -> Response:
+        return HTMLResponse(login_html(), headers={"cache-control": "no-store"})
+
+    async def log_in(request: Request) -> Response:
+        name, password = _credentials(request.headers.get("content-type", ""), await request.body())
+        address = request.client.host if request.client else ""
+        try:
+            for counted in (f"address {address}", f"name {name}"):
+                await asking.limits.try_login(counted, asking.settings.who.log_ins_per_minute)
+            session = await _known(asking).log_in(name, password)
+        except (UnauthorizedError, RateLimitedError) as problem:
+            return _refused(problem)
+        response = Response(status_code=303, headers={"location": "/"})
+        secure = request.url.scheme == "https"
+        response.set_cookie(COOKIE, session, PAGE_SECONDS, httponly=True, samesite="lax", secure=secure)
+        return response
+
+    async def log_out(request: Request) -> Response:
+        response = Response(status_code=303, headers={"location": LOGIN})
+        response.delete_cookie(COOKIE, httponly=True, samesite="lax")
+        return response
+
+    add("PUT", "/v1/answers/{request_id}/vote", vote)
+    add("POST", "/v1/conversations", begin)
+    add("GET", "/v1/conversations", listed)
+    add("GET", "/v1/conversations/{conversation}", shown)
+    add("DELETE", "/v1/conversations/{conversation}", ended)
+    add("POST", "/v1/token", token)
+    add("GET", LOGIN, login_page)
+    add("POST", LOGIN, log_in)
+    add("POST", LOGOUT, log_out)
+
+
+def _known(asking: Recording) -> Directory:
+    if asking.directory is None:
+        raise NotFoundError("this service keeps no records, so it knows nobody")
+    return asking.directory
+
+
+def _credentials(content_type: str, body: bytes) -> tuple[str, str]:
+    """Name and password of a form.
+
+    Raises:
+        MediaTypeError: it is no form.
+        InvalidError: one of them is missing.
+    """
+    if content_type.partition(";")[0].strip().lower() != "application/x-www-form-urlencoded":
+        raise MediaTypeError("the log-in reads a form; allowed: application/x-www-form-urlencoded")
+    fields = parse_qs(body.decode("utf-8", "replace"), max_num_fields=10)
+    name, password = (fields.get(key, [""])[0] for key in ("name", "password"))
+    if not name or not password:
+        raise InvalidError("the form has no name or no password; send both")
+    return name, password
+
+
+def _refused(problem: ProblemError) -> Response:
+    headers = {"cache-control": "no-store"}
+    if problem.retry_after is not None:
+        headers["retry-after"] = str(problem.retry_after)
+    return HTMLResponse(login_html(problem.detail), problem.status, headers)

@@ -1,0 +1,193 @@
+"""Commands on the people of a service: who is known, who has a key, who is forgotten."""
+
+from __future__ import annotations
+
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from workbench.errors import InputError
+
+if TYPE_CHECKING:
+    from workbench.serving.records.database import Database
+    from workbench.serving.records.erasing import Erased
+
+users_app = typer.Typer(no_args_is_help=True, help="Who is known to the service.")
+keys_app = typer.Typer(no_args_is_help=True, help="Keys of the service's API.")
+
+feedback_app = typer.Typer(no_args_is_help=True, help="What people said of answers.")
+
+NameArgument = Annotated[str, typer.Argument(help="Name of the user.")]
+RunsOption = Annotated[Path, typer.Option("--runs", help="Folder of all runs.")]
+SettingsOption = Annotated[Path | None, typer.Option(help="YAML file of the service's settings; see docs/serving.md.")]
+RUNS = Path("runs")
+
+
+@users_app.command("add")
+def users_add(
+    name: NameArgument,
+    password: Annotated[bool, typer.Option("--password", help="Ask for a password, with which they log in to the page.")] = False,
+    runs: RunsOption = RUNS,
+    settings: SettingsOption = None,
+) -> None:
+    """Add a user; `workbench keys add` makes them a key."""
+    from workbench.serving.records import people
+
+    with closing(_records(settings, runs)) as records:
+        kept = _hash_of_typed() if password else None
+        with records.writing() as connection:
+            people.add_user(connection, name, kept)
+    typer.echo(f"added {name}")
+
+
+@users_app.command("list")
+def users_list(runs: RunsOption = RUNS, settings: SettingsOption = None) -> None:
+    """List the users: name, since when, how many valid keys, and how else they come in."""
+    from workbench.serving.records import people
+
+    with closing(_records(settings, runs)) as records, records.reading() as connection:
+        found = people.list_users(connection)
+        valid = [key.user for key in people.list_keys(connection) if key.revoked is None]
+    for user in found:
+        number = valid.count(user.id)
+        ways = [f"{number} key{'' if number == 1 else 's'}", *(["password"] if user.has_password else [])]
+        ways += [f"{user.issuer} {user.subject}"] if user.issuer else []
+        typer.echo(f"{user.name:24} {_date(user.created)}  {', '.join(ways)}")
+    if not found:
+        typer.echo("no users; `workbench users add NAME` adds one")
+
+
+@users_app.command("forget")
+def users_forget(
+    name: Annotated[str, typer.Argument(help="Name of the user; of another issuer's: ISSUER SUBJECT, as the list shows.")],
+    runs: RunsOption = RUNS,
+    settings: SettingsOption = None,
+) -> None:
+    """Remove a user with all their texts, votes and keys from records, cache and exported files; it cannot be undone."""
+    from workbench.serving.app import TABLE
+    from workbench.serving.records import erasing, people
+
+    with closing(_records(settings, runs)) as records:
+        with records.reading() as connection:
+            user = people.named(connection, name)
+        erased = erasing.forget(records, user, records.path.with_name(TABLE))
+    _tell(name, erased)
+
+
+def _tell(name: str, erased: Erased) -> None:
+    typer.echo(f"forgot {name}: {erased.requests} requests, {len(erased.asked)} of their questions nobody else had asked")
+    for path, lines in erased.files.items():
+        if lines is None:
+            typer.echo(f"{path} is not there any more; if it was moved or copied, remove their questions there", err=True)
+        else:
+            typer.echo(f"{path}: {lines} questions removed")
+
+
+@keys_app.command("add")
+def keys_add(
+    name: NameArgument,
+    per_minute: Annotated[int | None, typer.Option(min=1, help="Questions in a minute; default: the service's setting.")] = None,
+    tokens_per_day: Annotated[
+        int | None, typer.Option(min=1, help="Tokens of prompts and answers in a day of UTC; default: the service's setting.")
+    ] = None,
+    runs: RunsOption = RUNS,
+    settings: SettingsOption = None,
+) -> None:
+    """Make a user a key. It is shown once: only its digest is kept."""
+    from workbench.serving.records import people
+
+    with closing(_records(settings, runs)) as records, records.writing() as connection:
+        user = people.named(connection, name)
+        key = people.add_key(connection, user.id, per_minute, tokens_per_day)
+    typer.echo(key)
+    typer.echo("this is the only time that the key is shown; send it as `Authorization: Bearer KEY`", err=True)
+
+
+@keys_app.command("list")
+def keys_list(runs: RunsOption = RUNS, settings: SettingsOption = None) -> None:
+    """List the keys: beginning, user, when each was made and last used, its own limits, and whether it was revoked."""
+    from workbench.serving.records import people
+
+    with closing(_records(settings, runs)) as records, records.reading() as connection:
+        found = people.list_keys(connection)
+    for key in found:
+        limits = {"a minute": key.per_minute, "tokens a day": key.tokens_per_day}
+        said = [f"{number:,} {unit}" for unit, number in limits.items() if number is not None]
+        used = f"used {_date(key.last_used)}" if key.last_used else "never used"
+        said += [f"revoked {_date(key.revoked)}"] if key.revoked else []
+        typer.echo(f"{people.KEY_START}{key.prefix}  {key.name:24} {_date(key.created)}  {', '.join([used, *said])}")
+    if not found:
+        typer.echo("no keys; `workbench keys add NAME` makes one")
+
+
+@keys_app.command("revoke")
+def keys_revoke(
+    key: Annotated[str, typer.Argument(help="The beginning of the key, as `workbench keys list` shows it.")],
+    runs: RunsOption = RUNS,
+    settings: SettingsOption = None,
+) -> None:
+    """Make a key invalid; a running service refuses it within a second."""
+    from workbench.serving.records import people
+
+    with closing(_records(settings, runs)) as records, records.writing() as connection:
+        found = people.revoke(connection, key)
+    typer.echo(f"{people.KEY_START}{found.prefix} of {found.name} is revoked")
+
+
+@feedback_app.command("export")
+def feedback_export(
+    run: Annotated[Path, typer.Argument(help="Folder of the run that was served.")],
+    out: Annotated[Path, typer.Option(help="The file of questions.")] = Path("feedback.jsonl"),
+    split: Annotated[
+        str | None, typer.Option(help="train, dev or test: of all questions; default: half of them dev, half test.")
+    ] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Also questions whose answer was found bad and not corrected, with answers: null.")
+    ] = False,
+    settings: SettingsOption = None,
+) -> None:
+    """Write the questions that people voted on as questions for the next experiment."""
+    from workbench.data.dataset import SPLITS
+    from workbench.results.run import Run
+    from workbench.serving.records.exporting import export
+
+    if split is not None and split not in SPLITS:
+        raise InputError(f"--split received {split!r}; allowed: {', '.join(SPLITS)}")
+    opened = Run.open(run)
+    with closing(_records(settings, opened.runs)) as records:
+        found = export(records, opened.folder.name, out, split, everything)
+    typer.echo(f"{found.questions} questions in {out}, marked `source: feedback`")
+    if found.without_evidence:
+        typer.echo(
+            f"{found.without_evidence} of them have an answer that stands in no passage that was shown: their evidence is null"
+        )
+    if found.uncorrected:
+        what = "have answers: null, to be written" if everything else "are left out; --all writes them without an answer"
+        typer.echo(f"{found.uncorrected} questions were answered badly and nobody said what is right: they {what}")
+
+
+def _records(settings: Path | None, runs: Path) -> Database:
+    from workbench.serving.app import open_records
+    from workbench.serving.settings import read_service
+
+    return open_records(read_service(settings), runs)
+
+
+def _hash_of_typed() -> str:
+    """The hash of a password that is typed twice, or that stands in the first line of standard input."""
+    from workbench.serving.who.passwords import hashed
+
+    if not sys.stdin.isatty():
+        return hashed(sys.stdin.readline().rstrip("\r\n"))
+    typed = typer.prompt("Password", hide_input=True)
+    if typer.prompt("Once more", hide_input=True) != typed:
+        raise InputError("the two passwords are not the same; nobody was added")
+    return hashed(typed)
+
+
+def _date(at: float) -> str:
+    return time.strftime("%Y-%m-%d", time.localtime(at))

@@ -1,0 +1,331 @@
+"""Asking with what belongs to people: who asks how much, what became of each question, and what is forgotten."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager, suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from sqlalchemy import Connection
+
+from workbench.pipeline import Asked, Reply
+from workbench.serving.asking import Answered, Asking, Service
+from workbench.serving.caller import NOBODY, Caller, Principal
+from workbench.serving.problems import InvalidError, NoAnswerError, NotFoundError, ProblemError, TooLateError
+from workbench.serving.records import erasing, talks, votes
+from workbench.serving.records.journal import FAILED, LATE, LEFT, OVERLOADED, REFUSED, Entry, Journal, Spent, day_of, spent_on
+from workbench.serving.records.writer import Writer
+from workbench.serving.requests import MOST_TURNS
+from workbench.serving.streaming import LEFT as LEFT_STATUS
+from workbench.serving.who.directory import Directory
+from workbench.serving.who.limits import Limits
+
+if TYPE_CHECKING:
+    from workbench.serving.cache import DiskCache
+    from workbench.serving.records.database import Database
+    from workbench.serving.settings import ServiceSettings
+
+LOOK_SECONDS = 2.0  # between looks at what is to be forgotten
+EXPIRY_SECONDS = 3600.0  # between removals of what is too old
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+class Recording(Asking):
+    """Answers questions, within what each may ask, and keeps records of them.
+
+    Attributes:
+        writer: of the records; None: there are none.
+        directory: who is known; None: there are no records.
+        limits: what each may ask.
+    """
+
+    def __init__(
+        self, service: Service, settings: ServiceSettings, disk: DiskCache | None = None, records: Database | None = None
+    ) -> None:
+        """Begins with nothing under way.
+
+        Args:
+            service: what answers.
+            settings: of the service.
+            disk: the answers' cache on disk, if there is one.
+            records: where records are kept; None: nowhere.
+
+        Raises:
+            InputError: the secret of tokens is too short.
+        """
+        super().__init__(service, settings, disk)
+        self.writer = Writer(records) if records else None
+        self.directory = Directory(records, self.writer, settings.who) if records and self.writer else None
+        keep = None if settings.keep == "none" else settings.keep
+        self.journal = Journal(self.writer, keep, self._lost) if self.writer else None
+        self.limits = Limits(self._spent_today)
+        self._losing: set[asyncio.Future[None]] = set()
+        self._most_tokens: dict[str, int] = {}  # that an answer of an identity took
+
+    async def growing(self, asked: Asked, caller: Caller = NOBODY) -> AsyncGenerator[Reply | Answered, None]:
+        started, at, service = time.monotonic(), time.time(), self.service
+        pipeline = service.pipeline
+        run, configuration, key = pipeline.run.folder.name, pipeline.configuration.id, service.key(asked)
+
+        def entry(http_status: int, status: str | None, body: bytes | None = None, served: dict[str, Any] | None = None) -> Entry:
+            seconds = time.monotonic() - started
+            about = (caller, at, asked.question, key, pipeline.identity, run, configuration)
+            return Entry(*about, http_status, status, seconds, body, served or {})
+
+        ended = False
+        try:
+            await self.limits.count(caller.principal)
+            async with aclosing(super().growing(asked, caller)) as replies:
+                async for found in replies:
+                    if isinstance(found, Answered):
+                        ended = True
+                        await self._record(entry(200, None, found.body, found.served))
+                    yield found
+        except ProblemError as problem:
+            if not ended:
+                ended = True
+                await self._record(entry(problem.status, _status(problem)))
+            raise
+        except (asyncio.CancelledError, GeneratorExit):
+            if not ended:
+                self._note(entry(LEFT_STATUS, LEFT))
+            raise
+        except Exception:
+            if not ended:
+                self._note(entry(500, FAILED))
+            raise
+
+    @asynccontextmanager
+    async def admitted(self, caller: Caller) -> AsyncIterator[None]:
+        pipeline = self.service.pipeline
+        least = pipeline.answering.writer.generator.longest if pipeline.answering else 0
+        most = self._most_tokens.get(pipeline.identity, least)
+        async with self.limits.admitted(caller.principal, most), super().admitted(caller):
+            yield
+
+    async def search(self, question: str, k: int, caller: Caller = NOBODY) -> bytes:
+        await self.limits.count(caller.principal)
+        return await super().search(question, k)
+
+    async def _record(self, entry: Entry) -> None:
+        """Has what became of a question written; that of a conversation is there afterwards, since the next one rests on it."""
+        spent = self._spent(entry)
+        if self.journal is None:
+            return
+        if entry.caller.conversation is None:
+            self.journal.note(entry, spent)
+        else:
+            await asyncio.wrap_future(self.journal.write(entry, spent))
+
+    def _note(self, entry: Entry) -> None:
+        if self.journal:
+            self.journal.note(entry, Spent())
+
+    def _spent(self, entry: Entry) -> Spent:
+        """What an answer took; one that was kept took nothing."""
+        if entry.body is None or entry.served.get("by") == "cache":
+            return Spent()
+        tokens = json.loads(entry.body)["tokens"]
+        prompt, answer = tokens.get("prompt", 0), tokens.get("answer", 0)
+        prices = self.settings.prices  # of a million tokens, so a token costs as many millionths
+        spent = Spent(prompt, answer, round(prompt * prices.prompt + answer * prices.answer))
+        self._most_tokens[entry.identity] = max(self._most_tokens.get(entry.identity, 0), spent.tokens)
+        self.limits.use(entry.caller.principal, spent.tokens)
+        return spent
+
+    async def _spent_today(self, account: tuple[int, int]) -> int:
+        if self.directory is None:
+            return 0
+        return await self.directory.read(lambda connection: spent_on(connection, day_of(self.limits.clock()), account))
+
+    def _lost(self, asked: str) -> None:
+        """The record of an answer found no room, so its texts are not to be kept where nobody could find them."""
+        task = asyncio.ensure_future(self.forget([asked]))
+        self._losing.add(task)
+        task.add_done_callback(self._losing.discard)
+
+    # --- Votes and conversations --------------------------------------------------------------------------------
+
+    async def vote(
+        self, request_id: str, principal: Principal, value: Literal[-1, 1], comment: str | None, correction: str | None
+    ) -> None:
+        """Keeps a vote; it is on the disk afterwards.
+
+        Args:
+            request_id: of the request whose answer it is on.
+            principal: whose request that was, and who votes.
+            value: 1 for a good answer, -1 for a bad one.
+            comment: in words.
+            correction: what the answer should have been.
+
+        Raises:
+            NotFoundError: they have no such request.
+            InvalidError: the service keeps no records, or no texts, or there is no answer.
+            UnavailableRecordsError: the records cannot be written; the vote is not kept.
+        """
+        self._require("votes", texts=bool(comment or correction))
+        await self.write(lambda connection: votes.vote(connection, request_id, principal.user, value, comment, correction))
+
+    async def begin_talk(self, principal: Principal, title: str = "") -> talks.Talk:
+        """A new conversation.
+
+        Args:
+            principal: whose it is.
+            title: of it; empty: its first question.
+
+        Raises:
+            InvalidError: what is served does not rewrite questions, or the service keeps no texts.
+            UnavailableRecordsError: the records cannot be written.
+        """
+        self._require("conversations", texts=True)
+        self._require_rewriting()
+        return await self.write(lambda connection: talks.begin(connection, principal.user, title))
+
+    async def talks_of(self, principal: Principal) -> list[talks.Talk]:
+        """The conversations of whoever asks."""
+        return await self.read(lambda connection: talks.listed(connection, principal.user))
+
+    async def talk(self, name: str, principal: Principal) -> tuple[talks.Talk, list[talks.Said]]:
+        """A conversation of whoever asks, with what was said in it.
+
+        Raises:
+            NotFoundError: they have none of that id.
+        """
+
+        def found(connection: Connection) -> tuple[talks.Talk, list[talks.Said]]:
+            talk = talks.find(connection, name, principal.user)
+            return talk, talks.said(connection, talk)
+
+        return await self.read(found)
+
+    async def end_talk(self, name: str, principal: Principal) -> None:
+        """Removes a conversation with all that was said in it.
+
+        Raises:
+            NotFoundError: whoever asks has none of that id.
+        """
+
+        def ended(connection: Connection) -> list[str]:
+            return erasing.end_talk(connection, talks.find(connection, name, principal.user).id).asked
+
+        await self.forget(await self.write(ended))
+
+    async def history(self, name: str, principal: Principal) -> list[dict[str, str]]:
+        """What was said in a conversation, for its next question.
+
+        Raises:
+            InvalidError: it is too long, or what is served does not rewrite questions.
+            NotFoundError: whoever asks has none of that id.
+        """
+        self._require_rewriting()
+        _, said = await self.talk(name, principal)
+        turns = talks.history(said)
+        if len(turns) > MOST_TURNS - 2:
+            raise InvalidError(f"the conversation has {len(turns)} turns, and no more than {MOST_TURNS} are read; begin another")
+        return turns
+
+    async def stored(self, request_id: str, principal: Principal) -> Answered:
+        """An answer that somebody got before.
+
+        Raises:
+            NotFoundError: there is none, or it was somebody else's.
+        """
+        body = await self.read(lambda connection: votes.body_of(connection, request_id, principal.user))
+        return Answered(body, {"by": "records", "seconds": {}})
+
+    async def read(self, act: Callable[[Connection], T]) -> T:
+        """What is read in the records.
+
+        Raises:
+            NotFoundError: there are none.
+            UnavailableRecordsError: they cannot be read.
+        """
+        if self.directory is None:
+            raise NotFoundError("this service keeps no records")
+        return await self.directory.read(act)
+
+    async def write(self, act: Callable[[Connection], T]) -> T:
+        """What is written into the records; it is there afterwards.
+
+        Raises:
+            NotFoundError: there are none.
+            UnavailableRecordsError: they cannot be written.
+        """
+        if self.writer is None:
+            raise NotFoundError("this service keeps no records")
+        return await asyncio.wrap_future(self.writer.write(act))
+
+    def _require(self, what: str, texts: bool) -> None:
+        if self.writer is None or self.settings.keep == "none":
+            raise InvalidError(f"this service keeps no records (keep: none), so there are no {what}")
+        if texts and not self.settings.keeps_texts:
+            raise InvalidError("this service keeps no texts (keep.texts: false): neither conversations nor words about answers")
+
+    def _require_rewriting(self) -> None:
+        pipeline = self.service.pipeline
+        if pipeline.stages.questions is None:
+            raise InvalidError(
+                f"{pipeline.configuration.label} does not rewrite questions, so what was said before would be ignored; ask each "
+                f"question by itself, or serve a configuration measured with the axis rewriting (see components.rewriters)"
+            )
+
+    # --- Forgetting ---------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def looking_after(self) -> AsyncIterator[None]:
+        """Within, what is too old is removed, and what another process removed is forgotten here."""
+        tasks = [asyncio.ensure_future(self._forgetting()), asyncio.ensure_future(self._expiring())] if self.writer else []
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            for task in tasks:
+                with suppress(asyncio.CancelledError):
+                    await task
+
+    async def _forgetting(self) -> None:
+        last: int | None = None
+        while True:
+            try:
+                number, asked = await self.read(partial(erasing.forgotten_since, number=last or 0))
+                if last is not None:
+                    await self.forget(asked)
+                last = number
+            except ProblemError as problem:
+                log.warning("what is to be forgotten cannot be read: %s", problem.detail)
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def _expiring(self) -> None:
+        keep = self.settings.keep
+        days = keep.days if keep != "none" else 0.0  # what was kept before is removed
+        while True:
+            try:
+                await self.write(lambda connection: erasing.expire(connection, days))
+            except ProblemError as problem:
+                log.warning("what is too old cannot be removed: %s", problem.detail)
+            await asyncio.sleep(EXPIRY_SECONDS)
+
+    async def stop(self) -> None:
+        """Likewise, and writes the records that wait."""
+        await super().stop()
+        if self.writer:
+            await asyncio.to_thread(self.writer.stop)
+        if self.directory:
+            self.directory.stop()
+            self.directory.database.close()
+
+
+def _status(problem: ProblemError) -> str:
+    if isinstance(problem, TooLateError):
+        return LATE
+    if isinstance(problem, NoAnswerError):
+        return FAILED
+    return OVERLOADED if problem.status == 503 else REFUSED
