@@ -22,7 +22,7 @@ SUMMARIES = {
     "/v1/chat/completions": "Answer a conversation, in OpenAI's form",
     "/v1/models": "What can be asked, in OpenAI's form",
     "/v1/about": "What is served, and how good it was measured to be",
-    "/healthz": "Whether the process lives",
+    "/healthz": "Whether the process is sound, or is to be started anew",
     "/readyz": "Whether questions are taken",
     "/api/ask": "Answer a question, in the form of earlier versions",
     "/api/provenance": "Where answers come from",
@@ -81,7 +81,7 @@ def documented(method: str, path: str) -> dict[str, Any]:
         responses |= {202: _json(OBJECT), 404: _problem(path, 404)}
         responses |= {status: _problem(path, status) for status in ANSWERING}
         extra = {"parameters": [{"name": "request_id", "in": "path", "required": True, "schema": TEXT}]}
-    if path == "/readyz":
+    if path in ("/readyz", "/healthz", "/health"):
         responses[503] = _json(OBJECT)
     name = f"{method.lower()} {path}".replace("/", "_").replace("{", "").replace("}", "")
     return {"summary": SUMMARIES[path], "responses": responses, "openapi_extra": extra, "operation_id": name}
