@@ -144,9 +144,9 @@ def serve(
     """Serves a run's configuration until interrupted, if it still answers as it was measured.
 
     Args:
-        run: folder of a finished run.
-        configuration: id, beginning of one, or label; default: the promoted one, else the best. Without it, another promotion is
-            served as soon as it is made.
+        run: folder of a finished run, or of an unpacked bundle.
+        configuration: id, beginning of one, or label; default: the promoted one, else the best. Without it, another promotion of
+            a run is served as soon as it is made.
         port: to listen on; 0: any that is free.
         host: address to listen on; there is no log-in, so whoever reaches it may ask.
         progress: where to report; default: standard error.
@@ -160,6 +160,7 @@ def serve(
         StageFailedError: the gate; see `workbench.serving.gate`.
     """
     require_extra()
+    from workbench.experiment.bundled import bundle_at
     from workbench.pipeline import Pipeline
     from workbench.serving.asking import MEMORY_BYTES
     from workbench.serving.gate import CHECKED, gate
@@ -177,7 +178,7 @@ def serve(
         if check:
             return
         pipeline.warm()
-        again = None if configuration else lambda chosen: Pipeline.open(run, chosen, Progress(), dataset)
+        again = None if configuration or bundle_at(run) else lambda chosen: Pipeline.open(run, chosen, Progress(), dataset)
         app = build(pipeline, known, host, again)
         listener.listen()
         shown = f"[{host}]" if ":" in host else host
