@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -146,3 +147,13 @@ def toy_model() -> str:
 def toy_embedder() -> str:
     """An embedder of two narrow layers, which puts texts near each other that share words."""
     return toys.made(toys.embedder)
+
+
+def program(name: str, package: str) -> str:
+    """Where a program of a Debian package is; without it a test is skipped, except in continuous integration, where it fails."""
+    if found := shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin"):
+        return found
+    said = f"{name} is not installed: sudo apt-get install {package}"
+    if os.environ.get("CI") == "true":
+        pytest.fail(said)
+    pytest.skip(said)

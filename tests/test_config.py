@@ -185,6 +185,14 @@ class Shortest(Reranker):
         short = next(c for c in made.space.configurations if c["reranker"] == "short")
         keys.append(made.stages(short, "dev").ranking.key)
     assert keys[0] != keys[1]
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "other.py").write_text((tmp_path / "mine.py").read_text())
+    ids = [one.id for one in made.space.configurations]
+    content["components"]["rerankers"]["short"]["kind"] = "./elsewhere/other.py:Shortest"
+    assert [one.id for one in planner(tmp_path, content).space.configurations] == ids, "the file's place decides nothing"
+    (tmp_path / "elsewhere" / "other.py").unlink()
+    short = next(c for c in made.space.configurations if c["reranker"] == "short")
+    assert made.stages(short, "dev").ranking.key == keys[1], "what was imported is asked, not what the file holds since"
     content["components"]["rerankers"]["short"]["kind"] = "__main__:Shortest"
     with pytest.raises(InputError, match="exists only in this notebook or script; save"):
         planner(tmp_path, content)

@@ -294,14 +294,21 @@ def read_beir(place: Path) -> dict[tuple[str, str], float]:
     }
 
 
+def letters(text: str) -> str:
+    """Letters and digits alone, by which evidence is found that is spelt a little differently."""
+    return "".join(sign for sign in unicodedata.normalize("NFKC", text).casefold() if sign.isalnum())
+
+
 def read_folder(place: Path) -> dict[tuple[str, str], float]:
     """(split, question) -> share of its evidence in documents that share a term with it."""
     texts = [unicodedata.normalize("NFC", re.sub("\r\n?", "\n", text_of(path))) for path in (place / "texts").iterdir()]
-    found = {}
+    texts, found = [text for text in texts if text.strip()], {}
     for row in objects(place / "questions.jsonl"):
         evidence = [row["evidence"]] if isinstance(row["evidence"], str) else row["evidence"] or []
         stands = [
-            [t for t in texts if " ".join(unicodedata.normalize("NFC", one).split()) in " ".join(t.split())] for one in evidence
+            [t for t in texts if " ".join(unicodedata.normalize("NFC", one).split()) in " ".join(t.split())]
+            or [t for t in texts if letters(one) and letters(one) in letters(t)]
+            for one in evidence
         ]
         if stands and all(stands):
             reached = [any(terms(row["question"]) & terms(text) for text in those) for those in stands]
@@ -316,8 +323,12 @@ def check_run(files: dict[str, bytes], dataset: dict[str, str], read: Any) -> No
             (place / name).write_bytes(data)
         (place / "e.yaml").write_text(yaml.safe_dump(EXPERIMENT | {"dataset": dataset}))
         if called("run", place / "e.yaml", "--runs", place / "runs", "--no-notebooks")[0] == 0:
+            try:
+                expected = read(place)
+            except UnicodeDecodeError:
+                return  # in which encoding it is was guessed
             rows = Run.latest(place / "runs").results
-            assert {(row.split, row.query_id): row.value for row in rows} == pytest.approx(read(place), abs=1e-6)
+            assert {(row.split, row.query_id): row.value for row in rows} == pytest.approx(expected, abs=1e-6)
 
 
 def check_beir(name: str, data: bytes) -> None:

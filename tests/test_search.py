@@ -121,8 +121,8 @@ def test_a_race_seldom_drops_the_best_and_costs_less(world: str, record_property
         regret += (means.max() - means[chosen]) / TRIALS
         cost += looked / table.size / TRIALS
         detectable += smallest_detectable(table[:, 0] - table[:, 1]) / TRIALS
-    record_property("cost", round(cost, 3))
-    record_property("regret", round(regret, 4))
+    record_property("cost", round(float(cost), 3))
+    record_property("regret", round(float(regret), 4))
     assert dropped < 16
     assert regret <= 0.25 * detectable
     if world == "large effects":

@@ -248,6 +248,17 @@ def test_a_fallback_answers_marked_and_unkept_while_hits_are_served(pipeline: Pi
         assert again["served"]["by"] == "model" and again["status"] == "ok"
 
 
+def test_a_model_that_hangs_is_said_so_that_the_service_can_be_started_anew(pipeline: Pipeline, watched: Watched) -> None:
+    watched.free.clear()
+    with running(pipeline, settings(deadline=0.2, fallback=(), grace=0.1)) as service:
+        assert service.ask("What is held?").status == 504
+        waits_until(lambda: service.call("GET", "/healthz").status == 503)
+        said = service.call("GET", "/healthz").json
+        assert said["status"] == "hangs" and "more than 0.8 s; start the service anew" in said["detail"]
+        watched.free.set()
+        waits_until(lambda: service.call("GET", "/healthz").json["status"] == "ok")
+
+
 def test_one_question_that_fails_costs_the_others_nothing(
     service: Running, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -607,6 +607,24 @@ app.add_typer(keys_app, name="keys")
 app.add_typer(feedback_app, name="feedback")
 
 
+@app.command()
+def bundle(
+    run: RunPath,
+    configuration: ConfigurationOption = None,
+    out: Annotated[Path, typer.Option(help="Archive to write, or an existing folder for it.")] = Path(),
+    weights: Annotated[bool, typer.Option("--weights/--no-weights", help="Pack the built-in weights too.")] = True,
+    dataset: DatasetOption = None,
+) -> None:
+    """Pack a configuration with all it answers from, to be served on another machine of equal arithmetic."""
+    from workbench.pipeline import Pipeline
+    from workbench.serving import bundle as bundling
+
+    typer.echo("computing measured answers again, then packing ...", err=True)
+    archive = bundling.bundle(Pipeline.open(run, configuration, dataset=dataset), out, weights)
+    megabytes = archive.stat().st_size / 1e6
+    typer.echo(f"{archive} ({megabytes:,.0f} MB); there: tar xf {archive.name}, and its README.md says the rest")
+
+
 def _newest_promoted(runs: Path) -> Path:
     from workbench.results.run import PROMOTED, finished
 

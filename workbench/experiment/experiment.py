@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 
+from workbench.data.dataset import Dataset
 from workbench.errors import BudgetError, StageFailedError
 from workbench.experiment.asking import Search, search
 from workbench.experiment.config import ExperimentSettings, read_settings
@@ -48,10 +49,21 @@ class Experiment(Displayed):
         announcement: tells other processes what is under way.
     """
 
-    def __init__(self, settings: ExperimentSettings, runs: Path, progress: Progress | None = None) -> None:
+    def __init__(
+        self, settings: ExperimentSettings, runs: Path, progress: Progress | None = None, dataset: Dataset | None = None
+    ) -> None:
+        """An experiment that is ready to compute.
+
+        Args:
+            settings: the file.
+            runs: folder of all runs.
+            progress: where to report; default: nowhere.
+            dataset: read already; default: what the settings name is read.
+        """
         self.settings = settings
         self.runs = Path(runs)
-        dataset, machine = settings.dataset.load(settings.metrics.slices or ()), settings.machine.resolve()
+        dataset = dataset or settings.dataset.load(settings.metrics.slices or ())
+        machine = settings.machine.resolve()
         self.space = Space(settings, dataset, Path())
         self.planner = Planner(self.space, machine)
         self.session = Session(Store(self.runs / ".store"), dataset, machine, progress)

@@ -27,6 +27,7 @@ from workbench.serving.problems import (
     MethodError,
     NotFoundError,
     ProblemError,
+    UnauthorizedError,
     UnexpectedError,
 )
 from workbench.serving.recording import Recording
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 OPENAI = ("/v1/chat/", "/v1/models")  # whose clients read OpenAI's form of an error
 OWN_FORMS = (*OPENAI, "/api/")
 MOST_RECENT = 1000  # answers that can be fetched once more by the id of their request
+HANGS_AFTER_DEADLINES = 4  # a batch that takes longer than so many deadlines is taken to hang: nobody waits for it any more
 
 log = logging.getLogger(__name__)
 Place = tuple[int | None, str]  # whose answer, and the id of its request
@@ -71,6 +73,82 @@ class Recent:
         return self._kept[place]
 
 
+class Routes:
+    """What the routes do with a request that was let in."""
+
+    def __init__(self, asking: Recording) -> None:
+        """Routes that answer.
+
+        Args:
+            asking: what answers.
+        """
+        self.asking = asking
+        self.recent = Recent()
+
+    async def answers(self, request: Request) -> Response:
+        """POST /v1/answers: an answer at once, as a stream of events, or later at an address of its own."""
+        asked, caller = await _asked(request, self.asking)
+        request_id = caller.request_id
+        if "text/event-stream" in request.headers.get("accept", ""):
+            events = _events(self.asking, asked, caller)
+            return EventStream(request, events, lambda problem: event("problem", problem.as_json(request_id)))
+        if "respond-async" in request.headers.get("prefer", ""):
+            self.recent.keep(caller, asyncio.ensure_future(self.asking.answer(asked, caller)))
+            return JSONResponse({"id": request_id, "status": "accepted"}, 202, {"location": f"/v1/answers/{request_id}"})
+        answered = await unless_left(request.receive, self.asking.answer(asked, caller))
+        self.recent.keep(caller, answered)
+        return _json(answered.response(request_id))
+
+    async def answer(self, request: Request) -> Response:
+        """GET /v1/answers/ID: an answer once more, or 202 while it is written."""
+        request_id, caller = request.path_params["request_id"], caller_of(request)
+        try:
+            found = self.recent.get(request_id, caller)
+        except NotFoundError:
+            if self.asking.directory is None:
+                raise
+            found = await self.asking.stored(request_id, caller.principal)
+        if isinstance(found, asyncio.Task):
+            if not found.done():
+                return JSONResponse({"id": request_id, "status": "accepted"}, 202, {"retry-after": "1"})
+            found = found.result()
+        return _json(found.response(request_id))
+
+    async def search(self, request: Request) -> Response:
+        """POST /v1/search: passages alone."""
+        form = read(await request.body(), SearchForm, request.headers.get("content-type"))
+        return _json(await unless_left(request.receive, self.asking.search(form.question, form.k, caller_of(request))))
+
+    async def ask(self, request: Request) -> Response:
+        """POST /api/ask: the answer in the form of the first version of the API."""
+        answered = await unless_left(request.receive, self.asking.answer(*await _asked(request, self.asking)))
+        return JSONResponse(json.loads(answered.body) | {"seconds": answered.served["seconds"]})
+
+    async def provenance(self, request: Request) -> Response:
+        """GET /api/provenance: which run, configuration and artifacts answer."""
+        return JSONResponse(self.asking.service.pipeline.provenance())
+
+    async def about(self, request: Request) -> Response:
+        """GET /v1/about: what is served and what was measured of it."""
+        return JSONResponse(about(self.asking))
+
+    async def healthy(self, request: Request) -> Response:
+        """GET /healthz: whether the process is sound; 503: it is to be started anew."""
+        service = self.asking.service
+        known = request.state.principal is not None  # else nobody in particular asks
+        state = {} if not known else {"run": service.pipeline.run.folder.name, "configuration": service.pipeline.configuration.id}
+        limit = HANGS_AFTER_DEADLINES * self.asking.settings.serve.deadline
+        if service.batcher.busy_seconds <= limit:
+            return JSONResponse({"status": "ok"} | state)
+        why = f"the model has worked at the same questions for more than {limit:g} s; start the service anew"
+        return JSONResponse({"status": "hangs", "detail": why} | state, 503)
+
+    async def ready(self, request: Request) -> Response:
+        """GET /readyz: whether questions are taken."""
+        state = {"status": "stopping" if self.asking.stopping else "ready", "model": self.asking.service.breaker.state}
+        return JSONResponse(state | {"under_way": self.asking.under_way}, 503 if self.asking.stopping else 200)
+
+
 def add_routes(app: FastAPI, asking: Recording) -> None:
     """Adds all routes but the page.
 
@@ -78,73 +156,19 @@ def add_routes(app: FastAPI, asking: Recording) -> None:
         app: the application.
         asking: what answers.
     """
-    recent = Recent()
+    routes = Routes(asking)
     add = _adder(app)
-
-    async def answers(request: Request) -> Response:
-        asked, caller = await _asked(request, asking)
-        request_id = caller.request_id
-        if "text/event-stream" in request.headers.get("accept", ""):
-            return EventStream(request, _events(asking, asked, caller), lambda p: event("problem", p.as_json(request_id)))
-        if "respond-async" in request.headers.get("prefer", ""):
-            recent.keep(caller, asyncio.ensure_future(asking.answer(asked, caller)))
-            place = f"/v1/answers/{request_id}"
-            return JSONResponse({"id": request_id, "status": "accepted"}, 202, {"location": place})
-        answered = await unless_left(request.receive, asking.answer(asked, caller))
-        recent.keep(caller, answered)
-        return _json(answered.response(request_id))
-
-    async def answer(request: Request) -> Response:
-        request_id, caller = request.path_params["request_id"], caller_of(request)
-        try:
-            found = recent.get(request_id, caller)
-        except NotFoundError:
-            if asking.directory is None:
-                raise
-            found = await asking.stored(request_id, caller.principal)
-        if isinstance(found, asyncio.Task):
-            if not found.done():
-                return JSONResponse({"id": request_id, "status": "accepted"}, 202, {"retry-after": "1"})
-            found = found.result()
-        return _json(found.response(request_id))
-
-    async def search(request: Request) -> Response:
-        form = read(await request.body(), SearchForm, request.headers.get("content-type"))
-        passages = await unless_left(request.receive, asking.search(form.question, form.k, caller_of(request)))
-        return _json(passages)
-
-    async def ask(request: Request) -> Response:
-        answered = await unless_left(request.receive, asking.answer(*await _asked(request, asking)))
-        values = json.loads(answered.body)
-        return JSONResponse(values | {"seconds": answered.served["seconds"]})
-
-    async def provenance(request: Request) -> Response:
-        return JSONResponse(asking.service.pipeline.provenance())
-
-    async def said_about(request: Request) -> Response:
-        return JSONResponse(about(asking))
-
-    async def healthy(request: Request) -> Response:
-        pipeline = asking.service.pipeline
-        if request.state.principal is None:  # nobody in particular
-            return JSONResponse({"status": "ok"})
-        return JSONResponse({"status": "ok", "run": pipeline.run.folder.name, "configuration": pipeline.configuration.id})
-
-    async def ready(request: Request) -> Response:
-        state = {"status": "stopping" if asking.stopping else "ready", "model": asking.service.breaker.state}
-        return JSONResponse(state | {"under_way": asking.under_way}, 503 if asking.stopping else 200)
-
-    add("POST", "/v1/answers", answers)
-    add("GET", "/v1/answers/{request_id}", answer)
-    add("POST", "/v1/search", search)
+    add("POST", "/v1/answers", routes.answers)
+    add("GET", "/v1/answers/{request_id}", routes.answer)
+    add("POST", "/v1/search", routes.search)
     add("POST", "/v1/chat/completions", chat.completions(asking, caller_of))
     add("GET", "/v1/models", chat.models(asking))
-    add("GET", "/v1/about", said_about)
-    add("GET", "/healthz", healthy)
-    add("GET", "/readyz", ready)
-    add("POST", "/api/ask", ask)
-    add("GET", "/api/provenance", provenance)
-    add("GET", "/health", healthy)
+    add("GET", "/v1/about", routes.about)
+    add("GET", "/healthz", routes.healthy)
+    add("GET", "/readyz", routes.ready)
+    add("POST", "/api/ask", routes.ask)
+    add("GET", "/api/provenance", routes.provenance)
+    add("GET", "/health", routes.healthy)
     add_accounts(add, asking, caller_of)
     _add_refusals(app)
 
@@ -193,6 +217,8 @@ def _problem(request: Request, problem: ProblemError) -> Response:
     path = request.url.path
     kind = MEDIA_TYPE if not path.startswith(OWN_FORMS) else "application/json"
     headers = {} if problem.retry_after is None else {"retry-after": str(problem.retry_after)}
+    if problem.status == UnauthorizedError.status:
+        headers["www-authenticate"] = "Bearer"
     return Response(refused(path, problem, _id(request)), problem.status, headers, kind)
 
 

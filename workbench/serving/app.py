@@ -146,6 +146,15 @@ def open_records(settings: ServiceSettings, runs: Path) -> Database:
     return Database(folder_of(settings, runs) / FILE)
 
 
+def _runs(run: str | Path) -> Path:
+    """Folder of the runs beside a run, or in a bundle."""
+    from workbench.experiment.bundled import bundle_at
+    from workbench.results.run import Run
+
+    packed = bundle_at(run)
+    return Run.open(packed.run if packed else run).runs
+
+
 def _records(settings: ServiceSettings, runs: Path, host: str) -> Database | None:
     """The records, or None where they cannot be used and nobody needs a key.
 
@@ -207,9 +216,9 @@ def serve(
     """Serves a run's configuration until interrupted, if it still answers as it was measured.
 
     Args:
-        run: folder of a finished run.
-        configuration: id, beginning of one, or label; default: the promoted one, else the best. Without it, another promotion is
-            served as soon as it is made.
+        run: folder of a finished run, or of an unpacked bundle.
+        configuration: id, beginning of one, or label; default: the promoted one, else the best. Without it, another promotion of
+            a run is served as soon as it is made.
         port: to listen on; 0: any that is free.
         host: address to listen on; on any but this machine's own, a key or a log-in is needed.
         progress: where to report; default: standard error.
@@ -224,8 +233,8 @@ def serve(
         StageFailedError: the gate; see `workbench.serving.gate`.
     """
     require_extra()
+    from workbench.experiment.bundled import bundle_at
     from workbench.pipeline import Pipeline
-    from workbench.results.run import Run
     from workbench.serving.asking import MEMORY_BYTES
     from workbench.serving.gate import CHECKED, gate
     from workbench.serving.server import Server
@@ -234,7 +243,7 @@ def serve(
     from workbench.store.telling import for_people
 
     progress, known = progress or for_people(), read_service(settings)
-    records = None if check else _records(known, Run.open(run).runs, host)
+    records = None if check else _records(known, _runs(run), host)
     with bound(host, port) as listener:  # before the models are loaded, which takes longer
         pipeline = Pipeline.open(run, configuration, progress, dataset)
         pipeline.session.keep_in_memory(MEMORY_BYTES)
@@ -243,7 +252,7 @@ def serve(
         if check:
             return
         pipeline.warm()
-        again = None if configuration else lambda chosen: Pipeline.open(run, chosen, Progress(), dataset)
+        again = None if configuration or bundle_at(run) else lambda chosen: Pipeline.open(run, chosen, Progress(), dataset)
         app = build(pipeline, known, host, again, records)
         listener.listen()
         shown = f"[{host}]" if ":" in host else host

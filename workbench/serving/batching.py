@@ -95,7 +95,8 @@ class Batcher:
         self.seconds = FIRST_GUESS_SECONDS  # that a batch takes
         self._queue: deque[Flight] = deque()
         self._some = threading.Condition()
-        self._busy = self._stopped = False
+        self._busy_since: float | None = None
+        self._stopped = False
         self._thread = threading.Thread(target=self._work, name="answering", daemon=True)
         self._thread.start()
 
@@ -107,7 +108,13 @@ class Batcher:
     @property
     def expected_wait(self) -> float:
         """Seconds until a question that comes now has its answer, about."""
-        return self.seconds * (len(self._queue) // self.most + 1 + self._busy)
+        return self.seconds * (len(self._queue) // self.most + 1 + (self._busy_since is not None))
+
+    @property
+    def busy_seconds(self) -> float:
+        """Seconds for which the batch in flight has been computed; 0: there is none."""
+        since = self._busy_since
+        return 0.0 if since is None else time.monotonic() - since
 
     def submit(self, flight: Flight) -> None:
         """Queues a flight."""
@@ -128,7 +135,7 @@ class Batcher:
                 flight.begun = started
             self._answer(flights)
             self.seconds += 0.3 * (time.monotonic() - started - self.seconds)
-            self._busy = False
+            self._busy_since = None
 
     def _taken(self) -> list[Flight]:
         """The next batch; empty: the service stops."""
@@ -140,7 +147,7 @@ class Batcher:
                     if flight.wanted:
                         taken.append(flight)
                 if taken:
-                    self._busy = True
+                    self._busy_since = time.monotonic()
                     return taken
                 self._some.wait()
             return []

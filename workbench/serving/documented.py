@@ -25,7 +25,7 @@ SUMMARIES = {
     "/v1/chat/completions": "Answer a conversation, in OpenAI's form",
     "/v1/models": "What can be asked, in OpenAI's form",
     "/v1/about": "What is served, and how good it was measured to be",
-    "/healthz": "Whether the process lives",
+    "/healthz": "Whether the process is sound, or is to be started anew",
     "/readyz": "Whether questions are taken",
     "/api/ask": "Answer a question, in the form of earlier versions",
     "/api/provenance": "Where answers come from",
@@ -120,7 +120,7 @@ def documented(method: str, path: str) -> dict[str, Any]:
         responses[401] = _problem(path, 401)
     if path.startswith(("/v1/conversations", "/v1/answers/", "/v1/token")):
         responses |= {status: _problem(path, status) for status in (404, 422, 503)}
-    if path == "/readyz":
+    if path in ("/readyz", "/healthz", "/health"):
         responses[503] = _json(OBJECT)
     name = f"{method.lower()} {path}".replace("/", "_").replace("{", "").replace("}", "")
     return {

@@ -65,6 +65,7 @@ class Store:
         read_only: whether nothing can be written there.
         items: the table of items.
         damaged: artifacts that were found damaged.
+        used: stages and keys of the artifacts that were asked for and found whole, or made.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -80,7 +81,7 @@ class Store:
                 raise InputError(said) from error
         self.items = Items(self.folder / "items.sqlite", self.read_only)
         self.damaged: list[Damage] = []
-        self._checked: set[str] = set()
+        self.used: set[tuple[str, str]] = set()
         if not self.read_only:
             self._sweep()
 
@@ -99,14 +100,14 @@ class Store:
         folder = self.path(stage, key)
         if not folder.is_dir():
             return False
-        if key in self._checked:
+        if (stage, key) in self.used:
             return True
         if reason := damage(folder):
             self.damaged.append(Damage(stage, key, reason))
             if not self.read_only:
                 self._remove(folder)
             return False
-        self._checked.add(key)
+        self.used.add((stage, key))
         return True
 
     def manifest(self, stage: str, key: str) -> dict[str, Any]:
@@ -167,7 +168,7 @@ class Store:
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
             shutil.rmtree(self.folder / "work" / key, ignore_errors=True)
-            self._checked.add(key)
+            self.used.add((stage, key))
         return True
 
     def _remove(self, folder: Path) -> None:

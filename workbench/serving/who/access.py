@@ -74,18 +74,25 @@ class Access:
 
     async def _principal(self, scope: Scope) -> Principal:
         headers = dict(scope["headers"])
+        is_open = self.is_open and _from_here(scope)
         kind, _, secret = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
-        if self.directory and kind.lower() == "bearer" and (not self.is_open or _is_ours(secret.strip())):
+        if self.directory and kind.lower() == "bearer" and (not is_open or _is_ours(secret.strip())):
             return await self.directory.bearer(secret.strip())
         if self.directory and (session := _session(headers)):
             try:
                 return await self.directory.visitor(session)
             except UnauthorizedError:
-                if not self.is_open:
+                if not is_open:
                     raise
-        if self.is_open:
+        if is_open:
             return Principal()
         raise UnauthorizedError("send a key as `Authorization: Bearer KEY`, or log in at /login")
+
+
+def _from_here(scope: Scope) -> bool:
+    """Whether a request comes from this machine; one that a proxy here passes on comes from where the proxy got it."""
+    client = scope.get("client")
+    return client is None or is_loopback(client[0])
 
 
 def _is_ours(secret: str) -> bool:
