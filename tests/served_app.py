@@ -72,10 +72,12 @@ class Running:
 
 
 @contextmanager
-def running(pipeline: Any, wanted: ServiceSettings | None = None, reopen: Any = None, records: Any = None) -> Iterator[Running]:
+def running(
+    pipeline: Any, wanted: ServiceSettings | None = None, reopen: Any = None, records: Any = None, others: Any = None
+) -> Iterator[Running]:
     """A service of a pipeline; it is stopped gently at the end."""
     with app.bound("127.0.0.1", 0) as listener:
-        guard = app.build(pipeline, wanted or settings(), reopen=reopen, records=records)
+        guard = app.build(pipeline, wanted or settings(), reopen=reopen, records=records, others=others)
         server = Server(guard, guard.asking.settings.serve.grace)
         listener.listen()
         port = listener.getsockname()[1]

@@ -34,6 +34,7 @@ def build(
     host: str = "127.0.0.1",
     reopen: Callable[[str], Pipeline] | None = None,
     records: Database | None = None,
+    others: Callable[[str], Pipeline] | None = None,
 ) -> Guard:
     """The application.
 
@@ -44,6 +45,7 @@ def build(
         reopen: the pipeline of another configuration of the run, so that another promotion is served as soon as it is made; None:
             it is not.
         records: where requests, votes and conversations are kept, and who is known; None: nowhere, and nobody.
+        others: the pipeline of another configuration of the run, with which the page compares; None: it does not.
 
     Returns:
         An application of ASGI.
@@ -80,7 +82,7 @@ def build(
     add_routes(app, asking)
     mounted = gradio.mount_gradio_app(
         app,
-        page(asking),
+        page(asking, others),
         path="/",
         theme=theme(),
         css=CSS.read_text(encoding="utf-8"),
@@ -244,8 +246,8 @@ def serve(
     from workbench.store.telling import for_people
 
     progress, known = progress or for_people(), read_service(settings)
-    records = None if check else _records(known, _runs(run), host)
     with bound(host, port) as listener:  # before the models are loaded, which takes longer
+        records = None if check else _records(known, _runs(run), host)
         pipeline = Pipeline.open(run, configuration, progress, dataset)
         pipeline.session.keep_in_memory(MEMORY_BYTES)
         pipeline.session.progress = Progress()  # single questions need no bars
@@ -253,8 +255,8 @@ def serve(
         if check:
             return
         pipeline.warm()
-        again = None if configuration or bundle_at(run) else lambda chosen: Pipeline.open(run, chosen, Progress(), dataset)
-        app = build(pipeline, known, host, again, records)
+        others = None if bundle_at(run) else lambda chosen: Pipeline.open(run, chosen, Progress(), dataset)
+        app = build(pipeline, known, host, None if configuration else others, records, others)
         listener.listen()
         shown = f"[{host}]" if ":" in host else host
         progress.say(f"serving {pipeline.configuration.label} at http://{shown}:{listener.getsockname()[1]} (Ctrl+C stops it)")

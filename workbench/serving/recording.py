@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from sqlalchemy import Connection
 
-from workbench.pipeline import Asked, Reply
-from workbench.serving.asking import Answered, Asking, Service
+from workbench.component import digest
+from workbench.pipeline import Asked, Pipeline, Reply
+from workbench.serving.asking import Answered, Asking, Service, answer_part
 from workbench.serving.caller import NOBODY, Caller, Principal
 from workbench.serving.metrics import Metrics
 from workbench.serving.problems import InvalidError, NoAnswerError, NotFoundError, ProblemError, TooLateError
@@ -116,6 +117,33 @@ class Recording(Asking):
     async def search(self, question: str, k: int, caller: Caller = NOBODY) -> bytes:
         await self.limits.count(caller.principal)
         return await super().search(question, k)
+
+    async def beside(self, pipeline: Pipeline, asked: Asked, caller: Caller = NOBODY) -> Reply:
+        """What another pipeline answers, which is kept in no cache.
+
+        Args:
+            pipeline: what answers; nobody else uses it meanwhile.
+            asked: the question.
+            caller: who asks.
+
+        Raises:
+            ProblemError: the caller has asked or used too much, or there is no answer.
+        """
+        await self.limits.count(caller.principal)
+        started, at = time.monotonic(), time.time()
+        key = digest([pipeline.identity, asked.question, list(asked.history)])
+        run, configuration = pipeline.run.folder.name, pipeline.configuration.id
+        about = (caller, at, asked.question, key, pipeline.identity, run, configuration)
+        async with self.admitted(caller):
+            try:
+                reply = await asyncio.to_thread(pipeline.ask, *asked)
+            except Exception as error:
+                log.exception("request %s was not answered by %s", caller.request_id, pipeline.configuration.label)
+                self._note(Entry(*about, 503, FAILED, time.monotonic() - started))
+                raise NoAnswerError(f"{pipeline.configuration.label} did not answer; the log of the server says more") from error
+        served = {"by": "comparison", "seconds": reply.seconds}
+        await self._record(Entry(*about, 200, None, time.monotonic() - started, answer_part(reply), served))
+        return reply
 
     async def _record(self, entry: Entry) -> None:
         """Has what became of a question written; that of a conversation is there afterwards, since the next one rests on it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -9,19 +10,30 @@ from typing import TYPE_CHECKING, Any
 from workbench.results import words
 from workbench.serving.facts import Served
 from workbench.serving.fallbacks import FALLBACK
+from workbench.views.marking import marked
 
 if TYPE_CHECKING:
     from workbench.pipeline import Reply, Source
 
+CITATION = re.compile(r"\[(\d{1,3})\]")  # as prompts ask for it
+WORD = re.compile(r"\w+")
+LEAST_LETTERS = 4  # of a word that is marked by itself
 
-def heading_html(facts: Served) -> str:
-    """What is served and how good its answers are."""
+
+def heading_html(facts: Served, logged_in: bool = False) -> str:
+    """What is served and how good its answers are.
+
+    Args:
+        facts: what is served.
+        logged_in: whether the visitor has logged in, and may want to leave.
+    """
     source = escape(f"{facts.documents:,} documents of {facts.dataset}")
     promoted = "the promoted configuration" if facts.promoted else "not the promoted configuration"
     by = f"<strong>{escape(facts.label)}</strong>, {promoted} of run {escape(facts.run)}"
     title = f"<h1>{escape(facts.experiment)}</h1>"
     measured = _figure_html(facts) + _verdict_html(facts)
-    return f"<header>{title}<p>Answers from {source}, by {by}.</p>{measured}</header>"
+    leave = '<form method="post" action="/logout"><button type="submit">Log out</button></form>' if logged_in else ""
+    return f"<header>{leave}{title}<p>Answers from {source}, by {by}.</p>{measured}</header>"
 
 
 def _figure_html(facts: Served) -> str:
@@ -40,7 +52,46 @@ def _verdict_html(facts: Served) -> str:
 def reply_html(reply: Reply) -> str:
     """The answer and below it the passages."""
     asked_alone = '<p class="sources-title">The question was asked without passages.</p>'
-    return answer_html(reply) + (sources_html(reply.sources) if passages_shown(reply) else asked_alone)
+    cited = named(reply) or holding(reply)
+    passages = sources_html(reply.sources, reply.answer or "", cited) if passages_shown(reply) else asked_alone
+    return answer_html(reply) + cited_html(reply) + passages
+
+
+def named(reply: Reply) -> list[int]:
+    """Ranks of the passages that the model names in brackets, as some prompts ask it to."""
+    ranks = {source.rank for source in reply.sources}
+    found = [int(number) for number in CITATION.findall(reply.reply)]
+    return list(dict.fromkeys(number for number in found if number in ranks))
+
+
+def holding(reply: Reply) -> list[int]:
+    """Ranks of the passages in which the answer stands, word for word."""
+    return [source.rank for source in reply.sources if reply.answer and holds(source.text, reply.answer)]
+
+
+def holds(body: str, answer: str) -> bool:
+    """Whether an answer stands in a text as words, whatever its case."""
+    text = answer.strip(" .")
+    return bool(text) and re.search(rf"(?<!\w){re.escape(text)}(?!\w)", body, re.IGNORECASE) is not None
+
+
+def cited_html(reply: Reply, link: bool = True) -> str:
+    """The numbers of the passages that an answer comes from, which open them.
+
+    Args:
+        reply: with the answer.
+        link: whether the passages stand on the page.
+    """
+    from workbench.models.answering import WRITING
+
+    if not reply.answer or reply.status == WRITING:
+        return ""
+    numbers = named(reply) or holding(reply)
+    if not numbers:
+        return '<p class="cited">The answer names no passage, and stands in none word for word.</p>' if reply.sources else ""
+    one = '<a href="#passage-{0}" aria-label="Open passage {0}">[{0}]</a>' if link else "[{0}]"
+    said = "The model names passage" if named(reply) else "The answer stands word for word in passage"
+    return f'<p class="cited">{said} {" ".join(one.format(number) for number in numbers)}</p>'
 
 
 def answer_html(reply: Reply) -> str:
@@ -77,19 +128,31 @@ def told(kind: str, text: str) -> str:
     return f'<div class="told {kind}" role="status">{escape(text)}</div>'
 
 
-def sources_html(sources: Sequence[Source]) -> str:
-    """The passages in their order, each with rank, title, document, characters and score."""
+def sources_html(sources: Sequence[Source], answer: str = "", cited: Sequence[int] = ()) -> str:
+    """The passages in their order, each with rank, title, document, characters and score.
+
+    Args:
+        sources: the passages.
+        answer: is marked where it stands; where it stands nowhere, its words are.
+        cited: ranks of the passages that the answer rests on; where there are none, the first is open.
+    """
     if not sources:
         return '<p class="sources-title">No passage fits the question.</p>'
     read = "The passage read" if len(sources) == 1 else f"The {len(sources)} passages read, best first"
-    return f'<p class="sources-title">{read}</p>' + "".join(map(_source_html, sources))
+    opened = {sources[0].rank} if len(sources) == 1 or not cited else set()
+    shown = (_source_html(source, answer, source.rank in opened) for source in sources)
+    return f'<p class="sources-title">{read}</p>' + "".join(shown)
 
 
-def _source_html(source: Source) -> str:
+def _source_html(source: Source, answer: str, opened: bool) -> str:
     place = f"{source.place.doc_id}, characters {source.place.start:,} to {source.place.end:,}, score {source.score:.4g}"
+    text = answer.strip(" .")
+    words_alone = [word for word in WORD.findall(answer) if len(word) >= LEAST_LETTERS]
+    wanted = [text] if holds(source.text, text) else words_alone
+    title = f'<span class="rank">{source.rank}</span> {escape(source.title or source.place.doc_id)}'
     return (
-        f'<article class="source"><h2><span class="rank">{source.rank}</span> {escape(source.title or source.place.doc_id)}</h2>'
-        f'<p class="place">{escape(place)}</p><p class="text">{escape(source.text)}</p></article>'
+        f'<details class="source"{" open" if opened else ""}><summary>{title}</summary><div id="passage-{source.rank}">'
+        f'<p class="place">{escape(place)}</p><p class="text">{marked(source.text, wanted)}</p></div></details>'
     )
 
 
