@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from workbench.component import digest
 from workbench.data.documents.limits import Limits
 from workbench.data.documents.parser import Document, Element, Parser, UnreadError
+from workbench.errors import InputError
 from workbench.weights import home
 
 FORMAT = 1  # raised when the same documents are kept in another way
@@ -92,8 +93,23 @@ def _unread(path: Path) -> Path:
 
 
 def _write(path: Path, value: object) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Keeps a value; complete or not at all.
+
+    Raises:
+        InputError: it cannot be written.
+    """
     payload = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    try:
+        _replace(path, payload)
+    except OSError as error:
+        said = (error.strerror or str(error)).lower()
+        raise InputError(
+            f"what was read cannot be kept in {folder()}: {said}; make room there, or let WORKBENCH_HOME name another folder"
+        ) from error
+
+
+def _replace(path: Path, payload: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=".writing-")
     try:
         with os.fdopen(handle, "wb") as file:

@@ -19,6 +19,7 @@ from workbench.data.documents.kinds import Choice
 from workbench.data.documents.limits import Limits
 from workbench.data.documents.parser import UnreadError
 from workbench.data.documents.worker import READY
+from workbench.errors import InputError
 from workbench.hardware import cpu_count
 
 MODULE = "workbench.data.documents.worker"
@@ -61,6 +62,7 @@ class Worker:
 
         Raises:
             RuntimeError: the process cannot be started.
+            InputError: what was read cannot be kept.
         """
         process = self._started()
         parser = task.choice.parser
@@ -82,6 +84,8 @@ class Worker:
         answer = json.loads(line)
         if not answer:
             return None
+        if "failed" in answer:
+            raise InputError(answer["failed"])
         if answer["reason"] == "too large":
             self.stop()  # what filled its memory may be there still
         return UnreadError(answer["reason"], answer["said"])
@@ -144,6 +148,7 @@ def read(tasks: Sequence[Task], limits: Limits, done: Callable[[Task, UnreadErro
 
     Raises:
         RuntimeError: no process can be started.
+        InputError: what was read cannot be kept.
     """
     waiting: queue.SimpleQueue[Task] = queue.SimpleQueue()
     for task in tasks:
