@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -78,9 +78,9 @@ class Folder:
         return [*self.left, *_said_of(self.unread, self.files), *_told(self.read), *_copies(self.read)]
 
     @property
-    def pages(self) -> dict[str, list[Page]]:
-        """Document id -> its pages, of those that have some."""
-        return _pages(self.read)
+    def pages(self) -> Mapping[str, list[Page]]:
+        """Document id -> its pages; none where it has none."""
+        return _Pages(self.read)
 
     @property
     def reasons(self) -> dict[str, str]:
@@ -185,12 +185,20 @@ def _row(one: Named) -> Row:
     return {"id": one.id, "title": title, "text": document.text}
 
 
-def _pages(read: Sequence[Named]) -> dict[str, list[Page]]:
-    return {
-        one.id: [Page(e.start, e.end, e.label) for e in one.read.document.structure if e.kind == "page"]
-        for one in read
-        if any(e.kind == "page" for e in one.read.document.structure)
-    }
+class _Pages(Mapping[str, list[Page]]):
+    """Document id -> its pages, made when they are asked for: few questions name a page."""
+
+    def __init__(self, read: Sequence[Named]) -> None:
+        self._documents = {one.id: one.read.document for one in read}
+
+    def __getitem__(self, doc_id: str) -> list[Page]:
+        return [Page(e.start, e.end, e.label) for e in self._documents[doc_id].structure if e.kind == "page"]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._documents)
+
+    def __len__(self) -> int:
+        return len(self._documents)
 
 
 def _structure(one: Named) -> list[Row]:

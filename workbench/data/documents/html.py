@@ -68,10 +68,11 @@ class Html(Parser):
             written(main_content.main_content(source), page)
         else:
             name = written(source, page)
-        if not page.text():
+        text, structure = page.text(), page.structure()
+        if not text:
             raise UnreadError("empty", "the page shows no text; one that a script fills has to be saved from a browser")
-        first = next((element.label for element in page.structure() if element.kind == "heading"), "")
-        return [Document(page.text(), name or first or first_line(page.text()), page.structure(), notes=notes)]
+        first = next((element.label for element in structure if element.kind == "heading"), "")
+        return [Document(text, name or first or first_line(text), structure, notes=notes)]
 
 
 def declared(raw: bytes) -> str:

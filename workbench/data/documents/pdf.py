@@ -17,7 +17,7 @@ from workbench.data.documents.outline import headings
 from workbench.data.documents.parser import Document, Element, Parser, Unpacking, UnreadError, first_line
 
 if TYPE_CHECKING:
-    from pypdfium2 import PdfDocument, PdfTextPage
+    from pypdfium2 import PdfDocument, PdfPage, PdfTextPage
 
 LIBRARY = "pypdfium2"
 PASSWORD = 4  # FPDF_ERR_PASSWORD
@@ -83,10 +83,10 @@ def _check_whole(path: Path) -> None:
 def _page_text(library: Any, pdf: PdfDocument, number: int) -> str:
     page = pdf[number]
     text = page.get_textpage()
-    upright = _upright(library.raw, text)
-    if upright is not None and upright != page.get_rotation():  # PDFium may give lines that run downwards in reverse
+    turn = _turn(library.raw, page, text)
+    if turn:  # PDFium may give lines that run downwards in reverse
         text.close()
-        page.set_rotation(upright)
+        page.set_rotation((page.get_rotation() + turn) % 360)
         text = page.get_textpage()
     try:
         found: str = text.get_text_range()
@@ -98,12 +98,14 @@ def _page_text(library: Any, pdf: PdfDocument, number: int) -> str:
         page.close()
 
 
-def _upright(raw: Any, text: PdfTextPage) -> int | None:
-    """By how many degrees a page has to be turned so that most of its letters stand upright; None where it has none."""
-    n = text.count_chars()
+def _turn(raw: Any, page: PdfPage, text: PdfTextPage) -> int:
+    """By how many degrees a page has to be turned so that most of its letters stand upright."""
+    n, shown = raw.FPDFText_CountChars(text), raw.FPDFPage_GetRotation(page)
+    if not shown and not raw.FPDFText_GetCharAngle(text, n // 2) and not raw.FPDFText_GetCharAngle(text, n // 3):
+        return 0  # as nearly all pages are, so that they cost no more than this
     sampled = [place for place in range(0, n, max(n // SAMPLED, 1)) if raw.FPDFText_GetUnicode(text, place) > SPACE]
     quarters = Counter(round(raw.FPDFText_GetCharAngle(text, place) / (pi / 2)) % 4 for place in sampled)
-    return -90 * quarters.most_common(1)[0][0] % 360 if quarters else None
+    return -90 * (quarters.most_common(1)[0][0] + shown) % 360 if quarters else 0
 
 
 def _notes(library: Any, pdf: PdfDocument, pages: list[str]) -> tuple[str, ...]:
