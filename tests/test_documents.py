@@ -330,7 +330,7 @@ def shown(value: Any) -> str | None:
     if isinstance(value, (BaseModel, dict)):
         return None
     if isinstance(value, tuple):
-        return ", ".join(value)
+        return ", ".join(value) or "empty"
     if value is None:
         return "none"
     if isinstance(value, bool):

@@ -666,7 +666,7 @@ def models(
 def init(
     folder: Annotated[Path, typer.Argument(help="Folder of documents; or a file of questions that brings its documents along.")],
     questions: Annotated[
-        Path | None, typer.Argument(help="File of questions on them, in any form; may be written later.")
+        list[Path] | None, typer.Argument(help="Files of questions on them, in any form; may be written later.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The experiment's file; default: the folder's name and .yaml, here.")] = None,
     form: Annotated[str | None, typer.Option(help="Form of the questions, where their columns fit several.")] = None,
@@ -680,7 +680,7 @@ def init(
     from workbench.store.telling import for_people
 
     path = out or Path(f"{folder.resolve().name.partition('.')[0]}.yaml")
-    started = start(folder, questions, path, runs, form, _columns(column or ()), for_people())
+    started = start(folder, questions or (), path, runs, form, _columns(column or ()), for_people())
     for line in (*started.lines, *map(str, started.found)):
         typer.echo(line)
     steps = ("datasets check", "plan", "run") if questions or folder.is_file() else ("datasets check",)

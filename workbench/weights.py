@@ -19,8 +19,6 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from filelock import FileLock
-
 from workbench import gguf
 from workbench.component import digest as json_digest
 from workbench.component import file_digest
@@ -193,6 +191,8 @@ def _made_once(target: Path, facts: dict[str, str], make: Callable[[Path], Path]
     if _is_whole(target):
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
+    from filelock import FileLock  # not needed where the weights are there
+
     with FileLock(f"{target}.lock"):
         if _is_whole(target):
             return target
