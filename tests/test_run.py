@@ -98,7 +98,8 @@ def test_the_output_ends_with_conclusions_and_commands(either: Finished, offline
     done = subprocess.run(command, capture_output=True, text=True, env=offline, cwd=ROOT, check=True)
     lines = done.stdout.strip().splitlines()
     again = Path(lines[-1].removeprefix("run: "))
-    assert lines[-2].endswith(f"workbench serve {again}") and f"dashboard --runs {either.runs}" in lines[-3]
+    assert lines[-2].endswith(f"workbench serve {again}") and lines[-3].endswith(f"workbench report {again}")
+    assert f"dashboard --runs {either.runs}" in lines[-4]
     found = verdict(Run.open(again))
     assert any(line.startswith("Of 16 setups the best is ") and "of 100 by F1" in line for line in lines)
     assert any(found.phrase in line for line in lines)

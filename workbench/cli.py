@@ -167,7 +167,7 @@ def _print_outcome(finished: Run, runs: Path, details: bool) -> None:
     here = "" if runs == Path("runs") else f" --runs {shlex.quote(str(runs))}"
     typer.echo("")
     typer.echo(f"dashboards: {_myself()} dashboard{here}")
-    for name, command in (("demo", "serve"), ("report", "report")):
+    for name, command in (("report", "report"), ("demo", "serve")):
         typer.echo(f"{name + ':':11} {_myself()} {command} {shlex.quote(str(finished.folder))}")
 
 
