@@ -174,10 +174,36 @@ def test_a_set_that_brings_its_documents_needs_no_folder(tmp_path: Path) -> None
 def test_columns_are_named_where_two_may_be_the_question(tmp_path: Path) -> None:
     table(tmp_path / "mine.csv", [row | {"query": "?"} for row in documents(tmp_path)])
     done = init("texts", "mine.csv")
-    assert "'query' and 'question' may both be the question" in str(done.exception)
-    assert not (tmp_path / "texts.yaml").exists()
-    assert init("texts", "mine.csv", "--column", "question=question").exit_code == 0
-    assert read_settings(tmp_path / "texts.yaml").dataset.columns == {"question": "question"}
+    assert done.exit_code == 0 and "problem: " in done.output and "'query' and 'question' may both be the question" in done.output
+    assert "# problem: " in (tmp_path / "texts.yaml").read_text()
+    assert init("texts", "mine.csv", "--out", "b.yaml", "--column", "question=question").exit_code == 0
+    assert read_settings(tmp_path / "b.yaml").dataset.columns == {"question": "question"}
+
+
+def test_a_file_is_written_with_what_has_to_be_mended_first(tmp_path: Path) -> None:
+    """A run of it is refused for just that reason, and accepted once the questions are mended."""
+    rows = documents(tmp_path, words=60)
+    table(tmp_path / "one.csv", [row | {"split": "dev"} for row in rows])
+    done = init("texts", "one.csv", "--out", "one.yaml")
+    assert done.exit_code == 0, (done.output, done.exception)
+    (said,) = [line for line in done.output.splitlines() if line.startswith("problem: ")]
+    assert "all questions are in the split 'dev'; needed are two" in said
+    text = (tmp_path / "one.yaml").read_text()
+    assert text.splitlines()[2] == f"# {said}" and text.startswith("# Written by `workbench init`")
+    assert done.output.splitlines()[-1].endswith("datasets check one.yaml")
+    table(tmp_path / "one.csv", rows)
+    assert read_settings(tmp_path / "one.yaml").dataset.load().splits == {"dev": 12, "test": 12}
+
+
+def test_missing_evidence_is_a_comment_in_the_file(tmp_path: Path) -> None:
+    rows = documents(tmp_path, words=60)
+    table(
+        tmp_path / "mine.csv",
+        [row | {"evidence": "Nothing like it stands anywhere."} if n < 6 else row for n, row in enumerate(rows)],
+    )
+    done = init("texts", "mine.csv", "--out", "a.yaml")
+    assert done.exit_code == 0, (done.output, done.exception)
+    assert "evidence" in next(line for line in (tmp_path / "a.yaml").read_text().splitlines() if line.startswith("# problem: "))
 
 
 @pytest.mark.parametrize(
@@ -188,13 +214,10 @@ def test_columns_are_named_where_two_may_be_the_question(tmp_path: Path) -> None
         (["nowhere", "mine.csv"], "document folder nowhere does not exist"),
         (["texts", "nowhere.csv"], "questions file nowhere.csv does not exist"),
         (["texts", "mine.csv", "--column", "question"], "--column received 'question'; allowed: question=NAME"),
-        (["texts", "one.csv"], "all questions are in the split 'dev'; needed are two"),
     ],
 )
 def test_what_cannot_be_done_is_said(words: list[str], said: str, tmp_path: Path) -> None:
-    rows = documents(tmp_path)
-    table(tmp_path / "mine.csv", rows)
-    table(tmp_path / "one.csv", [row | {"split": "dev"} for row in rows])
+    table(tmp_path / "mine.csv", documents(tmp_path))
     done = init(*words)
     assert said in str(done.exception) and not list(tmp_path.glob("*.yaml"))
 

@@ -195,11 +195,8 @@ def test_an_error_in_the_log_is_one_line() -> None:
 
 @pytest.mark.parametrize("form", ["text", "json"])
 def test_the_service_logs_as_its_settings_say(form: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    kept = {
-        name: (log.handlers, log.level, log.propagate)
-        for name in ("workbench", "uvicorn", "uvicorn.error")
-        if (log := logging.getLogger(name))
-    }
+    loggers = [logging.getLogger(name) for name in ("workbench", "uvicorn", "uvicorn.error")]
+    before = [(log.handlers, log.level, log.propagate) for log in loggers]
     try:
         logs.configure(form, "warning")
         logging.getLogger("workbench.serving").warning("it is %s", "late")

@@ -51,7 +51,7 @@ def start(
     columns: Mapping[str, str] | None = None,
     progress: Progress | None = None,
 ) -> Started:
-    """Writes an experiment's file, and says what it is based on.
+    """Writes an experiment's file, and says what it is based on; problems of the questions are comments in it.
 
     Args:
         folder: of documents; or a file of questions that brings its documents along.
@@ -63,7 +63,7 @@ def start(
         progress: where to report.
 
     Raises:
-        InputError: documents or questions cannot be read, they have no two splits, or `path` exists.
+        InputError: nothing is written: the documents cannot be read, the questions are not there, or `path` exists.
     """
     if path.exists():
         raise InputError(f"{path} exists and is kept; name another file with --out")
@@ -112,8 +112,11 @@ def _with_questions(
     progress: Progress | None,
     proposed: Sequence[Proposal] = (),
 ) -> Started:
-    dataset = settings.load()
-    settings = settings.model_copy(update=_splits(dataset))
+    try:
+        dataset = settings.load()
+        settings = settings.model_copy(update=_splits(dataset))
+    except InputError as error:
+        return _refused(settings, path, seen, error)
     choices = _choices(seen, dataset)
     choices["slices"] = _slices(settings, dataset)
     asked = f"{seen.documents} documents, most of them {seen.language}; {dataset.queries.num_rows} questions."
@@ -122,6 +125,8 @@ def _with_questions(
         draft.write_text(_file(_name(settings), _head([asked]), settings, path, choices), encoding="utf-8")
         experiment = Experiment.load(draft, runs, progress=progress)
         cost = experiment.planned_costs().total.sentence(experiment.searched)
+    except InputError as error:
+        return _refused(settings, path, seen, error)
     finally:
         draft.unlink(missing_ok=True)
     cost = f"{len(experiment.configurations)} configurations; to compute: {cost}"
@@ -133,7 +138,29 @@ def _with_questions(
         choices,
     )
     found = findings(dataset)
-    return Started(text, [*seen.lines, *understood(settings), *described(dataset, found), cost], found)
+    return Started(_noted(text, found), [*seen.lines, *understood(settings), *described(dataset, found), cost], found)
+
+
+def _refused(settings: DatasetSettings, path: Path, seen: Survey, error: InputError) -> Started:
+    """The file all the same, to be mended, where a run of it would be refused.
+
+    Raises:
+        InputError: the questions are not there at all, so that nothing is to be mended in the file.
+    """
+    files = settings.questions if isinstance(settings.questions, tuple) else (settings.questions,)
+    if any(file is None or not file.exists() for file in files):
+        raise error
+    found = [Finding(True, str(error).replace("\n", " "))]
+    text = _file(_name(settings), _head([]), settings, path, _choices(seen, None))
+    return Started(_noted(text, found), [*seen.lines], found)
+
+
+def _noted(text: str, found: list[Finding]) -> str:
+    """A file with its problems as comments on top, since `workbench run` would be refused for some of them."""
+    first, _, rest = text.partition("\n")
+    serious = [f"# {one}\n" for one in found if one.serious]
+    mend = "# `workbench datasets check` on this file says whether these are still there:\n" if serious else ""
+    return f"{first}\n{mend}{''.join(serious)}{rest}"
 
 
 def _splits(dataset: Dataset) -> dict[str, object]:

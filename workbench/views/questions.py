@@ -30,9 +30,7 @@ def strip(run: Run) -> str:
         return f"<p>The chosen setup is {text(run.today)} itself, so no question was gained or lost.</p>"
     metric, found = counted(run, run.best, baseline, split), outcomes(run, run.best, baseline, split)
     if not found or metric is None:
-        said = (
-            "No measured metric says right or wrong, so questions are not counted: this run ranks passages or scores by degree."
-        )
+        said = "No metric of this run calls an answer right or wrong, so gained and lost questions cannot be counted."
         return f"<p>{said}</p>"
     number, n = Counter(found.values()), len(found)
     cells = [
