@@ -184,6 +184,8 @@ def test_the_stage_that_failed_is_proposed_and_tags_stay(run: Run) -> None:
     again = QuestionsPage(run)
     again.choose_show.value = "tagged"
     assert numbers(again) == [12, 13, 14]
+    again.choose_show.value = "tag: needs a table"
+    assert numbers(again) == [14]
     again.list.value = "q14"
     assert again.note.value == "both columns" and f"Tags: <bdi>{MISREAD}; needs a table</bdi>" in again.standing.value
     tags = Tags(run.folder)

