@@ -53,6 +53,7 @@ def lines(path: Path) -> list[dict[str, Any]]:
 # --- Feedback ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_feedback_decides_what_is_served_next(toy: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Served answers are corrected, exported and measured with two setups; the better one is promoted while serving."""
     monkeypatch.setattr(promotion, "LOOK_SECONDS", 0.05)

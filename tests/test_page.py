@@ -13,7 +13,7 @@ from conftest import Finished
 from served_app import Running, running, settings
 from test_dashboard import RULES
 from test_feedback import talk  # noqa: F401
-from test_people import log_in, peopled
+from test_people import log_in, peopled, waits_until
 
 from workbench import Run
 from workbench.data.dataset import Place
@@ -96,6 +96,7 @@ def tab(browser: Any) -> Iterator[Callable[[Running], Any]]:
 
     def opened(service: Running) -> Any:
         contexts.append(browser.new_context())
+        contexts[-1].set_default_timeout(60_000)
         page = contexts[-1].new_page()
         page.goto(service.url)
         page.get_by_role("button", name="Ask", exact=True).wait_for()
@@ -108,11 +109,11 @@ def tab(browser: Any) -> Iterator[Callable[[Running], Any]]:
 
 def ask(page: Any, question: str) -> str:
     """What is answered."""
+    page.evaluate("document.querySelector('#reply .told')?.setAttribute('data-before', '')")
     page.get_by_label("Question").fill(question)
     page.get_by_label("Question").press("Enter")
-    page.get_by_role("button", name="Answering …").or_(page.get_by_role("button", name="Ask", exact=True)).first.wait_for()
-    page.locator("#reply .told:not(.waiting, .growing)").wait_for(timeout=60_000)
-    page.get_by_role("button", name="Ask", exact=True).wait_for(timeout=60_000)
+    page.locator("#reply .told:not(.waiting, .growing, [data-before])").wait_for()
+    page.get_by_role("button", name="Ask", exact=True).wait_for()
     return page.locator("#reply .told").inner_text()
 
 
@@ -127,20 +128,24 @@ def test_an_answer_is_voted_on_and_words_are_kept(service: Running, tab: Callabl
     page.get_by_text("Kept: this answer is bad, with your words.").wait_for()
     page.get_by_label("What the answer should have been").fill("a lamp")
     page.get_by_role("button", name="Send these words").click()
-    page.wait_for_timeout(200)
     records = service.asking.directory.database
-    with records.reading() as connection:
-        assert votes.counted(connection) == (0, 1)
-        rows = connection.exec_driver_sql("SELECT vote, comment, correction FROM votes ORDER BY number").all()
-    assert rows == [(-1, "An odd answer.", None), (-1, "An odd answer.", "a lamp")]
+    expected = [(-1, "An odd answer.", None), (-1, "An odd answer.", "a lamp")]
+
+    def kept() -> bool:
+        with records.reading() as connection:
+            rows = connection.exec_driver_sql("SELECT vote, comment, correction FROM votes ORDER BY number").all()
+            return rows == expected and votes.counted(connection) == (0, 1)
+
+    waits_until(kept)
     ask(page, "What does the mill keep?")
-    assert page.get_by_label("Comment").input_value() == ""
+    waits_until(lambda: page.get_by_label("Comment").input_value() == "")
     page.get_by_role("button", name="Good answer").click()
     page.get_by_text("Kept: this answer is good.").wait_for()
     with records.reading() as connection:
         assert votes.counted(connection) == (1, 1)
 
 
+@pytest.mark.slow
 def test_two_configurations_answer_side_by_side_with_their_verdict(service: Running, tab: Callable[[Running], Any]) -> None:
     page = tab(service)
     ask(page, QUESTION)
@@ -171,6 +176,7 @@ def test_a_citation_opens_its_passage_by_the_keyboard(
     assert passage.locator("mark").inner_text() == "frogs"
 
 
+@pytest.mark.slow
 def test_a_conversation_is_held_on_the_page(talker: Running, tab: Callable[[Running], Any]) -> None:
     page = tab(talker)
     ask(page, "What is a heron?")
@@ -184,11 +190,13 @@ def test_a_conversation_is_held_on_the_page(talker: Running, tab: Callable[[Runn
     assert len(talker.call("GET", "/v1/conversations").json["conversations"]) == 2
 
 
+@pytest.mark.slow
 def test_whoever_logs_in_has_a_page_and_can_leave(toy: Finished, browser: Any, tmp_path: Path) -> None:
     records, *_ = peopled(tmp_path / "records.sqlite")
     with running(Pipeline.open(toy.run), settings(more={"who": Who(open="never")}), records=records) as closed:
         assert log_in(closed, "ann", "a long password").status == 303
         context = browser.new_context()
+        context.set_default_timeout(60_000)
         page = context.new_page()
         page.goto(closed.url)
         page.get_by_label("Name").fill("ann")
@@ -218,13 +226,12 @@ def read_by_everybody(page: Any, what: str) -> None:
         page.set_viewport_size({"width": width, "height": 900})
         page.emulate_media(color_scheme=scheme)
         page.wait_for_timeout(300)
-        if folder := os.environ.get("W28_SHOTS"):
-            page.screenshot(path=f"{folder}/{what.replace(' ', '-')}-{width}-{scheme}.png", full_page=True)
         assert page.evaluate("document.documentElement.scrollWidth") <= width, (what, width)
         said = Axe().run(page, options=RULES)
         assert said.violations_count == 0, (what, width, scheme, said.generate_report())
 
 
+@pytest.mark.slow
 def test_the_page_can_be_read_by_everybody(service: Running, talker: Running, tab: Callable[[Running], Any]) -> None:
     page = tab(service)
     read_by_everybody(page, "first visit")

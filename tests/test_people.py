@@ -6,6 +6,7 @@ import base64
 import http.server
 import json
 import os
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -15,10 +16,12 @@ from typing import Any, NamedTuple
 
 import jwt
 import pytest
-from conftest import Finished, workbench
+from conftest import Finished
 from cryptography.hazmat.primitives.asymmetric import ec
 from served_app import Response, Running, running, settings
+from typer.testing import CliRunner
 
+from workbench import cli
 from workbench.errors import InputError
 from workbench.pipeline import Pipeline
 from workbench.serving.app import serve
@@ -146,10 +149,16 @@ def test_a_key_opens_and_a_revoked_one_does_not(house: House) -> None:
     waits_until(lambda: house.ask(key).status == 401, 5)
 
 
-def test_an_address_that_others_reach_is_not_served_without_keys(toy: Finished, tmp_path: Path) -> None:
+def test_an_address_that_others_reach_is_not_served_without_keys(
+    toy: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "service.yaml").write_text(f"cache: {{folder: {tmp_path}}}\n")
-    done = workbench("serve", toy.run, "--host", "0.0.0.0", "--port", "0", "--settings", tmp_path / "service.yaml")
-    assert done.returncode == 2 and "0.0.0.0 can be reached from other machines, and nobody has a key" in done.stderr
+    arguments = ["serve", toy.run, "--host", "0.0.0.0", "--port", "0", "--settings", tmp_path / "service.yaml"]
+    monkeypatch.setattr(sys, "argv", ["workbench", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    assert "0.0.0.0 can be reached from other machines, and nobody has a key" in capsys.readouterr().err
     (tmp_path / "service.yaml").write_text(f"cache: {{folder: {tmp_path}}}\nwho: {{open: never}}\n")
     with pytest.raises(InputError, match=r"who\.open is never, and nobody has a key"):
         serve(toy.run, port=0, settings=tmp_path / "service.yaml")
@@ -392,7 +401,7 @@ def test_no_route_shows_one_person_what_is_anothers(house: House) -> None:
     assert house.call(house.ann, "GET", f"/v1/conversations/{talk}").status == 404
 
 
-def test_a_thousand_votes_over_http_are_counted_exactly(house: House) -> None:
+def test_votes_over_http_at_once_are_counted_exactly(house: House) -> None:
     mine = [house.ask(house.ann, QUESTION).json["id"] for _ in range(50)]
     with house.records.reading() as connection:
         before = votes.counted(connection)
@@ -402,10 +411,10 @@ def test_a_thousand_votes_over_http_are_counted_exactly(house: House) -> None:
         return house.call(house.ann, "PUT", f"/v1/answers/{mine[number % 50]}/vote", {"vote": value}).status
 
     with ThreadPoolExecutor(20) as pool:
-        assert set(pool.map(vote, range(1000))) == {204}
+        assert set(pool.map(vote, range(400))) == {204}
     with house.records.reading() as connection:
         after = votes.counted(connection)
-        assert connection.exec_driver_sql("SELECT count(*) FROM votes").scalar_one() >= 1000
+        assert connection.exec_driver_sql("SELECT count(*) FROM votes").scalar_one() >= 400
     assert (after.up - before.up, after.down - before.down) == (40, 10)
 
 
@@ -467,8 +476,8 @@ def test_a_running_service_forgets_whom_the_command_forgot(pipeline: Pipeline, t
             assert service.ask(question, authorization=f"Bearer {key}").status == 200
         time.sleep(0.2)
         (tmp_path / "service.yaml").write_text(f"cache: {{folder: {tmp_path}}}\n")
-        done = workbench("users", "forget", "ann", "--settings", tmp_path / "service.yaml")
-        assert done.returncode == 0 and "1 of their questions nobody else had asked" in done.stdout, done.stderr
+        done = CliRunner().invoke(cli.app, ["users", "forget", "ann", "--settings", str(tmp_path / "service.yaml")])
+        assert done.exit_code == 0 and "1 of their questions nobody else had asked" in done.stdout, done.output
         waits_until(lambda: service.ask(QUESTION, authorization=f"Bearer {ann}").status == 401)
         waits_until(lambda: len(service.asking.memory._hits) == 1)
         files = [path for path in tmp_path.rglob("*") if path.is_file()]

@@ -30,10 +30,10 @@ class Comparing:
         self._one = asyncio.Lock()
 
     def choices(self) -> list[tuple[str, str]]:
-        """Label and id of each measured configuration but the one that is served."""
-        pipeline = self.asking.service.pipeline
-        measured = {row.configuration for row in pipeline.run.leaderboard} - {pipeline.configuration.id}
-        return [(label, one) for one, label in pipeline.run.labels.items() if one in measured]
+        """Label and id of each measured configuration but the one that is served, those on the report split first."""
+        run, served_now = self.asking.service.pipeline.run, self.asking.service.pipeline.configuration.id
+        rows = sorted(run.leaderboard, key=lambda row: row.split != run.report_split)
+        return [(run.labels[one], one) for one in dict.fromkeys(row.configuration for row in rows) if one != served_now]
 
     async def answer(self, configuration: str, asked: Asked, caller: Caller) -> tuple[Served, Reply]:
         """What a configuration answers, and what was measured of it.
