@@ -7,12 +7,17 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import yaml
+from pyarrow import parquet
 from typer.testing import CliRunner
 
 from workbench import cli
 from workbench.data import survey
+from workbench.data.chunking import Chunking
+from workbench.data.documents.folder import read_folder
+from workbench.data.documents.proposed import proposals
 from workbench.experiment.config import read_settings
 
 KINDS = ["colour", "weight", "price", "age", "place", "owner"]
@@ -98,6 +103,15 @@ def test_the_file_can_be_read_and_says_what_it_costs(tmp_path: Path) -> None:
     assert "question from the column 'question'" in done.output and "documents: 4 (4 .md)" in done.output
     assert "next: " in done.output.splitlines()[-1] and done.output.splitlines()[-1].endswith("run texts.yaml")
     assert not list(tmp_path.glob(".*.yaml")), "the draft is removed"
+
+
+def test_cutting_at_headings_is_offered_where_most_documents_have_some(tmp_path: Path) -> None:
+    table(tmp_path / "mine.csv", documents(tmp_path, words=60))
+    assert init("texts", "mine.csv", "--out", "a.yaml").exit_code == 0
+    text = (tmp_path / "a.yaml").read_text()
+    offered = text.split("add ")[1].splitlines()[0]
+    assert text.count("\n  # most documents have headings") == 1
+    assert Chunking(**yaml.safe_load(offered)).label == "200-20 at headings"
 
 
 def test_short_documents_are_not_cut_and_measured_by_rank(tmp_path: Path) -> None:
@@ -277,24 +291,32 @@ def test_checking_proposes_parsers_for_what_is_not_read(tmp_path: Path) -> None:
     assert "no parser is named" not in CliRunner().invoke(cli.app, ["datasets", "check", "e.yaml"]).output
 
 
+def proposed(folder: Path) -> dict[str, Any]:
+    return {one.ending: one.parser for one in proposals(folder)}
+
+
 def test_tables_alone_are_documents_too(tmp_path: Path) -> None:
     (tmp_path / "texts").mkdir()
-    rows_as(tmp_path / "texts" / "faq.csv", [{"title": f"T{n}", "content": f"Fact {n} is {n * n}."} for n in range(30)])
-    rows = [{"question": f"What is fact {n}?", "answer": str(n * n), "evidence": f"Fact {n} is {n * n}."} for n in range(30)]
-    table(tmp_path / "mine.csv", rows)
-    done = init("texts", "mine.csv")
-    assert done.exit_code == 0, (done.output, done.exception)
-    assert read_settings(tmp_path / "texts.yaml").dataset.load().documents.num_rows == 30
+    rows_as(tmp_path / "texts" / "faq.csv", [{"title": f"T{n}", "content": f"Fact {n} is {n * n}."} for n in range(3)])
+    parsers = proposed(tmp_path / "texts")
+    assert parsers == {"csv": {"kind": "csv", "text": "content", "title": "title"}}
+    assert [row["title"] for row in read_folder(tmp_path / "texts", (), parsers).documents] == ["T0", "T1", "T2"]
 
 
 def test_tables_of_unlike_columns_are_read_as_they_are(tmp_path: Path) -> None:
-    rows = documents(tmp_path)
+    documents(tmp_path)
     (tmp_path / "texts" / "a.csv").write_text("text,x\nFirst.,1\n")
     (tmp_path / "texts" / "b.csv").write_text("note,y\nSecond.,2\n")
     (tmp_path / "texts" / "c.parquet").write_bytes(b"PAR1 broken")
-    table(tmp_path / "mine.csv", rows)
-    assert init("texts", "mine.csv").exit_code == 0
-    assert read_settings(tmp_path / "texts.yaml").dataset.parsers == {"csv": "text", "parquet": "none"}
+    assert proposed(tmp_path / "texts") == {"csv": "text", "parquet": "none"}
+
+
+def test_parquet_without_a_known_text_is_read_by_its_columns_of_texts(tmp_path: Path) -> None:
+    (tmp_path / "texts").mkdir()
+    parquet.write_table(pa.table({"n": [1], "question": ["Why?"], "reply": ["So."]}), tmp_path / "texts" / "a.parquet")
+    parsers = proposed(tmp_path / "texts")
+    assert parsers == {"parquet": {"kind": "parquet", "text": ["question", "reply"]}}
+    assert [row["text"] for row in read_folder(tmp_path / "texts", (), parsers).documents] == ["Why?\n\nSo."]
 
 
 def test_questions_of_several_files_are_one_set(tmp_path: Path) -> None:

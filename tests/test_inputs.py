@@ -606,7 +606,7 @@ def test_a_metric_that_looks_below_the_end_of_rankings_is_announced(tmp_path: Pa
         (
             "generators",
             {"model": "a", "lora": {"chunking": {"word": 4}}},
-            "components.generators.mine.lora.chunking.word: unknown key 'word'; allowed: overlap, words. Did you mean 'words'?",
+            "mine.lora.chunking.word: unknown key 'word'; allowed: at, keep, overlap, words. Did you mean 'words'?",
         ),
         ("generators", {"model": "a", "lora": {"rank": [4, 4]}}, "components.generators.mine.lora.rank: 4 is given twice"),
         ("generators", {"model": "a", "lora": {"rank": 2.5}}, "mine.lora.rank: received 2.5; allowed: a whole number"),

@@ -145,7 +145,9 @@ def test_a_long_line_is_a_text_like_any_other(tmp_path: Path) -> None:
 def test_a_disk_that_takes_nothing_is_no_fault_of_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORKBENCH_HOME", str(written(tmp_path / "file", "x")))
     for files in ({}, {"big.txt": "x" * 1_100_000}):
-        with pytest.raises(InputError, match=r"what was read cannot be kept in .*file/documents: .*WORKBENCH_HOME name another"):
+        with pytest.raises(
+            InputError, match=r"what was read cannot be kept in .*file/documents: .*set WORKBENCH_HOME to a folder that can"
+        ):
             read(tmp_path, files)
 
 
@@ -214,6 +216,29 @@ def test_evidence_parted_by_what_stands_at_the_foot_of_a_page_is_named_as_two_pi
     assert len(found.judged("dev").spans["1"]) == 2
 
 
+def test_a_pdf_that_is_padded_is_whole_and_one_that_is_cut_is_not(tmp_path: Path) -> None:
+    whole = made_files.pdf(["Cats purr."], title="Untitled")
+    (found,) = parse(written(tmp_path / "a.pdf", whole + b"\0" * 100_000 + b"\r\n"))
+    assert (found.text, found.title) == ("Cats purr.", "Cats purr.")
+    with pytest.raises(UnreadError, match="truncated"):
+        parse(written(tmp_path / "b.pdf", whole[:-8] + b"\0" * 100_000))
+
+
+# --- text and pages -------------------------------------------------------------------------------------------------------
+
+
+def test_pieces_of_another_encoding_leave_the_rest_as_it_is(tmp_path: Path) -> None:
+    mixed = "Größe, Höhe, Tür und Öl. ".encode() + "für “alle”".encode("cp1252")
+    (found,) = parse(written(tmp_path / "a.txt", mixed))
+    assert found.text == "Größe, Höhe, Tür und Öl. für “alle”"
+    assert found.notes == ("3 bytes in it are no UTF-8, and are read as Windows-1252",)
+
+
+def test_what_stands_in_a_form_of_a_page_is_parted(tmp_path: Path) -> None:
+    page = "<form><label>Name</label><input><textarea>said</textarea><button>Go</button></form>"
+    assert parse(written(tmp_path / "a.html", page))[0].text == "Name said Go"
+
+
 # --- Word, books, notebooks -----------------------------------------------------------------------------------------------
 
 
@@ -226,6 +251,13 @@ def test_tracked_changes_are_read_as_accepted_and_comments_are_left_out(tmp_path
     )
     (found,) = parse(made_files.docx(tmp_path / "a.docx", body))
     assert found.text == "Cats purr."
+
+
+def test_equations_of_a_word_document_are_told_of(tmp_path: Path) -> None:
+    math = "http://schemas.openxmlformats.org/officeDocument/2006/math"
+    body = f'<w:p><m:oMath xmlns:m="{math}"><m:r><m:t>E</m:t></m:r></m:oMath><w:r><w:t>is energy.</w:t></w:r></w:p>'
+    (found,) = parse(made_files.docx(tmp_path / "a.docx", body))
+    assert (found.text, found.notes) == ("is energy.", ("it has equations, which are not read",))
 
 
 CHAPTER = "<html><body><p>Chapter {}.</p></body></html>"
@@ -383,6 +415,26 @@ def test_questions_written_by_excel_and_pandas_are_read(tmp_path: Path) -> None:
     for file in (written(tmp_path / "q.csv", content), packed):
         found = DatasetSettings(folder=folder(tmp_path, {"dogs.txt": "Dogs bark."}), questions=file, splits={"dev": 1.0}).load()
         assert [row["answers"] for row in found.queries.to_pylist()] == [["purr"], ["cats", "Cats"]]
+
+
+def test_a_table_that_pandas_wrote_as_json_is_read_by_its_rows(tmp_path: Path) -> None:
+    columns = {"question": ["What do cats do?", "Who purrs?"], "answer": ["purr", "cats"], "evidence": ["Cats purr."] * 2}
+    by_number = {name: {str(number): value for number, value in enumerate(values)} for name, values in columns.items()}
+    asked = DatasetSettings(
+        folder=folder(tmp_path, {"dogs.txt": "Dogs bark."}),
+        questions=written(tmp_path / "a.json", json.dumps(by_number)),
+        splits={"dev": 1.0},
+    )
+    assert [row["text"] for row in asked.load().queries.to_pylist()] == columns["question"]
+    with pytest.raises(InputError, match=r"a list for each of 'question', 'answer', 'evidence'; allowed: a list of objects"):
+        DatasetSettings(folder=tmp_path / "texts", questions=written(tmp_path / "b.json", json.dumps(columns))).load()
+
+
+def test_what_pandas_writes_for_nothing_is_no_answer(tmp_path: Path) -> None:
+    rows = ['{"question": "What?", "answer": NaN, "evidence": "Cats purr."}', '{"question": "Who?", "evidence": "Cats purr."}']
+    asked = written(tmp_path / "q.jsonl", "\n".join(rows))
+    found = DatasetSettings(folder=folder(tmp_path, {"dogs.txt": "Dogs bark."}), questions=asked, splits={"dev": 1.0}).load()
+    assert [row["answers"] for row in found.queries.to_pylist()] == [None, None]
 
 
 def test_a_question_in_two_splits_is_a_problem_that_is_named(tmp_path: Path) -> None:

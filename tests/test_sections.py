@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pypdf import PdfReader, PdfWriter
 from typer.testing import CliRunner
@@ -131,6 +131,7 @@ places = st.integers(0, 60)
 parts_of = st.lists(st.builds(Part, places, places, st.sampled_from(["heading", "page", "table", "code"]), st.integers(1, 3)))
 
 
+@settings(max_examples=150)
 @given(
     st.text(st.sampled_from("ab \n\t好"), max_size=60),
     parts_of,
@@ -167,16 +168,16 @@ def test_a_window_shares_less_where_the_next_piece_would_not_fit() -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("given_", "said"),
     [
         ({"at": "heading"}, "headings"),
         ({"at": ["pages", "pages"]}, "pages is named twice"),
         ({"keep": "tables", "words": None, "overlap": 0}, "name words, or leave keep away"),
     ],
 )
-def test_a_cut_that_cannot_be_is_refused(settings: dict[str, Any], said: str) -> None:
+def test_a_cut_that_cannot_be_is_refused(given_: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        Chunking(**settings)
+        Chunking(**given_)
 
 
 def test_structure_is_in_the_key_of_what_is_cut_by_it_and_of_nothing_else() -> None:

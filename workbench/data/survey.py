@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import cache
 from pathlib import PurePosixPath
 from statistics import median_low
@@ -89,12 +89,13 @@ class Survey(NamedTuple):
         return [*lines, *(f"  note: {note}" for note in self.notes)]
 
 
-def survey(rows: Sequence[Row], notes: Sequence[str] = ()) -> Survey:
+def survey(rows: Sequence[Row], notes: Sequence[str] = (), headed: Collection[str] = ()) -> Survey:
     """A survey of documents.
 
     Args:
         rows: of `workbench.data.dataset.DOCUMENTS`, at least one.
         notes: what was not read.
+        headed: ids of documents whose parser found a heading; in the others, lines that look like one are.
     """
     texts = defaultdict(list)
     for row in rows:
@@ -107,7 +108,7 @@ def survey(rows: Sequence[Row], notes: Sequence[str] = ()) -> Survey:
         [len(row["text"].split()) for row in rows],
         dict(languages.most_common()),
         median_low([_paragraphs(row) for row in rows]),
-        sum(HEADING.search(row["text"]) is not None for row in rows),
+        sum(row["id"] in headed or HEADING.search(row["text"]) is not None for row in rows),
         empty,
         [names for names in texts.values() if len(names) > 1],
         list(notes),

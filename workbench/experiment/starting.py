@@ -24,6 +24,8 @@ from workbench.store.progress import Progress
 QUESTIONS = "questions.jsonl"  # where they are looked for, if there are none
 SHORT = 120  # words of a document, up to which it is one passage
 SLICES = 12  # values of a column that is proposed for slices, at most
+# a line of the file that is commented out
+HEADINGS = "  # most documents have headings; to end passages before them, add {words: 200, overlap: 20, at: [headings]}\n"
 LINE = '{"id": "1", "split": "dev", "question": "...", "answers": ["..."], "evidence": "a sentence copied from a document"}'
 
 
@@ -80,14 +82,15 @@ def start(
         proposed = proposals(folder, questions)
         parsers = _parsers(proposed)
         read = read_folder(folder, questions, parsers)
-        seen = survey(read.documents, [*read.notes, *map(str, proposed)])
+        seen = survey(read.documents, [*read.notes, *map(str, proposed)], read.headed)
+        by_headings = HEADINGS if 2 * len(read.headed) > seen.documents else ""
         if not questions:
-            started = _without_questions(folder, path, seen, proposed)
+            started = _without_questions(folder, path, seen, proposed, by_headings)
         else:
             named = dict(columns) if columns else None
             asked = questions[0] if len(questions) == 1 else tuple(questions)
             settings = DatasetSettings(folder=folder, questions=asked, form=form, columns=named, parsers=parsers)
-            started = _with_questions(settings, path, seen, runs, progress, proposed)
+            started = _with_questions(settings, path, seen, runs, progress, proposed, by_headings)
     path.write_text(started.text, encoding="utf-8")
     return started
 
@@ -96,10 +99,10 @@ def _parsers(proposed: Sequence[Proposal]) -> dict[str, str | dict[str, Any] | N
     return {one.ending: one.parser for one in proposed}
 
 
-def _without_questions(folder: Path, path: Path, seen: Survey, proposed: Sequence[Proposal]) -> Started:
+def _without_questions(folder: Path, path: Path, seen: Survey, proposed: Sequence[Proposal], by_headings: str) -> Started:
     file = DatasetSettings(folder=folder, questions=path.parent / QUESTIONS, parsers=_parsers(proposed))
     head = _head([f"Write the questions into {QUESTIONS} beside this file.", *map(str, proposed)])
-    text = _file(_name(file), head, file, path, _choices(seen, None))
+    text = _file(_name(file), head, file, path, _choices(seen, None) | {"by_headings": by_headings})
     lines = [*seen.lines, f"questions: none yet; write them into {path.parent / QUESTIONS}, one a line: {LINE}"]
     return Started(text, lines)
 
@@ -111,6 +114,7 @@ def _with_questions(
     runs: Path,
     progress: Progress | None,
     proposed: Sequence[Proposal] = (),
+    by_headings: str = "",
 ) -> Started:
     try:
         dataset = settings.load()
@@ -118,7 +122,7 @@ def _with_questions(
     except InputError as error:
         return _refused(settings, path, seen, error)
     choices = _choices(seen, dataset)
-    choices["slices"] = _slices(settings, dataset)
+    choices |= {"slices": _slices(settings, dataset), "by_headings": by_headings if dataset.kind == "spans" else ""}
     asked = f"{seen.documents} documents, most of them {seen.language}; {dataset.queries.num_rows} questions."
     draft = path.with_name(f".{path.stem}.draft.yaml")
     try:
@@ -247,7 +251,7 @@ baseline: {{retriever: bm25{base}}}
 # every list is an axis, and all combinations are measured
 axes:
   chunking: {choices["chunking"]}
-  retriever: [bm25, dense, hybrid]
+{choices["by_headings"]}  retriever: [bm25, dense, hybrid]
 {_answers() if generator else ""}metrics:
   select_by: {choices["select_by"]}
   rankings: {choices["rankings"]}

@@ -14,6 +14,7 @@ from workbench.data.documents.forms import NOT_ITS_NAME, OLE, ZIP
 from workbench.data.documents.parser import Document, Parser, Unpacking, UnreadError, first_line
 
 LIBRARY = "mammoth"
+MATH, EQUATIONS = "/math}oMath", "it has equations, which are not read"  # how mammoth names what it leaves out
 BODY = re.compile(r"word/document\d*\.xml")
 
 
@@ -35,11 +36,12 @@ class Docx(Parser):
             check_no_entities(archive)
         pictures = library.images.img_element(lambda _: {"src": ""})  # otherwise they stand in the page, as text
         with path.open("rb") as file:
-            page = library.convert_to_html(file, convert_image=pictures).value
+            made = library.convert_to_html(file, convert_image=pictures)
+        notes = (EQUATIONS,) if any(MATH in message.message for message in made.messages) else ()
         blocks = Blocks()
-        html.written(page, blocks)
+        html.written(made.value, blocks)
         text, structure = blocks.text(), blocks.structure()
         if not text:
             raise UnreadError("empty", "no text stands in it")
         heading = next((element.label for element in structure if element.kind == "heading"), "")
-        return [Document(text, heading or first_line(text), structure)]
+        return [Document(text, heading or first_line(text), structure, notes=notes)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import re
 from typing import NamedTuple
 
 from workbench.data.documents.forms import NOT_ITS_NAME
@@ -27,6 +28,7 @@ MEANT = {
     "euc-kr": "cp949",
     "ks_c_5601-1987": "cp949",
 }
+BEYOND_ASCII, STRANGE = re.compile("[^\0-\x7f]"), re.compile("[\udc80-\udcff]")  # STRANGE: bytes that are no UTF-8
 ESCAPE = b"\x1b"  # encodings that switch by it consist of bytes of ASCII, so they would pass for UTF-8
 GUESSED_FROM = 1 << 18  # bytes
 NEARLY = 0.1  # of charset-normalizer's coherence, from 0 to 1
@@ -68,7 +70,17 @@ def decoded(raw: bytes, declared: str = "") -> Decoded:
         raise UnreadError(NOT_ITS_NAME, "zero bytes stand in it, so this is no text")
     if declared and (text := _read(raw, declared)) is not None:
         return Decoded(_lines(text))
-    return _guessed(raw)
+    return _nearly_utf8(raw) or _guessed(raw)
+
+
+def _nearly_utf8(raw: bytes) -> Decoded | None:
+    """A text in UTF-8 with pieces of Windows-1252 in it; None where fewer than half of its letters beyond ASCII are UTF-8."""
+    text = raw.decode("utf-8", "surrogateescape")
+    strange = len(STRANGE.findall(text))
+    if len(BEYOND_ASCII.findall(text)) < 2 * strange:
+        return None
+    mended = STRANGE.sub(lambda one: bytes([ord(one[0]) - 0xDC00]).decode("cp1252", "replace"), text)
+    return Decoded(_lines(mended), (f"{strange} bytes in it are no UTF-8, and are read as Windows-1252",))
 
 
 def _marked(raw: bytes, mark: bytes) -> Decoded:

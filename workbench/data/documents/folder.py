@@ -83,6 +83,11 @@ class Folder:
         return _Pages(self.read)
 
     @property
+    def headed(self) -> set[str]:
+        """Ids of the documents that have headings."""
+        return {one.id for one in self.read if any(element.kind == "heading" for element in one.read.document.structure)}
+
+    @property
     def reasons(self) -> dict[str, str]:
         """File -> why it is not among the documents."""
         return {row["file"]: f"{row['reason']}: {row['said']}" for row in self.unread}

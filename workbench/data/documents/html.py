@@ -22,6 +22,7 @@ UNSEEN = {"head", "script", "style", "template", "noscript", "svg", "iframe", "o
 HEADINGS = {f"h{level}": level for level in range(1, 7)}
 LINES = {"br", "li", "dt", "dd", "option"}
 CELLS = {"td", "th"}
+APART = {"img", "button", "input", "label", "textarea"}  # from the words beside them
 BLOCKS = {
     *("address", "article", "aside", "blockquote", "body", "caption", "center", "details", "dialog", "div", "dl", "fieldset"),
     *("figcaption", "figure", "footer", "form", "header", "hr", "html", "main", "nav", "ol", "p", "pre", "section", "summary"),
@@ -164,7 +165,7 @@ def _begin(tag: str, into: Blocks) -> None:
         into.begin_row()
     elif tag in CELLS:
         into.begin_cell()
-    elif tag == "img":
+    elif tag in APART:
         into.gap(SPACE)
     if tag in HEADINGS:
         into.begin("heading", HEADINGS[tag])
@@ -181,3 +182,5 @@ def _end(tag: str, into: Blocks) -> None:
         into.gap(LINE)
     elif tag in CELLS:
         into.end_cell()
+    elif tag in APART:
+        into.gap(SPACE)

@@ -118,7 +118,7 @@ def _write(path: Path, payload: bytes) -> None:
     except OSError as error:
         said = (error.strerror or str(error)).lower()
         raise InputError(
-            f"what was read cannot be kept in {folder()}: {said}; make room there, or let WORKBENCH_HOME name another folder"
+            f"what was read cannot be kept in {folder()}: {said}; set WORKBENCH_HOME to a folder that can be written and has room"
         ) from error
 
 

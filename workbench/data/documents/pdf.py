@@ -24,10 +24,12 @@ PASSWORD = 4  # FPDF_ERR_PASSWORD
 COPYING = 1 << 4  # the permission to copy text, as PDF's standard numbers it
 END = b"%%EOF"
 TAIL = 2048  # bytes at the end in which the mark of the end has to stand
+PADDING = 1 << 20  # bytes of white space and zeros that may follow
 SAMPLED = 20  # letters of a page that say which way is up
 SPACE = 32  # code of the last character that is no letter
 # what PDFium gives for a hyphen at the end of a line, and for what is no letter
 SIGNS = {"\r": "", "\x02": "-", "\ufffe": "-", "\0": "", "\f": "\n"}
+NO_TITLES = {"untitled", "untitled document", "document", "title", "unknown", "none", "(anonymous)"}
 NO_NAMES = (".doc", ".docx", ".tex", ".dvi", ".indd", ".xls", ".xlsx", ".ppt", ".pptx", ".pdf", ".qxd")  # titles left by programs
 
 
@@ -71,8 +73,8 @@ def _unread(path: Path, error: Any) -> UnreadError:
 
 def _check_whole(path: Path) -> None:
     with path.open("rb") as file:
-        file.seek(max(path.stat().st_size - TAIL, 0))
-        if END not in file.read():
+        file.seek(max(path.stat().st_size - TAIL - PADDING, 0))
+        if END not in file.read().rstrip(b"\0 \t\r\n")[-TAIL:]:
             raise UnreadError(
                 "truncated",
                 f"it does not end as a PDF does (no {END.decode()} in its last {TAIL:,} bytes); fetch it again, or mend it "
@@ -137,6 +139,5 @@ def _document(pdf: PdfDocument, pages: list[str], notes: tuple[str, ...]) -> Doc
     structure = sorted([*numbered, *headings(pdf, pages, starts)], key=lambda element: (element.start, -element.end))
     text = "\f".join(pages)
     named = " ".join((pdf.get_metadata_value("Title") or "").split())
-    return Document(
-        text, first_line(text) if named.lower().endswith(NO_NAMES) or not named else named, tuple(structure), notes=notes
-    )
+    left = not named or named.lower().endswith(NO_NAMES) or named.lower() in NO_TITLES
+    return Document(text, first_line(text) if left else named, tuple(structure), notes=notes)

@@ -49,7 +49,12 @@ def rows(path: Path) -> list[Read]:
         raise InputError(f"questions file {path}: received a name that ends in {suffix or 'nothing'}; allowed: {ALLOWED}")
     if not found:
         raise InputError(f"questions file {path} is empty; at least one question is needed")
-    return found
+    return [Read(where, _without_nan(row)) for where, row in found]
+
+
+def _without_nan(row: Any) -> Any:
+    """A row in which what pandas writes for nothing is nothing."""
+    return {key: None if value != value else value for key, value in row.items()} if isinstance(row, dict) else row
 
 
 def _of_arrow(path: Path, parquet: bool) -> Iterator[Read]:
@@ -82,7 +87,10 @@ def _cell(text: str) -> Any:
 
 def _of_json(path: Path) -> Iterator[Read]:
     if _one_a_line(path):
-        yield from objects(path)
+        found = list(objects(path))
+        if len(found) == 1 and isinstance(found[0].value, dict):
+            _check_columns(found[0].value, path)
+        yield from found
         return
     value = parsed("\n".join(line.text for line in lines(path)) if path.suffix == ".gz" else whole(path), str(path))
     for number, row in enumerate(_listed(value, path), 1):
@@ -97,7 +105,7 @@ def _one_a_line(path: Path) -> bool:
         value = json.loads(first)
     except ValueError:
         return first.lstrip().startswith("{") and second.lstrip().startswith("{")  # a damaged line of a file of lines
-    return isinstance(value, dict) and (second != "" or not _lists(value))
+    return isinstance(value, dict) and (second != "" or not (_lists(value) or _index(value)))
 
 
 def _lists(value: dict[str, Any]) -> list[str]:
@@ -113,7 +121,29 @@ def _listed(value: Any, path: Path) -> list[Any]:
     if isinstance(value, dict) and (keys := _lists(value)):
         rows: list[Any] = value[keys[0]]
         return rows
+    if isinstance(value, dict):
+        _check_columns(value, path)
+    if isinstance(value, dict) and (index := _index(value)):
+        return [{column: cells[number] for column, cells in value.items()} for number in index]
     raise InputError(
         f"{path}: received {type(value).__name__}; allowed: one JSON object a line, a list of objects, or an object with one "
         f"list of objects in it"
     )
+
+
+def _index(value: dict[str, Any]) -> list[str]:
+    """The numbers of the rows, where an object has columns with a value for each, as pandas writes a table."""
+    columns = list(value.values())
+    if not columns or not all(isinstance(cells, dict) and cells.keys() == columns[0].keys() for cells in columns):
+        return []
+    return list(columns[0]) if all(map(str.isdecimal, columns[0])) else []
+
+
+def _check_columns(value: dict[str, Any], path: Path) -> None:
+    """Refuses an object of lists, one for each column, which would pass for one question."""
+    sizes = {len(cells) if isinstance(cells, list) else 0 for cells in value.values()}
+    if path.suffix == ".json" and len(value) > 1 and len(sizes) == 1 and min(sizes) > 1:
+        raise InputError(
+            f"{path}: received an object with a list for each of {', '.join(map(repr, value))}; allowed: a list of objects, one "
+            f"for each question (in pandas, to_json(orient='records'))"
+        )
