@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from test_statistics_calibration import CLAIMED, HARD, SIZES, Truth
+from test_statistics_calibration import CLAIMED, HARD, RIGHT_OR_WRONG, SIZES, Truth, covered
 
 from workbench.evaluation import families, statistics
 from workbench.evaluation.families import Plan
@@ -106,6 +106,22 @@ FAMILIES = {  # what is compared -> systems, whether against the first, binary s
 }
 
 
+def means() -> list[str]:
+    """What the page says of intervals of means."""
+    head = [
+        "",
+        "## Means of answers that are right or wrong",
+        "",
+        "The interval of a mean lies between 0 and 100: it is a t interval of the mean's logit, turned back. Where all questions",
+        "score the same, it reaches as far as other questions may lie by the rule of three. The exact chance that it holds the",
+        "true share, a sum over all counts of right answers:",
+        "",
+        "| true share | n = 50 | n = 200 | n = 1000 |",
+        "| --- | ---: | ---: | ---: |",
+    ]
+    return head + [f"| {share} | {' | '.join(f'{covered(share, n):.3f}' for n in SIZES)} |" for share in RIGHT_OR_WRONG]
+
+
 def write(repeats: int = 10_000, runs: int = 1_000) -> None:
     """The page, from many repeats."""
     statistics.FLIPS = FLIPS
@@ -146,6 +162,7 @@ def write(repeats: int = 10_000, runs: int = 1_000) -> None:
     for name, (k, against, binary) in FAMILIES.items():
         one, equal = family(k, runs, against, binary), family(k, runs, against, binary, effect=0.0)
         lines.append(f"| {name} | {one.coverage:.3f} | {one.found:.3f} | {one.found_by_holm:.3f} | {equal.alarms:.3f} |")
+    lines += means()
     PAGE.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 

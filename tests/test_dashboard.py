@@ -62,7 +62,7 @@ def test_the_index_lists_runs_newest_first_with_verdicts_and_what_did_not_finish
     page = index(tmp_path)
     heads = re.findall("<h3><bdi>(.*?)</bdi></h3>", page.split("<section id=example")[0])
     assert [head.split(",")[1].strip() for head in heads] == ["2 January 2027", "2 January 2026", "2 January 2025"]
-    assert "✓ Shown better: <bdi>dense/tuned</bdi>" in page and "leaderboard.csv" in page
+    assert "✓ Better: <bdi>dense/tuned</bdi>" in page and "leaderboard.csv" in page
     assert "mine, 1 June 2026, 00:00:00 UTC</bdi> did not finish" in page
     assert "voila/render/questions.ipynb?run=planted%2F20260102T030405Z-aaaaaa" in page
 
@@ -184,6 +184,8 @@ def test_the_stage_that_failed_is_proposed_and_tags_stay(run: Run) -> None:
     again = QuestionsPage(run)
     again.choose_show.value = "tagged"
     assert numbers(again) == [12, 13, 14]
+    again.choose_show.value = "tag: needs a table"
+    assert numbers(again) == [14]
     again.list.value = "q14"
     assert again.note.value == "both columns" and f"Tags: <bdi>{MISREAD}; needs a table</bdi>" in again.standing.value
     tags = Tags(run.folder)

@@ -186,7 +186,7 @@ def test_the_command_shows_what_was_understood_and_exits_with_1_for_a_problem(tm
         row["evidence"] = "Not there."
     (tmp_path / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     done = CliRunner().invoke(cli.app, ["datasets", "check", config])
-    assert done.exit_code == 1 and done.stdout.splitlines()[-1] == "1 problems, 1 remarks"  # and a split of 28
+    assert done.exit_code == 1 and done.stdout.splitlines()[-1] == "1 problem, 1 remark"  # and a split of 28
 
 
 @pytest.mark.parametrize(

@@ -103,6 +103,14 @@ def test_the_readme_fits_one_screen() -> None:
     assert len(text(README).splitlines()) <= 120
 
 
+def test_the_program_has_one_name_in_the_pages_of_the_manual() -> None:
+    """The README's lines can be pasted as they are; the list of pages says what the shorter name is in a checkout."""
+    rule = ROOT / "docs" / "README.md"
+    assert "`.venv/bin/workbench`" in text(rule)
+    longer = [name(page) for page in MANUAL if ".venv/bin/workbench" in text(page) and page not in (README, rule)]
+    assert longer == []
+
+
 @pytest.mark.parametrize("page", MANUAL, ids=name)
 def test_code_is_fenced_and_its_language_is_named(page: Path) -> None:
     assert {block.language for block in blocks_of(page)} <= LANGUAGES
@@ -330,7 +338,7 @@ def shown(value: Any) -> str | None:
     if isinstance(value, (BaseModel, dict)):
         return None
     if isinstance(value, tuple):
-        return ", ".join(value)
+        return ", ".join(value) or "empty"
     if value is None:
         return "none"
     if isinstance(value, bool):

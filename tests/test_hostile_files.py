@@ -261,7 +261,7 @@ def test_what_was_kept_and_is_damaged_is_read_again(tmp_path: Path) -> None:
     folder.mkdir()
     (folder / "a.txt").write_text("Cats purr.")
     first = load(folder)
-    (place,) = kept.folder().rglob("*.json")
+    (place,) = kept.folder().rglob("*.document")
     place.write_bytes(place.read_bytes().replace(b"purr", b"bark"))
     assert load(folder).documents.equals(first.documents)  # the dataset itself is kept as well
     (folder / "b.txt").write_text("Dogs bark.")

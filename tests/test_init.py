@@ -174,10 +174,36 @@ def test_a_set_that_brings_its_documents_needs_no_folder(tmp_path: Path) -> None
 def test_columns_are_named_where_two_may_be_the_question(tmp_path: Path) -> None:
     table(tmp_path / "mine.csv", [row | {"query": "?"} for row in documents(tmp_path)])
     done = init("texts", "mine.csv")
-    assert "'query' and 'question' may both be the question" in str(done.exception)
-    assert not (tmp_path / "texts.yaml").exists()
-    assert init("texts", "mine.csv", "--column", "question=question").exit_code == 0
-    assert read_settings(tmp_path / "texts.yaml").dataset.columns == {"question": "question"}
+    assert done.exit_code == 0 and "problem: " in done.output and "'query' and 'question' may both be the question" in done.output
+    assert "# problem: " in (tmp_path / "texts.yaml").read_text()
+    assert init("texts", "mine.csv", "--out", "b.yaml", "--column", "question=question").exit_code == 0
+    assert read_settings(tmp_path / "b.yaml").dataset.columns == {"question": "question"}
+
+
+def test_a_file_is_written_with_what_has_to_be_mended_first(tmp_path: Path) -> None:
+    """A run of it is refused for just that reason, and accepted once the questions are mended."""
+    rows = documents(tmp_path, words=60)
+    table(tmp_path / "one.csv", [row | {"split": "dev"} for row in rows])
+    done = init("texts", "one.csv", "--out", "one.yaml")
+    assert done.exit_code == 0, (done.output, done.exception)
+    (said,) = [line for line in done.output.splitlines() if line.startswith("problem: ")]
+    assert "all questions are in the split 'dev'; needed are two" in said
+    text = (tmp_path / "one.yaml").read_text()
+    assert text.splitlines()[2] == f"# {said}" and text.startswith("# Written by `workbench init`")
+    assert done.output.splitlines()[-1].endswith("datasets check one.yaml")
+    table(tmp_path / "one.csv", rows)
+    assert read_settings(tmp_path / "one.yaml").dataset.load().splits == {"dev": 12, "test": 12}
+
+
+def test_missing_evidence_is_a_comment_in_the_file(tmp_path: Path) -> None:
+    rows = documents(tmp_path, words=60)
+    table(
+        tmp_path / "mine.csv",
+        [row | {"evidence": "Nothing like it stands anywhere."} if n < 6 else row for n, row in enumerate(rows)],
+    )
+    done = init("texts", "mine.csv", "--out", "a.yaml")
+    assert done.exit_code == 0, (done.output, done.exception)
+    assert "evidence" in next(line for line in (tmp_path / "a.yaml").read_text().splitlines() if line.startswith("# problem: "))
 
 
 @pytest.mark.parametrize(
@@ -188,12 +214,98 @@ def test_columns_are_named_where_two_may_be_the_question(tmp_path: Path) -> None
         (["nowhere", "mine.csv"], "document folder nowhere does not exist"),
         (["texts", "nowhere.csv"], "questions file nowhere.csv does not exist"),
         (["texts", "mine.csv", "--column", "question"], "--column received 'question'; allowed: question=NAME"),
-        (["texts", "one.csv"], "all questions are in the split 'dev'; needed are two"),
     ],
 )
 def test_what_cannot_be_done_is_said(words: list[str], said: str, tmp_path: Path) -> None:
-    rows = documents(tmp_path)
-    table(tmp_path / "mine.csv", rows)
-    table(tmp_path / "one.csv", [row | {"split": "dev"} for row in rows])
+    table(tmp_path / "mine.csv", documents(tmp_path))
     done = init(*words)
     assert said in str(done.exception) and not list(tmp_path.glob("*.yaml"))
+
+
+def rows_as(path: Path, rows: list[dict[str, Any]], separator: str = ",") -> None:
+    with path.open("w", newline="", encoding="utf-8-sig") as file:
+        writer = csv.DictWriter(file, list(rows[0]), delimiter=separator)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def with_tables(folder: Path) -> list[dict[str, Any]]:
+    """Documents and questions as `documents` makes them, of which some stand in tables that need a parser."""
+    rows = documents(folder)
+    rows_as(folder / "texts" / "tickets.csv", [{"id": n, "body": f"Ticket {n} is red{n}."} for n in range(3)], ";")
+    (folder / "texts" / "prices.tsv").write_text("stone\tprice\namber\t12 ducats\n")
+    (folder / "texts" / "log.jsonl").write_text("".join(json.dumps({"text": f"Entry {n}.", "id": 1}) + "\n" for n in range(2)))
+    (folder / "texts" / "tool.py").write_text("def weigh():\n    return 17\n")
+    added = [("Which colour has ticket 2?", "red2", "Ticket 2 is red2."), ("What is amber's price?", "12 ducats", "12 ducats")]
+    return rows + [{"question": q, "answer": a, "evidence": e, "level": "easy"} for q, a, e in added]
+
+
+def test_tables_and_code_are_given_parsers_that_read_them(tmp_path: Path) -> None:
+    table(tmp_path / "mine.csv", with_tables(tmp_path))
+    done = init("texts", "mine.csv")
+    assert done.exit_code == 0, (done.output, done.exception)
+    settings = read_settings(tmp_path / "texts.yaml")
+    assert settings.dataset.parsers == {
+        "csv": {"kind": "csv", "separator": ";", "text": "body", "id": "id"},
+        "tsv": "text",
+        "jsonl": {"kind": "jsonl", "text": "text"},  # its ids are not distinct
+        "py": "code",
+    }
+    said = (tmp_path / "texts.yaml").read_text()
+    assert "# Files in .csv (1): each row is a document, its text the column 'body'; there are id, body.\n" in said
+    assert "# Files in .tsv (1): each file is one document; `{kind: tsv, text: COLUMN}` makes each row one" in said
+    found = settings.dataset.load()
+    assert {"texts/tickets.csv", "tickets.csv#2", "prices.tsv", "log.jsonl#2", "tool.py"} & set(
+        found.documents["id"].to_pylist()
+    ) == {"tickets.csv#2", "prices.tsv", "log.jsonl#2", "tool.py"}
+    assert found.queries.num_rows == 26 and found.unread.num_rows == 0
+
+
+def test_checking_proposes_parsers_for_what_is_not_read(tmp_path: Path) -> None:
+    table(tmp_path / "mine.csv", with_tables(tmp_path)[:24])
+    settings = {"experiment": "e", "dataset": {"folder": "texts", "questions": "mine.csv"}, "axes": {"retriever": ["bm25"]}}
+    settings["components"] = {"retrievers": {"bm25": {"kind": "bm25"}}}
+    settings["baseline"] = {"retriever": "bm25"}
+    (tmp_path / "e.yaml").write_text(yaml.safe_dump(settings))
+    said = CliRunner().invoke(cli.app, ["datasets", "check", "e.yaml"]).output
+    assert "remark: 1 files in .csv are not read, since no parser is named for them" in said
+    proposed = '`parsers: {"csv": {"kind": "csv", "separator": ";", "text": "body", "id": "id"}}`'
+    assert proposed in said and "1 files in .py are not read" in said
+    parsers = yaml.safe_load(proposed.strip("`"))["parsers"]
+    settings["dataset"]["parsers"] = parsers | {"tsv": "none", "jsonl": "none", "py": None}
+    (tmp_path / "e.yaml").write_text(yaml.safe_dump(settings))
+    assert "no parser is named" not in CliRunner().invoke(cli.app, ["datasets", "check", "e.yaml"]).output
+
+
+def test_tables_alone_are_documents_too(tmp_path: Path) -> None:
+    (tmp_path / "texts").mkdir()
+    rows_as(tmp_path / "texts" / "faq.csv", [{"title": f"T{n}", "content": f"Fact {n} is {n * n}."} for n in range(30)])
+    rows = [{"question": f"What is fact {n}?", "answer": str(n * n), "evidence": f"Fact {n} is {n * n}."} for n in range(30)]
+    table(tmp_path / "mine.csv", rows)
+    done = init("texts", "mine.csv")
+    assert done.exit_code == 0, (done.output, done.exception)
+    assert read_settings(tmp_path / "texts.yaml").dataset.load().documents.num_rows == 30
+
+
+def test_tables_of_unlike_columns_are_read_as_they_are(tmp_path: Path) -> None:
+    rows = documents(tmp_path)
+    (tmp_path / "texts" / "a.csv").write_text("text,x\nFirst.,1\n")
+    (tmp_path / "texts" / "b.csv").write_text("note,y\nSecond.,2\n")
+    (tmp_path / "texts" / "c.parquet").write_bytes(b"PAR1 broken")
+    table(tmp_path / "mine.csv", rows)
+    assert init("texts", "mine.csv").exit_code == 0
+    assert read_settings(tmp_path / "texts.yaml").dataset.parsers == {"csv": "text", "parquet": "none"}
+
+
+def test_questions_of_several_files_are_one_set(tmp_path: Path) -> None:
+    rows = documents(tmp_path, words=60)
+    table(tmp_path / "one.csv", rows[:10])
+    (tmp_path / "two.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[10:]))
+    done = init("texts", "one.csv", "two.jsonl", "--out", "mine.yaml")
+    assert done.exit_code == 0, (done.output, done.exception)
+    assert '  questions: ["one.csv", "two.jsonl"]\n' in (tmp_path / "mine.yaml").read_text()
+    settings = read_settings(tmp_path / "mine.yaml")
+    assert settings.dataset.questions == (tmp_path / "one.csv", tmp_path / "two.jsonl")
+    ids = settings.dataset.load().queries["id"].to_pylist()
+    assert sorted(map(int, ids)) == list(range(1, 25)), "questions without an id are numbered over all files"
+    assert len(settings.dataset.further_columns(set(ids))) == 24

@@ -24,7 +24,7 @@ from workbench.models.decoding import MIN_ROWS
 from workbench.models.generator import Generator
 from workbench.models.lora import Example, Lora
 from workbench.models.training import Evaluation, Watch
-from workbench.store.progress import Progress
+from workbench.store.progress import Progress, Task
 
 EXACT = resolve(device="cpu", precision="float32")
 EXAMPLES = [
@@ -302,6 +302,37 @@ def test_a_damaged_checkpoint_is_said_by_the_run_that_trains_again(tmp_path: Pat
     (one.session.store.work(adapter.key) / training.CHECKPOINT).write_bytes(b"no checkpoint")
     run = one.compare()
     assert any("is damaged" in note and "begins at its first step" in note for note in run.manifest["notes"])
+
+
+def test_the_progress_of_a_resumed_training_begins_at_its_checkpoint(tmp_path: Path, toy_model: str) -> None:
+    one = experiment(tmp_path, toy_model, "components.generators.tuned.lora={rank: 2, batch_size: 2}")
+    (adapter,) = [stage for stage in one.sweep.need(one.selected_on) if stage.name == "adapter"]
+    progress, counts, said = one.session.progress, [], []
+    progress.say = said.append
+
+    def watch(task: Task) -> None:
+        counts.append((task.done, task.total))
+        progress.stopping = task.done == 3 and len(counts) == 4  # the first time
+
+    progress.watch = watch
+    with pytest.raises(KeyboardInterrupt):
+        one.session.ensure(adapter)
+    total = counts[0][1]
+    assert [done for done, _ in counts] == [0, 1, 2, 3] and total > 5
+    counts.clear()
+    one.session.ensure(adapter)
+    assert [done for done, _ in counts] == list(range(3, total + 1))
+    assert said == [f"  fine-tuning goes on after step 3 of {total}, where it was ended before"]
+
+
+def test_what_was_done_before_is_no_part_of_the_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    task = Task("learning", 100, Progress(), 80)
+    assert task.left == 0
+    now[0] = 30.0
+    task(10)
+    assert (task.done, task.left) == (90, pytest.approx(30))
 
 
 @pytest.mark.parametrize("content", ["[1, 2]", "{", '{"generation": "fast"}'])

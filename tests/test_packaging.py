@@ -24,6 +24,7 @@ LOCKED_EXTRAS = [
     "hub",
     "documents",
     "slides",
+    "web",
     "int8",
     "stores",
     "rerankers",
@@ -113,7 +114,7 @@ def test_the_extras_for_processor_and_graphics_card_are_two_faces_of_one_module(
 
 def test_the_conda_environment_has_every_package_of_the_project_with_the_same_bound():
     there = conda()
-    for name, requirement in requirements("lab", "app", "hub", "documents", "slides", "test").items():
+    for name, requirement in requirements("lab", "app", "hub", "documents", "slides", "web", "test").items():
         assert name in there, f"{name} is missing in environment.yml"
         assert there[name].specifier == requirement.specifier, name
         assert there[name].extras == requirement.extras, name

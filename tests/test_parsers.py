@@ -506,7 +506,7 @@ def test_why_a_table_is_not_read(tmp_path: Path) -> None:
     assert reason("a.csv", "a,b\n,2\n") == ("empty", "no row has a text in 'a'")
     assert reason("a.csv", "a,b\n1,2\n1,2\n", id="b") == ("damaged", "two of its documents are named '2'")
     assert reason("a.jsonl", '{"a": "b"}\n{"a"\n')[0] == "damaged"
-    assert reason("a.jsonl", "[1]\n") == ("damaged", "line 1 is no object")
+    assert reason("a.jsonl", "[1]\n") == ("damaged", "line 1 is no object; each line holds one by itself, as {...}")
     assert reason("a.parquet", "a\n") == ("not what its name says", "by its first bytes it is text")
     assert reason("a.parquet", b"PAR1" + b"\0" * 99)[0] == "damaged"
 
@@ -603,7 +603,8 @@ def test_a_parser_of_ones_own_is_named_with_its_settings(tmp_path: Path) -> None
         {
             "file": "c.xyz",
             "reason": "no parser",
-            "said": "its name ends in .xyz; dataset.parsers says which parser reads such files",
+            "said": "its name ends in .xyz, which no parser reads unless it is named; if it is text, write `{xyz: text}` below "
+            "dataset.parsers",
         },
     ]
     assert dataset.notes == ("2 of 4 files are not read: 1 no parser ('c.xyz'); 1 refused ('b.log')",)
@@ -645,3 +646,52 @@ def test_a_missing_package_is_named_with_its_extra_and_the_way_out(tmp_path: Pat
         "Or leave out the files that end in .pdf: dataset.parsers: {pdf: none}"
     )
     assert folder(tmp_path, {}, parsers={"pdf": "none"}).documents.num_rows == 1
+
+
+# --- the main content of pages ------------------------------------------------------------------------------------------
+
+WEB = """<!doctype html><html><head><title>Lamps of the harbour</title></head><body>
+<nav class="menu"><ul><li><a href="/">Home</a></li><li><a href="/shop">Shop</a></li></ul></nav>
+<div class="cookie-banner"><p>We use cookies.</p></div>
+<main><article><h1>Lamps</h1><p>The lamp of the harbour burns oil. It was lit in 1822, and it has been burning ever since.</p>
+<h2>Prices</h2><table><tr><th>year</th><th>price</th></tr><tr><td>1822</td><td>12</td></tr></table>
+<pre><code>def light():
+    return 1
+</code></pre><ul><li>the first lamp of all</li><li>the second lamp of all</li></ul>
+<p>Whoever wants to see the lamp has to climb the tower, which has two hundred steps.</p></article></main>
+<footer><p>Copyright. Imprint.</p></footer></body></html>"""
+
+
+def test_the_main_content_of_a_page_leaves_out_what_surrounds_it(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.html", WEB)
+    found, whole = read(path, content="main"), read(path)
+    assert "cookies" in whole.text and "Imprint" in whole.text and "Shop" in whole.text
+    assert not any(word in found.text for word in ("cookies", "Imprint", "Shop"))
+    assert "year\tprice\n1822\t12" in found.text and found.title == "Lamps of the harbour"
+    assert [(kind, text) for kind, _, _, text in elements(found)] == [
+        ("heading", "Lamps"),
+        ("heading", "Prices"),
+        ("table", "year\tprice\n1822\t12"),
+        ("code", "def light():\n    return 1"),
+        ("list", "the first lamp of all\nthe second lamp of all"),
+    ]
+
+
+def test_a_page_without_main_content_is_named_with_the_way_out(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.html", "<html><body><img src='a.png'></body></html>")
+    with pytest.raises(UnreadError, match="`content: all` reads whatever the page shows"):
+        read(path, content="main")
+
+
+def test_the_main_content_is_kept_apart_from_the_whole_page() -> None:
+    whole, main = (choices({"html": {"kind": "html", "content": content}})["html"] for content in ("all", "main"))
+    assert whole is not None and main is not None
+    assert whole.parser.definition() == choices({})["html"].parser.definition()
+    assert "content" not in whole.parser.definition()["settings"]
+    assert main.parser.definition()["libraries"].keys() == {"selectolax", "charset-normalizer", "trafilatura", "lxml"}
+
+
+def test_the_library_of_the_main_content_is_named_with_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "trafilatura", None)
+    with pytest.raises(InputError, match=r"needs the package 'trafilatura'.*rag-workbench\[web\]"):
+        folder(tmp_path, {"a.html": WEB}, parsers={"html": {"kind": "html", "content": "main"}})

@@ -10,9 +10,10 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, quote
 
 import pytest
 from conftest import ROOT, Finished
@@ -26,6 +27,7 @@ from workbench.component import file_digest
 from workbench.results import table_files, words
 from workbench.results.rows import CostRow
 from workbench.results.run import Run
+from workbench.results.tags import MISSED, Tags
 from workbench.views.asked import Asked
 from workbench.views.report import report
 
@@ -127,9 +129,10 @@ def test_every_number_of_the_report_is_a_cell_of_the_run(run: Run) -> None:
             assert text in forms, (addresses, text)
             checked += 1
     assert checked > 20
-    known = sorted({*run.names.values(), *run.labels.values(), run.folder.name, "95th", "F1", *run.axes}, key=len, reverse=True)
+    told = words.meaning(run.select[1])  # what the ends of a metric are
+    known = {*run.names.values(), *run.labels.values(), run.folder.name, "95th", "F1", *run.axes, told}
     rest = " ".join(page.unnamed)
-    for name in known:
+    for name in sorted(known, key=len, reverse=True):
         rest = rest.replace(name, "")
     rest = re.sub(r"\w+@\d+|of 100", "", rest)
     assert not re.findall(r"\d+", rest), re.findall(r".{30}\d+.{10}", rest)
@@ -203,13 +206,17 @@ def test_executed_notebooks_are_shown_as_text_and_a_damaged_one_is_named(run: Ru
     folder = tmp_path / run.folder.name / "notebooks"
     folder.mkdir(exist_ok=True)
     outputs = [
-        {"output_type": "stream", "name": "stdout", "text": ["42 answers\n"]},
+        {"output_type": "stream", "name": "stdout", "text": ["42 answers; `seeds: 3` would tell\n"]},
+        {"output_type": "display_data", "data": {"text/markdown": "On `<dev>`.", "text/plain": ["<Markdown object>"]}},
         {"output_type": "display_data", "data": {"image/png": "aGVsbG8=\n", "text/plain": ["<Figure>"]}},
         {"output_type": "execute_result", "data": {"text/html": "<b>no</b>", "text/plain": "<b>as text</b>"}},
         {"output_type": "error", "ename": "ValueError", "evalue": "wrong"},
     ]
     cells = [
-        {"cell_type": "markdown", "source": ["# A title\n", "\n", "Read <i>this</i>."]},
+        {
+            "cell_type": "markdown",
+            "source": ["# A title\n", "\n", "Read <i>this</i>, `a *b* <c>`, *well*, 2 * 3 * 4, [here](01.ipynb)."],
+        },
         {"cell_type": "code", "source": "print(1 < 2)", "outputs": outputs},
     ]
     (folder / "91_own.ipynb").write_text(json.dumps({"cells": cells}))
@@ -217,7 +224,9 @@ def test_executed_notebooks_are_shown_as_text_and_a_damaged_one_is_named(run: Ru
     page = report(Run.open(tmp_path / run.folder.name))
     texts = (
         "A title</bdi></h3>",
-        "Read &lt;i&gt;this&lt;/i&gt;.",
+        "Read &lt;i&gt;this&lt;/i&gt;, <code>a *b* &lt;c&gt;</code>, <em>well</em>, 2 * 3 * 4, here.",
+        "<code>seeds: 3</code> would tell",
+        "On <code>&lt;dev&gt;</code>.",
         "print(1 &lt; 2)",
         "42 answers",
         "base64,aGVsbG8=",
@@ -226,6 +235,21 @@ def test_executed_notebooks_are_shown_as_text_and_a_damaged_one_is_named(run: Ru
     for shown in (*texts, "&lt;b&gt;as text&lt;/b&gt;"):
         assert shown in page
     assert "<b>no</b>" not in page and "92_damaged.ipynb cannot be read as a notebook" in page
+
+
+def test_the_report_lists_the_questions_of_a_tag(tmp_path: Path) -> None:
+    made = planted_run(tmp_path)
+    assert "tag: any" not in report(made)
+    tags = Tags(made.folder)
+    for query, tag in (("q12", MISSED), ("q12", "a <b> & 'c'"), ("q13", MISSED)):
+        tags.put(made.best, query, tag)
+    page = report(Run.open(made.folder))
+    assert "<option value=''>tag: any</option>" in page
+    for tag, queries in ((MISSED, {"q12", "q13"}), ("a <b> & 'c'", {"q12"})):
+        trait = f"tag={quote(tag)}"
+        assert f"<option value='{trait}'>{escape(tag)}</option>" in page
+        listed = re.findall(r"<details data-outcome='[^']*' data-traits='([^']*)' id='q-(\w+)'>", page)
+        assert {query for traits, query in listed if trait in traits.split(" ")} == queries
 
 
 def test_where_evidence_was_lost_is_said_of_each_question(run: Run) -> None:
@@ -246,7 +270,7 @@ def test_the_three_verdicts_differ_without_colour(tmp_path: Path) -> None:
     for name in ("better", "worse", "not shown"):
         page = report(fixture_run(tmp_path, name))
         heads.append(re.sub("<[^>]*>", "", re.findall("<h1>.*?</h1>", page)[0]).split(":")[0])
-    assert heads == ["✓ Better", "✗ Worse", "? Not shown to be better"]
+    assert heads == ["✓ Better", "✗ Worse", "? These questions do not show whether dense/tuned is better"]
 
 
 def test_the_command_writes_the_file_and_refuses_what_it_cannot(run: Run, tmp_path: Path) -> None:
@@ -261,6 +285,13 @@ def test_the_command_writes_the_file_and_refuses_what_it_cannot(run: Run, tmp_pa
     for wrong, message in ((tmp_path / "a.pdf", "allowed: .html"), (tmp_path / "b" / "a.html", "there is no folder")):
         code, said = asked(str(run.folder), "--out", str(wrong))
         assert code != 0 and message in said
+    runs = tmp_path / "runs"
+    for name in (run.folder.name, f"0-{run.folder.name}"):
+        shutil.copytree(run.folder, runs / "toy" / name)
+    code, said = asked("--runs", str(runs))  # the newest one
+    assert code == 0 and f"report: {runs / 'toy' / run.folder.name / 'report.html'}" in said
+    assert not (runs / "toy" / f"0-{run.folder.name}" / "report.html").exists()
+    assert "no finished run in" in asked("--runs", str(tmp_path / "none"))[1]
     (tmp_path / "folder.html").mkdir()
     assert "is a folder" in asked(str(run.folder), "--out", str(tmp_path / "folder.html"))[1]
 

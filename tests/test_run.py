@@ -20,7 +20,7 @@ import yaml
 from conftest import ROOT, Finished, workbench
 from handmade import as_written
 
-from workbench import Experiment, Run
+from workbench import Experiment, Run, cli
 from workbench.component import file_digest
 from workbench.errors import InputError, StageFailedError
 from workbench.evaluation.statistics import holm, mean_interval
@@ -98,7 +98,8 @@ def test_the_output_ends_with_conclusions_and_commands(either: Finished, offline
     done = subprocess.run(command, capture_output=True, text=True, env=offline, cwd=ROOT, check=True)
     lines = done.stdout.strip().splitlines()
     again = Path(lines[-1].removeprefix("run: "))
-    assert lines[-2].endswith(f"workbench serve {again}") and f"dashboard --runs {either.runs}" in lines[-3]
+    assert lines[-2].endswith(f"workbench serve {again}") and lines[-3].endswith(f"workbench report {again}")
+    assert f"dashboard --runs {either.runs}" in lines[-4]
     found = verdict(Run.open(again))
     assert any(line.startswith("Of 16 setups the best is ") and "of 100 by F1" in line for line in lines)
     assert any(found.phrase in line for line in lines)
@@ -556,10 +557,30 @@ def test_importing_the_package_loads_nothing_that_takes_long() -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_the_steps_of_a_run_are_those_that_are_done(toy: Finished, tmp_path: Path) -> None:
+    tuned = Experiment.load(toy.config, tmp_path, progress=Progress())
+    plain = Experiment.load(toy.config, tmp_path, ["axes.generator=[base]"], Progress())
+    assert cli._steps(tuned, notebooks=True)[1] == "2/4 fine-tuning"
+    assert cli._steps(plain, notebooks=False) == [
+        "1/2 passages, embeddings, indexes, rankings",
+        "2/2 answers, scores, comparisons",
+    ]
+    assert tuned.tunes and not plain.tunes
+
+
+def test_long_notes_are_cut_and_cautions_are_not(toy: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, said = Experiment.load(toy.config, tmp_path, progress=Progress()), []
+    monkeypatch.setattr(type(one.space), "notes", ("short", "word " * 100, "CAUTION: " + "careful " * 100))
+    one.session.progress.say = said.append
+    cli._say_notes(one)
+    assert said[0] == "note: short" and said[1].endswith(" ...") and len(said[1]) <= cli.NOTE + len("note: ")
+    assert said[2] == one.space.notes[2] and "manifest.json" in said[3]
+
+
 def test_rankings_are_shown_before_anything_is_trained(toy: Finished, offline: dict[str, str], tmp_path: Path) -> None:
     done = workbench("run", toy.config, "--runs", tmp_path, "--no-notebooks", env=offline)
     lines = done.stderr.splitlines()
-    start, end = (next(i for i, line in enumerate(lines) if words in line) for words in ("1/4 ", "2/4 "))
+    start, end = (next(i for i, line in enumerate(lines) if words in line) for words in ("1/3 ", "2/3 "))
     between = " ".join(lines[start:end])
     board = [row for row in Run.open(toy.run).leaderboard if row.split == "dev" and row.metric == "ndcg@10"]
     assert board and "n = " in between

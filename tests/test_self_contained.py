@@ -30,6 +30,7 @@ from workbench.results.lines import PassageRecord, QuestionRecord, RankingRecord
 from workbench.results.records import passage_id
 from workbench.results.running import ENDED, RUNNING, running
 from workbench.store.progress import Progress
+from workbench.views.index import index
 
 FILES = ("questions.jsonl", "passages.jsonl", "rankings.jsonl", "training.csv")
 READERS = ("questions", "passages", "rankings", "training")
@@ -296,16 +297,24 @@ def test_an_experiment_is_announced_while_it_runs_and_at_no_other_time(experimen
     assert list(folder.iterdir()) == [] and running(experiment.runs) == []
     assert {one["experiment"] for one in written} == {"small"} and {one["pid"] for one in written} == {os.getpid()}
     assert all(one["left"] >= 0 and one["seconds"] >= 0 and one["total"] >= one["done"] for one in written)
-    with experiment.announcement.step(100.0), experiment.session.progress.task("thinking", 4) as done:
+    with experiment.announcement.step(360_000.0), experiment.session.progress.task("thinking", 4) as done:
         experiment.announcement._written = 0.0
         done(3)
         (one,) = running(experiment.runs)
         assert (one.record.stage, one.record.done, one.record.total, one.ended) == ("thinking", 3, 4, False)
-        assert str(one) == "small: thinking, 3 of 4, at most about 100 s left"
+        assert str(one) == "small: thinking, 3 of 4, at most about 100.0 hours left"
         done(1)  # within a second: not written
         assert running(experiment.runs)[0].record.done == 3
-    with pytest.raises(ZeroDivisionError), experiment.announcement.step(1.0):
-        raise ZeroDivisionError
+    for error, why in ((ZeroDivisionError("no way"), "ZeroDivisionError: no way"), (KeyboardInterrupt(), "interrupted")):
+        with pytest.raises(type(error)), experiment.announcement.step(1.0), experiment.session.progress.task("thinking", 4):
+            raise error
+        (one,) = running(experiment.runs)
+        assert one.ended and str(one) == f"small: {ENDED}, while thinking ({why})"
+        page = index(experiment.runs)
+        unfinished = page.partition("<section id=unfinished ")[2].partition("</section>")[0]
+        assert str(one) in unfinished and "<section id=running " not in page
+    with experiment.announcement.step(1.0):  # it goes on
+        assert ENDED not in index(experiment.runs)
     assert running(experiment.runs) == []
 
 

@@ -56,6 +56,42 @@ def test_interval_of_a_mean_is_its_formula() -> None:
     assert mean_interval(x) == pytest.approx((0.625 - half, 0.625 + half))
 
 
+def test_an_interval_between_bounds_is_that_of_the_logit_turned_back() -> None:
+    x = np.array([0.0, 1.0, 1.0, 0.5, 0.0])
+    error, odds = x.std(ddof=1) / sqrt(5), 0.5 / 0.5
+    factor = np.exp(stats.t.ppf(0.975, 4) * error / (0.5 * 0.5))
+    ends = (odds / factor / (1 + odds / factor), odds * factor / (1 + odds * factor))
+    assert mean_interval(x, bounds=(0, 1)) == pytest.approx(ends)
+    assert mean_interval(10 * x - 5, bounds=(-5, 5)) == pytest.approx(tuple(10 * end - 5 for end in ends))
+
+
+@pytest.mark.parametrize("groups", [None, [i // 3 for i in range(60)]])
+@pytest.mark.parametrize("right", [1, 2, 59])
+def test_an_interval_of_a_mean_never_leaves_the_bounds(right: int, groups: list[int] | None) -> None:
+    x = np.repeat([1.0, 0.0], [right, 60 - right])
+    low, high = mean_interval(x, groups, bounds=(0, 1))
+    assert 0 < low < x.mean() < high < 1
+    plain = mean_interval(x, groups)
+    assert plain.low < 0 or plain.high > 1
+
+
+def test_in_many_queries_the_bounds_change_little() -> None:
+    x = _scores(4_000, 1)[:, 0]
+    assert mean_interval(x, bounds=(0, 1)) == pytest.approx(mean_interval(x), abs=2e-4)
+
+
+@pytest.mark.parametrize(("value", "low", "high"), [(0.0, 0.0, 0.0295), (1.0, 0.9705, 1.0), (0.4, 0.3882, 0.4177)])
+def test_equal_scores_leave_open_what_the_rule_of_three_leaves_open(value: float, low: float, high: float) -> None:
+    """100 queries without any spread: another kind of query may make up as much as 1 - .05^(1/100) = 2.95 %."""
+    assert mean_interval(np.full(100, value), bounds=(0, 1)) == pytest.approx((low, high), abs=5e-5)
+
+
+def test_scores_outside_their_bounds_are_refused() -> None:
+    with pytest.raises(InputError, match=r"scores from 0 to 1\.5 leave their bounds, 0 to 1"):
+        mean_interval([0.0, 1.5], bounds=(0, 1))
+    assert all(map(isnan, mean_interval([0.5], bounds=(0, 1))))
+
+
 @pytest.mark.parametrize("level", [0.8, 0.95])
 @pytest.mark.parametrize("n", [2, 10, 200])
 def test_ungrouped_interval_is_that_of_the_paired_t_test(n: int, level: float) -> None:

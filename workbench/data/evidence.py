@@ -12,8 +12,9 @@ from pydantic import ConfigDict, Field
 
 from workbench.component import digest
 from workbench.data import columns as further
+from workbench.data.assembling import assemble
 from workbench.data.conversation import read_history
-from workbench.data.dataset import SPLITS, Dataset, Row, assemble
+from workbench.data.dataset import SPLITS, Dataset, Row
 from workbench.data.finding import Finder, Page, Quote, places
 from workbench.data.readers.json_lines import Filled, Identifier, Record, distinct, records
 from workbench.errors import InputError, unknown
@@ -58,8 +59,15 @@ class QuestionRecord(Record):
     metadata: dict[str, Any] | None = Field(default=None, description="an object, or null")
 
 
-def read_questions(path: Path, columns: Sequence[str] = ()) -> list[Row]:
-    """Questions from a file of JSON lines.
+def several(questions: Path | Sequence[Path] | None) -> tuple[Path, ...]:
+    """The files of what may be one file, several, or none."""
+    if questions is None:
+        return ()
+    return (Path(questions),) if isinstance(questions, str | Path) else tuple(map(Path, questions))
+
+
+def read_questions(path: Path | Sequence[Path], columns: Sequence[str] = ()) -> list[Row]:
+    """Questions from a file of JSON lines, or from several.
 
     A line is ``{"id", "split", "question", "answers", "evidence"}``: `answers` a list of accepted answers, empty if
     the documents do not answer it; `evidence` a sentence (or a list of sentences) copied from a document, null if none. For a
@@ -68,7 +76,7 @@ def read_questions(path: Path, columns: Sequence[str] = ()) -> list[Row]:
     sort of question it is, and an object ``metadata``, of which nothing is read but the columns asked for.
 
     Args:
-        path: the file.
+        path: the file, or the files.
         columns: further keys that a line, or its ``metadata``, may have; `workbench.data.columns` says how they are read. With
             them each row has ``columns``: name -> value.
 
@@ -76,14 +84,19 @@ def read_questions(path: Path, columns: Sequence[str] = ()) -> list[Row]:
         InputError: unreadable line, missing or unknown key, wrong type, or unknown split, each with the line's number; or a
             column that no question has.
     """
+    files = several(path)
+    model = further.with_columns(QuestionRecord, columns)
+    read = list(distinct((where, row.id, row) for file in files for where, row in _lines(file, model)))
+    further.refuse_missing((row for _, row in read), columns, ", ".join(map(str, files)))
+    return [_question(row, columns, where) for where, row in read]
+
+
+def _lines(path: Path, model: type[QuestionRecord]) -> list[tuple[str, QuestionRecord]]:
     if not path.is_file():
         raise InputError(f"questions file {path} {'is a folder' if path.is_dir() else 'does not exist'}")
-    model = further.with_columns(QuestionRecord, columns)
-    read = list(distinct((where, row.id, row) for where, row in records(path, model)))
-    if not read:
+    if not (read := list(records(path, model))):
         raise InputError(f"questions file {path} is empty; at least one question is needed, one JSON object a line")
-    further.refuse_missing((row for _, row in read), columns, str(path))
-    return [_question(row, columns, where) for where, row in read]
+    return read
 
 
 def _question(row: QuestionRecord, columns: Sequence[str], where: str) -> Row:

@@ -10,8 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from workbench.data.chunking import WORD, full_text
+from workbench.data.chunking import full_text
 from workbench.data.dataset import Place
+from workbench.data.scripts import WORD
 
 
 class Shown(NamedTuple):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+WORD = re.compile(r"\S+")  # what stands between spaces
 # name -> characters of the script, letters and the marks above and below them
 UNSPACED = {
     "Chinese or Japanese": re.compile(

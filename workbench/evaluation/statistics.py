@@ -41,7 +41,7 @@ from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, S
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import combinations
-from math import ceil, inf, isnan, nan, sqrt
+from math import ceil, exp, inf, isnan, nan, sqrt
 from string import ascii_letters
 from typing import Any, NamedTuple
 
@@ -210,25 +210,52 @@ def _complete(scores: ArrayLike, what: str, ids: Sequence[str] | None = None) ->
 
 
 def mean_interval(
-    scores: ArrayLike, groups: ArrayLike | None = None, level: float = 0.95, by_seed: ArrayLike | None = None
+    scores: ArrayLike,
+    groups: ArrayLike | None = None,
+    level: float = 0.95,
+    by_seed: ArrayLike | None = None,
+    bounds: tuple[float, float] | None = None,
 ) -> Interval:
-    """Interval of the mean: t, cluster-robust when grouped (module docstring, eq. 1); not clipped to a range.
+    """Interval of the mean: t, cluster-robust when grouped (module docstring, eq. 1); inside the bounds where there are any.
 
-    Both ends are nan with fewer than two groups, and equal the mean when all scores are equal.
+    With bounds it is the t interval of the mean's logit, by the delta method, turned back: what the R package "survey" takes for
+    proportions of clustered samples (`svyciprop`, method "logit"; Korn and Graubard, Survey Methodology 24, 1998). It agrees
+    with the plain one in large samples, never leaves the bounds, and covers better near them. Where no group differs from the
+    others, G groups leave open a share q of other groups, with (1 - q)^G = 1 - level (the "rule of three": q is about 3 / G);
+    the mean may then lie that share of the way to either bound. Without bounds both ends then equal the mean.
+
+    Both ends are nan with fewer than two groups.
 
     Args:
         scores: float64 (n,), one per query.
         groups: (n,), names as text or integers; None: every query is a group of its own.
         level: of confidence.
         by_seed: float64 (S,), the mean under each seed; with it the interval covers other seeds as well (eq. 2).
+        bounds: the smallest and the largest value that a score can take; None: not known.
 
     Raises:
-        InputError: a score is nan or infinite.
+        InputError: a score is nan, infinite or outside the bounds.
     """
     precision = _precision(scores, groups, by_seed)
     error, df = precision.at(precision.n)
     half = _quantile_t(level, df) * error
-    return Interval(precision.mean - half, precision.mean + half)
+    if bounds is None or isnan(half):
+        return Interval(precision.mean - half, precision.mean + half)
+    low, high = bounds
+    width = high - low
+    if np.min(scores) < low - ROUNDING * width or np.max(scores) > high + ROUNDING * width:
+        raise InputError(f"scores from {np.min(scores):g} to {np.max(scores):g} leave their bounds, {low:g} to {high:g}")
+    inside = _bounded(min(max((precision.mean - low) / width, 0.0), 1.0), half / width, precision.n_groups, level)
+    return Interval(low + width * inside.low, low + width * inside.high)
+
+
+def _bounded(mean: float, half: float, n_groups: int, level: float) -> Interval:
+    """The interval of a mean between 0 and 1 with the half width that it has without bounds; see `mean_interval`."""
+    if half == 0 or mean in (0.0, 1.0):
+        other = 1 - (1 - level) ** (1 / n_groups)
+        return Interval(mean * (1 - other), mean * (1 - other) + other)
+    odds, factor = mean / (1 - mean), exp(min(half / (mean * (1 - mean)), 500.0))
+    return Interval(odds / (odds + factor), odds * factor / (1 + odds * factor))
 
 
 def paired_interval(a: ArrayLike, b: ArrayLike, groups: ArrayLike | None = None, level: float = 0.95) -> Interval:
@@ -251,6 +278,7 @@ class _Precision(NamedTuple):
     """A mean, and its precision in samples of any size: se^2(n) = per_query / n + seeds."""
 
     n: int
+    n_groups: int
     mean: float
     per_query: float
     per_group: float  # queries in a group
@@ -269,7 +297,8 @@ def _precision(scores: ArrayLike, groups: ArrayLike | None, by_seed: ArrayLike |
     mean, error, sample = _mean_and_error(scores, groups)
     means = np.full((1, 1), mean) if by_seed is None else np.asarray(by_seed, dtype=np.float64)[:, None]
     variance = _variance_of_mean(means, np.abs(means).max(axis=0))
-    return _Precision(sample.n, mean, error**2 * sample.n, sample.n / sample.n_groups, float(variance[0]), len(means))
+    per_query, per_group = error**2 * sample.n, sample.n / sample.n_groups
+    return _Precision(sample.n, sample.n_groups, mean, per_query, per_group, float(variance[0]), len(means))
 
 
 def _variance_of_mean(by_seed: Floats, scale: Floats) -> Floats:

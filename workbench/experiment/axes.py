@@ -63,7 +63,9 @@ def _axis_value(axis: str, value: Any, components: Components, where: str) -> An
         if value == "whole":
             return Chunking(words=None, overlap=0)
         if not isinstance(value, dict):
-            raise InputError(f"{where}: received {value!r}; allowed: whole, or {{words: 80, overlap: 10}}")
+            raise InputError(
+                f"{where}: received {value!r}; allowed: whole, or {{words: 80, overlap: 10}}, to which at and keep may be added"
+            )
         return build(Chunking, value, where)
     if axis == "retrieval":
         return _retrieval(value, where)

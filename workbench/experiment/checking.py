@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from workbench import weights
 from workbench.data.checks import Finding, findings
 from workbench.data.dataset import Dataset
+from workbench.data.documents.proposed import proposals
 from workbench.data.forms import reading
 from workbench.data.passages import PassageTable
 from workbench.experiment.config import DatasetSettings, ExperimentSettings
@@ -68,8 +70,21 @@ def checked(settings: ExperimentSettings, dataset: Dataset) -> list[Finding]:
     Raises:
         InputError: the file does not fit the dataset.
     """
-    found = [*findings(dataset), *(Finding(False, said) for said in _unread(settings, dataset))]
+    said = [*_unnamed(settings.dataset), *_unread(settings, dataset)]
+    found = [*findings(dataset), *(Finding(False, one) for one in said)]
     return sorted(found, key=lambda one: not one.serious)
+
+
+def _unnamed(data: DatasetSettings) -> Iterator[str]:
+    """For each ending whose files are not read because no parser is named, one that would read them."""
+    if data.folder is None:
+        return
+    for one in proposals(data.folder, data.question_files, data.parsers, data.limits):
+        wanted = json.dumps({one.ending: one.parser}, ensure_ascii=False)
+        yield (
+            f"{one.files} files in .{one.ending} are not read, since no parser is named for them; `parsers: {wanted}` below "
+            f"`dataset:` would do: {one.said}"
+        )
 
 
 def _unread(settings: ExperimentSettings, dataset: Dataset) -> Iterator[str]:
@@ -85,7 +100,8 @@ def _unread(settings: ExperimentSettings, dataset: Dataset) -> Iterator[str]:
             continue
         loaded = embedder.load(machine)
         for chunking in sorted(chunkings, key=lambda one: one.label):
-            texts = [embedder.passage(text) for text in PassageTable(chunking.cut(dataset.documents)).full_texts()]
+            passages = PassageTable(chunking.cut(dataset.documents, dataset.structure))
+            texts = [embedder.passage(text) for text in passages.full_texts()]
             with loaded.reading(texts) as cut:
                 if cut is not None and cut.texts:
                     yield (

@@ -24,7 +24,7 @@ from workbench.data import columns as further
 from workbench.data import sources, splits
 from workbench.data.dataset import Dataset
 from workbench.data.documents.limits import Limits
-from workbench.data.evidence import Missing
+from workbench.data.evidence import Missing, several
 from workbench.data.forms import known, reading
 from workbench.data.forms.hub import Hub
 from workbench.data.readers import yaml_files
@@ -64,7 +64,7 @@ class DatasetSettings(Settings):
         name: a built-in dataset.
         beir: a folder in BEIR layout.
         folder: a folder of documents, with `questions` or `hub`.
-        questions: a file of questions, on `folder` or with documents of their own.
+        questions: a file of questions, on `folder` or with documents of their own; or a list of such files.
         corpus: a file of documents, where they are not in a folder.
         qrels: judgements in TREC's format on the documents.
         hub: a set of questions of the Hugging Face hub, or a folder that `datasets` saved.
@@ -87,7 +87,7 @@ class DatasetSettings(Settings):
     name: str | None = None
     beir: Path | None = None
     folder: Path | None = None
-    questions: Path | None = None
+    questions: Path | tuple[Path, ...] | None = None
     corpus: Path | None = None
     qrels: Path | None = None
     hub: str | None = None
@@ -105,6 +105,16 @@ class DatasetSettings(Settings):
     report: str = "test"
     hold_out: float | None = Field(default=None, gt=0, lt=1)
     limit: PositiveInt | dict[str, PositiveInt] | None = None
+
+    @field_validator("questions")
+    @classmethod
+    def _each_file_once(cls, value: Path | tuple[Path, ...] | None) -> Path | tuple[Path, ...] | None:
+        files = several(value)
+        if value is not None and not files:
+            raise ValueError("received an empty list; allowed: a file, or a list of files")
+        if twice := [str(path) for number, path in enumerate(files) if path in files[:number]]:
+            raise ValueError(f"{twice[0]} is named twice; name each file once")
+        return value
 
     @model_validator(mode="after")
     def _one_source(self) -> DatasetSettings:
@@ -141,17 +151,27 @@ class DatasetSettings(Settings):
         Raises:
             InputError: it is a built-in dataset, or there is no such folder or questions file.
         """
-        old = self.folder or self.beir or (self.questions and self.questions.parent)
+        old = self.folder or self.beir or next((path.parent for path in self.question_files), None)
         if old is None:
             said = f"{self.name}, is built in" if self.name else f"{self.hub}, is on a hub"
             raise InputError(f"--dataset {place}: the run's dataset, {said}; leave the option away")
-        files = {key: getattr(self, key) for key in FILES if getattr(self, key) is not None}
-        changed = {key: place / os.path.relpath(path, old) for key, path in files.items()}
-        return self.model_copy(update={key: path.resolve() for key, path in changed.items()})
+
+        def there(path: Path) -> Path:
+            return (place / os.path.relpath(path, old)).resolve()
+
+        files = {key: one for key in FILES if (one := getattr(self, key)) is not None}
+        return self.model_copy(
+            update={key: tuple(map(there, one)) if isinstance(one, tuple) else there(one) for key, one in files.items()}
+        )
 
     def absent(self) -> Path | None:
         """The first of its files and folders that is not there, or None."""
-        return next((path for key in FILES if (path := getattr(self, key)) is not None and not path.exists()), None)
+        return next((path for key in FILES for path in several(getattr(self, key)) if not path.exists()), None)
+
+    @property
+    def question_files(self) -> tuple[Path, ...]:
+        """The files of questions; none where they are elsewhere."""
+        return several(self.questions)
 
     def load(self, columns: Sequence[str] = ()) -> Dataset:
         """Reads the dataset.
@@ -165,7 +185,8 @@ class DatasetSettings(Settings):
         if self.beir is not None:
             dataset = sources.beir(self.beir, columns)
         elif self.folder is not None and self.questions is not None and self.own_form:
-            dataset = sources.text_folder(self.folder, self.questions, columns, self.parsers, self.limits, self.missing)
+            files = self.question_files
+            dataset = sources.text_folder(self.folder, files, columns, self.parsers, self.limits, self.missing)
         elif self.questions is not None or self.hub is not None:
             dataset = reading.read(self.source, columns)
         else:
@@ -187,7 +208,7 @@ class DatasetSettings(Settings):
         """Where questions in a form of somebody else's, and their documents, are."""
         hub = None if self.hub is None else Hub(self.hub, self.config, self.revision, self.split)
         return reading.Source(
-            self.questions, hub, self.folder, self.corpus, self.qrels, self.form, self.columns or {}, self.splits,
+            self.question_files, hub, self.folder, self.corpus, self.qrels, self.form, self.columns or {}, self.splits,
             self.parsers, self.limits, self.missing,
         )  # fmt: skip
 
@@ -197,7 +218,7 @@ class DatasetSettings(Settings):
         if self.name is not None or self.beir is not None:
             return True
         other = (self.corpus, self.qrels, self.form, self.columns, self.splits)
-        return all(one is None for one in other) and self.questions is not None and reading.is_own(self.questions)
+        return all(one is None for one in other) and self.questions is not None and all(map(reading.is_own, self.question_files))
 
     def further_columns(self, wanted: Container[str]) -> dict[str, dict[str, str]]:
         """Every further column of some questions, whether `load` was asked for it or not: query id -> column -> value.
@@ -209,7 +230,8 @@ class DatasetSettings(Settings):
             return reading.every(self.source, wanted)
         if self.beir is not None:
             return further.every(sources.beir_file(self.beir, "queries.jsonl"), wanted)
-        return further.every(self.questions or sources.PYDOCS_QUESTIONS, wanted)
+        files = self.question_files or (sources.PYDOCS_QUESTIONS,)
+        return {name: cells for path in files for name, cells in further.every(path, wanted).items()}
 
 
 class ComponentSettings(Settings):

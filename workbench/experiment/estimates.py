@@ -6,19 +6,27 @@ import json
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from statistics import median
 from typing import NamedTuple
 
 from workbench.experiment.planner import PlannedStage
 from workbench.machine import peak_gb, precisions
 from workbench.models.served import EndpointGenerator
+from workbench.results.words import count
 from workbench.stages.answers import Answers
 from workbench.stages.served import examination
 from workbench.store.items import Counts
 from workbench.store.session import Session, Timing
 from workbench.store.stage import Stage
+from workbench.times import duration
 
 RATES = "rates.json"
+PEAK = "peak_gb"  # its entry of the largest memory used
 SERVED = "served"  # work of servers, whose speed is not this machine's
+KEPT = 9  # runs whose speeds are kept of each kind of work; the median of them is expected
+# work of a run from which on its speed is kept: less of it takes no longer than loading a model
+ENOUGH = {"embedding": 200, "pairs": 200}
+ENOUGH_TOKENS = 2_000
 NEXT_TO_NOTHING = 0.05  # seconds of a stage whose work has no rate
 # share of a stage's items that no other stage of its pool computes: of 4 rankings of the quickstart a second one showed the
 # model 57 of 100 questions with passages that the others had not shown it
@@ -34,6 +42,16 @@ FIRST_RATES = {
     SERVED: 0.0002,
     "reranker": 0.0004,
     "embedder": 0.0004,
+}
+NAMES = {  # for people
+    "embedding": "embedding texts",
+    "pairs": "re-ranking",
+    "training": "fine-tuning",
+    "generation": "answering",
+    "generation in int8": "answering in 8-bit integers",
+    SERVED: "answers of servers",
+    "reranker": "training rerankers",
+    "embedder": "training embedders",
 }
 TRAININGS = ("training", "reranker", "embedder")
 # timings whose unit is a token -> kind of work
@@ -92,6 +110,7 @@ class TotalCosts(NamedTuple):
         money: that servers take at the stated prices, at most; 0 where none is stated.
         memory_gb: peak memory of earlier runs into this store; None before the first.
         currency: of the money; empty where no price is stated.
+        basis: which speeds the seconds were computed from, as a sentence; empty where nothing takes time.
     """
 
     missing: int
@@ -100,6 +119,7 @@ class TotalCosts(NamedTuple):
     money: float
     memory_gb: float | None
     currency: str = ""
+    basis: str = ""
 
     def sentence(self, searched: bool) -> str:
         """Stages, tokens and seconds in words.
@@ -107,9 +127,9 @@ class TotalCosts(NamedTuple):
         Args:
             searched: whether a search chooses what is measured, so that it costs less than the whole plan.
         """
-        time = f"about {self.seconds:,.0f} s" + (" at most, since the search leaves configurations out" if searched else "")
+        time = f"about {duration(self.seconds)}" + (" at most, since the search leaves configurations out" if searched else "")
         money = f" and {self.money:,.4g} {self.currency}" if self.currency else ""
-        return f"{self.missing} stages, at most {self.tokens:,} tokens{money}, {time}"
+        return f"{count(self.missing, 'stage')}, at most {self.tokens:,} tokens{money}, {time}"
 
 
 class PlannedCosts(NamedTuple):
@@ -141,8 +161,18 @@ class Estimator:
         rows = [*stages, *self._examinations(planned)]
         tokens, seconds, money = (sum(figures) for figures in zip(*(row[5:] for row in rows), strict=True))
         missing = sum(row.missing for row in stages)
-        total = TotalCosts(int(missing), int(tokens), float(seconds), float(money), self.memory_gb(), currency)
+        basis = self._basis({one.stage.work(self.session).kind for one in planned if not one.found} - {""})
+        total = TotalCosts(int(missing), int(tokens), float(seconds), float(money), self.memory_gb(), currency, basis)
         return PlannedCosts(rows, total)
+
+    def _basis(self, kinds: set[str]) -> str:
+        """Which speeds are expected of kinds of work: those that runs here showed, or the built-in ones."""
+        seen = {kind: len(self._shown(kind)) for kind in sorted(kinds)}
+        built_in = [NAMES[kind] for kind, n in seen.items() if not n]
+        learned = [f"{NAMES[kind]} ({n} run{'' if n == 1 else 's'})" for kind, n in seen.items() if n]
+        said = [f"the median speed of earlier runs here in {', '.join(learned)}"] if learned else []
+        said += [f"built-in speeds, scaled to this machine's, in {', '.join(built_in)}"] if built_in else []
+        return f"Times are estimated from {' and from '.join(said)}." if said else ""
 
     def _examinations(self, planned: Sequence[PlannedStage]) -> list[StageCosts]:
         """A row for examining the servers that are to answer, which is done once in a session; none where nothing is asked."""
@@ -169,7 +199,10 @@ class Estimator:
         return StageCosts(name, len(stages), uses, found, len(costs), tokens, seconds, sum(cost.money for cost in costs))
 
     def learn(self, timings: Iterable[Timing], counts: dict[str, Counts]) -> None:
-        """Keeps the rates a run showed, for the next plan; recent ones weigh as much as all before."""
+        """Keeps the rates a run showed, for the next plan; too little work of a kind shows none.
+
+        Other programs may have slowed a run down, so the median of the last runs is expected.
+        """
         shown: dict[str, tuple[float, float]] = {}
         for timing in timings:
             kind = BY_TOKENS.get(timing.stage)
@@ -181,22 +214,25 @@ class Estimator:
             if counts[items].computed and seconds:
                 shown[kind] = (seconds, counts[items].computed)
         for kind, (seconds, units) in shown.items():
-            name = self._name(kind)
-            rate = seconds / units
-            self.rates[name] = (self.rates[name] + rate) / 2 if name in self.rates else rate
-        self.rates["peak_gb"] = max(self.rates.get("peak_gb", 0.0), peak_gb())
+            if units >= ENOUGH.get(kind, ENOUGH_TOKENS):
+                self.rates[self._name(kind)] = [*self._shown(kind), seconds / units][-KEPT:]
+        self.rates[PEAK] = [max(self.memory_gb() or 0.0, peak_gb())]
         temporary = self.path.with_suffix(f".{os.getpid()}")
         temporary.write_text(json.dumps(self.rates, indent=1, sort_keys=True))
         temporary.rename(self.path)
 
     def memory_gb(self) -> float | None:
         """Peak memory of the largest run into this store, in GB; None before the first."""
-        return self.rates.get("peak_gb")
+        return max(self.rates.get(PEAK, ()), default=None)
 
     def _rate(self, kind: str) -> float:
         """Seconds a unit takes."""
-        name = self._name(kind)
-        return self.rates[name] if name in self.rates else FIRST_RATES[kind] * self._slower(kind)
+        shown = self._shown(kind)
+        return median(shown) if shown else FIRST_RATES[kind] * self._slower(kind)
+
+    def _shown(self, kind: str) -> list[float]:
+        """What the last runs showed, in seconds a unit."""
+        return self.rates.get(self._name(kind), [])
 
     def _slower(self, kind: str) -> float:
         """How many times as long as where the first rates were measured the same work takes here, by the speed of products."""
@@ -212,19 +248,24 @@ class Estimator:
             return kind
         return f"{(machine.for_training() if kind in TRAININGS else machine).arithmetic} {kind}"
 
-    def _read(self) -> dict[str, float]:
-        """The rates kept; a damaged file is renamed, which is said, and the rates begin anew."""
+    def _read(self) -> dict[str, list[float]]:
+        """The rates kept, a single one of an earlier version as that of one run.
+
+        A damaged file is renamed, which is said, and the rates begin anew.
+        """
         try:
             found = json.loads(self.path.read_text())
         except FileNotFoundError:
             return {}
         except (OSError, ValueError) as error:
             return self._damaged(str(error))
-        if isinstance(found, dict) and all(isinstance(rate, int | float) and rate >= 0 for rate in found.values()):
-            return found
+        if isinstance(found, dict):
+            rates = {name: given if isinstance(given, list) else [given] for name, given in found.items()}
+            if all(isinstance(rate, int | float) and rate >= 0 for shown in rates.values() for rate in shown):
+                return rates
         return self._damaged("it is no object of numbers")
 
-    def _damaged(self, reason: str) -> dict[str, float]:
+    def _damaged(self, reason: str) -> dict[str, list[float]]:
         kept = self.path.with_suffix(".damaged")
         self.path.replace(kept)
         self.session.progress.say(

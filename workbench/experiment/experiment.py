@@ -129,6 +129,11 @@ class Experiment(Displayed):
         """Whether a search chooses which configurations are measured on all questions."""
         return self.settings.search.strategy != "grid"
 
+    @property
+    def tunes(self) -> bool:
+        """Whether the generator of some configuration is fine-tuned."""
+        return any(isinstance(one.stage, Adapter) for one in self.plan())
+
     def planned_costs(self) -> PlannedCosts:
         """The plan by stage name, with what computing the missing ones costs, and the totals.
 

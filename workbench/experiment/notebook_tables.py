@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from workbench.experiment.asking import Ranked, Search, lost
+from workbench.experiment.config import BASELINE
 from workbench.experiment.experiment import Experiment
 from workbench.experiment.planner import ConfigurationStages, passages_of
 from workbench.models import prompts
@@ -17,6 +18,7 @@ from workbench.models.lora import Example
 from workbench.models.training import HELD_BACK, LOSSES, Evaluation, Step, read_held_back, read_losses
 from workbench.results import tables
 from workbench.results.rows import ResultRow
+from workbench.results.words import TODAY
 from workbench.stages.indexes import DenseIndex, TextIndex
 from workbench.stages.scores import RankingScores
 from workbench.stages.training import Adapter
@@ -228,7 +230,7 @@ def prompts_shown(experiment: Experiment) -> Shown:
 def experiment_html(experiment: Experiment) -> str:
     """An experiment before it runs: its axes, what is asked, what is left out, and what computing it costs."""
     space, dataset, data = experiment.space, experiment.session.dataset, experiment.settings.dataset
-    base = space.baseline.columns()
+    base, today = space.baseline.columns(), experiment.settings.names.get(BASELINE, TODAY)
     axes = [(text(axis), _values(axis, experiment), text(base[axis])) for axis in space.axes]
     roles = {data.report: "report the result"} | {data.select: "choose the setup"}
     asked = " and ".join(f"{len(dataset.split(split)):,} questions of {split} {role}" for split, role in roles.items())
@@ -245,7 +247,7 @@ def experiment_html(experiment: Experiment) -> str:
     return styled(
         f"<h2>{text(experiment.settings.experiment)}</h2>"
         f"<p>{text(f'{len(experiment.configurations):,} setups are compared on {dataset.name}: {asked}.')}</p>"
-        + table("Axes: setups are combinations of these values", ("axis", "values", "baseline"), axes)
+        + table("Axes: setups are combinations of these values", ("axis", "values", today), axes)
         + f"<p><strong>{text(said)}</strong></p>"
         + table("Distinct work, stage by stage", names, stages, right=range(1, len(names)))
         + left_out

@@ -223,7 +223,10 @@ class Planner:
         return cast(T, self._made[identity])
 
     def _passages(self, chunking: Chunking) -> Passages:
-        return self._make(Passages, chunking, self.dataset.documents_digest)
+        if not chunking.structured:
+            return self._make(Passages, chunking, self.dataset.documents_digest)
+        chunking.check(self.dataset.structure)
+        return self._make(Passages, chunking, self.dataset.documents_digest, self.dataset.structure_digest)
 
     def _embeddings(self, encoder: Encoder, passages: PassageStage) -> Embeddings:
         return self._make(Embeddings, encoder, passages, encoder.embedder.arithmetic(self.machine))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import textwrap
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -17,10 +18,11 @@ from workbench.results.running import RUNNING, running
 from workbench.store.progress import Progress, Task
 
 EVERY_SECONDS = 1.0
+REASON = 200  # characters of why an experiment ended
 
 
 class Announcement:
-    """The file of one experiment: there while one of its steps runs, and written at most once a second.
+    """The file of one experiment: there while one of its steps runs, and after one that ended early; written once a second.
 
     A folder that cannot be written never ends a run: it is said once, and the run goes on without the file.
     """
@@ -37,7 +39,7 @@ class Announcement:
 
     @contextmanager
     def step(self, estimated: float) -> Iterator[None]:
-        """Within, the file is there; seconds between steps do not count.
+        """Within, the file is there; seconds between steps do not count. What ended without finishing says so in the file.
 
         Args:
             estimated: seconds that all steps take at most, as planned before the first.
@@ -48,11 +50,19 @@ class Announcement:
         self.progress.watch = self._watch
         try:
             yield
-        finally:
-            self.progress.watch = None
-            self._spent += time.monotonic() - self._since
-            with suppress(OSError):
-                path.unlink(missing_ok=True)
+        except BaseException as error:
+            self._end()
+            reason = "interrupted" if isinstance(error, KeyboardInterrupt) else f"{type(error).__name__}: {error}"
+            self._write(self.progress.current, textwrap.shorten(reason, REASON, placeholder=" ..."))
+            raise
+        self._end()
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+
+    def _end(self) -> None:
+        self.progress.watch = None
+        self._spent += time.monotonic() - self._since
+        self._since = time.monotonic()
 
     def _named(self) -> Path:
         """Where the file goes; removes what the same experiment left when its process was killed, since it goes on now."""
@@ -69,12 +79,12 @@ class Announcement:
         if time.monotonic() - self._written >= EVERY_SECONDS:
             self._write(task)
 
-    def _write(self, task: Task | None = None) -> None:
+    def _write(self, task: Task | None = None, ended: str = "") -> None:
         self._written = time.monotonic()
         seconds = self._spent + self._written - self._since
         left = max(self._estimated - seconds, 0.0)
-        if task and task.done:  # it may be slower than planned
-            left = max(left, task.seconds / task.done * (task.total - task.done))
+        if task:  # it may be slower than planned
+            left = max(left, task.left)
         record = RunningRecord(
             experiment=self.experiment,
             pid=os.getpid(),
@@ -85,6 +95,7 @@ class Announcement:
             total=task.total if task else 0,
             seconds=round(seconds, 1),
             left=round(left, 1),
+            ended=ended,
         )
         if not self._failed and self._path:
             self._replace(self._path, record.model_dump_json())

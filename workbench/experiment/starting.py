@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from workbench.data.checks import Finding, findings
 from workbench.data.dataset import Dataset
 from workbench.data.documents.folder import read_folder
+from workbench.data.documents.proposed import Proposal, proposals
 from workbench.data.survey import LANGUAGES, Survey, survey
 from workbench.errors import InputError
 from workbench.experiment.checking import described, understood
@@ -42,18 +44,18 @@ class Started:
 
 def start(
     folder: Path,
-    questions: Path | None,
+    questions: Sequence[Path],
     path: Path,
     runs: Path,
     form: str | None = None,
     columns: Mapping[str, str] | None = None,
     progress: Progress | None = None,
 ) -> Started:
-    """Writes an experiment's file, and says what it is based on.
+    """Writes an experiment's file, and says what it is based on; problems of the questions are comments in it.
 
     Args:
         folder: of documents; or a file of questions that brings its documents along.
-        questions: a file of questions in any form; None: they are still to be written.
+        questions: files of questions in any form; none: they are still to be written.
         path: of the experiment's file, which must not exist.
         runs: folder of all runs, whose store knows what this machine computed before.
         form: of the questions, where their columns do not tell it.
@@ -61,65 +63,104 @@ def start(
         progress: where to report.
 
     Raises:
-        InputError: documents or questions cannot be read, they have no two splits, or `path` exists.
+        InputError: nothing is written: the documents cannot be read, the questions are not there, or `path` exists.
     """
     if path.exists():
         raise InputError(f"{path} exists and is kept; name another file with --out")
     if path.suffix not in (".yaml", ".yml"):
         raise InputError(f"--out {path}: allowed: a name that ends in .yaml")
     if folder.is_file():
-        if questions is not None:
+        if questions:
             raise InputError(
                 f"{folder} is a file; name the folder of documents, or a file of questions that brings them along alone"
             )
         settings = DatasetSettings(questions=folder, form=form)
         started = _with_questions(settings, path, survey(settings.load().documents.to_pylist()), runs, progress)
     else:
-        read = read_folder(folder, questions)
-        seen = survey(read.documents, read.notes)
-        if questions is None:
-            started = _without_questions(folder, path, seen)
+        proposed = proposals(folder, questions)
+        parsers = _parsers(proposed)
+        read = read_folder(folder, questions, parsers)
+        seen = survey(read.documents, [*read.notes, *map(str, proposed)])
+        if not questions:
+            started = _without_questions(folder, path, seen, proposed)
         else:
-            settings = DatasetSettings(folder=folder, questions=questions, form=form, columns=dict(columns) if columns else None)
-            started = _with_questions(settings, path, seen, runs, progress)
+            named = dict(columns) if columns else None
+            asked = questions[0] if len(questions) == 1 else tuple(questions)
+            settings = DatasetSettings(folder=folder, questions=asked, form=form, columns=named, parsers=parsers)
+            started = _with_questions(settings, path, seen, runs, progress, proposed)
     path.write_text(started.text, encoding="utf-8")
     return started
 
 
-def _without_questions(folder: Path, path: Path, seen: Survey) -> Started:
-    file = DatasetSettings(folder=folder, questions=path.parent / QUESTIONS)
-    text = _file(
-        _name(folder), _head([f"Write the questions into {QUESTIONS} beside this file."]), file, path, _choices(seen, None)
-    )
+def _parsers(proposed: Sequence[Proposal]) -> dict[str, str | dict[str, Any] | None]:
+    return {one.ending: one.parser for one in proposed}
+
+
+def _without_questions(folder: Path, path: Path, seen: Survey, proposed: Sequence[Proposal]) -> Started:
+    file = DatasetSettings(folder=folder, questions=path.parent / QUESTIONS, parsers=_parsers(proposed))
+    head = _head([f"Write the questions into {QUESTIONS} beside this file.", *map(str, proposed)])
+    text = _file(_name(file), head, file, path, _choices(seen, None))
     lines = [*seen.lines, f"questions: none yet; write them into {path.parent / QUESTIONS}, one a line: {LINE}"]
     return Started(text, lines)
 
 
-def _with_questions(settings: DatasetSettings, path: Path, seen: Survey, runs: Path, progress: Progress | None) -> Started:
-    dataset = settings.load()
-    settings = settings.model_copy(update=_splits(dataset))
+def _with_questions(
+    settings: DatasetSettings,
+    path: Path,
+    seen: Survey,
+    runs: Path,
+    progress: Progress | None,
+    proposed: Sequence[Proposal] = (),
+) -> Started:
+    try:
+        dataset = settings.load()
+        settings = settings.model_copy(update=_splits(dataset))
+    except InputError as error:
+        return _refused(settings, path, seen, error)
     choices = _choices(seen, dataset)
     choices["slices"] = _slices(settings, dataset)
     asked = f"{seen.documents} documents, most of them {seen.language}; {dataset.queries.num_rows} questions."
     draft = path.with_name(f".{path.stem}.draft.yaml")
     try:
-        draft.write_text(
-            _file(_name(settings.folder or settings.questions), _head([asked]), settings, path, choices), encoding="utf-8"
-        )
+        draft.write_text(_file(_name(settings), _head([asked]), settings, path, choices), encoding="utf-8")
         experiment = Experiment.load(draft, runs, progress=progress)
         cost = experiment.planned_costs().total.sentence(experiment.searched)
+    except InputError as error:
+        return _refused(settings, path, seen, error)
     finally:
         draft.unlink(missing_ok=True)
     cost = f"{len(experiment.configurations)} configurations; to compute: {cost}"
     text = _file(
-        _name(settings.folder or settings.questions),
-        _head([asked, f"When this file was written: {cost}."]),
+        _name(settings),
+        _head([asked, f"When this file was written: {cost}.", *map(str, proposed)]),
         settings,
         path,
         choices,
     )
     found = findings(dataset)
-    return Started(text, [*seen.lines, *understood(settings), *described(dataset, found), cost], found)
+    return Started(_noted(text, found), [*seen.lines, *understood(settings), *described(dataset, found), cost], found)
+
+
+def _refused(settings: DatasetSettings, path: Path, seen: Survey, error: InputError) -> Started:
+    """The file all the same, to be mended, where a run of it would be refused.
+
+    Raises:
+        InputError: the questions are not there at all, so that nothing is to be mended in the file.
+    """
+    files = settings.questions if isinstance(settings.questions, tuple) else (settings.questions,)
+    if any(file is None or not file.exists() for file in files):
+        raise error
+    found = [Finding(True, str(error).replace("\n", " "))]
+    text = _file(_name(settings), _head([]), settings, path, _choices(seen, None))
+    return Started(_noted(text, found), [*seen.lines], found)
+
+
+def _noted(text: str, found: list[Finding]) -> str:
+    """A file with its problems as comments on top, since `workbench run` would be refused for some of them."""
+    first, _, rest = text.partition("\n")
+    serious = [f"# {one}\n" for one in found if one.serious]
+    mend = "# `workbench datasets check` on this file says whether these are still there:\n" if serious else ""
+    return f"{first}\n{mend}{''.join(serious)}{rest}"
 
 
 def _splits(dataset: Dataset) -> dict[str, object]:
@@ -179,7 +220,8 @@ def _head(said: list[str]) -> str:
     return "".join(f"# {line}\n" for line in lines)
 
 
-def _name(place: Path | None) -> str:
+def _name(settings: DatasetSettings) -> str:
+    place = settings.folder or next(iter(settings.question_files), None)
     return re.sub(r"[^\w-]+", "-", place.resolve().name.partition(".")[0] if place else "").strip("-") or "mine"
 
 
@@ -216,9 +258,15 @@ def _dataset(data: DatasetSettings, path: Path) -> str:
     """The lines of the dataset; files are named from the folder of the experiment's file."""
     given = data.model_dump(mode="json", exclude_defaults=True)
     for key in {"folder", "questions"} & given.keys():
-        given[key] = os.path.relpath(given[key], path.parent)
+        named = given[key]
+        given[key] = [_from(one, path) for one in named] if isinstance(named, list) else _from(named, path)
     lines = {key: json.dumps(value, ensure_ascii=False) for key, value in given.items()}
     return "".join(f"  {key}: {value}\n" for key, value in lines.items())
+
+
+def _from(file: str, path: Path) -> str:
+    """A file as the experiment's file names it."""
+    return os.path.relpath(file, path.parent)
 
 
 def _generators() -> str:

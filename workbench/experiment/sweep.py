@@ -7,7 +7,6 @@ queue, sorted by length. Last what reads answers.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import TypeVar
@@ -23,7 +22,7 @@ from workbench.stages.reranking import PAIRS, Reranked
 from workbench.stages.scores import ScoresStage
 from workbench.stages.training import Adapter
 from workbench.stages.writers import ANSWERS
-from workbench.store.session import Session, Timing
+from workbench.store.session import Clock, Session, Timing
 from workbench.store.stage import Stage
 
 S = TypeVar("S")
@@ -154,22 +153,23 @@ class Sweep:
 
     def score_together(self, stages: Sequence[Reranked]) -> None:
         """Scores the pairs of stages with one scorer in one queue, so that a passage many of them show is read once."""
-        started, before = time.monotonic(), self.session.counts()[PAIRS.name].computed
+        clock, before = Clock(), self.session.counts()[PAIRS.name].computed
         stages[0].scores([pair for stage in stages for pair in stage.pairs(self.session)], self.session)
         if new := self.session.counts()[PAIRS.name].computed - before:
-            self._timed("reranking", stages[0].namespace, started, 0, new)
+            self._timed("reranking", stages[0].namespace, clock, 0, new)
 
     def write_together(self, stages: Sequence[Answers], prompts: Sequence[str]) -> None:
         """Answers prompts of stages with one writer in one queue, sorted by length."""
-        started, before = time.monotonic(), self.session.counts()[ANSWERS.name].computed
-        writer = stages[0].writer
+        clock, before, writer = Clock(), self.session.counts()[ANSWERS.name].computed, stages[0].writer
+        missing = set(self.session.store.items.missing(writer.namespace, prompts))
         written = writer.written(prompts, self.session)
         if new := self.session.counts()[ANSWERS.name].computed - before:
-            tokens = {p: g.prompt_tokens + g.new_tokens for p, g in zip(prompts, written, strict=True)}
-            self._timed(writer.work, writer.namespace, started, sum(tokens.values()), new)
+            asked = zip(prompts, written, strict=True)
+            tokens = {prompt: one.prompt_tokens + one.new_tokens for prompt, one in asked if prompt in missing}
+            self._timed(writer.work, writer.namespace, clock, sum(tokens.values()), new)
 
-    def _timed(self, what: str, namespace: str, started: float, tokens: int, items: int) -> None:
-        self.session.timings.append(Timing(what, namespace, time.monotonic() - started, tokens, items))
+    def _timed(self, what: str, namespace: str, clock: Clock, tokens: int, items: int) -> None:
+        self.session.timings.append(Timing(what, namespace, clock.seconds, tokens, items))
 
     def results(self, measured: Sequence[ConfigurationStages]) -> Iterator[ResultRow]:
         """Every score of configurations; means over the seeds where there are several."""

@@ -384,7 +384,7 @@ def failures(rows: Iterable[ResultRow]) -> dict[str, int]:
 
 def _written(value: Any) -> Any:
     """A value of an axis as it stands in a file."""
-    if isinstance(value, Chunking) and value.words is None:
+    if isinstance(value, Chunking) and value == Chunking(words=None, overlap=0):
         return "whole"
     return value.model_dump() if isinstance(value, Component) else value
 

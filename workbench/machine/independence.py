@@ -105,7 +105,10 @@ def check(model: Model, definition: str, name: str, machine: Machine) -> None:
     key = digest([definition, machine.arithmetic, max(2, threads()), versions])[:16]
 
     def measure() -> dict[str, object]:
-        sys.stderr.write(f"  checking once on this machine that {name} gives the same result alone and in batches ...\n")
+        sys.stderr.write(
+            f"  checking once on this machine that {name} gives the same result alone and in batches, which takes some seconds, "
+            "for a generator a minute or more ...\n"
+        )
         return asdict(checked(model)) | {"model": name}
 
     model.mode = Mode(**record.kept(f"independence {VERSION} {key}", measure))

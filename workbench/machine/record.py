@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import lru_cache
@@ -80,17 +81,31 @@ def kept(name: str, measure: Callable[[], Any]) -> Any:
         locks.mkdir(parents=True, exist_ok=True)
         held = FileLock(locks / f"{digest([key, name])[:16]}.lock").acquire()
     except OSError:
-        return _unwritten.setdefault((place, key, name), measure())
+        return _unwritten.setdefault((place, key, name), _timed(measure))
     with held:
         if name in (known := _known(place, key)):
             return known[name]
-        value = measure()
+        value = _timed(measure)
         try:
             with FileLock(locks / f"{FILE}.lock"):
                 _write(place, key, here, name, value)
         except OSError:
             _unwritten[place, key, name] = value
     return value
+
+
+def seconds_measuring() -> float:
+    """Seconds that this process has spent on measurements made once on a machine, which no later run needs again."""
+    return _spent[0]
+
+
+def _timed(measure: Callable[[], Any]) -> Any:
+    """What `measure` gives; its seconds count once, also where it asks for further measurements."""
+    before, started = _spent[0], time.monotonic()
+    try:
+        return measure()
+    finally:
+        _spent[0] = before + time.monotonic() - started
 
 
 def named(prefix: str) -> list[Any]:
@@ -100,6 +115,7 @@ def named(prefix: str) -> list[Any]:
 
 
 _unwritten: dict[tuple[Path, str, str], Any] = {}
+_spent = [0.0]  # seconds
 
 
 def _build(distribution: str) -> str:

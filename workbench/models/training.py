@@ -206,6 +206,18 @@ class Training(ABC):
         self.best = saved["best"]
 
 
+def steps_done(work: Path) -> int:
+    """How many steps of a training its last checkpoint holds; 0 without one.
+
+    Args:
+        work: the folder that `Training.run` is given, whose checkpoint is whole; see `set_aside_damage`.
+    """
+    import torch
+
+    path = work / CHECKPOINT
+    return len(torch.load(path, weights_only=True, mmap=True)["steps"]) if path.is_file() else 0
+
+
 def set_aside_damage(work: Path) -> str | None:
     """Renames a checkpoint that cannot be read, so that a training begins anew.
 

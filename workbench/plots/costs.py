@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 from matplotlib.axes import Axes
 
-from workbench.plots.look import BAR, INK, TODAY, count, dot, gain, heading, listed, mark, note, numbered, scaled, signed, wrapped
+from workbench.plots.look import BAR, INK, TODAY, dot, gain, heading, listed, mark, note, numbered, scaled, signed, wrapped
 from workbench.plots.rows import called, ranked, reference
 from workbench.results.rows import IndexRow, LatencyRow
 from workbench.results.run import Run
-from workbench.results.words import POINTS, direction, metric_name
+from workbench.results.words import POINTS, count, direction, metric_name
 
 MONEY = "money"
 COSTS = {

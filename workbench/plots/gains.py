@@ -37,6 +37,7 @@ from workbench.plots.rows import (
     slice_name,
     slices,
 )
+from workbench.results.conclusions import PICKED
 from workbench.results.rows import Tested
 from workbench.results.run import Run
 from workbench.results.verdict import BETTER, LESS, MORE, OLDER, WORSE, graded
@@ -142,7 +143,7 @@ def plot_effects(ax: Axes, run: Run, metric: str) -> Axes:
     ax.set_xlabel(f"{gain(metric)}, points of 100")
     few = left_out(len(rows), len(drawn), "effects.csv")
     more = f"effects.csv also has {everything - len(rows)} pairs without today's choice." if everything > len(rows) else ""
-    caption(ax, reading(run, rows, few, more))
+    caption(ax, reading(run, rows, PICKED, few, more))
     return ax
 
 

@@ -22,7 +22,7 @@ from workbench.results.run import Run
 from workbench.results.verdict import BETTER as SHOWN_BETTER
 from workbench.results.verdict import SIGNS, graded, shown
 from workbench.results.verdict import WORSE as SHOWN_WORSE
-from workbench.results.words import DIRECTIONLESS, POINTS, metric_name, number
+from workbench.results.words import DIRECTIONLESS, POINTS, count, metric_name, number
 
 STYLE = Path(__file__).with_name("workbench.mplstyle")
 WIDTH = 7.5  # inches
@@ -296,11 +296,6 @@ def wrapped(label: str, width: int) -> str:
 def plain(text: str) -> str:
     """Text for matplotlib, which would read mathematics between two dollar signs, and end with an error where it is none."""
     return text.replace("$", r"\$")
-
-
-def count(n: int, noun: str) -> str:
-    """``1 question``, ``1,200 questions``."""
-    return f"{n:,} {noun if n == 1 else noun + 's'}"
 
 
 def asked(run: Run, split: str, rows: Sequence[Counted]) -> str:

@@ -10,11 +10,11 @@ from matplotlib.ticker import MaxNLocator
 
 from workbench.errors import InputError, unknown
 from workbench.evaluation.statistics import power_curve
-from workbench.plots.look import BETTER, INK, OPEN, PAPER, WORSE, Mark, better, count, dot, heading, note, worse
+from workbench.plots.look import BETTER, INK, OPEN, PAPER, WORSE, Mark, better, dot, heading, note, worse
 from workbench.plots.rows import called
 from workbench.results.run import Run
 from workbench.results.tables import WORST
-from workbench.results.words import DIRECTIONLESS, POINTS, metric_name, number
+from workbench.results.words import DIRECTIONLESS, POINTS, count, metric_name, number
 
 
 def plot_wins(ax: Axes, run: Run, split: str, metric: str, a: str, b: str) -> Axes:

@@ -9,9 +9,9 @@ from typing import Protocol
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from workbench.plots.look import INK, OPEN, PAPER, Mark, at_right, caption, count, dot, heading, name_rows, note, scaled
+from workbench.plots.look import INK, OPEN, PAPER, Mark, at_right, caption, dot, heading, name_rows, note, scaled
 from workbench.results.rows import SystemRow
-from workbench.results.words import POINTS, direction, metric_name, number
+from workbench.results.words import POINTS, count, direction, metric_name, number
 
 
 class Loss(Protocol):

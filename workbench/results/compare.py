@@ -123,7 +123,7 @@ class Compared(Displayed):
         """What there is to say of one system."""
         j = self.scores.systems.index(system)
         values, failed = self.scores.values[:, j], self.scores.failed[:, j]
-        low, high = statistics.mean_interval(values, self.scores.groups, by_seed=self.scores.seeds(system))
+        low, high = self.scores.mean_interval(system)
         return Standing(self.names[system], float(values.mean()), low, high, int(failed.sum()))
 
 

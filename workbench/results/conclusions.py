@@ -24,13 +24,15 @@ from workbench.results.verdict import (
     verdict,
 )
 
+PICKED = "The best setup was picked by these questions, so its choices look a little better here than they are."
 SLICES_TOLD = 6  # of each column
 
 
 def conclusions(run: Run) -> list[str]:
     """What the run shows, in plain words: the winner, its gain over the baseline, and what each choice brings."""
     best = run.best
-    lines = [*headline(run), *_counted(run, best, run.manifest["baseline"])]
+    meaning = words.meaning(run.select[1])
+    lines = [*headline(run), *([meaning] if meaning else []), *_counted(run, best, run.manifest["baseline"])]
     for twin in _twins(run, best):
         found = verdict(run, best, twin)
         if found.word != UNCOMPARED:
@@ -53,7 +55,7 @@ def headline(run: Run) -> list[str]:
     found = verdict(run)
     if found.word == BASELINE:
         better = overlooked(run)
-        itself = f"It is {run.today} itself, so {found.word}{'' if better else ': nothing tried is better'}."
+        itself = f"It is {run.today} itself: {found.word} where it was chosen ({run.select[0]})."
         return [_standing(run, found.a), *([itself, *better] if len(run.configurations) > 1 else [])]
     if found.word == UNCOMPARED:
         return [_standing(run, found.a), f"It was {found.word} with {run.today} on {found.split}."]
@@ -187,7 +189,7 @@ def _effects(run: Run) -> list[str]:
         price = _price_of_axis(run, row)
         took = f" at {price} times the time" if price else ""
         lines.append(f"  {row.axis}: {a} against {b}: {phrase(row, graded(row, run.matters))}{took}")
-    return lines
+    return [*lines, f"  {PICKED}"]
 
 
 def _interplay(run: Run) -> list[str]:

@@ -189,7 +189,8 @@ def _scores(path: Path, rows: Sequence[_Row], scale: Scale | None) -> Scores:
     failed = np.isnan(table)
     named = tuple(groups[q] for q in queries)
     filled = np.where(failed, worst, table)
-    return Scores(rows[0].metric, rows[0].split, systems, queries, named, filled, failed, worst, best)
+    known = scale is not None
+    return Scores(rows[0].metric, rows[0].split, systems, queries, named, filled, failed, worst, best, scaled=known)
 
 
 def _check_complete(path: Path, cells: Mapping[tuple[str, str], object], queries: Sequence[str], systems: Sequence[str]) -> None:

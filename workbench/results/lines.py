@@ -112,6 +112,7 @@ class RunningRecord(Record):
         total: items of it.
         seconds: that the steps of the experiment have taken so far.
         left: seconds that the rest of the whole plan takes at most, as estimated.
+        ended: why it ended without finishing; empty while it runs.
     """
 
     experiment: str = Field(description="a text")
@@ -123,6 +124,7 @@ class RunningRecord(Record):
     total: int = Field(description="a whole number")
     seconds: float = Field(description="a number")
     left: float = Field(description="a number")
+    ended: str = Field(default="", description="a text")
 
 
 class TagRecord(Record):

@@ -53,7 +53,7 @@ def caption(compared: Compared, details: bool = False) -> str:
         f"{words.metric_name(scores.metric)}{where}{in_points}, {len(scores.queries)} questions{grouped}.",
         f"Gain: over {compared.names[compared.baseline]} on the same questions, with the interval in which the true gain "
         "plausibly lies; that leaves out 0 exactly when the difference is shown. Not shown does not mean equal.",
-        "Questions needed: how many would show such a gain in 8 of 10 tries.",
+        "Questions needed: with so many, 8 of 10 tries would show such a gain.",
         f"Whatever is chosen as the best on these very questions is flattered by about {flattered}." if k > 2 else "",
         f"A failure counts as {words.number(scores.worst, compared.unit)}." if scores.failed.any() else "",
         _tests(compared) if details else "",

@@ -11,6 +11,7 @@ from workbench.data.readers import json_lines
 from workbench.data.readers.text import whole
 from workbench.errors import InputError
 from workbench.results.lines import RunningRecord
+from workbench.times import duration
 
 RUNNING = ".running"
 ENDED = "ended without finishing"
@@ -24,15 +25,16 @@ class Running(NamedTuple):
 
     @property
     def ended(self) -> bool:
-        """Whether its process is gone, so that it ended without finishing; of other machines this is not known, hence false."""
-        return self.record.host == socket.gethostname() and not hardware.alive(self.record.pid)
+        """Whether it ended without finishing: it says so, or its process is gone, which is not known of other machines."""
+        return bool(self.record.ended) or (self.record.host == socket.gethostname() and not hardware.alive(self.record.pid))
 
     def __str__(self) -> str:
         one = self.record
         if self.ended:
-            return f"{one.experiment}: {ENDED}, while {one.stage or 'preparing'}"
+            why = f" ({one.ended})" if one.ended else ""
+            return f"{one.experiment}: {ENDED}, while {one.stage or 'preparing'}{why}"
         doing = f"{one.stage}, {one.done:,} of {one.total:,}" if one.stage else "preparing"
-        return f"{one.experiment}: {doing}, at most about {one.left:,.0f} s left"
+        return f"{one.experiment}: {doing}, at most about {duration(one.left)} left"
 
 
 def running(runs: str | Path) -> list[Running]:

@@ -60,6 +60,7 @@ class Scores:
         worst: the metric's worst value.
         perfect: its best value.
         by_seed: float64 (n_seeds, n_systems), means under each seed; None: no system was measured with several.
+        scaled: whether `worst` and `perfect` are the metric's own; else they are the smallest and the largest value seen.
     """
 
     metric: str
@@ -72,6 +73,18 @@ class Scores:
     worst: float = WORST
     perfect: float = PERFECT
     by_seed: Floats | None = None
+    scaled: bool = True
+
+    @property
+    def bounds(self) -> tuple[float, float] | None:
+        """The smallest and the largest value of the metric: 0 and 1 where it seems to run between these, None if not known."""
+        if self.scaled:
+            return self.worst, self.perfect
+        return (WORST, PERFECT) if self.worst >= WORST and self.perfect <= PERFECT else None
+
+    def mean_interval(self, system: str) -> statistics.Interval:
+        """The 95 % interval of a system's mean, inside the bounds of the metric where they are known."""
+        return statistics.mean_interval(self.column(system), self.groups, by_seed=self.seeds(system), bounds=self.bounds)
 
     def column(self, system: str) -> Floats:
         """Scores of one system, float64 (n_queries,)."""
@@ -134,7 +147,7 @@ def leaderboard(scores: Iterable[Scores]) -> list[LeaderboardRow]:
     for one in scores:
         for j, system in enumerate(one.systems):
             column, failed = one.values[:, j], one.failed[:, j]
-            low, high = statistics.mean_interval(column, one.groups, by_seed=one.seeds(system))
+            low, high = one.mean_interval(system)
             best = float(np.where(failed, one.perfect, column).mean())
             counts = len(column), int(failed.sum())
             rows.append(

@@ -22,7 +22,7 @@ BETTER, WORSE = "shown better", "shown worse"
 MORE, LESS = "shown more", "shown less"  # of a metric of which neither is better
 LEANING, OPEN = "not shown, leaning", "not shown"
 EQUAL = "no difference that matters"
-BASELINE = "the baseline is best"
+BASELINE = "nothing tried did better"
 UNCOMPARED = "not compared"
 UNKNOWN = "no verdict"  # tables of an earlier version
 LEANS = 0.20  # the adjusted p up to which an open question leans to one side
@@ -167,7 +167,7 @@ def _settling(row: Tested) -> str:
     """What would show a difference like the one seen."""
     if row.n_needed is not None and isinf(row.n_needed):  # the chance of trainings stays, however many questions are asked
         return "more questions alone would not show a difference like this, more trainings (`seeds`) might"
-    return f"{words.questions(row.n_needed)} would show a difference like this"
+    return f"{words.questions(row.n_needed)} would be needed to show a difference like this"
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,18 @@ from workbench.results.rows import ConfigurationRow
 
 METRICS = {"f1": "F1", "em": "exact match", "contains": "answer contained", "grounded": "groundedness", "abstained": "abstention"}
 MEASURES = {"ndcg": "nDCG", "mrr": "MRR", "map": "MAP"}
+MEANS = {  # what each measure says, as one sentence; {} is its cut-off, such as "10 passages"
+    "f1": "F1 compares the words of an answer with those of an accepted answer: 100 is the same words, 0 is none in common.",
+    "em": "Exact match calls an answer right if it is an accepted one, but for case, articles and punctuation.",
+    "contains": "By this metric an answer is right if it contains an accepted one.",
+    "ndcg": "nDCG says how far up the right passages stand among the first {}: 100 is all on top, 0 is none there.",
+    "recall": "Recall is the share of what is relevant that stands in the first {}.",
+    "mrr": "MRR is 100 where the first passage is a right one, 50 where the second is the first right one, 33 for the third, "
+    "and so on to the first {}.",
+    "map": "MAP says how far up the right passages stand among the first {}: 100 is all on top, 0 is none there.",
+    "precision": "Precision is the share of the first {} that are right ones.",
+    "success": "Success is 100 where a right passage is among the first {}, else 0.",
+}
 DIRECTIONLESS = {"abstained"}  # neither more nor less of it is better in itself
 MINUS = "\N{MINUS SIGN}"
 TODAY = "today's setup"  # the baseline, where the experiment's file has no other name for it
@@ -112,6 +124,11 @@ def chance(p: float) -> str:
     return f"about {max(1, round(1000 * p))} of 1,000" if p < 0.01 else f"about {min(100, round(100 * p))} of 100"
 
 
+def count(n: int, noun: str) -> str:
+    """``1 question``, ``1,200 questions``."""
+    return f"{n:,} {noun if n == 1 else noun + 's'}"
+
+
 def questions(n: float | None) -> str:
     """A number of questions, rounded up to two figures: ``about 130 questions``; or that no number would do."""
     if n is None or isnan(n):
@@ -129,6 +146,15 @@ def metric_name(metric: str) -> str:
     measure, at, cutoff = metric.partition("@")
     name = MEASURES.get(measure, METRICS.get(measure, measure))
     return f"{name} within {cutoff[:-1]} words" if cutoff.endswith("w") else f"{name}{at}{cutoff}"
+
+
+def meaning(metric: str) -> str:
+    """What a metric says, in a sentence; empty for a metric of one's own."""
+    measure, _, cutoff = metric.partition("@")
+    meant = MEANS.get(measure, "")
+    if ("{}" in meant) != bool(cutoff):
+        return ""
+    return meant.format(f"{cutoff[:-1]} words" if cutoff.endswith("w") else "passage" if cutoff == "1" else f"{cutoff} passages")
 
 
 def direction(metric: str) -> str:

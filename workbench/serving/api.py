@@ -20,6 +20,7 @@ from workbench.serving.asking import Answered, Asking
 from workbench.serving.caller import Caller, Principal
 from workbench.serving.documented import documented
 from workbench.serving.facts import about
+from workbench.serving.metrics import CONTENT_TYPE
 from workbench.serving.problems import (
     MEDIA_TYPE,
     UNEXPECTED,
@@ -148,6 +149,10 @@ class Routes:
         state = {"status": "stopping" if self.asking.stopping else "ready", "model": self.asking.service.breaker.state}
         return JSONResponse(state | {"under_way": self.asking.under_way}, 503 if self.asking.stopping else 200)
 
+    async def metrics(self, request: Request) -> Response:
+        """GET /metrics: counts and times, in the text format of Prometheus."""
+        return Response(self.asking.metrics.text(), media_type=CONTENT_TYPE)
+
 
 def add_routes(app: FastAPI, asking: Recording) -> None:
     """Adds all routes but the page.
@@ -166,6 +171,7 @@ def add_routes(app: FastAPI, asking: Recording) -> None:
     add("GET", "/v1/about", routes.about)
     add("GET", "/healthz", routes.healthy)
     add("GET", "/readyz", routes.ready)
+    add("GET", "/metrics", routes.metrics)
     add("POST", "/api/ask", routes.ask)
     add("GET", "/api/provenance", routes.provenance)
     add("GET", "/health", routes.healthy)

@@ -237,6 +237,7 @@ def serve(
     require_extra()
     from workbench.experiment.bundled import bundle_at
     from workbench.pipeline import Pipeline
+    from workbench.serving import logs
     from workbench.serving.asking import MEMORY_BYTES
     from workbench.serving.gate import CHECKED, gate
     from workbench.serving.server import Server
@@ -259,6 +260,7 @@ def serve(
         listener.listen()
         shown = f"[{host}]" if ":" in host else host
         progress.say(f"serving {pipeline.configuration.label} at http://{shown}:{listener.getsockname()[1]} (Ctrl+C stops it)")
+        logs.configure(known.logs.form, known.logs.level)
         Server(app, known.serve.grace).run(sockets=[listener])
 
 

@@ -27,6 +27,7 @@ SUMMARIES = {
     "/v1/about": "What is served, and how good it was measured to be",
     "/healthz": "Whether the process is sound, or is to be started anew",
     "/readyz": "Whether questions are taken",
+    "/metrics": "Counts and times, in the text format of Prometheus",
     "/api/ask": "Answer a question, in the form of earlier versions",
     "/api/provenance": "Where answers come from",
     "/health": "As /healthz, in the form of earlier versions",
@@ -120,6 +121,8 @@ def documented(method: str, path: str) -> dict[str, Any]:
         responses[401] = _problem(path, 401)
     if path.startswith(("/v1/conversations", "/v1/answers/", "/v1/token")):
         responses |= {status: _problem(path, status) for status in (404, 422, 503)}
+    if path == "/metrics":
+        responses[200] = {"description": "Done", "content": {"text/plain": {"schema": TEXT}}}
     if path in ("/readyz", "/healthz", "/health"):
         responses[503] = _json(OBJECT)
     name = f"{method.lower()} {path}".replace("/", "_").replace("{", "").replace("}", "")

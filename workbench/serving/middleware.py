@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any
 
+from workbench.serving import logs
 from workbench.serving.problems import (
     MEDIA_TYPE,
     UNEXPECTED,
@@ -23,9 +24,10 @@ from workbench.serving.problems import (
     UnauthorizedError,
     UnexpectedError,
 )
+from workbench.serving.streaming import LEFT
 
 if TYPE_CHECKING:
-    from workbench.serving.asking import Asking
+    from workbench.serving.recording import Recording
 
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
@@ -54,7 +56,7 @@ class Guard:
     """
 
     def __init__(
-        self, app: App, asking: Asking, hosts: tuple[str, ...], refused: Callable[[str, ProblemError, str], bytes]
+        self, app: App, asking: Recording, hosts: tuple[str, ...], refused: Callable[[str, ProblemError, str], bytes]
     ) -> None:
         """Guards an application.
 
@@ -76,6 +78,7 @@ class Guard:
         given = headers.get(b"x-request-id", b"").decode("latin-1")
         request_id = given if ID.fullmatch(given) else uuid.uuid4().hex
         scope.setdefault("state", {})["request_id"] = request_id
+        logs.REQUEST.set(request_id)  # of this task alone
         started, begun, status = time.monotonic(), False, 0
 
         async def sent(message: Message) -> None:
@@ -98,7 +101,14 @@ class Guard:
                 raise
             failed = UnexpectedError(UNEXPECTED)
             await _respond(sent, failed, self.refused(scope["path"], failed, request_id))
-        log.info("%s %s %s %d %.3f s", request_id, scope["method"], scope["path"], status, time.monotonic() - started)
+        self._ended(scope, status or LEFT, time.monotonic() - started)
+
+    def _ended(self, scope: Scope, status: int, seconds: float) -> None:
+        """Counts a request, and writes its line into the log."""
+        method, route = scope["method"], _route(scope)
+        self.asking.metrics.request(method, route, status, seconds)
+        fields = {"method": method, "route": route, "status": status, "seconds": round(seconds, 4)}
+        log.info("%s %s %d %.3f s", method, route, status, seconds, extra={logs.FIELDS: fields})
 
     def _check(self, headers: dict[bytes, bytes]) -> None:
         host = headers.get(b"host", b"").decode("latin-1").lower()
@@ -110,6 +120,14 @@ class Guard:
         length = headers.get(b"content-length", b"")
         if length.isdigit() and int(length) > MOST_BYTES:
             raise TooLargeError(f"the body has {int(length):,} bytes; allowed: {MOST_BYTES:,}")
+
+
+def _route(scope: Scope) -> str:
+    """The path of the route with the names of its parameters; ``page`` for those of the page, ``unknown`` where there is none."""
+    path: str | None = getattr(scope.get("route"), "path", None)
+    if path is None:
+        return "page" if scope.get("root_path") or scope["path"] == "/" else "unknown"
+    return "unknown" if path.endswith("{rest:path}") else path
 
 
 class _Body:

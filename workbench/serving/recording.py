@@ -17,6 +17,7 @@ from workbench.component import digest
 from workbench.pipeline import Asked, Pipeline, Reply
 from workbench.serving.asking import Answered, Asking, Service, answer_part
 from workbench.serving.caller import NOBODY, Caller, Principal
+from workbench.serving.metrics import Metrics
 from workbench.serving.problems import InvalidError, NoAnswerError, NotFoundError, ProblemError, TooLateError
 from workbench.serving.records import erasing, talks, votes
 from workbench.serving.records.journal import FAILED, LATE, LEFT, OVERLOADED, REFUSED, Entry, Journal, Spent, day_of, spent_on
@@ -45,6 +46,7 @@ class Recording(Asking):
         writer: of the records; None: there are none.
         directory: who is known; None: there are no records.
         limits: what each may ask.
+        metrics: counts and times what ends.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class Recording(Asking):
         keep = None if settings.keep == "none" else settings.keep
         self.journal = Journal(self.writer, keep, self._lost) if self.writer else None
         self.limits = Limits(self._spent_today)
+        self.metrics = Metrics(self, self.writer)
         self._losing: set[asyncio.Future[None]] = set()
         self._most_tokens: dict[str, int] = {}  # that an answer of an identity took
 
@@ -145,6 +148,7 @@ class Recording(Asking):
     async def _record(self, entry: Entry) -> None:
         """Has what became of a question written; that of a conversation is there afterwards, since the next one rests on it."""
         spent = self._spent(entry)
+        self.metrics.question(entry, spent)
         if self.journal is None:
             return
         if entry.caller.conversation is None:
@@ -153,6 +157,7 @@ class Recording(Asking):
             await asyncio.wrap_future(self.journal.write(entry, spent))
 
     def _note(self, entry: Entry) -> None:
+        self.metrics.question(entry, Spent())
         if self.journal:
             self.journal.note(entry, Spent())
 
@@ -200,6 +205,7 @@ class Recording(Asking):
         """
         self._require("votes", texts=bool(comment or correction))
         await self.write(lambda connection: votes.vote(connection, request_id, principal.user, value, comment, correction))
+        self.metrics.vote(value)
 
     async def begin_talk(self, principal: Principal, title: str = "") -> talks.Talk:
         """A new conversation.

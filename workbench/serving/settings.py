@@ -110,6 +110,18 @@ class Prices(Section):
     currency: Annotated[str, Field(min_length=1)] = "EUR"
 
 
+class Logs(Section):
+    """What is written to standard error.
+
+    Attributes:
+        form: ``text``: lines for people; ``json``: an object in each line.
+        level: of the least important lines; ``info``: one for each request too.
+    """
+
+    form: Literal["text", "json"] = "text"
+    level: Literal["info", "warning", "error"] = "warning"
+
+
 class RunFallback(Section):
     """Another run answers, with its promoted configuration.
 
@@ -132,6 +144,7 @@ class ServiceSettings(Section):
         keep: what it keeps of questions; ``none``: counts and what was spent alone.
         who: who may ask, and how much.
         prices: what answers cost.
+        logs: what is written to standard error.
         fallback: what answers when the model does not, in this order: ``passage`` (the best passage, word for word),
             ``{run: FOLDER}``, or a generator behind a server, written as in an experiment's file.
     """
@@ -141,6 +154,7 @@ class ServiceSettings(Section):
     keep: Keeping | Literal["none"] = Keeping()
     who: Who = Who()
     prices: Prices = Prices()
+    logs: Logs = Logs()
     fallback: tuple[Fallback, ...] = Field(default=("passage",), strict=False)
 
     @property

@@ -6,9 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
+import pyarrow as pa
+
 from workbench.data import tables
-from workbench.data.chunking import WORD, Chunking
+from workbench.data.chunking import Chunking
 from workbench.data.passages import PassageTable
+from workbench.data.scripts import WORD
 from workbench.store.session import Session
 from workbench.store.stage import Stage
 
@@ -45,6 +48,7 @@ class Passages(PassageStage):
     name: ClassVar = "passages"
     chunking: Chunking
     documents_digest: str
+    structure_digest: str = ""  # empty where the chunking does not depend on it
 
     @property
     def label(self) -> str:
@@ -54,6 +58,9 @@ class Passages(PassageStage):
         return session.once(f"size of {self.key}", lambda: self._size(session))
 
     def _size(self, session: Session) -> Size:
+        if self.chunking.structured:
+            lengths = [sum(1 for _ in WORD.finditer(text)) for text in self._cut(session)["text"].to_pylist()]
+            return Size(len(lengths), sum(lengths) / max(len(lengths), 1))
         n = words = 0
         size, overlap = self.chunking.words, self.chunking.overlap
         for batch in session.dataset.documents["text"].iterchunks():
@@ -64,12 +71,16 @@ class Passages(PassageStage):
         return Size(n, words / max(n, 1))
 
     def settings(self) -> dict[str, Any]:
-        return {"chunking": self.chunking.definition(), "documents": self.documents_digest}
+        structure = {"structure": self.structure_digest} if self.chunking.structured else {}
+        return {"chunking": self.chunking.definition(), "documents": self.documents_digest} | structure
 
     def compute(self, folder: Path, session: Session) -> dict[str, Any]:
-        passages = self.chunking.cut(session.dataset.documents)
+        passages = self._cut(session)
         tables.write(folder / "passages.arrow", passages)
         return {"passages": passages.num_rows}
+
+    def _cut(self, session: Session) -> pa.Table:
+        return self.chunking.cut(session.dataset.documents, session.dataset.structure)
 
     def read(self, folder: Path, session: Session) -> PassageTable:
         return PassageTable(tables.read(folder / "passages.arrow"))

@@ -17,7 +17,7 @@ from workbench.models.adapters import PROMPT
 from workbench.models.generator import Generator
 from workbench.models.lora import Example, Lora
 from workbench.models.prompts import Template
-from workbench.models.training import Step, TrainingSettings, set_aside_damage
+from workbench.models.training import Step, TrainingSettings, set_aside_damage, steps_done
 from workbench.retrieval.embedders import training
 from workbench.retrieval.embedders.embedder import Embedder
 from workbench.retrieval.learning import RankedExample, RankedTraining
@@ -244,6 +244,9 @@ def training_progress(session: Session, name: str, settings: TrainingSettings, n
     """
     if said := set_aside_damage(work):
         session.note([said])
-    with session.progress.task(name, settings.epochs * -(-n // settings.batch_size)) as report:
+    total, done = settings.epochs * -(-n // settings.batch_size), steps_done(work)
+    if done:
+        session.progress.say(f"  {name} goes on after step {done} of {total}, where it was ended before")
+    with session.progress.task(name, total, done) as report:
         yield TrainingProgress(report)
     release_memory()

@@ -9,6 +9,7 @@ from html import escape
 from typing import Any
 
 from workbench.store.progress import Progress, Task
+from workbench.times import duration
 
 EVERY_SECONDS = 0.5  # between two changes of the line
 
@@ -23,8 +24,8 @@ class InlineTask(Task):
         self.done += n
         self._tell()
         if self.done < self.total and time.monotonic() - self.progress.changed >= EVERY_SECONDS:
-            left = self.seconds / max(self.done, 1) * (self.total - self.done)
-            said = f"{self.name}: {self.done:,} of {self.total:,}, about {left:,.0f} s left{f', {note}' if note else ''}"
+            noted = f", {note}" if note else ""
+            said = f"{self.name}: {self.done:,} of {self.total:,}, about {duration(self.left)} left{noted}"
             self.progress.write(said, self.done / max(self.total, 1))
         if self.progress.stopping:
             raise KeyboardInterrupt
@@ -46,10 +47,10 @@ class Inline(Progress):
         self._said: list[str] = []
 
     @contextmanager
-    def task(self, name: str, total: int) -> Iterator[Task]:
-        """A task of `total` items; yields the function to report them with."""
-        task = InlineTask(name, total, self)
-        self.write(f"{name}: 0 of {total:,}", 0.0)
+    def task(self, name: str, total: int, done: int = 0) -> Iterator[Task]:
+        """A task of `total` items, of which some may be done; yields the function to report the others with."""
+        task = InlineTask(name, total, self, done)
+        self.write(f"{name}: {done:,} of {total:,}", done / max(total, 1))
         try:
             yield task
         except BaseException as error:
@@ -58,7 +59,8 @@ class Inline(Progress):
             self.write(f"{name}: {word} after {task.done:,} of {total:,}. {kept}")
             raise
         self._done, self._seconds = self._done + 1, self._seconds + task.seconds
-        self.write(f"Done so far: {self._done} steps in {self._seconds:,.1f} s; the last was {name}, {task.done:,} of {total:,}.")
+        steps = f"{self._done} step{'' if self._done == 1 else 's'} in {duration(self._seconds, exact=True)}"
+        self.write(f"Done so far: {steps}; the last was {name}, {task.done:,} of {total:,}.")
 
     def say(self, text: str) -> None:
         """One line for people."""
@@ -80,7 +82,11 @@ class Inline(Progress):
             self._cell, self._handle, self._done, self._seconds, self._said = cell, None, 0, 0.0, self._said[-1:]
         bar = f"<progress aria-label='{escape(said)}' max=1 value={share:.3f}></progress> " if share is not None else ""
         notes = "".join(f"<li>{escape(line)}</li>" for line in self._said)
-        folded = f"<details><summary>{len(self._said)} notes</summary><ul>{notes}</ul></details>" if notes else ""
+        folded = (
+            f"<details><summary>{len(self._said)} note{'' if len(self._said) == 1 else 's'}</summary><ul>{notes}</ul></details>"
+            if notes
+            else ""
+        )
         shown = HTML(f"<div>{bar}{escape(said)}</div>{folded}")  # type: ignore[no-untyped-call]
         if self._handle is None:
             self._handle = display(shown, display_id=True)  # type: ignore[no-untyped-call]

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from workbench.times import duration
+
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
 
@@ -19,11 +21,19 @@ PLAIN_EVERY_SECONDS = 10.0
 class Task:
     """Work under way; call it with the number of items done, and stored, since the last call."""
 
-    def __init__(self, name: str, total: int, progress: Progress) -> None:
+    def __init__(self, name: str, total: int, progress: Progress, done: int = 0) -> None:
+        """Begins.
+
+        Args:
+            name: of the work, for people.
+            total: items of it.
+            progress: told of the task, and asked whether to stop.
+            done: items that were done before, by a process that was ended.
+        """
         self.name = name
         self.total = total
         self.progress = progress
-        self.done = 0
+        self.done = self.before = done
         self.started = time.monotonic()
         progress.current = self
         self._tell()
@@ -48,6 +58,12 @@ class Task:
         """Seconds since the task began."""
         return time.monotonic() - self.started
 
+    @property
+    def left(self) -> float:
+        """Seconds that the rest takes at the speed so far; 0 before the first item."""
+        done = self.done - self.before
+        return self.seconds / done * (self.total - self.done) if done else 0.0
+
 
 class Progress:
     """Reports nothing. What every part of the package uses unless told otherwise.
@@ -63,9 +79,9 @@ class Progress:
     watch: Callable[[Task], None] | None = None
 
     @contextmanager
-    def task(self, name: str, total: int) -> Iterator[Task]:
-        """A task of `total` items; yields the function to report them with."""
-        yield Task(name, total, self)
+    def task(self, name: str, total: int, done: int = 0) -> Iterator[Task]:
+        """A task of `total` items, of which some may be done; yields the function to report the others with."""
+        yield Task(name, total, self, done)
 
     @contextmanager
     def patient(self) -> Iterator[None]:
@@ -90,8 +106,16 @@ class Progress:
 class PlainTask(Task):
     """A task on lines of their own: every ten seconds, or at every report with ``WORKBENCH_PROGRESS=all``."""
 
-    def __init__(self, name: str, total: int, progress: Progress) -> None:
-        super().__init__(name, total, progress)
+    def __init__(self, name: str, total: int, progress: Progress, done: int = 0) -> None:
+        """Begins.
+
+        Args:
+            name: of the work.
+            total: items of it.
+            progress: told of the task.
+            done: items that were done before.
+        """
+        super().__init__(name, total, progress, done)
         self.every = 0.0 if os.environ.get("WORKBENCH_PROGRESS") == "all" else PLAIN_EVERY_SECONDS
         self.last = self.started
 
@@ -100,20 +124,19 @@ class PlainTask(Task):
         super().__call__(n, note)
         if time.monotonic() - self.last >= self.every and self.done < self.total:
             self.last = time.monotonic()
-            left = self.seconds / self.done * (self.total - self.done)
-            _write(f"  {self.name}: {self.done}/{self.total}, about {left:.0f} s left{_noted(note)}")
+            _write(f"  {self.name}: {self.done}/{self.total}, about {duration(self.left)} left{_noted(note)}")
 
 
 class Plain(Progress):
     """Lines on standard error, for logs and pipes."""
 
     @contextmanager
-    def task(self, name: str, total: int) -> Iterator[Task]:
-        """A task of `total` items; yields the function to report them with."""
-        _write(f"  {name}: 0/{total}")
-        task = PlainTask(name, total, self)
+    def task(self, name: str, total: int, done: int = 0) -> Iterator[Task]:
+        """A task of `total` items, of which some may be done; yields the function to report the others with."""
+        _write(f"  {name}: {done}/{total}")
+        task = PlainTask(name, total, self, done)
         yield task
-        _write(f"  {name}: {task.done}/{total} in {task.seconds:.1f} s")
+        _write(f"  {name}: {task.done}/{total} in {duration(task.seconds, exact=True)}")
 
     def say(self, text: str) -> None:
         """One line for people."""
@@ -123,7 +146,7 @@ class Plain(Progress):
 class BarTask(Task):
     """A task shown by rich."""
 
-    def __init__(self, name: str, total: int, progress: Progress, bar: RichProgress) -> None:
+    def __init__(self, name: str, total: int, progress: Progress, bar: RichProgress, done: int = 0) -> None:
         """Begins.
 
         Args:
@@ -131,10 +154,11 @@ class BarTask(Task):
             total: items of the work.
             progress: told of the task, and asked whether to stop.
             bar: draws it.
+            done: items that were done before.
         """
-        super().__init__(name, total, progress)
+        super().__init__(name, total, progress, done)
         self.bar = bar
-        self.handle = bar.add_task(name, total=total, note="")
+        self.handle = bar.add_task(name, total=total, completed=done, note="")
 
     def __call__(self, n: int = 1, note: str = "") -> None:
         """Reports `n` more items done."""
@@ -151,15 +175,15 @@ class Bars(Progress):
         self.console = Console(stderr=True)
 
     @contextmanager
-    def task(self, name: str, total: int) -> Iterator[Task]:
-        """A task of `total` items; yields the function to report them with."""
+    def task(self, name: str, total: int, done: int = 0) -> Iterator[Task]:
+        """A task of `total` items, of which some may be done; yields the function to report the others with."""
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
         from rich.progress import Progress as RichProgress
 
         columns = [TextColumn("  {task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()]
         columns += [TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}", markup=False)]
         with RichProgress(*columns, console=self.console) as bar:
-            yield BarTask(name, total, self, bar)
+            yield BarTask(name, total, self, bar, done)
 
     def say(self, text: str) -> None:
         """One line for people."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar, cast
 
 from workbench.data.dataset import Dataset
-from workbench.machine import Machine, independence
+from workbench.machine import Machine, independence, record
 from workbench.store.items import Counts, ItemKind, input_key
 from workbench.store.memory_items import MemoryItems
 from workbench.store.progress import Progress
@@ -56,6 +56,18 @@ class Timing(NamedTuple):
     seconds: float
     tokens: int
     items: int = 0  # answers or pairs that were computed in these seconds
+
+
+class Clock:
+    """Seconds since it was made, less those of what was measured meanwhile once and for all on this machine."""
+
+    def __init__(self) -> None:
+        self._started, self._measuring = time.monotonic(), record.seconds_measuring()
+
+    @property
+    def seconds(self) -> float:
+        """The seconds so far."""
+        return time.monotonic() - self._started - (record.seconds_measuring() - self._measuring)
 
 
 class Session:
@@ -137,10 +149,10 @@ class Session:
                 facts.update(stage.compute(folder, self))
                 return facts
 
-            started = time.monotonic()
+            clock = Clock()
             if self.store.create(stage.name, stage.key, stage.definition, compute):
                 self.computed[stage.key] = facts
-                self.timings.append(Timing(stage.name, stage.key, time.monotonic() - started, facts.get("tokens", 0)))
+                self.timings.append(Timing(stage.name, stage.key, clock.seconds, facts.get("tokens", 0)))
         return self.store.path(stage.name, stage.key)
 
     def read(self, stage: Computable[T]) -> T:

@@ -73,6 +73,15 @@ class Asked:
         """The two setups; one where the chosen one is the baseline."""
         return list(dict.fromkeys([self.a, self.b]))
 
+    @cached_property
+    def tags(self) -> Tags:
+        """What people said of the answers, as it was when it was first asked for.
+
+        Raises:
+            InputError: a line of tags.jsonl is damaged.
+        """
+        return Tags(self.run.folder)
+
     def ranking(self, configuration: str, query_id: str) -> RankingRecord | None:
         """What a setup's ranking finds for a question, or None where it never shows passages."""
         return self._rankings.get((self.run.ranking_of(configuration) or "", query_id))
@@ -124,6 +133,8 @@ class Asked:
             fits[NEITHER] = lambda one: self.outcomes.get(one.query_id) == NEITHER
         fits[FAILED] = lambda one: any(self._failed(c, one.query_id) for c in self.setups)
         fits[TAGGED] = lambda one: bool(tags.of(self.a, one.query_id).tags)
+        for tag in tags.counts(self.a):
+            fits[f"tag: {tag}"] = lambda one, tag=tag: tag in tags.of(self.a, one.query_id).tags  # type: ignore[misc]
         for word in (NEVER, LOW, WRONG):
             fits[f"evidence {word}"] = lambda one, word=word: self.lost(self.a, one).word == word  # type: ignore[misc]
         for name, value in self.parts:

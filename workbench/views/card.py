@@ -10,8 +10,9 @@ from workbench.results.verdict import BASELINE, BETTER, LEANING, OPEN, UNCOMPARE
 from workbench.views.html import cell, foreign, sourced, text
 
 LOOKS = {BETTER: "wb-better", WORSE: "wb-worse"}
-HEADS = {BETTER: "Better", WORSE: "Worse", BASELINE: "Nothing tried is better"}
-HEADS |= dict.fromkeys((OPEN, LEANING), "Not shown to be better")
+HEADS = {BETTER: "Better: {}", WORSE: "Worse: {}", OPEN: "These questions do not show whether {} is better"}
+NEAR = 0.12  # of a picture's width: a number so near to zero would stand on the line
+SEEMS = "{} looks %s, but these questions do not prove it"
 
 
 def card(run: Run, level: int = 1) -> str:
@@ -22,25 +23,32 @@ def card(run: Run, level: int = 1) -> str:
         level: of the heading.
     """
     found = verdict(run)
-    head = HEADS.get(found.word, found.word[0].upper() + found.word[1:])
-    if found.word == LEANING and found.row is not None:
-        head += ", leaning that way" if found.row.difference > 0 else ", leaning the other way"
     better = overlooked(run) if found.word == BASELINE else []
-    title = f"{text(head)}: {foreign(run.names[found.a])}"
-    if found.word == BASELINE:
-        title = text(f"{head} than {run.today}")
-        if better or len(run.configurations) == 1:
-            title = text("The baseline was chosen" if better else "One setup was measured")
     sign = f"<span class=wb-sign aria-hidden=true>{text(found.sign)}</span> "
-    body = [f"<h{level}>{sign}{title}</h{level}>", f"<p>{_standing(run, found)}</p>"]
+    body = [f"<h{level}>{sign}{title(run, found)}</h{level}>", f"<p>{_standing(run, found)}</p>"]
+    if meaning := words.meaning(found.metric):
+        body.append(f"<p class=wb-quiet>{text(meaning)}</p>")
     if found.row is not None:
         body += [f"<p>{_gain(run, found)}</p>", _picture(run, found, found.row)]
     elif found.word == BASELINE and len(run.configurations) > 1:
-        body.append(f"<p>It is {text(run.today)} itself, so {text(found.word)}.</p>")
+        body.append(f"<p>It is {text(run.today)} itself: {text(found.word)} where it was chosen ({text(run.select[0])}).</p>")
         body += [f"<p>{sourced(line, cell('comparisons.csv', 'difference'))}</p>" for line in better]
     elif found.word == UNCOMPARED:
         body.append(f"<p>It was {text(found.word)} with {text(run.today)} on {text(found.split)}.</p>")
     return f"<section class='wb-card {LOOKS.get(found.word, '')}' aria-label='Verdict'>{''.join(body)}</section>"
+
+
+def title(run: Run, found: Verdict) -> str:
+    """What follows for the chosen setup, in one line of HTML: ``Better: re-ranked``."""
+    if found.word == BASELINE:
+        if len(run.configurations) == 1:
+            return "One setup was measured"
+        today = text(run.today)
+        return f"{today[0].upper()}{today[1:]} was chosen" if overlooked(run) else f"Nothing tried did better than {today}"
+    head = HEADS.get(found.word, found.word[0].upper() + found.word[1:] + ": {}")
+    if found.word == LEANING and found.row is not None:
+        head = SEEMS % ("better" if found.row.difference > 0 else "worse")
+    return text(head).format(foreign(run.names[found.a]))
 
 
 def mean_of(row: LeaderboardRow, signed: bool = False) -> str:
@@ -119,6 +127,16 @@ def _picture(run: Run, found: Verdict, row: Tested) -> str:
     def at(value: float) -> str:
         return f"{100 * (value - low) / (high - low):.1f}%"
 
+    def beside(value: float) -> str:
+        """Where the number of a mark stands: above it, and where that is on the line at zero, on the line's other side."""
+        if abs(value) >= NEAR * (high - low):
+            return f"left:{at(value)}"
+        return f"left:calc({at(value)} {'+ .7rem);transform:none' if value >= 0 else '- .7rem);transform:translateX(-100%)'}"
+
+    # words stand on the side of zero where there is more room, so that none crosses the line
+    right = -low < high
+    side = f"left:{at(0)}" if right else f"right:{100 - 100 * (0 - low) / (high - low):.1f}%"
+    label = f"<p class=wb-lab style='margin-{side.replace(':', ':calc(')} + .4rem)'>"
     where = [compared(run, found.a, found.b, found.split, found.metric, name) for name in ("difference", "low", "high")]
     bar = ""
     if row.low is not None and row.high is not None:
@@ -127,9 +145,9 @@ def _picture(run: Run, found: Verdict, row: Tested) -> str:
     asked = sourced(f"{row.n:,}", compared(run, found.a, found.b, found.split, found.metric, "n"))
     parts = [
         f"<div class=wb-zero style='left:{at(0)}'></div>",
-        f"<p class=wb-lab>on {asked} fresh questions</p>",
+        f"{label}on {asked} fresh questions</p>",
         f"<div class=wb-row>{bar}<div class=wb-dot style='left:{at(row.difference)}'></div>"
-        f"<span class=wb-num style='left:{at(row.difference)}'>{number}</span></div>",
+        f"<span class=wb-num style='{beside(row.difference)}'>{number}</span></div>",
     ]
     caption = "Bar: where the true gain plausibly lies."
     if picked is not None and run.report_split != run.select[0]:
@@ -138,13 +156,11 @@ def _picture(run: Run, found: Verdict, row: Tested) -> str:
             f"{run.best_row.n:,}", cell("leaderboard.csv", "n", configuration=found.a, split=run.select[0], metric=run.select[1])
         )
         parts += [
-            f"<p class=wb-lab>on the {n} questions it was picked by (flattering)</p>",
+            f"{label}on the {n} questions it was picked by (flattering)</p>",
             f"<div class=wb-row><div class=wb-dia style='left:{at(picked)}'></div>"
-            f"<span class=wb-num style='left:{at(picked)}'>{seemed}</span></div>",
+            f"<span class=wb-num style='{beside(picked)}'>{seemed}</span></div>",
         ]
         caption += " Diamond: what it seemed to gain where it was picked."
-    # the words stand on the side of zero where there is more room
-    side = f"left:{at(0)}" if -low < high else f"right:{100 - 100 * (0 - low) / (high - low):.1f}%"
     zero = f"<div class=wb-axis><span style='{side}'>no difference</span></div>"
     flattered = flattery(run)
     careful = (

@@ -11,6 +11,7 @@ from workbench.results.run import MANIFEST, Run, finished
 from workbench.results.running import running
 from workbench.results.verdict import verdict
 from workbench.results.words import run_name
+from workbench.views.card import title
 from workbench.views.html import box, foreign, page, section, text
 
 PAGES = ("verdict", "questions", "training")
@@ -36,10 +37,18 @@ def index(runs: Path) -> str:
 
 def _running(runs: Path) -> str:
     try:
-        lines = "".join(f"<li>{text(one)}</li>" for one in running(runs))
+        lines = "".join(f"<li>{text(one)}</li>" for one in running(runs) if not one.ended)
     except InputError as error:
         return box(str(error))
     return f"<ul class=wb-list>{lines}</ul>" if lines else ""
+
+
+def _ended(runs: Path) -> str:
+    """Experiments that ended before they had a folder of results; what is damaged is said where those under way are listed."""
+    try:
+        return "".join(f"<li>{text(one)}.</li>" for one in running(runs) if one.ended)
+    except InputError:
+        return ""
 
 
 def _runs(runs: Path) -> str:
@@ -65,17 +74,18 @@ def _run(folder: Path) -> str:
     try:
         run = Run.open(folder)
         found = verdict(run)
-        said = f"{text(found.sign)} {text(found.word[0].upper() + found.word[1:])}: {foreign(run.names[found.a])}"
+        said = f"{text(found.sign)} {title(run, found)}"
     except InputError as error:
         return f"<article><h3>{foreign(run_name(folder))}</h3>{box(str(error))}</article>"
     links = [(one.capitalize(), f"voila/render/{one}.ipynb?{urlencode({'run': name})}") for one in PAGES]
     links.append(("Report", f"report?{urlencode({'run': name})}"))
-    shown = " · ".join(f"<a href='{text(to)}'>{title}</a>" for title, to in links)
+    shown = " · ".join(f"<a href='{text(to)}'>{name}</a>" for name, to in links)
     return f"<article><h3>{foreign(run_name(folder))}</h3><p>{said}</p><p>{shown}</p></article>"
 
 
 def _unfinished(runs: Path) -> str:
     folders = [folder for folder in sorted(runs.glob("[!.]*/*")) if folder.is_dir() and not (folder / MANIFEST).is_file()]
-    lines = "".join(f"<li>{foreign(run_name(folder))} did not finish, or is still being written.</li>" for folder in folders)
+    lines = _ended(runs)
+    lines += "".join(f"<li>{foreign(run_name(folder))} did not finish, or is still being written.</li>" for folder in folders)
     said = "<p>Running the same experiment again goes on from what the store holds.</p>"
     return f"<ul class=wb-list>{lines}</ul>{said}" if lines else ""

@@ -10,6 +10,9 @@ from typing import Any
 from workbench.results.run import Run
 from workbench.views.html import box, foreign, text
 
+LINK = re.compile(r"\[([^\]]+)\]\([^()\s]+\)")
+EMPHASIS = re.compile(r"(?<![\w*])\*(?=[^\s*])([^*\n]*[^\s*])\*(?![\w*])")
+CODE = re.compile(r"`([^`\n]+)`")
 BASE64 = re.compile(r"[A-Za-z0-9+/=\s]*")
 
 
@@ -29,9 +32,7 @@ def notebooks(run: Run) -> str:
 def _cell(cell: dict[str, Any], name: str) -> Iterator[str]:
     source = _joined(cell["source"])
     if cell["cell_type"] == "markdown":
-        for paragraph in re.split(r"\n\s*\n", source.strip()):
-            title = re.fullmatch(r"#+\s+(.+)", paragraph)
-            yield f"<h3>{foreign(title[1])}</h3>" if title else f"<p>{foreign(paragraph)}</p>"
+        yield _markdown(source)
         return
     if source.strip():
         yield f"<details><summary class=wb-quiet>code</summary><pre>{text(source)}</pre></details>"
@@ -45,14 +46,42 @@ def _output(output: dict[str, Any], name: str) -> Iterator[str]:
         yield f"<pre>{text(output.get('ename', ''))}: {text(output.get('evalue', ''))}</pre>"
     elif output["output_type"] == "stream":
         if output.get("name") == "stdout":
-            yield f"<pre>{text(_joined(output['text']))}</pre>"
+            yield _plain(_joined(output["text"]))
     elif image := output.get("data", {}).get("image/png"):
         data = _joined(image)
         if not BASE64.fullmatch(data):
             raise ValueError("a picture that is none")
         yield f"<img alt='A figure of the notebook {text(name)}' src='data:image/png;base64,{''.join(data.split())}'>"
+    elif written := output.get("data", {}).get("text/markdown"):
+        yield _markdown(_joined(written))
     elif plain := output.get("data", {}).get("text/plain"):
-        yield f"<pre>{text(_joined(plain))}</pre>"
+        yield _plain(_joined(plain))
+
+
+def _markdown(source: str) -> str:
+    """What our notebooks use of Markdown, as HTML: headings, paragraphs, code, emphasis, and the words of links."""
+    parts = []
+    for paragraph in re.split(r"\n\s*\n", source.strip()):
+        title = re.fullmatch(r"#+\s+(.+)", paragraph)
+        parts.append(f"<h3>{foreign(title[1])}</h3>" if title else f"<p><bdi>{_spans(paragraph)}</bdi></p>")
+    return "".join(parts)
+
+
+def _plain(said: str) -> str:
+    return f"<pre>{_coded(said)}</pre>"
+
+
+def _spans(paragraph: str) -> str:
+    """A paragraph's code and emphasis; a link leads nowhere from a report, so its words are left."""
+    parts = CODE.split(text(paragraph))
+    said = [EMPHASIS.sub(r"<em>\1</em>", LINK.sub(r"\1", part)) for part in parts[::2]]
+    code = [f"<code>{part}</code>" for part in parts[1::2]]
+    return "".join(part for pair in zip(said, [*code, ""], strict=True) for part in pair)
+
+
+def _coded(said: str) -> str:
+    """A text whose words between two backticks are code."""
+    return CODE.sub(lambda found: f"<code>{found[1]}</code>", text(said))
 
 
 def _joined(lines: str | list[str]) -> str:

@@ -16,7 +16,7 @@ from workbench.views.question import question
 
 SIGNS = {GAINED: "▲", LOST: "▼", BOTH: "=", NEITHER: "✕"}
 TOLD = 3  # gained and lost questions shown in full at the top
-EVIDENCE = "evidence"
+EVIDENCE, TAG = "evidence", "tag"
 RIGHT = {
     "contains": "an answer is right where it contains an accepted one",
     "em": "an answer is right where it is an accepted one, but for case, articles and punctuation",
@@ -30,9 +30,7 @@ def strip(run: Run) -> str:
         return f"<p>The chosen setup is {text(run.today)} itself, so no question was gained or lost.</p>"
     metric, found = counted(run, run.best, baseline, split), outcomes(run, run.best, baseline, split)
     if not found or metric is None:
-        said = (
-            "No measured metric says right or wrong, so questions are not counted: this run ranks passages or scores by degree."
-        )
+        said = "No metric of this run calls an answer right or wrong, so gained and lost questions cannot be counted."
         return f"<p>{said}</p>"
     number, n = Counter(found.values()), len(found)
     cells = [
@@ -87,17 +85,20 @@ def everyone(asked: Asked, filters: bool = False) -> str:
 
 
 def _parts(asked: Asked) -> dict[str, list[str]]:
-    """What questions can be chosen by, with its values: where the evidence was lost, and columns of few values."""
+    """What questions can be chosen by, with its values: where the evidence was lost, tags, and columns of few values."""
     lost = sorted({asked.lost(asked.a, one).word for one in asked.questions} - {""})
     found = {EVIDENCE: lost} if lost else {}
+    if tags := list(asked.tags.counts(asked.a)):
+        found[TAG] = tags
     for name, value in asked.parts:
         found.setdefault(name, []).append(value)
     return found
 
 
-def _traits(asked: Asked, one: QuestionRecord) -> dict[str, str]:
+def _traits(asked: Asked, one: QuestionRecord) -> list[tuple[str, str]]:
     lost = asked.lost(asked.a, one).word
-    return one.columns | ({EVIDENCE: lost} if lost else {})
+    tags = asked.tags.of(asked.a, one.query_id).tags
+    return [*one.columns.items(), *([(EVIDENCE, lost)] if lost else []), *((TAG, tag) for tag in tags)]
 
 
 def _choice(label: str, name: str, values: Sequence[str]) -> str:
@@ -146,7 +147,7 @@ def _folded(asked: Asked, one: QuestionRecord) -> str:
     sign = f"<span title='{word}'>{SIGNS[word]}<span class=wb-quiet> {word}</span></span> " if word else ""
     title = f"{sign}{foreign(short(one.question, 200))}"
     body = question(asked, one, titled=False)
-    traits = " ".join(_trait(name, value) for name, value in _traits(asked, one).items())
+    traits = " ".join(_trait(name, value) for name, value in _traits(asked, one))
     return (
         f"<details data-outcome='{word}' data-traits='{text(traits)}' id='q-{quote(one.query_id)}'>"
         f"<summary>{title}</summary>{body}</details>"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from math import isfinite
 
 from workbench.results import words
-from workbench.results.conclusions import named
+from workbench.results.conclusions import PICKED, named
 from workbench.results.rows import ComparisonRow, CostRow, LeaderboardRow, Tested
 from workbench.results.run import Run
 from workbench.results.verdict import SIGNS, beside_the_best, graded, shown
@@ -60,7 +60,7 @@ def matters(run: Run) -> str:
     n = sourced(f"{rows[0].n:,}", cell("effects.csv", "n", **keys))
     said = (
         f"<p>What each choice brings, all else equal, averaged over the other choices; measured on the {n} questions of "
-        f"{text(split)}, in points of {text(words.metric_name(metric))}.</p>"
+        f"{text(split)}, in points of {text(words.metric_name(metric))}. {text(PICKED)}</p>"
     )
     return said + table("What each choice brings", ("choice", "gain", "plausibly", "verdict"), lines, right=(1, 2))
 
@@ -140,7 +140,7 @@ def pairs(run: Run, rows: Sequence[ComparisonRow]) -> str:
         n = sourced(needed, cell("comparisons.csv", "n_needed", **keys))
         title = f"{foreign(run.labels[row.a])} less {foreign(run.labels[row.b])}"
         lines.append((title, *tested(row, run.matters, _addresses("comparisons.csv", keys)), p, n))
-    head = ("pair", "difference", "plausibly", "verdict", "adjusted p", "questions that would show it")
+    head = ("pair", "difference", "plausibly", "verdict", "adjusted p", "questions needed to show it")
     left_out = f"<p>{text(f'{len(rows) - MOST:,} more are in comparisons.csv.')}</p>" if len(rows) > MOST else ""
     return left_out + table(f"Pairs on {split}, by {words.metric_name(metric)}", head, lines, right=(1, 2, 4, 5))
 

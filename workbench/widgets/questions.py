@@ -47,7 +47,7 @@ class QuestionsPage(Page):
         """
         self.choose_a, self.choose_b, self.choose_show = dropdown("setup"), dropdown("against"), dropdown("show")
         self.find = widgets.Text(description="find", placeholder="words", continuous_update=False)
-        self.list = widgets.Select(description="question", rows=10, layout=widgets.Layout(width="100%"))
+        self.list = widgets.Select(description="question", rows=10, layout=widgets.Layout(width="auto"))
         self.count = widgets.HTML()
         self.buttons = [widgets.Button(description=f"{key} {tag}") for key, tag in enumerate(TAGS, 1)]
         self.own = widgets.Text(description="own tag", placeholder="Enter puts or removes it", continuous_update=False)

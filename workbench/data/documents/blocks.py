@@ -7,6 +7,7 @@ from workbench.data.documents.parser import Element
 # what parts two pieces of a text, the weaker first: of several that are asked for, the strongest is written
 GAPS = ("", " ", "\t", "\n", "\n\n", "\f")
 SPACE, CELL, LINE, BLOCK, PAGE = GAPS[1:]
+STRONGER = {one: {other for other in GAPS if GAPS.index(other) < GAPS.index(one)} for one in GAPS}  # than which others
 
 
 class Blocks:
@@ -18,6 +19,7 @@ class Blocks:
         self._gap = ""
         self._elements: list[list[int | str | None]] = []  # start, end, kind, level, label
         self._open: list[int] = []
+        self._kinds: list[str] = []  # of those that are open
         self._waiting: list[int] = []  # open, and nothing written in them so far
         self._cells: list[int] = []  # where open cells of tables begin
         self._held = False  # whether the gap stays as it is until the next text
@@ -40,9 +42,10 @@ class Blocks:
         if self._length:
             self._write(self._gap)
         self._gap, self._held, self._row_begins = "", False, False
-        for number in self._waiting:
-            self._elements[number][0] = self._length
-        self._waiting.clear()
+        if self._waiting:
+            for number in self._waiting:
+                self._elements[number][0] = self._length
+            self._waiting.clear()
         self._write(text)
 
     def _write(self, text: str) -> None:
@@ -51,8 +54,8 @@ class Blocks:
 
     def gap(self, gap: str) -> None:
         """Asks for one of `GAPS` before the next text."""
-        if not self._held:
-            self._gap = max(self._gap, gap, key=GAPS.index)
+        if self._gap in STRONGER[gap] and not self._held:
+            self._gap = gap
 
     def begin_row(self) -> None:
         """Begins a row of a table."""
@@ -75,19 +78,21 @@ class Blocks:
     def begin(self, kind: str, level: int = 0, label: str = "") -> None:
         """Begins an element at the next text."""
         self._open.append(len(self._elements))
+        self._kinds.append(kind)
         self._waiting.append(len(self._elements))
         self._elements.append([None, None, kind, level, label])
 
     def end(self) -> None:
         """Ends the element that began last; one in which nothing was written is dropped."""
         number = self._open.pop()
+        self._kinds.pop()
         self._elements[number][1] = self._length
         if number in self._waiting:
             self._waiting.remove(number)
 
     def holds(self, kind: str) -> bool:
         """Whether the next text stands in an element of a kind."""
-        return any(self._elements[number][2] == kind for number in self._open)
+        return kind in self._kinds
 
     def text(self) -> str:
         """What was written."""

@@ -38,7 +38,8 @@ class Docx(Parser):
             page = library.convert_to_html(file, convert_image=pictures).value
         blocks = Blocks()
         html.written(page, blocks)
-        if not blocks.text():
+        text, structure = blocks.text(), blocks.structure()
+        if not text:
             raise UnreadError("empty", "no text stands in it")
-        heading = next((element.label for element in blocks.structure() if element.kind == "heading"), "")
-        return [Document(blocks.text(), heading or first_line(blocks.text()), blocks.structure())]
+        heading = next((element.label for element in structure if element.kind == "heading"), "")
+        return [Document(text, heading or first_line(text), structure)]

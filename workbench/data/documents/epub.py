@@ -29,14 +29,18 @@ class Epub(Parser):
     needs: ClassVar[tuple[str, ...]] = (html.LIBRARY,)
     libraries: ClassVar[tuple[str, ...]] = ("selectolax", "charset-normalizer")
     forms: ClassVar[tuple[str, ...]] = (ZIP,)
+    version: ClassVar[int] = 2
     kind: Literal["epub"] = "epub"
 
     def parse(self, path: Path, limits: Unpacking) -> Iterable[Document]:
         book = Blocks()
         notes: list[str] = []
         with opened(path, limits) as archive:
-            title, chapters = _spine(archive)
+            title, chapters, missing = _spine(archive)
             for number, name in enumerate(chapters, 1):
+                if name not in archive.namelist():
+                    missing.append(name)
+                    continue
                 raw = part(archive, name)
                 if not raw.strip():
                     continue
@@ -46,13 +50,16 @@ class Epub(Parser):
                 book.begin("chapter", label=str(number))
                 html.written(source, book)
                 book.end()
+        if missing:
+            notes.insert(0, f"{len(missing)} chapters that its spine names are not in it, and the others are read")
         if not book.text():
-            raise UnreadError("empty", "none of its chapters has text")
+            said = "its spine names no chapter" if not chapters else "none of its chapters has text"
+            raise UnreadError("empty", f"{said}{'; ' + notes[0] if missing else ''}")
         return [Document(book.text(), title or first_line(book.text()), book.structure(), notes=tuple(dict.fromkeys(notes)))]
 
 
-def _spine(archive: ZipFile) -> tuple[str, list[str]]:
-    """The book's title, and the names of its chapters, each once."""
+def _spine(archive: ZipFile) -> tuple[str, list[str], list[str]]:
+    """The book's title, the names of its chapters, each once, and those of the spine's entries that no file is listed for."""
     if ENCRYPTION in archive.namelist():
         methods = {node.get("Algorithm") for node in _named(_xml(archive, ENCRYPTION), "EncryptionMethod")}
         if methods - {*FONTS}:
@@ -66,9 +73,11 @@ def _spine(archive: ZipFile) -> tuple[str, list[str]]:
         for node in _named(package, "item")
         if node.get("media-type") in PAGES
     }
-    order = [pages[name] for node in _named(package, "itemref") if (name := node.get("idref")) in pages]
+    listed = {node.get("id") for node in _named(package, "item")}
+    spine = [str(node.get("idref")) for node in _named(package, "itemref")]
+    order = [pages[name] for name in spine if name in pages]
     title = next((" ".join("".join(node.itertext()).split()) for node in _named(package, "title")), "")
-    return title, list(dict.fromkeys(order))
+    return title, list(dict.fromkeys(order)), [name for name in spine if name not in listed]
 
 
 def _xml(archive: ZipFile, name: str) -> ElementTree.Element:

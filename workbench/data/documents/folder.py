@@ -1,9 +1,9 @@
-"""A folder of documents in files of many formats, with a file of questions -> a dataset."""
+"""A folder of documents in files of many formats, with files of questions -> a dataset."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +20,7 @@ from workbench.data.documents.limits import Limits
 from workbench.data.documents.listing import Listed, listed, shown
 from workbench.data.documents.parser import UnreadError
 from workbench.data.documents.reading import Outcome, documents, outcomes
-from workbench.data.evidence import Missing, read_questions, with_evidence
+from workbench.data.evidence import Missing, read_questions, several, with_evidence
 from workbench.data.finding import Page
 from workbench.data.prepared import prepared
 from workbench.data.readers.text import few
@@ -78,9 +78,9 @@ class Folder:
         return [*self.left, *_said_of(self.unread, self.files), *_told(self.read), *_copies(self.read)]
 
     @property
-    def pages(self) -> dict[str, list[Page]]:
-        """Document id -> its pages, of those that have some."""
-        return _pages(self.read)
+    def pages(self) -> Mapping[str, list[Page]]:
+        """Document id -> its pages; none where it has none."""
+        return _Pages(self.read)
 
     @property
     def reasons(self) -> dict[str, str]:
@@ -98,7 +98,7 @@ class Folder:
 
 def read_folder(
     folder: Path,
-    questions: Path | None = None,
+    questions: Sequence[Path] = (),
     parsers: Mapping[str, Any] | None = None,
     limits: Limits | None = None,
 ) -> Folder:
@@ -110,7 +110,7 @@ def read_folder(
 
     Args:
         folder: of the files.
-        questions: a file that may lie in it and is no document; None: there is none.
+        questions: files that may lie in it and are no documents.
         parsers: ending -> parser, beside the built-in ones; see `workbench.data.documents.kinds.choices`.
         limits: what each file may take.
 
@@ -119,7 +119,7 @@ def read_folder(
     """
     folder = Path(folder)
     chosen, there = choices(parsers or {}), listed(folder)
-    beside = {questions.resolve()} if questions else set()
+    beside = {path.resolve() for path in questions}
     files = {name: path for name, path in there.files.items() if path.resolve() not in beside}
     found = outcomes(files, chosen, limits or Limits())
     unread = _unread(found, there)
@@ -130,7 +130,7 @@ def read_folder(
 
 def text_folder(
     folder: Path,
-    questions: Path,
+    questions: Path | Sequence[Path],
     columns: Sequence[str] = (),
     parsers: Mapping[str, Any] | None = None,
     limits: Limits | None = None,
@@ -140,7 +140,7 @@ def text_folder(
 
     Args:
         folder: of the files.
-        questions: the file of questions.
+        questions: the file of questions, or several.
         columns: further columns that the questions may have, and which are kept.
         parsers: ending -> parser, beside the built-in ones.
         limits: what each file may take.
@@ -149,8 +149,9 @@ def text_folder(
     Raises:
         InputError: as `read_folder` raises, a column that no question has, or too much of the evidence is missing.
     """
-    rows = read_questions(Path(questions), columns)
-    there = read_folder(folder, Path(questions), parsers, limits)
+    files = several(questions)
+    rows = read_questions(files, columns)
+    there = read_folder(folder, files, parsers, limits)
     contents, unread, left = there.key
     key = digest(["files", VERSION, contents, unread, rows, left, missing])
 
@@ -184,12 +185,20 @@ def _row(one: Named) -> Row:
     return {"id": one.id, "title": title, "text": document.text}
 
 
-def _pages(read: Sequence[Named]) -> dict[str, list[Page]]:
-    return {
-        one.id: [Page(e.start, e.end, e.label) for e in one.read.document.structure if e.kind == "page"]
-        for one in read
-        if any(e.kind == "page" for e in one.read.document.structure)
-    }
+class _Pages(Mapping[str, list[Page]]):
+    """Document id -> its pages, made when they are asked for: few questions name a page."""
+
+    def __init__(self, read: Sequence[Named]) -> None:
+        self._documents = {one.id: one.read.document for one in read}
+
+    def __getitem__(self, doc_id: str) -> list[Page]:
+        return [Page(e.start, e.end, e.label) for e in self._documents[doc_id].structure if e.kind == "page"]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._documents)
+
+    def __len__(self) -> int:
+        return len(self._documents)
 
 
 def _structure(one: Named) -> list[Row]:

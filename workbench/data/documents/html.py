@@ -5,15 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from workbench.component import library_version
+from workbench.data.documents import main_content
 from workbench.data.documents.blocks import BLOCK, LINE, SPACE, Blocks
 from workbench.data.documents.encodings import decoded
 from workbench.data.documents.forms import TEXTS
 from workbench.data.documents.parser import Document, Parser, Unpacking, UnreadError, first_line, imported
 
 if TYPE_CHECKING:
-    from selectolax.lexbor import LexborNode
+    from selectolax.lexbor import LexborHTMLParser, LexborNode
 
 LIBRARY = "selectolax.lexbor"
 UNSEEN = {"head", "script", "style", "template", "noscript", "svg", "iframe", "object", "canvas", "audio", "video", "select"}
@@ -31,23 +33,46 @@ DECLARED_WITHIN = 4096  # bytes
 
 
 class Html(Parser):
-    """A page's text as a browser shows it: scripts and styles left out, cells parted by tabs, rows and entries by line ends."""
+    """A page's text as a browser shows it: scripts and styles left out, cells parted by tabs, rows and entries by line ends.
+
+    Attributes:
+        content: ``main`` leaves out what surrounds the main content of a page, such as menus and footers.
+    """
 
     extra: ClassVar[str] = "documents"
     needs: ClassVar[tuple[str, ...]] = (LIBRARY,)
     libraries: ClassVar[tuple[str, ...]] = ("selectolax", "charset-normalizer")
+    added: ClassVar[tuple[str, ...]] = ("content",)
     forms: ClassVar[tuple[str, ...]] = TEXTS
+    content: Literal["all", "main"] = "all"
     kind: Literal["html"] = "html"
+
+    def definition(self) -> dict[str, Any]:
+        """What decides the output; of the main content, the library that finds it too."""
+        found = super().definition()
+        if self.content == "main":
+            found["libraries"] |= {name: library_version(name) for name in (main_content.LIBRARY, "lxml")}
+        return found
+
+    def check_installed(self) -> None:
+        super().check_installed()
+        if self.content == "main":
+            imported(main_content.LIBRARY, main_content.EXTRA, "the main content of pages in HTML")
 
     def parse(self, path: Path, limits: Unpacking) -> Iterable[Document]:
         raw = path.read_bytes()
         source, notes = decoded(raw, declared(raw))
         page = Blocks()
-        name = written(source, page)
-        if not page.text():
+        if self.content == "main":
+            name = title(source)
+            written(main_content.main_content(source), page)
+        else:
+            name = written(source, page)
+        text, structure = page.text(), page.structure()
+        if not text:
             raise UnreadError("empty", "the page shows no text; one that a script fills has to be saved from a browser")
-        first = next((element.label for element in page.structure() if element.kind == "heading"), "")
-        return [Document(page.text(), name or first or first_line(page.text()), page.structure(), notes=notes)]
+        first = next((element.label for element in structure if element.kind == "heading"), "")
+        return [Document(text, name or first or first_line(text), structure, notes=notes)]
 
 
 def declared(raw: bytes) -> str:
@@ -63,8 +88,7 @@ def written(source: str, into: Blocks) -> str:
         source: the page, in HTML.
         into: where it is written, behind what stands there.
     """
-    tree = imported(LIBRARY, "documents", "reading HTML").LexborHTMLParser(source)
-    named = tree.css_first("head > title")
+    tree = _tree(source)
     root = tree.body or tree.root
     if root is not None:
         for tag, node, begins in _walk(root, {node.mem_id for node in tree.css("[hidden]")}):
@@ -74,6 +98,25 @@ def written(source: str, into: Blocks) -> str:
                 _begin(tag, into)
             else:
                 _end(tag, into)
+    return _title(tree)
+
+
+def title(source: str) -> str:
+    """A page's title, empty where it has none.
+
+    Args:
+        source: the page, in HTML.
+    """
+    return _title(_tree(source))
+
+
+def _tree(source: str) -> LexborHTMLParser:
+    found: LexborHTMLParser = imported(LIBRARY, "documents", "reading HTML").LexborHTMLParser(source)
+    return found
+
+
+def _title(tree: LexborHTMLParser) -> str:
+    named = tree.css_first("head > title")
     return " ".join(named.text().split()) if named else ""
 
 

@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 from workbench.component import digest
 from workbench.data.documents.limits import Limits
 from workbench.data.documents.parser import Document, Element, Parser, UnreadError
+from workbench.errors import InputError
 from workbench.weights import home
 
-FORMAT = 1  # raised when the same documents are kept in another way
+FORMAT = 2  # raised when the same documents are kept in another way
 
 
 class Read(NamedTuple):
@@ -47,18 +48,31 @@ def folder() -> Path:
 
 def place(key: str) -> Path:
     """The file that the documents of a key are kept in."""
-    return folder() / key[:2] / f"{key}.json"
+    return folder() / key[:2] / f"{key}.document"
 
 
 def write(path: Path, documents: Sequence[Read]) -> None:
-    """Keeps the documents of a file; complete or not at all."""
-    _write(path, [[*one.document, one.sketch] for one in documents])
+    """Keeps the documents of a file, complete or not at all: a line of JSON on them, and their texts behind it.
+
+    Raises:
+        InputError: they cannot be written.
+    """
+    texts = [one.document.text.encode() for one in documents]
+    about = [[len(text), *one.document[1:], one.sketch] for text, one in zip(texts, documents, strict=True)]
+    _write(path, b"\n".join([_json(about), b"".join(texts)]))
 
 
 def read(path: Path) -> list[Read] | None:
     """The documents that were kept; None where there are none, or where the file was damaged."""
-    rows = _read(path)
-    return None if rows is None else [_document(*row) for row in rows]
+    payload = _read(path)
+    if payload is None:
+        return None
+    about, _, texts = payload.partition(b"\n")
+    found, at = [], 0
+    for size, *rest in json.loads(about):
+        found.append(_document(texts[at : at + size].decode(), *rest))
+        at += size
+    return found
 
 
 def _document(text: str, title: str, structure: list[Any], part: str, notes: list[str], sketch: list[int]) -> Read:
@@ -73,7 +87,7 @@ def write_unread(path: Path, error: UnreadError, limits: Limits) -> None:
         error: why there are none.
         limits: what the file was allowed to take.
     """
-    _write(_unread(path), [error.reason, error.said, limits.model_dump()])
+    _write(_unread(path), _json([error.reason, error.said, limits.model_dump()]))
 
 
 def read_unread(path: Path, limits: Limits) -> UnreadError | None:
@@ -83,17 +97,33 @@ def read_unread(path: Path, limits: Limits) -> UnreadError | None:
         path: where its documents would be.
         limits: what it is allowed to take now.
     """
-    found = _read(_unread(path))
-    return None if found is None or found[2] != limits.model_dump() else UnreadError(found[0], found[1])
+    payload = _read(_unread(path))
+    if payload is None:
+        return None
+    reason, said, allowed = json.loads(payload)
+    return UnreadError(reason, said) if allowed == limits.model_dump() else None
 
 
 def _unread(path: Path) -> Path:
     return path.with_suffix(".unread")
 
 
-def _write(path: Path, value: object) -> None:
+def _json(value: object) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _write(path: Path, payload: bytes) -> None:
+    try:
+        _replace(path, payload)
+    except OSError as error:
+        said = (error.strerror or str(error)).lower()
+        raise InputError(
+            f"what was read cannot be kept in {folder()}: {said}; make room there, or let WORKBENCH_HOME name another folder"
+        ) from error
+
+
+def _replace(path: Path, payload: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    payload = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=".writing-")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -104,10 +134,10 @@ def _write(path: Path, value: object) -> None:
         raise
 
 
-def _read(path: Path) -> Any:
+def _read(path: Path) -> bytes | None:
     """What was written; None where the file is absent, or not what was written."""
     try:
         sha, _, payload = path.read_bytes().partition(b"\n")
     except OSError:
         return None
-    return json.loads(payload) if hashlib.sha256(payload).hexdigest().encode() == sha else None
+    return payload if hashlib.sha256(payload).hexdigest().encode() == sha else None

@@ -47,6 +47,21 @@ ASKED_FOR = {ending: ending for ending in ("csv", "tsv", "jsonl", "parquet")}
 ASKED_FOR |= {"ndjson": "jsonl"} | dict.fromkeys(
     ("py", "js", "ts", "java", "c", "h", "cpp", "go", "rs", "rb", "r", "sh", "sql"), "code"
 )
+# read by no parser -> what can be done
+WAYS_OUT = {
+    "it is an archive; unpack it into the folder": "zip tar gz tgz bz2 xz 7z rar",
+    "it is a picture; recognise its text first (OCR)": "png jpg jpeg tif tiff gif bmp webp heic",
+    "it is of the format before 2007; save it in the newer one": "doc xls ppt",
+    "save each of its sheets as CSV": "xlsx xlsm ods numbers",
+    "save it as .docx or .pdf": "odt rtf pages wpd",
+    "save it as .pptx or .pdf": "odp key",
+    "save it as .pdf": "ps eps djvu xps",
+    "save it as .epub": "mobi azw azw3",
+    "save it as .html or .txt": "eml msg mht mhtml",
+    "it leads to a document elsewhere; save the document itself": "gdoc gsheet gslides url webloc lnk",
+    "write down what is said in it": "mp3 m4a wav mp4 mov mkv webm",
+}
+WAY_OUT = {ending: said for said, endings in WAYS_OUT.items() for ending in endings.split()}
 WHERE = "dataset.parsers"
 
 

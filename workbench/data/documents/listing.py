@@ -10,6 +10,9 @@ from typing import NamedTuple
 from workbench.data.readers.text import few
 from workbench.errors import InputError
 
+HIDDEN = (".", "~$")  # how names of hidden files begin, and of those by which Office says that a document is open
+ELSEWHERE = ".icloud"
+
 
 class Listed(NamedTuple):
     """What lies in a folder and in the folders in it.
@@ -36,12 +39,14 @@ def listed(folder: Path) -> Listed:
         raise InputError(f"document folder {folder} {said}")
     closed: list[str] = []
     paths = list(_walk(folder, closed))
-    visible = [path for path in paths if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
+    visible = [path for path in paths if not any(part.startswith(HIDDEN) for part in path.relative_to(folder).parts)]
     files = {_name(path, folder): path for path in visible if path.is_file()}
     links = [_name(path, folder) for path in visible if path.is_symlink() and not path.is_file()]
     strange = [_name(path, folder) for path in visible if not path.is_symlink() and not path.is_file()]
     hidden = sum(path.is_file() for path in paths) - len(files)
     notes = [f"{hidden} hidden files left out"] if hidden else []
+    if absent := [_name(path, folder) for path in paths if path.name.startswith(".") and path.suffix == ELSEWHERE]:
+        notes.append(f"{len(absent)} of them stand for files that are in iCloud alone; fetch these first: {few(absent)}")
     if links:
         said = "links left out, which lead to folders or to nothing; copy what they lead to into the folder"
         notes.append(f"{len(links)} {said}: {few(links)}")
@@ -68,5 +73,5 @@ def _name(path: Path, folder: Path) -> str:
 
 
 def shown(name: str) -> str:
-    """A name as it can be written, bytes that are no text as escapes."""
-    return name.encode("utf-8", "backslashreplace").decode()
+    """A name as it can be written in a line: bytes that are no text, and what cannot be seen or turns the line, as escapes."""
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in name)

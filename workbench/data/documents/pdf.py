@@ -5,29 +5,36 @@ PDFium must not be called from two threads of one process, and a file may end th
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
+from itertools import accumulate
+from math import pi
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from workbench.data.documents.forms import PDF
+from workbench.data.documents.outline import headings
 from workbench.data.documents.parser import Document, Element, Parser, Unpacking, UnreadError, first_line
 
 if TYPE_CHECKING:
-    from pypdfium2 import PdfDocument
+    from pypdfium2 import PdfDocument, PdfPage, PdfTextPage
 
 LIBRARY = "pypdfium2"
 PASSWORD = 4  # FPDF_ERR_PASSWORD
 COPYING = 1 << 4  # the permission to copy text, as PDF's standard numbers it
 END = b"%%EOF"
 TAIL = 2048  # bytes at the end in which the mark of the end has to stand
+SAMPLED = 20  # letters of a page that say which way is up
+SPACE = 32  # code of the last character that is no letter
 # what PDFium gives for a hyphen at the end of a line, and for what is no letter
 SIGNS = {"\r": "", "\x02": "-", "\ufffe": "-", "\0": "", "\f": "\n"}
 NO_NAMES = (".doc", ".docx", ".tex", ".dvi", ".indd", ".xls", ".xlsx", ".ppt", ".pptx", ".pdf", ".qxd")  # titles left by programs
 
 
 class Pdf(Parser):
-    """The pages' texts. A page is an element whose label is its number, counted from 1."""
+    """The pages' texts. A page is an element whose label is its number, counted from 1; the outline names the headings."""
 
+    version: ClassVar[int] = 2
     extra: ClassVar[str] = "documents"
     needs: ClassVar[tuple[str, ...]] = (LIBRARY,)
     libraries: ClassVar[tuple[str, ...]] = (LIBRARY,)
@@ -42,7 +49,7 @@ class Pdf(Parser):
             raise _unread(path, error) from error
         _check_whole(path)
         try:
-            pages = [_page_text(pdf, number) for number in range(len(pdf))]
+            pages = [_page_text(library, pdf, number) for number in range(len(pdf))]
             return [_document(pdf, pages, _notes(library, pdf, pages))]
         except library.PdfiumError as error:
             raise UnreadError(
@@ -73,9 +80,14 @@ def _check_whole(path: Path) -> None:
             )
 
 
-def _page_text(pdf: PdfDocument, number: int) -> str:
+def _page_text(library: Any, pdf: PdfDocument, number: int) -> str:
     page = pdf[number]
     text = page.get_textpage()
+    turn = _turn(library.raw, page, text)
+    if turn:  # PDFium may give lines that run downwards in reverse
+        text.close()
+        page.set_rotation((page.get_rotation() + turn) % 360)
+        text = page.get_textpage()
     try:
         found: str = text.get_text_range()
         for sign, meant in SIGNS.items():
@@ -84,6 +96,16 @@ def _page_text(pdf: PdfDocument, number: int) -> str:
     finally:
         text.close()
         page.close()
+
+
+def _turn(raw: Any, page: PdfPage, text: PdfTextPage) -> int:
+    """By how many degrees a page has to be turned so that most of its letters stand upright."""
+    n, shown = raw.FPDFText_CountChars(text), raw.FPDFPage_GetRotation(page)
+    if not shown and not raw.FPDFText_GetCharAngle(text, n // 2) and not raw.FPDFText_GetCharAngle(text, n // 3):
+        return 0  # as nearly all pages are, so that they cost no more than this
+    sampled = [place for place in range(0, n, max(n // SAMPLED, 1)) if raw.FPDFText_GetUnicode(text, place) > SPACE]
+    quarters = Counter(round(raw.FPDFText_GetCharAngle(text, place) / (pi / 2)) % 4 for place in sampled)
+    return -90 * (quarters.most_common(1)[0][0] + shown) % 360 if quarters else 0
 
 
 def _notes(library: Any, pdf: PdfDocument, pages: list[str]) -> tuple[str, ...]:
@@ -102,15 +124,17 @@ def _notes(library: Any, pdf: PdfDocument, pages: list[str]) -> tuple[str, ...]:
             )
         raise UnreadError("empty", f"none of its {len(pages)} pages has text")
     told = (f"{bare} of {len(pages)} pages have no text",) if bare else ()
+    if library.raw.FPDF_GetFormType(pdf) != library.raw.FORMTYPE_NONE:
+        told = (*told, "it is a form, and what is filled in is not read; print it to a PDF to have that as text")
     locked = not library.raw.FPDF_GetDocPermissions(pdf) & COPYING
     return (*told, "its owner does not permit copying its text; it was read all the same") if locked else told
 
 
 def _document(pdf: PdfDocument, pages: list[str], notes: tuple[str, ...]) -> Document:
-    structure, at = [], 0
-    for number, text in enumerate(pages, 1):
-        structure.append(Element(at, at + len(text), "page", 0, str(number)))
-        at += len(text) + 1
+    starts = list(accumulate((len(page) + 1 for page in pages), initial=0))[:-1]
+    ends = [at + len(page) for at, page in zip(starts, pages, strict=True)]
+    numbered = [Element(*place, "page", 0, str(n)) for n, place in enumerate(zip(starts, ends, strict=True), 1)]
+    structure = sorted([*numbered, *headings(pdf, pages, starts)], key=lambda element: (element.start, -element.end))
     text = "\f".join(pages)
     named = " ".join((pdf.get_metadata_value("Title") or "").split())
     return Document(

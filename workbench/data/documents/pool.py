@@ -19,6 +19,7 @@ from workbench.data.documents.kinds import Choice
 from workbench.data.documents.limits import Limits
 from workbench.data.documents.parser import UnreadError
 from workbench.data.documents.worker import READY
+from workbench.errors import InputError
 from workbench.hardware import cpu_count
 
 MODULE = "workbench.data.documents.worker"
@@ -61,6 +62,7 @@ class Worker:
 
         Raises:
             RuntimeError: the process cannot be started.
+            InputError: what was read cannot be kept.
         """
         process = self._started()
         parser = task.choice.parser
@@ -82,6 +84,8 @@ class Worker:
         answer = json.loads(line)
         if not answer:
             return None
+        if "failed" in answer:
+            raise InputError(answer["failed"])
         if answer["reason"] == "too large":
             self.stop()  # what filled its memory may be there still
         return UnreadError(answer["reason"], answer["said"])
@@ -99,6 +103,7 @@ class Worker:
                 "PYTHONPATH": os.pathsep.join(filter(None, places)),
                 "ARROW_DEFAULT_MEMORY_POOL": "system",
             }
+            environment |= {"PYDANTIC_DISABLE_PLUGINS": "__all__"}  # looking for them takes a third of the start
             environment |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
             self._process = subprocess.Popen(
                 [sys.executable, "-m", MODULE, str(max(self._limits.memory_mb, BESIDE_THE_TEXT))],
@@ -144,6 +149,7 @@ def read(tasks: Sequence[Task], limits: Limits, done: Callable[[Task, UnreadErro
 
     Raises:
         RuntimeError: no process can be started.
+        InputError: what was read cannot be kept.
     """
     waiting: queue.SimpleQueue[Task] = queue.SimpleQueue()
     for task in tasks:

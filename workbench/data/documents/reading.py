@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from workbench.component import file_digest
 from workbench.data.documents import kept, pool, worker
-from workbench.data.documents.kinds import ASKED_FOR, WHERE, Choice
+from workbench.data.documents.kinds import ASKED_FOR, WAY_OUT, WHERE, Choice
 from workbench.data.documents.limits import Limits
 from workbench.data.documents.markdown import Markdown
 from workbench.data.documents.parser import UnreadError
@@ -72,8 +72,12 @@ def _no_parser(ending: str, told: bool) -> UnreadError:
         return UnreadError(
             "no parser", f"files in .{ending} are read where the experiment's file says so: {WHERE}: {{{ending}: {wanted}}}"
         )
-    named = f"ends in .{ending}" if ending else "has no ending"
-    return UnreadError("no parser", f"its name {named}; {WHERE} says which parser reads such files")
+    if said := WAY_OUT.get(ending):
+        return UnreadError("no parser", said)
+    if not ending:
+        return UnreadError("no parser", "its name has no ending, which would say what reads it; give it one, such as .txt")
+    way_out = f"if it is text, write `{{{ending}: text}}` below {WHERE}"
+    return UnreadError("no parser", f"its name ends in .{ending}, which no parser reads unless it is named; {way_out}")
 
 
 def _check_installed(choice: Choice, ending: str) -> None:

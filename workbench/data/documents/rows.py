@@ -19,6 +19,7 @@ from workbench.data.readers.json_lines import parsed
 from workbench.errors import InputError
 
 LONGEST_FIELD = 1 << 30  # characters
+SEPARATORS = ",;\t|"  # of the cells of a row
 
 
 class Rows(Parser):
@@ -30,6 +31,7 @@ class Rows(Parser):
         title: the column with the titles; default: there are none.
     """
 
+    version: ClassVar[int] = 2
     text: str | tuple[str, ...] = Field(min_length=1)
     id: str | None = None
     title: str | None = None
@@ -60,25 +62,42 @@ class Rows(Parser):
 def _cell(row: Mapping[str, Any], name: str, number: int) -> str:
     if name not in row:
         raise UnreadError("no such column", f"row {number} has no column {name!r}; there are {', '.join(map(repr, row))}")
-    value = row[name]
+    return _written(row[name], name, number)
+
+
+def _written(value: Any, name: str, number: int) -> str:
+    """A value as text: lists line by line, objects as JSON, dates as they are written."""
     if value is None:
         return ""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    if isinstance(value, bytes):
+        raise UnreadError("no such column", f"row {number} has bytes in the column {name!r}, which are no text; name another one")
+    if isinstance(value, list):
+        return "\n".join(_written(one, name, number) for one in value)
+    if isinstance(value, bool | dict):
+        return json.dumps(value, ensure_ascii=False, default=str)
+    return str(value)
 
 
 class Csv(Rows):
-    """Rows parted by line ends and cells by commas, in quotation marks where need be; the first row names the columns."""
+    """Rows parted by line ends and cells by commas, in quotation marks where need be; the first row names the columns.
+
+    Attributes:
+        separator: what parts the cells.
+    """
 
     libraries: ClassVar[tuple[str, ...]] = ("charset-normalizer",)
+    added: ClassVar[tuple[str, ...]] = ("separator",)
     forms: ClassVar[tuple[str, ...]] = TEXTS
-    delimiter: ClassVar[str] = ","
+    separator: Literal[",", ";", "\t", "|"] = ","
     kind: Literal["csv"] = "csv"
 
     def rows(self, path: Path, notes: list[str]) -> Iterator[Mapping[str, Any]]:
         csv.field_size_limit(LONGEST_FIELD)
-        reader = csv.reader(io.StringIO(_text(path, notes), newline=""), delimiter=self.delimiter, strict=True)
+        text = _text(path, notes).removeprefix(f"sep={self.separator}\n")  # a line that Excel reads and writes
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=self.separator, strict=True)
         try:
             head = next(reader, [])
+            self._check_separator(head)
             if len({*head}) < len(head):
                 raise UnreadError("damaged", f"two columns have one name: {', '.join(map(repr, head))}")
             for row in reader:
@@ -89,11 +108,16 @@ class Csv(Rows):
         except csv.Error as error:
             raise UnreadError("damaged", f"line {reader.line_num}: {error}") from error
 
+    def _check_separator(self, head: list[str]) -> None:
+        if len(head) == 1 and (other := separator(head[0])) not in (None, self.separator):
+            way_out = f"write `separator: {json.dumps(other)}` beside `kind: {self.kind}`"
+            raise UnreadError("no such column", f"the names of its columns are parted by {other!r}; {way_out}")
+
 
 class Tsv(Csv):
     """As CSV, with tabs for commas."""
 
-    delimiter: ClassVar[str] = "\t"
+    separator: Literal[",", ";", "\t", "|"] = "\t"
     kind: Literal["tsv"] = "tsv"  # type: ignore[assignment]
 
 
@@ -113,7 +137,7 @@ class JsonLines(Rows):
             except InputError as error:
                 raise UnreadError("damaged", str(error)) from error
             if not isinstance(row, dict):
-                raise UnreadError("damaged", f"line {number} is no object")
+                raise UnreadError("damaged", f"line {number} is no object; each line holds one by itself, as {{...}}")
             yield row
 
 
@@ -137,6 +161,11 @@ class ParquetRows(Rows):
                     yield from batch.to_pylist()
         except pa.ArrowException as error:
             raise UnreadError("damaged", f"it is no whole Parquet file ({error})") from error
+
+
+def separator(head: str) -> str | None:
+    """What parts the names of the columns in the first line of a table; None where there is but one."""
+    return next((sign for sign in SEPARATORS if sign in head), None)
 
 
 def _text(path: Path, notes: list[str]) -> str:

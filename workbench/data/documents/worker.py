@@ -38,7 +38,7 @@ def parsed(path: Path, parser: Parser, unpacked_mb: int) -> list[kept.Read]:
     with path.open("rb") as file:
         head = file.read(HEAD)
     if not head:
-        raise UnreadError("empty", "it has 0 bytes")
+        raise UnreadError("empty", "it has 0 bytes; one that lies in a cloud alone has to be fetched first")
     if parser.forms and (found := form(head)) not in parser.forms:
         raise UnreadError(NOT_ITS_NAME, f"by its first bytes it is {found}")
     documents = [checked(document) for document in parser.parse(path, Unpacking(unpacked_mb * MB))]
@@ -63,12 +63,14 @@ def outcome(path: Path, parser: Parser, unpacked_mb: int, into: Path, content: s
 
     Returns:
         Why it cannot be read, or None.
+
+    Raises:
+        InputError: what was read cannot be kept.
     """
     try:
         documents = parsed(path, parser, unpacked_mb)
         if file_digest(path) != content:
             return UnreadError("changed", "it was written to while it was read; run the same again")
-        kept.write(into, documents)
     except UnreadError as error:
         return error
     except MemoryError:
@@ -78,6 +80,7 @@ def outcome(path: Path, parser: Parser, unpacked_mb: int, into: Path, content: s
     except Exception as error:  # a parser may raise anything
         said = " ".join(f"{type(error).__name__}: {error}".replace(str(path), "it").split())[:300]
         return UnreadError("damaged", f"its parser ended with {said}")
+    kept.write(into, documents)
     return None
 
 
@@ -85,7 +88,10 @@ def _answer(task: dict[str, Any], parsers: dict[str, Parser]) -> dict[str, Any]:
     name = json.dumps([task["spec"], task["settings"]])
     if name not in parsers:
         parsers[name] = build(load_class(task["spec"], PARSER), task["settings"], "parser")
-    error = outcome(Path(task["path"]), parsers[name], task["unpacked_mb"], Path(task["into"]), task["content"])
+    try:
+        error = outcome(Path(task["path"]), parsers[name], task["unpacked_mb"], Path(task["into"]), task["content"])
+    except InputError as failed:
+        return {"failed": str(failed)}
     return {} if error is None else {"reason": error.reason, "said": error.said}
 
 

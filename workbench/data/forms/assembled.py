@@ -2,79 +2,22 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 
 from workbench.component import digest
 from workbench.data import finding, splits
-from workbench.data.dataset import Dataset, Place, Row, assemble
-from workbench.data.evidence import MOST_MISSING, SHOWN_MISSING, Missing, paragraph, places, too_many
+from workbench.data.assembling import assemble
+from workbench.data.dataset import Dataset, Place, Row
+from workbench.data.evidence import MOST_MISSING, SHOWN_MISSING, Missing, paragraph, too_many
 from workbench.data.finding import Page
 from workbench.data.forms.corpora import Chunk
-from workbench.data.forms.question import Asked, Piece, Quote
+from workbench.data.forms.library import Library
+from workbench.data.forms.question import Asked, Piece
 from workbench.data.readers.json_lines import distinct
 from workbench.errors import InputError
 
 SHOWN = 5  # questions that a note names
-
-
-class _Library:
-    """The documents, found by their ids, by the names of their files, and by the chunks that were cut from them."""
-
-    def __init__(
-        self,
-        documents: Sequence[Row],
-        chunks: Mapping[str, Row],
-        cut: Mapping[str, Chunk],
-        pages: Mapping[str, Sequence[Page]] | None = None,
-    ) -> None:
-        self.texts: dict[str, str] = {row["id"]: row["text"] for row in documents}
-        self._finder = finding.Finder(self.texts, pages)
-        self._chunks, self._cut = chunks, cut
-        self._named: dict[str, list[str]] = defaultdict(list)
-        for doc_id in self.texts:
-            path = PurePosixPath(doc_id)
-            for name in {path.name, path.stem}:
-                self._named[name.casefold()].append(doc_id)
-
-    def named(self, name: str) -> list[str]:
-        """Ids of the documents of this id, or whose file has this name, with its ending or without."""
-        if name in self.texts:
-            return [name]
-        path = PurePosixPath(name.replace("\\", "/"))
-        found = self._named.get(path.name.casefold()) or self._named.get(path.stem.casefold(), [])
-        return found if len(found) < 2 else [one for one in found if one.casefold().endswith(name.casefold())] or found
-
-    def find(self, one: Quote | Place) -> finding.Found:
-        """Every place where one of the alternatives of a piece stands."""
-        if isinstance(one, Place):
-            return finding.Found([one])
-        if one.text:
-            among: list[str] | list[None] = self.named(one.document) if one.document else [None]
-            return self._finder.find([finding.Quote(one.text, name, one.page) for name in among])
-        return finding.Found(self._of_chunk(one.document or ""))
-
-    def nearest(self, piece: Piece) -> str:
-        """What comes nearest to a piece that stands nowhere."""
-        quotes = [one for one in piece if isinstance(one, Quote) and one.text]
-        if not quotes:
-            return _said(piece)
-        known = [finding.Quote(one.text, next(iter(self.named(one.document or "")), one.document), one.page) for one in quotes]
-        return self._finder.nearest(known, lambda document: "")
-
-    def _of_chunk(self, name: str) -> list[Place]:
-        chunk = self._chunks.get(name)
-        if chunk is None:
-            return []
-        text, cut = chunk["text"], self._cut.get(name)
-        among = self.named(cut.path) if cut else list(self.texts)
-        if cut and len(among) == 1:
-            for end in (cut.end + 1, cut.end):
-                if self.texts[among[0]][cut.start : end] == text:
-                    return [Place(among[0], cut.start, end)]
-        return list(places(text, {doc_id: self.texts[doc_id] for doc_id in among})) if text.strip() else []
 
 
 @dataclass(frozen=True)
@@ -121,7 +64,7 @@ def dataset(
         InputError: too much of the evidence is missing, some questions have a split and some have none, an id is given twice, no
             question is left, or splits cannot be made.
     """
-    library = _Library(documents, {row["id"]: row for row in chunks}, cut or {}, pages)
+    library = Library(documents, {row["id"]: row for row in chunks}, cut or {}, pages)
     told = list(notes)
     found = _located(name, asked, library, told, missing)
     if not found:
@@ -137,7 +80,7 @@ def dataset(
     return assemble(name, documents, queries, judgements, told, columns)
 
 
-def _located(name: str, asked: Sequence[Asked], library: _Library, notes: list[str], refuse: Missing) -> list[Found]:
+def _located(name: str, asked: Sequence[Asked], library: Library, notes: list[str], refuse: Missing) -> list[Found]:
     """The questions whose evidence, or one of whose documents, is there; a note names the others.
 
     Raises:
@@ -172,21 +115,13 @@ def _located(name: str, asked: Sequence[Asked], library: _Library, notes: list[s
     return kept
 
 
-def _piece(piece: Piece, library: _Library) -> finding.Found:
+def _piece(piece: Piece, library: Library) -> finding.Found:
     found = [library.find(one) for one in piece]
     return finding.Found(
         list(dict.fromkeys(place for one in found for place in one.places)),
         any(one.lettered for one in found),
         any(one.elsewhere for one in found),
     )
-
-
-def _said(piece: Piece) -> str:
-    """A piece of evidence in a message."""
-    first = next(iter(piece), None)
-    if isinstance(first, Quote):
-        return str(first._replace(text=first.text[:80])) if first.text else f"the chunk {first.document!r}"
-    return str(first)
 
 
 def _one_kind(found: list[Found], by_spans: bool, notes: list[str]) -> list[Found]:
@@ -204,7 +139,7 @@ def _one_kind(found: list[Found], by_spans: bool, notes: list[str]) -> list[Foun
 
 
 def _split(
-    name: str, found: Sequence[Found], library: _Library, shares: Mapping[str, float] | None, notes: list[str]
+    name: str, found: Sequence[Found], library: Library, shares: Mapping[str, float] | None, notes: list[str]
 ) -> list[str]:
     """The split of each question, made where none has one."""
     given = [one for one in found if one.asked.split is not None]
@@ -240,7 +175,7 @@ def _unit(one: Found) -> str:
     return one.asked.unit or one.asked.group or first or next(iter(sorted(one.relevant)), one.id)
 
 
-def _group(one: Found, library: _Library) -> str:
+def _group(one: Found, library: Library) -> str:
     """What the set says; else the paragraph of the first evidence, copies being the same; else the first document."""
     if one.asked.group is not None:
         return one.asked.group
@@ -250,7 +185,7 @@ def _group(one: Found, library: _Library) -> str:
     return min(one.relevant, key=lambda doc_id: (-one.relevant[doc_id], doc_id), default=one.id)
 
 
-def _query(one: Found, split: str, library: _Library) -> Row:
+def _query(one: Found, split: str, library: Library) -> Row:
     asked = one.asked
     return {
         "id": one.id,

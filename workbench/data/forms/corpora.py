@@ -7,16 +7,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from workbench.data.dataset import Row
+from workbench.data.documents.proposed import NAMES
 from workbench.data.forms.rows import rows
 from workbench.data.readers.json_lines import Read, distinct, shown
 from workbench.data.readers.text import composed
 from workbench.errors import InputError
-
-NAMES = {
-    "id": ("doc_id", "id", "_id", "docid", "docno", "document_id"),
-    "text": ("contents", "content", "text", "body", "passage", "document"),
-    "title": ("title",),
-}
 
 
 class Chunk(NamedTuple):

@@ -48,6 +48,10 @@ class Hub:
             for split, part in self._parts.items()
         }
 
+    def columns(self) -> list[set[str]]:
+        """The names of the columns of each split."""
+        return [set(part.column_names) for part in self._parts.values()]
+
     def split_of(self, name: str) -> str | None:
         """``train``, ``dev`` or ``test`` for the name of a split of the set."""
         return split_named(name.partition("[")[0], f"hub set {self.name}")
@@ -60,9 +64,7 @@ class Hub:
             raise MissingExtraError("datasets", "hub", f"the data set {self.name} of a hub") from error
         folder = Path(self.name).expanduser()
         try:
-            if folder.is_dir() and any(
-                (folder / one).is_file() for one in ("dataset_info.json", "dataset_dict.json", "state.json")
-            ):
+            if is_saved(folder):
                 read = self._one_split(datasets.load_from_disk(str(folder)))
             else:
                 read = datasets.load_dataset(
@@ -90,6 +92,11 @@ class Hub:
             offline = " HF_HUB_OFFLINE is set, so only the cache is read;" if os.environ.get("HF_HUB_OFFLINE") == "1" else ""
             return f".{offline} fetch it once with a network, or name a folder that `datasets` saved it to"
         return ""
+
+
+def is_saved(folder: Path) -> bool:
+    """Whether `datasets` saved a set to a folder."""
+    return any((folder / one).is_file() for one in ("dataset_info.json", "dataset_dict.json", "state.json"))
 
 
 def _said(error: Exception) -> str:

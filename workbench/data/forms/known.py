@@ -23,7 +23,7 @@ from workbench.data.forms import (
 )
 from workbench.data.forms.form import Documents, Form
 from workbench.data.forms.question import Asked, Corpus
-from workbench.data.readers.json_lines import Read, record
+from workbench.data.readers.json_lines import Read, record, shown
 from workbench.errors import InputError, unknown
 
 PUBLISHED: tuple[Form, ...] = (
@@ -102,7 +102,13 @@ def recognised(columns: Collection[str], where: str) -> str | None:
 
 
 def questions(
-    rows: Sequence[Read], where: str, form: str | None, given: Mapping[str, str], slices: Sequence[str] = ()
+    rows: Sequence[Read],
+    where: str,
+    form: str | None,
+    given: Mapping[str, str],
+    slices: Sequence[str] = (),
+    corpus: Corpus | None = None,
+    before: int = 0,
 ) -> Questions:
     """The questions of rows, in whatever form they are.
 
@@ -112,11 +118,15 @@ def questions(
         form: its name; None: recognised by the columns.
         given: the setting ``columns``, which names columns of a set of no published form.
         slices: further columns that are kept.
+        corpus: what the documents of the questions are put into; None: a new one.
+        before: how many questions come before these, from which on questions without an id are numbered.
 
     Raises:
         InputError: the form is unknown or cannot be told, a row is not of it, or no question has one of the `slices`.
     """
     columns = shape.columns(row for _, row in rows)
+    if not columns and (strange := next((one for one in rows if not isinstance(one.value, dict)), None)):
+        raise InputError(f"{strange.where}: received {shown(strange.value)}; allowed: an object with the question and its answer")
     if form is not None and form not in NAMES:
         raise InputError(f"dataset.form: {unknown('form', form, NAMES)}")
     name = form or (NAMED if given else recognised(columns, where)) or NAMED
@@ -125,12 +135,14 @@ def questions(
     if name in BY_NAME:
         if given:
             raise InputError(f"dataset.columns: the form {name} has columns of its own, which cannot be named; leave it away")
-        return _published(rows, where, BY_NAME[name], slices)
-    return _by_name(rows, where, name, given, slices)
+        found = _published(rows, where, BY_NAME[name], slices, Corpus() if corpus is None else corpus)
+    else:
+        found = _by_name(rows, where, name, given, slices)
+    return replace(found, asked=_numbered(found.asked, before))
 
 
-def _published(rows: Sequence[Read], where: str, form: Form, slices: Sequence[str]) -> Questions:
-    corpus, asked, kept = Corpus(), [], []
+def _published(rows: Sequence[Read], where: str, form: Form, slices: Sequence[str], corpus: Corpus) -> Questions:
+    asked, kept = [], []
     model = further.with_columns(form.model, slices)
     for place, row in rows:
         one = record(row, model, place)
@@ -138,7 +150,7 @@ def _published(rows: Sequence[Read], where: str, form: Form, slices: Sequence[st
         asked += [replace(question, columns=_cells(row, form.keys)) for question in form.read(one, place, corpus)]
     further.refuse_missing(kept, slices, where)
     notes = [form.note] if form.note else []
-    return Questions(form.name, form.about, _numbered(asked), corpus, form.documents, {}, notes)
+    return Questions(form.name, form.about, asked, corpus, form.documents, {}, notes)
 
 
 def _by_name(rows: Sequence[Read], where: str, name: str, given: Mapping[str, str], slices: Sequence[str]) -> Questions:
@@ -153,7 +165,7 @@ def _by_name(rows: Sequence[Read], where: str, name: str, given: Mapping[str, st
     read = named.asked(rows, roles)
     asked = [replace(one, columns=_cells(row, set(roles.values()))) for one, (_, row) in zip(read, rows, strict=True)]
     about = TRACES.get(name, "columns known by their names")
-    return Questions(name, about, _numbered(asked), Corpus(), "folder", roles, [])
+    return Questions(name, about, asked, Corpus(), "folder", roles, [])
 
 
 def _cells(row: dict[str, object], read: Collection[str]) -> dict[str, str]:
@@ -161,6 +173,6 @@ def _cells(row: dict[str, object], read: Collection[str]) -> dict[str, str]:
     return {name: text for name, text in further.cells(row).items() if name not in read}
 
 
-def _numbered(asked: Sequence[Asked]) -> list[Asked]:
+def _numbered(asked: Sequence[Asked], before: int) -> list[Asked]:
     """Questions that have no id, with their number for one."""
-    return [one if one.id is not None else replace(one, id=str(number)) for number, one in enumerate(asked, 1)]
+    return [one if one.id is not None else replace(one, id=str(number)) for number, one in enumerate(asked, before + 1)]

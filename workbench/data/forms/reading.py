@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -11,61 +11,26 @@ from typing import Any
 from workbench.component import digest, file_digest
 from workbench.data.dataset import Dataset, Row
 from workbench.data.documents.folder import Folder, read_folder
-from workbench.data.documents.limits import Limits
-from workbench.data.evidence import Missing
 from workbench.data.forms import corpora, known, shape, topics
 from workbench.data.forms.assembled import dataset
 from workbench.data.forms.corpora import Documents
 from workbench.data.forms.hub import Hub
+from workbench.data.forms.hub_collections import HubCollection, collection
 from workbench.data.forms.known import Questions
 from workbench.data.forms.question import Asked, Corpus, Quote
 from workbench.data.forms.rows import JSONS, ending, rows
+from workbench.data.forms.source import Source
+from workbench.data.forms.together import split_of, together
 from workbench.data.prepared import prepared
 from workbench.data.readers import trec
-from workbench.data.readers.json_lines import Read, objects
+from workbench.data.readers.json_lines import objects
 from workbench.data.readers.text import short
 from workbench.errors import InputError
 
+__all__ = ["Source", "asked", "every", "is_own", "read"]
+
 READING = 1  # raised when reading the same sets gives another dataset
 OWN = ("id", "split", "question", "answers", "evidence")  # of a line of the project's own form
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where questions and documents are.
-
-    Attributes:
-        questions: a file of questions; None: they are on the hub.
-        hub: a set of the hub; None: they are in a file.
-        folder: of documents.
-        corpus: a file of documents.
-        qrels: judgements in TREC's format.
-        form: of the questions; None: recognised.
-        columns: what is read of a question -> the column that says it.
-        shares: of the splits that are made where questions have none; None: the default.
-        parsers: what reads the files of the folder, beside what is built in.
-        limits: what each of them may take.
-        missing: ``refuse`` where much of the evidence stands in no document, or ``drop`` these questions.
-    """
-
-    questions: Path | None = None
-    hub: Hub | None = None
-    folder: Path | None = None
-    corpus: Path | None = None
-    qrels: Path | None = None
-    form: str | None = None
-    columns: Mapping[str, str] = field(default_factory=dict)
-    shares: Mapping[str, float] | None = None
-    parsers: Mapping[str, Any] = field(default_factory=dict)
-    limits: Limits = field(default_factory=Limits)
-    missing: Missing = "refuse"
-
-    @property
-    def name(self) -> str:
-        """What messages call it."""
-        if self.folder is not None:
-            return self.folder.name
-        return self.questions.name.partition(".")[0] if self.questions is not None else str(self.hub and self.hub.name)
 
 
 def is_own(path: Path) -> bool:
@@ -95,10 +60,15 @@ def read(source: Source, slices: Sequence[str] = ()) -> Dataset:
     Raises:
         InputError: something of it cannot be read, questions need documents and none are named, or the reverse.
     """
+    if found := _collection(source):
+        return prepared(digest(["hub collection", found.content(), *slices]), lambda: found.dataset(slices))
     beside = None
     if source.folder is not None:
-        beside = read_folder(source.folder, source.questions, source.parsers, source.limits)
-    files = [_content(path) if path is not None else None for path in (source.questions, source.corpus, source.qrels)]
+        beside = read_folder(source.folder, source.files, source.parsers, source.limits)
+    questions: list[Any] = [_content(path) for path in source.files] or [None]
+    if len(questions) > 1:  # the names of several files may say their splits
+        questions = [[[*one, split_of(path)] for one, path in zip(questions, source.files, strict=True)]]
+    files = [*questions, *(_content(path) if path is not None else None for path in (source.corpus, source.qrels))]
     content = [files, beside and beside.key, source.hub and source.hub.content()]
     settings = [source.form, dict(source.columns), source.shares and dict(source.shares), source.missing, *slices]
     return prepared(
@@ -123,12 +93,36 @@ def asked(source: Source, slices: Sequence[str] = ()) -> Questions:
     Raises:
         InputError: they cannot be read.
     """
+    if found := _collection(source):
+        return found.questions()
     if source.hub is not None:
         return _of_hub(source, source.hub, slices)
-    path = source.questions or Path()
-    if path.is_file() and topics.is_topics(path):
-        return _of_topics(source, topics.topics(path), slices)
-    return known.questions(rows(path), str(path), source.form, source.columns, slices)
+    files = source.files or (Path(),)
+
+    def read(path: Path, corpus: Corpus, before: int) -> Questions:
+        if path.is_file() and topics.is_topics(path):
+            return _of_topics(source, path, slices)
+        return known.questions(rows(path), str(path), source.form, source.columns, slices, corpus, before)
+
+    return together(files, read)
+
+
+def _collection(source: Source) -> HubCollection | None:
+    """The collection in BEIR's layout that a set of the hub is, or None.
+
+    Raises:
+        InputError: it is one, and settings say that something else is asked or searched.
+    """
+    if source.hub is None or (found := collection(source.hub)) is None:
+        return None
+    given: dict[str, object] = {"folder": source.folder, "corpus": source.corpus, "form": source.form, "splits": source.shares}
+    given["columns"] = source.columns
+    if wrong := [key for key, value in given.items() if value]:
+        raise InputError(
+            f"dataset.{wrong[0]}: {source.hub.name} has documents, queries and judgements of its own (BEIR's layout); leave the "
+            f"setting away, or name one of its configurations with `config:`"
+        )
+    return found
 
 
 def every(source: Source, wanted: Container[str]) -> dict[str, dict[str, str]]:
@@ -144,12 +138,11 @@ def every(source: Source, wanted: Container[str]) -> dict[str, dict[str, str]]:
     return {str(one.id): dict(one.columns) for one in asked(source).asked if one.id in wanted}
 
 
-def _of_topics(source: Source, found: list[Read], slices: Sequence[str]) -> Questions:
+def _of_topics(source: Source, path: Path, slices: Sequence[str]) -> Questions:
+    found = topics.topics(path)
     there = {name for _, row in found for name in row}
     question = next((name for name in ("title", "query", "question") if name in there), "title")
-    read = known.questions(
-        found, str(source.questions), known.NAMED, {"id": "num", "question": question} | dict(source.columns), slices
-    )
+    read = known.questions(found, str(path), known.NAMED, {"id": "num", "question": question} | dict(source.columns), slices)
     return replace(read, form="trec", about="TREC topics")
 
 

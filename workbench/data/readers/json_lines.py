@@ -90,9 +90,9 @@ def distinct(found: Iterable[tuple[str, str, R]]) -> Iterator[tuple[str, R]]:
     first: dict[str, str] = {}
     for where, name, row in found:
         if (before := first.setdefault(name, where)) != where:
-            raise InputError(
-                f"{where}: the id {short(name)} is given twice, first in {before.rpartition(', ')[2]}; ids are distinct"
-            )
+            file, _, line = before.rpartition(", ")
+            seen = line if where.startswith(f"{file}, ") else before
+            raise InputError(f"{where}: the id {short(name)} is given twice, first in {seen}; ids are distinct")
         yield where, row
 
 

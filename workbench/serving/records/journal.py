@@ -107,8 +107,7 @@ class Journal:
             if connection.execute(others).first() is None:
                 connection.execute(forgotten.insert().values(asked=entry.asked, at=time.time()))
             return  # they were forgotten while they waited
-        read = json.loads(entry.body) if entry.body else {}
-        status = entry.status or _status(read, entry.served)
+        status = status_of(entry)
         day = day_of(entry.at)
         add(connection, counts, {"day": day, "status": status}, {"requests": 1})
         if spent.tokens or spent.cost_micros:
@@ -123,9 +122,13 @@ class Journal:
             connection.execute(requests.insert().values(row | _values(connection, entry, spent)))
 
 
-def _status(read: dict[str, Any], served: dict[str, Any]) -> str:
-    if served.get("by") == FALLBACK:
+def status_of(entry: Entry) -> str:
+    """What became of a question: one of `STATUSES`."""
+    if entry.status or entry.body is None:
+        return entry.status or FAILED
+    if entry.served.get("by") == FALLBACK:
         return FALLBACK
+    read = json.loads(entry.body)
     if read.get("status") != "ok":
         return FAILED
     return ABSTAINED if read.get("answer") == "" else ANSWERED

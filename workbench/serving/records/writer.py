@@ -52,6 +52,11 @@ class Writer:
         self._thread = threading.Thread(target=self._work, name="records", daemon=True)
         self._thread.start()
 
+    @property
+    def waiting(self) -> int:
+        """Changes that are not on the disk yet."""
+        return len(self._changes)
+
     def write(self, act: Callable[[Connection], T]) -> Future[T]:
         """Queues a change that somebody waits for.
 
