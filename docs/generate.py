@@ -3,6 +3,7 @@
 python docs/generate.py RUN          the run's block in its page of results; of the quickstart also the README's, and the pictures
 python docs/generate.py benchmarks   docs/benchmarks.md, from benchmarks/results
 python docs/generate.py gpu          the block in docs/machines.md, from benchmarks/results/gpu-*.json
+python docs/generate.py capacity     the block in docs/capacity.md, from benchmarks/results/capacity.json
 python docs/generate.py noise A B    the block in docs/machine-noise.md, from two finished runs of one experiment
 
 A block stands between two comments, ``begin: NAME`` and ``end: NAME``, with the experiment's name. What stands around it is
@@ -14,6 +15,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -215,6 +217,53 @@ def noise(first: str, second: str) -> None:
     put(DOCS / "machine-noise.md", "noise", text)
 
 
+PEAK = 4  # the busiest hour of a day has so many times the mean's questions: an assumption
+SHARES = (0.0, 0.5, 0.9)  # of questions whose answer is kept already
+
+
+def capacity() -> None:
+    """Writes what many questions need, reckoned from what one process was measured to do."""
+    found = json.loads((DOCS.parent / "benchmarks" / "results" / "capacity.json").read_text())
+    put(DOCS / "capacity.md", "capacity", "\n\n".join([_one_process(found), _loads(found)]))
+
+
+def _one_process(found: dict[str, Any]) -> str:
+    machine = found["machine"]
+    rows = {
+        "an answer, asked alone": f"{found['answer_seconds']:.2f} s",
+        f"answers in a second, {found['together']} asked at once": f"{found['answers_per_second']:.2f}",
+        "kept answers in a second, one connection": f"{found['hits_per_second_one_connection']:.0f}",
+        f"kept answers in a second, {found['connections']} connections": f"{found['hits_per_second']:.0f}",
+        "memory of the process": f"{found['resident_bytes'] / 1e9:.2f} GB",
+        "an answer in the cache": f"{found['answer_bytes'] / 1e3:.1f} kB",
+        "a question in the records, its answer being there": f"{found['record_bytes'] / 1e3:.2f} kB",
+    }
+    lines = ["| one process | measured |", "| --- | ---: |", *(f"| {name} | {value} |" for name, value in rows.items())]
+    intro = (
+        f"Measured on {machine['processor']}, {machine['cores']} cores: prompts of some {found['prompt_tokens']} tokens, answers "
+        f"of at most 24."
+    )
+    return f"{intro}\n\n" + "\n".join(lines)
+
+
+def _loads(found: dict[str, Any]) -> str:
+    lines = [
+        "| load | kept already | questions a second in the busiest hour | to be computed | processes for answers | for kept ones "
+        "| records in 30 days |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for name, a_day in (("1,000,000 questions a day", 1_000_000), ("10,000 people, 20 questions a day each", 200_000)):
+        for share in SHARES:
+            peak = PEAK * a_day / 86_400
+            computed = peak * (1 - share)
+            processes = ceil(computed / found["answers_per_second"])
+            hits = ceil(peak * share / found["hits_per_second"])
+            disk = 30 * a_day * (found["record_bytes"] + (1 - share) * found["answer_bytes"]) / 1e9
+            cells = (name, f"{share:.0%}", f"{peak:.1f}", f"{computed:.1f}", f"{processes:,}", f"{hits:,}", f"{disk:,.0f} GB")
+            lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def gpu() -> None:
     """Writes what each card did that `benchmarks.gpu` measured."""
     found = [json.loads(path.read_text()) for path in sorted((DOCS.parent / "benchmarks" / "results").glob("gpu-*.json"))]
@@ -271,6 +320,8 @@ if __name__ == "__main__":
             benchmarks()
         case ["gpu"]:
             gpu()
+        case ["capacity"]:
+            capacity()
         case ["noise", first, second]:
             noise(first, second)
         case [folder]:

@@ -24,6 +24,8 @@ def test_the_recorded_run_is_small_whole_and_repairs_itself(tmp_path: Path, monk
     page = report(run)
     assert verdict(run).word == "shown better" and "class=wb-box" not in page and len(page) < 1_500_000
     assert str(Path.home()) not in page and "/tmp/" not in page
+    means = [row for row in (*run.leaderboard, *run.slices) if row.ci_low is not None]
+    assert len(means) > 200 and all(0 <= row.ci_low < row.ci_high <= 1 for row in means)
     (run.folder / "leaderboard.csv").write_text("cut off")
     (run.folder / "answers.jsonl").unlink()
     assert report(Run.example()) == page

@@ -250,11 +250,11 @@ def serve(
         records = None if check else _records(known, _runs(run), host)
         pipeline = Pipeline.open(run, configuration, progress, dataset)
         pipeline.session.keep_in_memory(MEMORY_BYTES)
-        pipeline.session.progress = Progress()  # single questions need no bars
         progress.say(gate(pipeline, CHECKED if check else known.serve.gate))
         if check:
             return
         pipeline.warm()
+        pipeline.session.progress = Progress()  # single questions need no bars; what the store lacked has shown its own
         others = None if bundle_at(run) else lambda chosen: Pipeline.open(run, chosen, Progress(), dataset)
         app = build(pipeline, known, host, None if configuration else others, records, others)
         listener.listen()
