@@ -6,6 +6,7 @@ import base64
 import http.server
 import json
 import os
+import sqlite3
 import sys
 import threading
 import time
@@ -368,7 +369,7 @@ OTHERS = {
     ("POST", "/v1/answers"), ("POST", "/v1/search"), ("POST", "/v1/chat/completions"), ("GET", "/v1/models"),
     ("GET", "/v1/about"), ("GET", "/healthz"), ("GET", "/readyz"), ("GET", "/health"), ("POST", "/api/ask"),
     ("GET", "/api/provenance"), ("POST", "/v1/conversations"), ("GET", "/v1/conversations"), ("POST", "/v1/token"),
-    ("GET", "/login"), ("POST", "/login"), ("POST", "/logout"),
+    ("GET", "/login"), ("POST", "/login"), ("POST", "/logout"), ("GET", "/metrics"),
 }  # fmt: skip
 SECRET = "unmistakable words of ann"
 
@@ -416,6 +417,32 @@ def test_votes_over_http_at_once_are_counted_exactly(house: House) -> None:
         after = votes.counted(connection)
         assert connection.exec_driver_sql("SELECT count(*) FROM votes").scalar_one() >= 400
     assert (after.up - before.up, after.down - before.down) == (40, 10)
+
+
+def test_answers_come_while_records_are_locked_and_votes_are_refused_until_they_can_be_kept(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from workbench.serving.records import writer
+
+    monkeypatch.setattr(writer, "PATIENCE_SECONDS", 0.2)
+    mine = house.ask(house.ann).json["id"]
+    place = f"/v1/answers/{mine}/vote"
+    assert house.call(house.ann, "PUT", place, {"vote": 1}).status == 204
+    with house.records.reading() as connection:
+        before = connection.exec_driver_sql("SELECT count(*) FROM requests").scalar_one()
+    other = sqlite3.connect(house.records.path, isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    assert {house.ask(house.ann, f"What does lock {number} do?").status for number in range(3)} == {200}
+    refused = house.call(house.ann, "PUT", place, {"vote": -1})
+    assert (refused.status, refused.json["type"]) == (503, "urn:workbench:problem:records-unavailable")
+    assert "nothing was written" in refused.json["detail"] and refused.headers["retry-after"] == "5"
+    other.execute("ROLLBACK")
+    other.close()
+    waits_until(lambda: house.call(house.ann, "PUT", place, {"vote": 1, "comment": "back"}).status == 204)
+    with house.records.reading() as connection:
+        after = connection.exec_driver_sql("SELECT count(*) FROM requests").scalar_one()
+        given = connection.exec_driver_sql("SELECT vote, comment FROM votes ORDER BY number DESC LIMIT 2").all()
+    assert after == before + 3 and given == [(1, "back"), (1, None)]  # nothing of the refused one
 
 
 @pytest.mark.parametrize(

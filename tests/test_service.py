@@ -513,7 +513,7 @@ def test_caches_keep_what_was_used_last_within_their_bytes(tmp_path: Path) -> No
     [
         ("serve: {queue: 0}", r"serve\.queue: received 0"),
         ("serve: {que: 1}", r"serve\.que is no setting of a service"),
-        ("[1]", "received list; allowed: the keys serve, cache, keep, who, prices, fallback"),
+        ("[1]", "received list; allowed: the keys serve, cache, keep, who, prices, logs, fallback"),
         ("fallback: [nothing]", r"fallback\.0"),
         ("cache: {days: .nan}", r"cache\.days"),
     ],

@@ -327,7 +327,7 @@ class Recording(Asking):
 
     async def _forgetting(self) -> None:
         last: int | None = None
-        while True:
+        while not self.stopping:
             try:
                 number, asked = await self.read(partial(erasing.forgotten_since, number=last or 0))
                 if last is not None:

@@ -102,7 +102,18 @@ class Page:
     async def on_vote(
         self, value: int, comment: str, correction: str, visit: Visit, request: gradio.Request
     ) -> tuple[str, Visit]:
-        """Keeps a vote: what is said of it, and the visit."""
+        """Keeps a vote.
+
+        Args:
+            value: the vote; 0: the last one stays, and words are added.
+            comment: as typed; may be empty.
+            correction: likewise.
+            visit: with the answer that is voted on.
+            request: by whom.
+
+        Returns:
+            What is said of it as HTML, and the visit.
+        """
         vote = value or visit.vote
         if not vote or not visit.request_id:
             return told("error", "Say first whether the answer is good."), visit

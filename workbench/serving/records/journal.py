@@ -103,7 +103,9 @@ class Journal:
     def _write(self, connection: Connection, entry: Entry, spent: Spent) -> None:
         user, key = entry.caller.principal.account
         if user and connection.execute(select(users.c.id).where(users.c.id == user)).first() is None:
-            connection.execute(forgotten.insert().values(asked=entry.asked, at=time.time()))
+            others = select(requests.c.number).where(requests.c.asked == entry.asked).limit(1)
+            if connection.execute(others).first() is None:
+                connection.execute(forgotten.insert().values(asked=entry.asked, at=time.time()))
             return  # they were forgotten while they waited
         status = status_of(entry)
         day = day_of(entry.at)

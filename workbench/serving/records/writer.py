@@ -23,6 +23,7 @@ from workbench.serving.records.database import Database
 MOST_WAITING = 10_000  # changes that nobody waits for
 MOST_TOGETHER = 500  # changes in a transaction
 PATIENCE_SECONDS = 5.0  # for a change that somebody waits for
+GATHER_SECONDS = 0.25  # for which changes that nobody waits for wait for more of them
 REST_SECONDS = 0.2  # between attempts on a file that cannot be written
 
 log = logging.getLogger(__name__)
@@ -84,7 +85,8 @@ class Writer:
                     log.error("%d records found no room, since %s cannot be written", self.dropped, self.database.path)
                 return False
             self._changes.append(Change(act, None, float("inf")))
-            self._some.notify()
+            if len(self._changes) == 1:  # the thread is awake already where there are more
+                self._some.notify()
         return True
 
     def stop(self, seconds: float = PATIENCE_SECONDS) -> None:
@@ -103,6 +105,7 @@ class Writer:
                     self._some.wait()
                 if not self._changes:
                     return
+                self._gather()
                 taken = [self._changes.popleft() for _ in range(min(len(self._changes), MOST_TOGETHER))]
             if left := self._written(taken):
                 with self._some:
@@ -110,6 +113,14 @@ class Writer:
                 if time.monotonic() > self._until:
                     return
                 time.sleep(REST_SECONDS)
+
+    def _gather(self) -> None:
+        """Waits for company, unless somebody waits for what is there."""
+        until = time.monotonic() + GATHER_SECONDS
+        while not self._stopped and not any(change.done for change in self._changes):
+            if (left := until - time.monotonic()) <= 0:
+                return
+            self._some.wait(left)
 
     def _written(self, changes: list[Change[Any]]) -> list[Change[Any]]:
         """Writes changes; gives back those that are to be tried again."""
