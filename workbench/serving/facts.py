@@ -65,9 +65,9 @@ class Served(NamedTuple):
         if found is None:
             return ""
         if found.row:
-            return f"Against {today}: {found.sign} {found.phrase}."
+            return f"Against {today}: {found.phrase}."
         if found.a == found.b:
-            return f"This is {today} itself{': the baseline is best' if found.word == BASELINE else ''}."
+            return f"This is {today} itself{f': {found.word}' if found.word == BASELINE else ''}."
         return f"Whether it is better than {today} was not measured on the {found.split} split."
 
 

@@ -87,5 +87,5 @@ def _between(pipeline: Pipeline, other: Reply) -> str:
     run = pipeline.run
     found = verdict(run, pipeline.configuration.id, other.provenance["configuration"])
     if found.row:
-        return f"What is served against {other.provenance['label']}: {found.sign} {found.phrase}."
+        return f"What is served against {other.provenance['label']}: {found.phrase}."
     return f"Whether one of the two is better was not measured on the {found.split} split; one question cannot show it."

@@ -207,8 +207,8 @@ class Page:
         opinion: gradio.Column = gradio.Column(visible=False, elem_id="opinion")
         with opinion:
             with gradio.Row():
-                good = gradio.Button("👍 Good answer", size="sm")
-                bad = gradio.Button("👎 Bad answer", size="sm")
+                good = gradio.Button("Good answer", size="sm")
+                bad = gradio.Button("Bad answer", size="sm")
             texts = self.asking.settings.keeps_texts
             comment = gradio.Textbox(label="Comment", max_length=MAX_CHARACTERS, max_lines=4, visible=texts)
             label = "What the answer should have been"
