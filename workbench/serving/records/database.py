@@ -44,12 +44,15 @@ class Database:
             path.touch(mode=0o600, exist_ok=True)  # nobody else's business
             self._make()
         except OSError as error:
-            raise InputError(f"the records of the service, {path}, cannot be used ({error.strerror}); see keep.folder") from error
+            raise InputError(
+                f"the records of the service, {path}, cannot be used ({error.strerror}); name another folder under "
+                f"cache.folder of the service's settings"
+            ) from error
         except DBAPIError as error:
             self.close()
             raise InputError(
                 f"the records of the service, {path}, cannot be used ({error.orig}); move the file away, or name another folder "
-                f"under keep.folder of the service's settings"
+                f"under cache.folder of the service's settings"
             ) from error
 
     def _make(self) -> None:
