@@ -513,7 +513,7 @@ def test_caches_keep_what_was_used_last_within_their_bytes(tmp_path: Path) -> No
     [
         ("serve: {queue: 0}", r"serve\.queue: received 0"),
         ("serve: {que: 1}", r"serve\.que is no setting of a service"),
-        ("[1]", "received list; allowed: the keys serve, cache, keep, who, prices, fallback"),
+        ("[1]", "received list; allowed: the keys serve, cache, keep, who, prices, logs, fallback"),
         ("fallback: [nothing]", r"fallback\.0"),
         ("cache: {days: .nan}", r"cache\.days"),
     ],
@@ -523,6 +523,14 @@ def test_settings_that_are_none_are_refused(tmp_path: Path, text: str, said: str
     with pytest.raises(InputError, match=said):
         read_service(tmp_path / "service.yaml")
     assert read_service(None).serve.queue == 64
+
+
+def test_a_fallback_that_is_no_run_is_refused_before_it_is_needed(tmp_path: Path) -> None:
+    from workbench.serving.fallbacks import replacements
+    from workbench.serving.settings import RunFallback
+
+    with pytest.raises(InputError, match=r"fallback: run .*nowhere does not exist"):
+        replacements([RunFallback(run=tmp_path / "nowhere")], None)  # type: ignore[arg-type]
 
 
 def test_asking_is_refused_where_a_question_cannot_be_asked(pipeline: Pipeline) -> None:
