@@ -255,6 +255,27 @@ def found_in(folder: Path, text: str) -> list[Path]:
     return [path for path in files if any(form in path.read_bytes() for form in forms)]
 
 
+def test_what_a_service_removes_is_overwritten_in_its_files(records: Database, writer: Writer, tmp_path: Path) -> None:
+    from workbench.serving.cache import DiskCache, Hit
+
+    cache = DiskCache(tmp_path / "answers.sqlite", 10_000_000, 30)
+    cache.put("key", Hit(b"unmistakable", time.time()))
+    assert cache.path.stat().st_mode & 0o077 == 0  # nobody else's business
+    cache.close()
+    journal(writer).write(entry("a", None, "unmistakable"), Spent()).result()
+    assert records.checkpoint() and len(found_in(tmp_path, "unmistakable")) == 2
+    with records.writing() as connection:
+        erasing.expire(connection, 0.0)
+    assert found_in(tmp_path, "unmistakable") and records.checkpoint()
+    assert [path.name for path in found_in(tmp_path, "unmistakable")] == ["answers.sqlite"]
+    erasing.empty_cache(cache.path)
+    assert found_in(tmp_path, "unmistakable") == []
+    held = sqlite3.connect(records.path, isolation_level=None)
+    held.execute("BEGIN IMMEDIATE")
+    assert not records.checkpoint()
+    held.close()
+
+
 def test_nothing_of_a_person_who_is_forgotten_is_in_any_file(records: Database, writer: Writer, tmp_path: Path) -> None:
     from workbench.serving.cache import DiskCache, Hit
 

@@ -79,6 +79,21 @@ class Database:
         with self._engine.connect() as connection:
             yield connection
 
+    def checkpoint(self) -> bool:
+        """Empties the log into the file: only then what was removed is overwritten there.
+
+        Returns:
+            Whether it was done; False: others use the file all the time.
+        """
+        connection = sqlite3.connect(self.path, timeout=WAIT_SECONDS, isolation_level=None)
+        try:
+            (busy, *_), *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        except sqlite3.Error:
+            return False
+        finally:
+            connection.close()
+        return not busy
+
     def close(self) -> None:
         """Closes all connections."""
         self._engine.dispose()
