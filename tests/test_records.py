@@ -148,6 +148,15 @@ def test_a_thousand_votes_at_once_are_counted_exactly(records: Database, writer:
     assert rows(records, votes_table) == 1000 and writer.dropped == 0
 
 
+def test_a_file_that_another_process_holds_is_not_to_be_moved_away(tmp_path: Path) -> None:
+    Database(tmp_path / "records.sqlite").close()
+    held = sqlite3.connect(tmp_path / "records.sqlite", isolation_level=None)
+    held.execute("BEGIN IMMEDIATE")
+    with pytest.raises(InputError, match="another process holds it: run the command again"):
+        Database(tmp_path / "records.sqlite", wait_seconds=0.1)
+    held.close()
+
+
 def test_a_locked_file_delays_records_and_refuses_votes_and_loses_none(
     records: Database, writer: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -514,7 +514,11 @@ def test_caches_keep_what_was_used_last_within_their_bytes(tmp_path: Path) -> No
         ("serve: {queue: 0}", r"serve\.queue: received 0"),
         ("serve: {que: 1}", r"serve\.que is no setting of a service"),
         ("[1]", "received list; allowed: the keys serve, cache, keep, who, prices, logs, fallback"),
-        ("fallback: [nothing]", r"fallback\.0"),
+        ("fallback: [nothing]", r"fallback\.0: received 'nothing'; input should be 'passage' or keys with values"),
+        ("fallback: passage", "fallback: received 'passage'; input should be a list"),
+        ("keep: nothing", "keep: received 'nothing'; input should be keys with values or 'none'"),
+        ("keep: {days: -3}", r"keep\.days: received -3; input should be greater than 0"),
+        ("serve: [1]", r"serve: received \[1\]; input should be keys with values"),
         ("cache: {days: .nan}", r"cache\.days"),
     ],
 )

@@ -50,10 +50,7 @@ class Database:
             ) from error
         except DBAPIError as error:
             self.close()
-            raise InputError(
-                f"the records of the service, {path}, cannot be used ({error.orig}); move the file away, or name another folder "
-                f"under cache.folder of the service's settings"
-            ) from error
+            raise InputError(f"the records of the service, {path}, cannot be used ({error.orig}); {_way_out(error)}") from error
 
     def _make(self) -> None:
         with self.writing() as connection:
@@ -97,6 +94,15 @@ class Database:
     def close(self) -> None:
         """Closes all connections."""
         self._engine.dispose()
+
+
+def _way_out(error: DBAPIError) -> str:
+    """What helps against a file that cannot be used."""
+    if "locked" in str(error.orig):
+        return "another process holds it: run the command again, or see which with `fuser`"
+    if "full" in str(error.orig):
+        return "make room on its disk"
+    return "move the file away, or name another folder under cache.folder of the service's settings"
 
 
 def _engine(path: Path, wait_seconds: float) -> Engine:
