@@ -170,7 +170,10 @@ def test_an_open_service_takes_no_notice_of_a_key_that_is_none_of_its_own(pipeli
     with running(pipeline, records=records) as service:
         assert service.ask(QUESTION).status == service.ask(QUESTION, authorization="Bearer none").status == 200
         assert service.ask(QUESTION, authorization="Bearer wb_00000000_x").status == 401
-        assert service.ask(QUESTION, x_forwarded_for="203.0.113.7").status == 401  # a proxy passes it on
+        for named in ("203.0.113.7", "127.0.0.1", "localhost", "203.0.113.7, 127.0.0.1"):
+            assert service.ask(QUESTION, x_forwarded_for=named).status == 401  # a proxy passes it on
+        for header in ("x-real-ip", "forwarded", "via", "x-forwarded-host", "x-forwarded-proto"):
+            assert service.ask(QUESTION, **{header: "127.0.0.1"}).status == 401, header
         assert service.ask(QUESTION, x_forwarded_for="203.0.113.7", authorization=f"Bearer {ann}").status == 200
         mine = service.ask(QUESTION, authorization=f"Bearer {ann}").json["id"]
         place = f"/v1/answers/{mine}"

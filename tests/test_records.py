@@ -148,6 +148,15 @@ def test_a_thousand_votes_at_once_are_counted_exactly(records: Database, writer:
     assert rows(records, votes_table) == 1000 and writer.dropped == 0
 
 
+def test_a_file_that_another_process_holds_is_not_to_be_moved_away(tmp_path: Path) -> None:
+    Database(tmp_path / "records.sqlite").close()
+    held = sqlite3.connect(tmp_path / "records.sqlite", isolation_level=None)
+    held.execute("BEGIN IMMEDIATE")
+    with pytest.raises(InputError, match="another process holds it: run the command again"):
+        Database(tmp_path / "records.sqlite", wait_seconds=0.1)
+    held.close()
+
+
 def test_a_locked_file_delays_records_and_refuses_votes_and_loses_none(
     records: Database, writer: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -253,6 +262,27 @@ def found_in(folder: Path, text: str) -> list[Path]:
     forms = [text.encode(), text.encode("utf-16-le"), text.encode("utf-16-be")]
     files = [path for path in folder.rglob("*") if path.is_file()]
     return [path for path in files if any(form in path.read_bytes() for form in forms)]
+
+
+def test_what_a_service_removes_is_overwritten_in_its_files(records: Database, writer: Writer, tmp_path: Path) -> None:
+    from workbench.serving.cache import DiskCache, Hit
+
+    cache = DiskCache(tmp_path / "answers.sqlite", 10_000_000, 30)
+    cache.put("key", Hit(b"unmistakable", time.time()))
+    assert cache.path.stat().st_mode & 0o077 == 0  # nobody else's business
+    cache.close()
+    journal(writer).write(entry("a", None, "unmistakable"), Spent()).result()
+    assert records.checkpoint() and len(found_in(tmp_path, "unmistakable")) == 2
+    with records.writing() as connection:
+        erasing.expire(connection, 0.0)
+    assert found_in(tmp_path, "unmistakable") and records.checkpoint()
+    assert [path.name for path in found_in(tmp_path, "unmistakable")] == ["answers.sqlite"]
+    erasing.empty_cache(cache.path)
+    assert found_in(tmp_path, "unmistakable") == []
+    held = sqlite3.connect(records.path, isolation_level=None)
+    held.execute("BEGIN IMMEDIATE")
+    assert not records.checkpoint()
+    held.close()
 
 
 def test_nothing_of_a_person_who_is_forgotten_is_in_any_file(records: Database, writer: Writer, tmp_path: Path) -> None:

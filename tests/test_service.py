@@ -514,7 +514,11 @@ def test_caches_keep_what_was_used_last_within_their_bytes(tmp_path: Path) -> No
         ("serve: {queue: 0}", r"serve\.queue: received 0"),
         ("serve: {que: 1}", r"serve\.que is no setting of a service"),
         ("[1]", "received list; allowed: the keys serve, cache, keep, who, prices, logs, fallback"),
-        ("fallback: [nothing]", r"fallback\.0"),
+        ("fallback: [nothing]", r"fallback\.0: received 'nothing'; input should be 'passage' or keys with values"),
+        ("fallback: passage", "fallback: received 'passage'; input should be a list"),
+        ("keep: nothing", "keep: received 'nothing'; input should be keys with values or 'none'"),
+        ("keep: {days: -3}", r"keep\.days: received -3; input should be greater than 0"),
+        ("serve: [1]", r"serve: received \[1\]; input should be keys with values"),
         ("cache: {days: .nan}", r"cache\.days"),
     ],
 )
@@ -523,6 +527,45 @@ def test_settings_that_are_none_are_refused(tmp_path: Path, text: str, said: str
     with pytest.raises(InputError, match=said):
         read_service(tmp_path / "service.yaml")
     assert read_service(None).serve.queue == 64
+
+
+def test_a_stream_that_is_refused_before_its_first_part_is_an_ordinary_problem() -> None:
+    from fastapi import FastAPI
+
+    from workbench.serving.api import _adder
+    from workbench.serving.problems import RateLimitedError
+    from workbench.serving.streaming import EventStream
+
+    async def refused() -> Any:
+        raise RateLimitedError("too many", retry_after=7)
+        yield b""
+
+    async def handle(request: Any) -> EventStream:
+        await request.body()
+        return EventStream(request, refused(), lambda problem: b"")
+
+    app, sent, said = FastAPI(), [], [{"type": "http.request", "body": b"{}", "more_body": False}]
+    _adder(app)("POST", "/v1/answers", handle)
+
+    async def receive() -> Any:
+        return said.pop() if said else await asyncio.sleep(60)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/v1/answers", "headers": [], "query_string": b""}
+    scope |= {"state": {"request_id": "r"}}
+    asyncio.run(app(scope, receive, send))
+    assert sent[0]["status"] == 429 and (b"retry-after", b"7") in sent[0]["headers"]
+    assert json.loads(sent[1]["body"])["detail"] == "too many"
+
+
+def test_a_fallback_that_is_no_run_is_refused_before_it_is_needed(tmp_path: Path) -> None:
+    from workbench.serving.fallbacks import replacements
+    from workbench.serving.settings import RunFallback
+
+    with pytest.raises(InputError, match=r"fallback: run .*nowhere does not exist"):
+        replacements([RunFallback(run=tmp_path / "nowhere")], None)  # type: ignore[arg-type]
 
 
 def test_asking_is_refused_where_a_question_cannot_be_asked(pipeline: Pipeline) -> None:

@@ -184,6 +184,8 @@ def _adder(app: FastAPI) -> Callable[[str, str, Callable[[Request], Any]], None]
         async def handled(request: Request) -> Response:
             try:
                 response: Response = await handle(request)
+                if isinstance(response, EventStream):
+                    await response.begin()
             except ClientLeftError:
                 return Response(status_code=LEFT)
             except ProblemError as problem:

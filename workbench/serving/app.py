@@ -113,11 +113,19 @@ def _version() -> str:
 
 
 def _disk(pipeline: Pipeline, settings: ServiceSettings, kind: Any) -> Any:
-    """The table of answers; None where there is to be none, or its folder cannot be written."""
-    cache = settings.cache
-    if not cache.disk_mb or not settings.keeps_texts:  # answers are texts of people
+    """The table of answers; None where there is to be none, or its folder cannot be written.
+
+    Raises:
+        InputError: no texts are to be kept, and those of an earlier service cannot be removed.
+    """
+    from workbench.serving.records.erasing import empty_cache
+
+    cache, folder = settings.cache, folder_of(settings, pipeline.run.runs)
+    if not settings.keeps_texts:  # answers are texts of people
+        empty_cache(folder / TABLE)
         return None
-    folder = folder_of(settings, pipeline.run.runs)
+    if not cache.disk_mb:
+        return None
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -100,7 +100,7 @@ class DiskCache:
             return None
         try:
             found = act(self._table())
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             log.warning("the answers kept in %s cannot be used (%s)", self.path, error)
             self.breaker.failed()
             self.close()
@@ -110,6 +110,7 @@ class DiskCache:
 
     def _table(self) -> sqlite3.Connection:
         if self._connection is None:
+            self.path.touch(mode=0o600, exist_ok=True)  # it holds texts of people
             table = sqlite3.connect(self.path, timeout=WAIT_SECONDS, isolation_level=None, check_same_thread=False)
             try:
                 table.execute("PRAGMA journal_mode=WAL")

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from workbench.errors import StageFailedError
+from workbench.errors import InputError, StageFailedError
+from workbench.experiment.bundled import bundle_at
 from workbench.pipeline import Asked, Pipeline, Reply
+from workbench.results.run import Run
 from workbench.serving.settings import Fallback, RunFallback
 
 if TYPE_CHECKING:
@@ -50,9 +52,14 @@ class BestPassage:
 
 
 class OtherRun:
-    """Another run with its promoted configuration, opened when it is first needed."""
+    """Another run with its promoted configuration, whose models are loaded when it is first needed."""
 
     def __init__(self, run: Path) -> None:
+        try:
+            packed = bundle_at(run)
+            Run.open(packed.run if packed else run)
+        except InputError as error:
+            raise InputError(f"fallback: {error}") from error
         self.name = f"run {run.name}"
         self.run = run
         self._pipeline: Pipeline | None = None
@@ -93,7 +100,7 @@ def replacements(wanted: Sequence[Fallback], pipeline: Pipeline) -> list[Replace
     """What answers in the place of a pipeline's model, in order.
 
     Raises:
-        InputError: a server's key is not in the environment, or its client is not installed.
+        InputError: a folder is no run, or a server's key is not in the environment, or its client is not installed.
     """
     found: list[Replacement] = []
     for one in wanted:

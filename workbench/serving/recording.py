@@ -250,6 +250,7 @@ class Recording(Asking):
             return erasing.end_talk(connection, talks.find(connection, name, principal.user).id).asked
 
         await self.forget(await self.write(ended))
+        await self._overwrite()
 
     async def history(self, name: str, principal: Principal) -> list[dict[str, str]]:
         """What was said in a conversation, for its next question.
@@ -325,13 +326,17 @@ class Recording(Asking):
                 with suppress(asyncio.CancelledError):
                     await task
 
+    async def _overwrite(self) -> None:
+        """Has what was removed overwritten in the file of the records."""
+        if self.writer and not await asyncio.to_thread(self.writer.database.checkpoint):
+            log.warning("what was removed may still be readable in %s; it is overwritten later", self.writer.database.path)
+
     async def _forgetting(self) -> None:
-        last: int | None = None
+        last = 0  # an earlier service may have ended before it removed from its cache what was forgotten
         while not self.stopping:
             try:
-                number, asked = await self.read(partial(erasing.forgotten_since, number=last or 0))
-                if last is not None:
-                    await self.forget(asked)
+                number, asked = await self.read(partial(erasing.forgotten_since, number=last))
+                await self.forget(asked)
                 last = number
             except ProblemError as problem:
                 log.warning("what is to be forgotten cannot be read: %s", problem.detail)
@@ -343,6 +348,7 @@ class Recording(Asking):
         while True:
             try:
                 await self.write(lambda connection: erasing.expire(connection, days))
+                await self._overwrite()
             except ProblemError as problem:
                 log.warning("what is too old cannot be removed: %s", problem.detail)
             await asyncio.sleep(EXPIRY_SECONDS)

@@ -21,7 +21,7 @@ class Server(uvicorn.Server):
             app: the application.
             grace: seconds that questions under way have when it stops.
         """
-        super().__init__(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=PAGES_SECONDS))
+        super().__init__(uvicorn.Config(app, log_config=None, log_level="warning", timeout_graceful_shutdown=PAGES_SECONDS))
         self.asking = app.asking
         self.grace = grace
 

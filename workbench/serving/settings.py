@@ -185,8 +185,25 @@ def read_service(path: Path | None) -> ServiceSettings:
 
 
 def _said(error: ValidationError) -> str:
-    first: dict[str, Any] = dict(error.errors()[0])
-    where = ".".join(str(part) for part in first["loc"])
+    """The first thing that is wrong, with all that would be allowed in its place."""
+    found: list[tuple[str, dict[str, Any]]] = [(_where(one["loc"]), dict(one)) for one in error.errors()]
+    where, first = found[0]
     if first["type"] == "extra_forbidden":
-        return f"{where} is no setting of a service; docs/serving.md lists them"
-    return f"{where}: received {first['input']!r}; {first['msg'][:1].lower()}{first['msg'][1:]}"
+        return f"{where} is no setting of a service; docs/serving.md and docs/people.md list them"
+    allowed, *others = dict.fromkeys(_allowed(one) for place, one in found if place == where)
+    said = [allowed, *(one.removeprefix("input should be ") for one in others)]
+    return f"{where}: received {first['input']!r}; {' or '.join(said)}"
+
+
+def _where(place: tuple[str | int, ...]) -> str:
+    """Keys and numbers of a place, without the names of classes that could have stood there."""
+    return ".".join(str(part) for part in place if isinstance(part, int) or (part.isidentifier() and part.islower()))
+
+
+def _allowed(error: dict[str, Any]) -> str:
+    """What is allowed, in words that do not presume Python."""
+    kinds = {"model_type": "keys with values", "tuple_type": "a list"}
+    if kind := kinds.get(error["type"]):
+        return f"input should be {kind}"
+    message = error["msg"].removeprefix("Value error, ")
+    return f"{message[:1].lower()}{message[1:]}"

@@ -50,7 +50,7 @@ async def _left(receive: Receive) -> None:
 
 
 class EventStream(Response):
-    """A response whose parts are sent as they come. What goes wrong before the first part is an ordinary problem."""
+    """A response whose parts are sent as they come. What goes wrong before the first part is an ordinary problem, see `begin`."""
 
     media_type = "text/event-stream"
 
@@ -64,12 +64,22 @@ class EventStream(Response):
         """
         super().__init__(headers={"cache-control": "no-store", "x-accel-buffering": "no"})
         self.request, self.parts, self.failed = request, parts, failed
+        self._first: bytes | None = None
         del self.headers["content-length"]
 
+    async def begin(self) -> None:
+        """Waits for the first part, so that a refusal is still a response of its own.
+
+        Raises:
+            ProblemError: there is none.
+            ClientLeftError: the client has left.
+        """
+        self._first = await unless_left(self.request.receive, self._next())
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Sends the parts until the last, or until the client has left."""
+        """Sends the parts until the last, or until the client has left; it has begun before."""
         try:
-            part = await unless_left(receive, self._next())
+            part = self._first
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             while part is not None:
                 await send({"type": "http.response.body", "body": part, "more_body": True})

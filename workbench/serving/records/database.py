@@ -44,13 +44,13 @@ class Database:
             path.touch(mode=0o600, exist_ok=True)  # nobody else's business
             self._make()
         except OSError as error:
-            raise InputError(f"the records of the service, {path}, cannot be used ({error.strerror}); see keep.folder") from error
+            raise InputError(
+                f"the records of the service, {path}, cannot be used ({error.strerror}); name another folder under "
+                f"cache.folder of the service's settings"
+            ) from error
         except DBAPIError as error:
             self.close()
-            raise InputError(
-                f"the records of the service, {path}, cannot be used ({error.orig}); move the file away, or name another folder "
-                f"under keep.folder of the service's settings"
-            ) from error
+            raise InputError(f"the records of the service, {path}, cannot be used ({error.orig}); {_way_out(error)}") from error
 
     def _make(self) -> None:
         with self.writing() as connection:
@@ -76,9 +76,33 @@ class Database:
         with self._engine.connect() as connection:
             yield connection
 
+    def checkpoint(self) -> bool:
+        """Empties the log into the file: only then what was removed is overwritten there.
+
+        Returns:
+            Whether it was done; False: others use the file all the time.
+        """
+        connection = sqlite3.connect(self.path, timeout=WAIT_SECONDS, isolation_level=None)
+        try:
+            (busy, *_), *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        except sqlite3.Error:
+            return False
+        finally:
+            connection.close()
+        return not busy
+
     def close(self) -> None:
         """Closes all connections."""
         self._engine.dispose()
+
+
+def _way_out(error: DBAPIError) -> str:
+    """What helps against a file that cannot be used."""
+    if "locked" in str(error.orig):
+        return "another process holds it: run the command again, or see which with `fuser`"
+    if "full" in str(error.orig):
+        return "make room on its disk"
+    return "move the file away, or name another folder under cache.folder of the service's settings"
 
 
 def _engine(path: Path, wait_seconds: float) -> Engine:

@@ -151,6 +151,30 @@ def forget_cached(path: Path, asked: Sequence[str]) -> None:
         connection.close()
 
 
+def empty_cache(path: Path) -> None:
+    """Removes all answers from the cache's file; nothing of them is left in it.
+
+    Args:
+        path: of the file; there may be none.
+
+    Raises:
+        InputError: another process holds it, or it is damaged.
+    """
+    if not path.is_file():
+        return
+    connection = sqlite3.connect(path, timeout=10.0, isolation_level=None)
+    try:
+        connection.execute("DELETE FROM answers")
+    except sqlite3.Error as error:
+        raise InputError(
+            f"answers that were kept before cannot be removed from {path} ({error}); stop the service that uses it, or remove "
+            f"the file"
+        ) from error
+    finally:
+        connection.close()
+    scrub(path)
+
+
 def _exported(connection: Connection, user: int) -> dict[Path, set[str]]:
     """Exported files with the ids of the lines that hold a person's texts."""
     found: dict[Path, set[str]] = {}

@@ -21,6 +21,8 @@ COOKIE = "workbench_session"
 LOGIN = "/login"
 # what everybody may ask: whether the service lives, and the way in
 PUBLIC = ("/healthz", "/readyz", "/health", LOGIN)
+# what proxies add: a request with one of them was passed on, whatever address the header names
+PASSED_ON = {b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-real-ip", b"forwarded", b"via"}
 POLICY_VIOLATED = 1008  # how a web socket is refused
 
 
@@ -74,7 +76,7 @@ class Access:
 
     async def _principal(self, scope: Scope) -> Principal:
         headers = dict(scope["headers"])
-        is_open = self.is_open and _from_here(scope)
+        is_open = self.is_open and _from_here(scope) and PASSED_ON.isdisjoint(headers)
         kind, _, secret = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
         if self.directory and kind.lower() == "bearer" and (not is_open or _is_ours(secret.strip())):
             return await self.directory.bearer(secret.strip())
@@ -90,7 +92,7 @@ class Access:
 
 
 def _from_here(scope: Scope) -> bool:
-    """Whether a request comes from this machine; one that a proxy here passes on comes from where the proxy got it."""
+    """Whether a request comes from this machine."""
     client = scope.get("client")
     return client is None or is_loopback(client[0])
 
