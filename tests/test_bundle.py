@@ -248,5 +248,8 @@ def test_the_container_is_made_of_what_a_bundle_holds(packed: tuple[Path, dict[s
         "ARG", "FROM", "RUN", "WORKDIR", "COPY", "USER", "ENV", "EXPOSE", "HEALTHCHECK", "STOPSIGNAL", "CMD",
     }  # fmt: skip
     assert (packed[0] / "requirements.txt").is_file() and (packed[0] / "package" / "workbench" / "cli.py").is_file()
+    (service,) = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"].values()
+    assert service["build"] == {"context": "..", "dockerfile": "deploy/Dockerfile"}
+    assert service["volumes"] == ["records:/bundle/runs/.service"] and "mkdir -p runs/.service" in "\n".join(lines)
     started = json.loads(lines[-1].removeprefix("CMD "))
     assert started[:5] == ["python", "-m", "workbench.cli", "serve", "."]

@@ -435,6 +435,12 @@ def test_answers_can_be_fetched_later_and_passages_searched(service: Running) ->
     assert about["measured"]["n"] > 0 and about["verdict"].startswith("Against") and about["fallbacks"] == ["passage"]
 
 
+@pytest.mark.parametrize(("path", "allowed"), [("/v1/answers/x/vote", "PUT"), ("/v1/answers", "POST"), ("/v1/answers/x", "GET")])
+def test_another_method_is_refused_with_those_that_there_are(service: Running, path: str, allowed: str) -> None:
+    refused = service.call("PATCH", path)
+    assert refused.status == 405 and refused.json["allowed"] == [allowed]
+
+
 def test_the_documentation_of_the_api_asks_nobody_else(service: Running) -> None:
     page = service.call("GET", "/docs").body.decode()
     assert "swagger-ui" in page and "://" not in page.replace(service.url, "").replace("http://www.w3.org", "")
@@ -576,6 +582,36 @@ def test_asking_is_refused_where_a_question_cannot_be_asked(pipeline: Pipeline) 
 
     with pytest.raises(InvalidError, match="does not rewrite questions"):
         asyncio.run(ask())
+
+
+def test_a_question_that_another_promotion_overtakes_is_answered_by_it(pipeline: Pipeline) -> None:
+    async def ask() -> bytes:
+        asking = Asking(Service(pipeline, ()), settings(deadline=10.0))
+        kept = asking._kept
+
+        async def overtaken(key: str) -> Hit | None:
+            await asking.replace(Service(pipeline, ()))
+            return await kept(key)
+
+        asking._kept = overtaken  # type: ignore[method-assign]
+        found = await asking.answer(Asked("What does overtaking a question end?"))
+        await asking.stop()
+        return found.body
+
+    assert json.loads(asyncio.run(ask()))["status"] == "ok"
+
+
+def test_what_cannot_be_removed_from_the_cache_is_said(tmp_path: Path) -> None:
+    cache = DiskCache(tmp_path / "a.sqlite", 1_000_000, 30)
+    cache.put("a", Hit(b"a text of a person", time.time()))
+    with sqlite3.connect(cache.path, isolation_level=None) as other:
+        other.execute("BEGIN IMMEDIATE")
+        assert cache.forget("a") is False
+        other.execute("ROLLBACK")
+    other.close()
+    assert cache.forget("a") is True and cache.get("a") is None
+    cache.close()
+    assert b"a text of a person" not in b"".join(file.read_bytes() for file in tmp_path.iterdir())
 
 
 # --- A process of its own ---------------------------------------------------------------------------------------------

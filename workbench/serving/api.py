@@ -97,7 +97,8 @@ class Routes:
             self.recent.keep(caller, asyncio.ensure_future(self.asking.answer(asked, caller)))
             return JSONResponse({"id": request_id, "status": "accepted"}, 202, {"location": f"/v1/answers/{request_id}"})
         answered = await unless_left(request.receive, self.asking.answer(asked, caller))
-        self.recent.keep(caller, answered)
+        if caller.conversation is None:  # those of a conversation are in the records, until it is removed
+            self.recent.keep(caller, answered)
         return _json(answered.response(request_id))
 
     async def answer(self, request: Request) -> Response:
@@ -202,15 +203,12 @@ def _adder(app: FastAPI) -> Callable[[str, str, Callable[[Request], Any]], None]
 
 def _add_refusals(app: FastAPI) -> None:
     """Unknown addresses and methods of the API are refused in our forms; all others are the page's."""
-    methods: dict[str, list[str]] = {}
-    for route in app.routes:
-        if isinstance(route, APIRoute):
-            methods.setdefault(route.path, []).extend(sorted(route.methods or ()))
+    routes = [route for route in app.routes if isinstance(route, APIRoute)]
 
     async def unknown(request: Request) -> Response:
         path = request.url.path
-        taken = methods.get(path)
-        if taken is None:
+        taken = sorted({method for route in routes if route.path_regex.match(path) for method in route.methods or ()})
+        if not taken:
             return _problem(request, NotFoundError(f"there is no {path[:200]!r}; /docs lists what there is"))
         allowed = ", ".join(taken)
         return _problem(request, MethodError(f"{path} does not take {request.method}; allowed: {allowed}", allowed=taken))

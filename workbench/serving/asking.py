@@ -155,7 +155,7 @@ class Asking:
             yield Answered(hit.body, {"by": "cache", "seconds": {"total": 0.0}, "cached_at": _iso(hit.created)})
             return
         async with self.admitted(caller):
-            async for found in self._followed(service, key, asked):
+            async for found in self._followed(asked):
                 yield found
 
     @asynccontextmanager
@@ -194,8 +194,10 @@ class Asking:
         values = {"question": question, "sources": sources_json(found), "provenance": pipeline.provenance()}
         return json.dumps(values, ensure_ascii=False, separators=(",", ":")).encode()
 
-    async def _followed(self, service: Service, key: str, asked: Asked) -> AsyncIterator[Reply | Answered]:
+    async def _followed(self, asked: Asked) -> AsyncIterator[Reply | Answered]:
         """A question's flight, joined or begun, until its answer or the deadline."""
+        service = self.service  # which may be another one since the caches were asked
+        key = service.key(asked)
         deadline = time.monotonic() + self.settings.serve.deadline
         if begun := self._flights.get(key):
             begun.flight.waiting += 1
@@ -356,12 +358,13 @@ class Asking:
         if self.disk is not None:
             await self._on_disk(self.disk.put, key, hit)
 
-    async def forget(self, keys: Sequence[str]) -> None:
-        """Removes answers from the caches."""
+    async def forget(self, keys: Sequence[str]) -> bool:
+        """Removes answers from the caches; False: they are still on the disk, which cannot be written."""
         for key in keys:
             self.memory.forget(key)
-        if self.disk is not None and keys:
-            await self._on_disk(self.disk.forget, *keys)
+        if self.disk is None or not keys:
+            return True
+        return await self._on_disk(self.disk.forget, *keys)
 
     async def _on_disk(self, act: Callable[..., T], *arguments: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._disk_thread, act, *arguments)

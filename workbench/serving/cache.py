@@ -80,14 +80,17 @@ class DiskCache:
         """Keeps an answer."""
         self._guarded(lambda table: self._kept(table, key, hit))
 
-    def forget(self, *keys: str) -> None:
-        """Removes answers; nothing of them is left in the file."""
-
-        def removed(table: sqlite3.Connection) -> None:
+    def forget(self, *keys: str) -> bool:
+        """Removes answers, so that nothing of them is left in the file; False: it cannot be written, and they are there still."""
+        try:
+            table = self._table()
             table.executemany("DELETE FROM answers WHERE key = ?", [(key,) for key in keys])
             table.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-
-        self._guarded(removed)
+        except (sqlite3.Error, OSError) as error:
+            log.warning("%d answers cannot be removed from %s for now (%s)", len(keys), self.path, error)
+            self.close()
+            return False
+        return True
 
     def close(self) -> None:
         """Closes the table."""

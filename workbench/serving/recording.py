@@ -70,7 +70,7 @@ class Recording(Asking):
         self.journal = Journal(self.writer, keep, self._lost) if self.writer else None
         self.limits = Limits(self._spent_today)
         self.metrics = Metrics(self, self.writer)
-        self._losing: set[asyncio.Future[None]] = set()
+        self._losing: set[asyncio.Future[bool]] = set()
         self._most_tokens: dict[str, int] = {}  # that an answer of an identity took
 
     async def growing(self, asked: Asked, caller: Caller = NOBODY) -> AsyncGenerator[Reply | Answered, None]:
@@ -336,8 +336,8 @@ class Recording(Asking):
         while not self.stopping:
             try:
                 number, asked = await self.read(partial(erasing.forgotten_since, number=last))
-                await self.forget(asked)
-                last = number
+                if await self.forget(asked):
+                    last = number
             except ProblemError as problem:
                 log.warning("what is to be forgotten cannot be read: %s", problem.detail)
             await asyncio.sleep(LOOK_SECONDS)
