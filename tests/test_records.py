@@ -306,7 +306,7 @@ def test_nothing_of_a_person_who_is_forgotten_is_in_any_file(records: Database, 
         lambda connection: votes.vote(connection, "a1", ann, -1, "unmistakable comment", "unmistakable correction")
     ).result()
     export = tmp_path / "questions.jsonl"
-    export.write_text('{"id": "1", "question": "unmistakable"}\n{"id": "2", "question": "ordinary"}\n')
+    export.write_text('{"id": "1", "question": "unmistakable"}\n{"id": "2", "question": "ordi\u2028nary"}\n', encoding="utf-8")
     with records.writing() as connection:
         from workbench.serving.records.tables import exports
 
@@ -322,7 +322,7 @@ def test_nothing_of_a_person_who_is_forgotten_is_in_any_file(records: Database, 
     assert found_in(tmp_path, "nmistakable") == []
     assert erased.requests == 301 and len(erased.asked) == 300 and digest("shared") not in erased.asked
     assert erased.files == {export: 1, tmp_path / "gone.jsonl": None}
-    assert json.loads(export.read_text()) == {"id": "2", "question": "ordinary"}
+    assert json.loads(export.read_text()) == {"id": "2", "question": "ordi\u2028nary"}
     assert cache.get(digest("ordinary 7")) and cache.get(digest("shared")) and not cache.get(asked[0].asked)
     assert rows(records, requests) == 301 and rows(records, votes_table) == 0
 

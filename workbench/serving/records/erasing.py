@@ -188,11 +188,12 @@ def _without(path: Path, lines: set[str]) -> int | None:
     if not path.is_file():
         return None
     kept, removed = [], 0
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-        if line.strip() and str(parsed(line, f"{path}").get("id")) in lines:
-            removed += 1
-        else:
-            kept.append(line)
+    with path.open(encoding="utf-8", newline="\n") as file:  # texts may hold other signs that end lines elsewhere
+        for line in file:
+            if line.strip() and str(parsed(line, f"{path}").get("id")) in lines:
+                removed += 1
+            else:
+                kept.append(line)
     replace(path, "".join(kept))
     return removed
 
