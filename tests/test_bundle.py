@@ -29,6 +29,8 @@ from workbench.experiment.experiment import Experiment
 from workbench.pipeline import Pipeline
 from workbench.results.run import Run
 from workbench.serving.bundle import bundle, requirements
+from workbench.serving.records import people
+from workbench.serving.records.database import Database
 from workbench.store.progress import Progress
 
 QUESTION = "What does the harbour keep, and what is all that it keeps?"
@@ -207,7 +209,10 @@ def test_the_proxy_passes_on_what_is_for_everybody(toy: Finished, tmp_path: Path
     subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
     made = [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", certificate, "-days", "2", *subject]
     subprocess.run(made, check=True, capture_output=True)
-    with running(Pipeline.open(toy.run)) as service:
+    records = Database(tmp_path / "records.sqlite")
+    with records.writing() as connection:
+        key = people.add_key(connection, people.add_user(connection, "ann"))
+    with running(Pipeline.open(toy.run), records=records) as service:
         conf = (DEPLOY / "nginx.conf").read_text().replace("listen 443", f"listen 127.0.0.1:{port}")
         conf = conf.replace("127.0.0.1:7860", f"127.0.0.1:{service.port}").replace("answers.example", "localhost")
         conf = conf.replace("/etc/ssl/answers", str(tmp_path))
@@ -217,9 +222,10 @@ def test_the_proxy_passes_on_what_is_for_everybody(toy: Finished, tmp_path: Path
         try:
             trusted = ssl.create_default_context(cafile=str(certificate))
 
-            def called(method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
+            def called(method: str, path: str, body: bytes | None = None, key: str = key) -> tuple[int, bytes]:
                 connection = http.client.HTTPSConnection("localhost", port, timeout=60, context=trusted)
-                connection.request(method, path, body, {"content-type": "application/json"})
+                headers = {"content-type": "application/json"} | ({"authorization": f"Bearer {key}"} if key else {})
+                connection.request(method, path, body, headers)
                 response = connection.getresponse()
                 return response.status, response.read()
 
@@ -235,6 +241,7 @@ def test_the_proxy_passes_on_what_is_for_everybody(toy: Finished, tmp_path: Path
             direct = json.loads(service.call("POST", "/v1/answers", question).body)
             assert status == 200 and json.loads(body)["answer"] == direct["answer"]
             assert called("GET", "/")[0] == 200
+            assert called("POST", "/v1/answers", question, key="")[0] == 401, "what a proxy passes on needs a key"
             assert [called("GET", path)[0] for path in ("/readyz", "/healthz", "/metrics")] == [404] * 3
             assert called("POST", "/v1/answers", b"x" * 70_000)[0] == 413
         finally:

@@ -95,7 +95,7 @@ def test_a_changed_answer_is_found_and_its_shift_stands_beside_its_interval(tmp_
     found = numerics(first, second)
     row = row_of(found.rows, label, "test", "f1")
     values = [steady(label, N + i) for i in range(N)]
-    low, high = mean_interval(values, [str(i) for i in range(N)])
+    low, high = mean_interval(values, [str(i) for i in range(N)], bounds=(0, 1))
     assert row.before == pytest.approx(sum(values) / N) and row.shift == pytest.approx(0.24 / N)
     assert row.half_width == pytest.approx((high - low) / 2, abs=2e-6)
     assert row.share == pytest.approx(0.24 / N / row.half_width)
@@ -176,9 +176,9 @@ def test_rankings_are_counted_by_their_scores(tmp_path: Path) -> None:
         (run.folder / "answers.jsonl").write_text("")
     found = numerics(*(Run.open(run.folder) for run in runs))
     assert found.lines[0] == f"2 of {2 * N} rankings score differently (8.3 %)."
-    assert found.lines[1].endswith("its sampling interval is ±0.0 points.")
-    assert found.lines[2] == "There are no verdicts to compare."
-    assert {row.share for row in found.rows} == {None}
+    assert found.lines[1].endswith("its sampling interval is ±11.0 points.")  # equal scores of few questions leave much open
+    assert "There are no verdicts to compare." in found.lines
+    assert all(row.share is not None and row.share < 0.1 for row in found.rows)
     assert (
         numerics(runs[0].open(runs[0].folder), runs[0].open(runs[0].folder)).lines[0] == f"All {2 * N} rankings score the same."
     )

@@ -14,7 +14,7 @@ from workbench import Run
 
 PAGE = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
 FILES = dict(re.findall(r"\*\*`mine/([\w.]+)`\*\*\n\n```\w+\n(.*?)```", PAGE, re.DOTALL))
-COMMANDS = re.findall(r"```sh\n\.venv/bin/workbench (.*?)\n```", PAGE)
+COMMANDS = re.findall(r"```sh\n(?:\.venv/bin/)?workbench (.*?)\n```", PAGE)
 REFUSAL = re.search(r"```text\nworkbench: (.*?)\n```", PAGE)[1]
 
 

@@ -155,7 +155,7 @@ def _refused(settings: DatasetSettings, path: Path, seen: Survey, error: InputEr
     if any(file is None or not file.exists() for file in files):
         raise error
     found = [Finding(True, str(error).replace("\n", " "))]
-    text = _file(_name(settings), _head([]), settings, path, _choices(seen, None))
+    text = _file(_name(settings), _head([]), settings, path, _choices(seen, None) | {"by_headings": ""})
     return Started(_noted(text, found), [*seen.lines], found)
 
 
