@@ -218,12 +218,20 @@ def noise(first: str, second: str) -> None:
 
 
 PEAK = 4  # the busiest hour of a day has so many times the mean's questions: an assumption
+UNMEASURED = (
+    "**Not measured yet** on a machine with nothing else to do: `python -m benchmarks.capacity`, then "
+    "`python docs/generate.py capacity`, puts the figures and the table of loads here."
+)
 SHARES = (0.0, 0.5, 0.9)  # of questions whose answer is kept already
 
 
 def capacity() -> None:
     """Writes what many questions need, reckoned from what one process was measured to do."""
-    found = json.loads((DOCS.parent / "benchmarks" / "results" / "capacity.json").read_text())
+    recorded = DOCS.parent / "benchmarks" / "results" / "capacity.json"
+    if not recorded.is_file():
+        put(DOCS / "capacity.md", "capacity", UNMEASURED)
+        return
+    found = json.loads(recorded.read_text())
     put(DOCS / "capacity.md", "capacity", "\n\n".join([_one_process(found), _loads(found)]))
 
 
