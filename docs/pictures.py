@@ -83,7 +83,7 @@ def pictures(run: Run, folder: Path) -> list[Path]:
             tab.get_by_label("question", exact=True).wait_for(timeout=60_000)
             both(tab, "questions", ".wb-view", 860)
         with served("serve", str(run.folder)) as address:
-            tab.goto(address, wait_until="networkidle")
+            tab.goto(address)  # the page keeps a connection open, so the network is never idle
             tab.get_by_role("textbox").first.fill(QUESTION)
             tab.get_by_role("button", name="Ask").first.click()
             tab.wait_for_timeout(8_000)
