@@ -31,6 +31,78 @@ LOGOUT = "/logout"
 Add = Callable[[str, str, Callable[[Request], Any]], None]
 
 
+class Accounts:
+    """What the routes of one person's own do with a request that was let in."""
+
+    def __init__(self, asking: Recording, caller_of: Callable[[Request], Caller]) -> None:
+        """Routes on records.
+
+        Args:
+            asking: keeps the records.
+            caller_of: who sends a request.
+        """
+        self.asking, self.caller_of = asking, caller_of
+
+    async def vote(self, request: Request) -> Response:
+        """PUT /v1/answers/ID/vote: keeps a vote on an answer."""
+        form = read(await request.body(), VoteForm, request.headers.get("content-type"))
+        request_id = request.path_params["request_id"].removeprefix(CHAT_ID)
+        await self.asking.vote(request_id, self.caller_of(request).principal, form.vote, form.comment, form.correction)
+        return Response(status_code=204)
+
+    async def begin(self, request: Request) -> Response:
+        """POST /v1/conversations: a new conversation."""
+        form = read(await request.body() or b"{}", TalkForm, request.headers.get("content-type"))
+        talk = await self.asking.begin_talk(self.caller_of(request).principal, form.title)
+        return JSONResponse(talk.as_json(), 201, {"location": f"/v1/conversations/{talk.id}"})
+
+    async def listed(self, request: Request) -> Response:
+        """GET /v1/conversations: those of whoever asks."""
+        found = await self.asking.talks_of(self.caller_of(request).principal)
+        return JSONResponse({"conversations": [talk.as_json() for talk in found]})
+
+    async def shown(self, request: Request) -> Response:
+        """GET /v1/conversations/ID: one, with what was said in it."""
+        talk, said = await self.asking.talk(request.path_params["conversation"], self.caller_of(request).principal)
+        return JSONResponse(talk.as_json() | {"said": [one.as_json() for one in said]})
+
+    async def ended(self, request: Request) -> Response:
+        """DELETE /v1/conversations/ID: removes one with all that was said in it."""
+        await self.asking.end_talk(request.path_params["conversation"], self.caller_of(request).principal)
+        return Response(status_code=204)
+
+    async def token(self, request: Request) -> Response:
+        """POST /v1/token: a token that stands for a key for some minutes."""
+        made = _known(self.asking).token(self.caller_of(request).principal)
+        headers = {"cache-control": "no-store"}
+        return JSONResponse({"access_token": made, "token_type": "Bearer", "expires_in": TOKEN_SECONDS}, headers=headers)
+
+    async def login_page(self, request: Request) -> Response:
+        """GET /login: the form."""
+        return HTMLResponse(login_html(), headers={"cache-control": "no-store"})
+
+    async def log_in(self, request: Request) -> Response:
+        """POST /login: opens a session of the page."""
+        name, password = _credentials(request.headers.get("content-type", ""), await request.body())
+        address = request.client.host if request.client else ""
+        try:
+            for counted in (f"address {address}", f"name {name}"):
+                await self.asking.limits.try_login(counted, self.asking.settings.who.log_ins_per_minute)
+            session = await _known(self.asking).log_in(name, password)
+        except (UnauthorizedError, RateLimitedError) as problem:
+            return _refused(problem)
+        response = Response(status_code=303, headers={"location": "/"})
+        secure = request.url.scheme == "https"
+        response.set_cookie(COOKIE, session, PAGE_SECONDS, httponly=True, samesite="lax", secure=secure)
+        return response
+
+    async def log_out(self, request: Request) -> Response:
+        """POST /logout: forgets the session in the browser."""
+        response = Response(status_code=303, headers={"location": LOGIN})
+        response.delete_cookie(COOKIE, httponly=True, samesite="lax")
+        return response
+
+
 def add_accounts(add: Add, asking: Recording, caller_of: Callable[[Request], Caller]) -> None:
     """Adds the routes.
 
@@ -39,66 +111,16 @@ def add_accounts(add: Add, asking: Recording, caller_of: Callable[[Request], Cal
         asking: keeps the records.
         caller_of: who sends a request.
     """
-
-    async def vote(request: Request) -> Response:
-        form = read(await request.body(), VoteForm, request.headers.get("content-type"))
-        request_id = request.path_params["request_id"].removeprefix(CHAT_ID)
-        await asking.vote(request_id, caller_of(request).principal, form.vote, form.comment, form.correction)
-        return Response(status_code=204)
-
-    async def begin(request: Request) -> Response:
-        form = read(await request.body() or b"{}", TalkForm, request.headers.get("content-type"))
-        talk = await asking.begin_talk(caller_of(request).principal, form.title)
-        return JSONResponse(talk.as_json(), 201, {"location": f"/v1/conversations/{talk.id}"})
-
-    async def listed(request: Request) -> Response:
-        found = await asking.talks_of(caller_of(request).principal)
-        return JSONResponse({"conversations": [talk.as_json() for talk in found]})
-
-    async def shown(request: Request) -> Response:
-        talk, said = await asking.talk(request.path_params["conversation"], caller_of(request).principal)
-        return JSONResponse(talk.as_json() | {"said": [one.as_json() for one in said]})
-
-    async def ended(request: Request) -> Response:
-        await asking.end_talk(request.path_params["conversation"], caller_of(request).principal)
-        return Response(status_code=204)
-
-    async def token(request: Request) -> Response:
-        made = _known(asking).token(caller_of(request).principal)
-        headers = {"cache-control": "no-store"}
-        return JSONResponse({"access_token": made, "token_type": "Bearer", "expires_in": TOKEN_SECONDS}, headers=headers)
-
-    async def login_page(request: Request) -> Response:
-        return HTMLResponse(login_html(), headers={"cache-control": "no-store"})
-
-    async def log_in(request: Request) -> Response:
-        name, password = _credentials(request.headers.get("content-type", ""), await request.body())
-        address = request.client.host if request.client else ""
-        try:
-            for counted in (f"address {address}", f"name {name}"):
-                await asking.limits.try_login(counted, asking.settings.who.log_ins_per_minute)
-            session = await _known(asking).log_in(name, password)
-        except (UnauthorizedError, RateLimitedError) as problem:
-            return _refused(problem)
-        response = Response(status_code=303, headers={"location": "/"})
-        secure = request.url.scheme == "https"
-        response.set_cookie(COOKIE, session, PAGE_SECONDS, httponly=True, samesite="lax", secure=secure)
-        return response
-
-    async def log_out(request: Request) -> Response:
-        response = Response(status_code=303, headers={"location": LOGIN})
-        response.delete_cookie(COOKIE, httponly=True, samesite="lax")
-        return response
-
-    add("PUT", "/v1/answers/{request_id}/vote", vote)
-    add("POST", "/v1/conversations", begin)
-    add("GET", "/v1/conversations", listed)
-    add("GET", "/v1/conversations/{conversation}", shown)
-    add("DELETE", "/v1/conversations/{conversation}", ended)
-    add("POST", "/v1/token", token)
-    add("GET", LOGIN, login_page)
-    add("POST", LOGIN, log_in)
-    add("POST", LOGOUT, log_out)
+    routes = Accounts(asking, caller_of)
+    add("PUT", "/v1/answers/{request_id}/vote", routes.vote)
+    add("POST", "/v1/conversations", routes.begin)
+    add("GET", "/v1/conversations", routes.listed)
+    add("GET", "/v1/conversations/{conversation}", routes.shown)
+    add("DELETE", "/v1/conversations/{conversation}", routes.ended)
+    add("POST", "/v1/token", routes.token)
+    add("GET", LOGIN, routes.login_page)
+    add("POST", LOGIN, routes.log_in)
+    add("POST", LOGOUT, routes.log_out)
 
 
 def _known(asking: Recording) -> Directory:
