@@ -24,6 +24,7 @@ from workbench.serving.records.journal import FAILED, LATE, LEFT, OVERLOADED, RE
 from workbench.serving.records.writer import Writer
 from workbench.serving.requests import MOST_TURNS
 from workbench.serving.streaming import LEFT as LEFT_STATUS
+from workbench.serving.tracing import Tracing, wanted
 from workbench.serving.who.directory import Directory
 from workbench.serving.who.limits import Limits
 
@@ -47,6 +48,7 @@ class Recording(Asking):
         directory: who is known; None: there are no records.
         limits: what each may ask.
         metrics: counts and times what ends.
+        tracing: sends traces of it; None: no collector is named.
     """
 
     def __init__(
@@ -61,7 +63,7 @@ class Recording(Asking):
             records: where records are kept; None: nowhere.
 
         Raises:
-            InputError: the secret of tokens is too short.
+            InputError: the secret of tokens is too short, or a collector of traces is named and the extra ``tracing`` is missing.
         """
         super().__init__(service, settings, disk)
         self.writer = Writer(records) if records else None
@@ -70,6 +72,7 @@ class Recording(Asking):
         self.journal = Journal(self.writer, keep, self._lost) if self.writer else None
         self.limits = Limits(self._spent_today)
         self.metrics = Metrics(self, self.writer)
+        self.tracing = Tracing() if wanted() else None
         self._losing: set[asyncio.Future[bool]] = set()
         self._most_tokens: dict[str, int] = {}  # that an answer of an identity took
 
@@ -148,7 +151,7 @@ class Recording(Asking):
     async def _record(self, entry: Entry) -> None:
         """Has what became of a question written; that of a conversation is there afterwards, since the next one rests on it."""
         spent = self._spent(entry)
-        self.metrics.question(entry, spent)
+        self._count(entry, spent)
         if self.journal is None:
             return
         if entry.caller.conversation is None:
@@ -157,9 +160,14 @@ class Recording(Asking):
             await asyncio.wrap_future(self.journal.write(entry, spent))
 
     def _note(self, entry: Entry) -> None:
-        self.metrics.question(entry, Spent())
+        self._count(entry, Spent())
         if self.journal:
             self.journal.note(entry, Spent())
+
+    def _count(self, entry: Entry, spent: Spent) -> None:
+        self.metrics.question(entry, spent)
+        if self.tracing:
+            self.tracing.question(entry, spent)
 
     def _spent(self, entry: Entry) -> Spent:
         """What an answer took; one that was kept took nothing."""
@@ -361,6 +369,8 @@ class Recording(Asking):
         if self.directory:
             self.directory.stop()
             self.directory.database.close()
+        if self.tracing:
+            await asyncio.to_thread(self.tracing.stop)
 
 
 def _status(problem: ProblemError) -> str:
