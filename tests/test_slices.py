@@ -23,6 +23,7 @@ from workbench.plots import figures, plot_slices
 from workbench.results import tables
 from workbench.results.conclusions import conclusions
 from workbench.results.rows import ResultRow, SeedRow
+from workbench.results.tags import Tags
 from workbench.results.verdict import graded
 from workbench.store.progress import Progress
 
@@ -395,3 +396,49 @@ def test_a_column_that_names_each_question_is_refused(tmp_path: Path) -> None:
     (tmp_path / "e.yaml").write_text(yaml.safe_dump(values))
     with pytest.raises(InputError, match=r"metrics\.slices: the column 'number' has 101 values; allowed: at most 100"):
         Experiment.load(tmp_path / "e.yaml", tmp_path / "runs", [], Progress())
+
+
+def labelled(folder: Path, table: str, slices: list[str]) -> Experiment:
+    """An experiment on two questions whose labels stand in a table."""
+    texts, questions = asked(folder, {"kind": "direct"}, {"kind": "reworded", "split": "test"})
+    (folder / "labels.csv").write_text(table)
+    values = {
+        "experiment": "e",
+        "dataset": {"folder": str(texts), "questions": str(questions), "labels": "labels.csv"},
+        "components": {"retrievers": {"bm25": {"kind": "bm25"}}},
+        "axes": {"retriever": ["bm25"]},
+        "metrics": {"slices": slices},
+    }
+    (folder / "e.yaml").write_text(yaml.safe_dump(values))
+    return Experiment.load(folder / "e.yaml", folder / "runs", [], Progress())
+
+
+def test_exported_tags_are_columns_of_the_questions(tmp_path: Path) -> None:
+    tags = Tags(tmp_path)
+    tags.put("abc", "1", "question bad", "which office?")
+    tags.put("abc", "1", "of our own")
+    found = labelled(tmp_path, tags.export("abc"), ["kind", "tag"]).dataset
+    assert found.column("tag") == {"0": None, "1": "question bad; of our own"}
+    assert found.column("kind") == {"0": "direct", "1": "reworded"}
+    plain = sources.text_folder(tmp_path / "texts", tmp_path / "q.jsonl")
+    assert found.queries.select(plain.queries.column_names).equals(plain.queries)
+
+
+def test_a_table_of_labels_may_hold_what_the_questions_hold_too(tmp_path: Path) -> None:
+    found = labelled(tmp_path, "query_id,kind\n0,other\n", ["kind"]).dataset
+    assert found.column("kind") == {"0": "other", "1": None}
+
+
+@pytest.mark.parametrize(
+    "table,message",
+    [
+        ("query_id,tag\n0,a\n7,b\n", r"labels\.csv, line 3: texts has no question '7'; correct it, or take the line out"),
+        ("query_id,tag\n0,a\n0,b\n", r"labels\.csv, line 3: question '0' is also in line 2; name it once"),
+        ("id,tag\n0,a\n", r"labels\.csv: no column 'query_id', .*received \['id', 'tag'\]"),
+        ("query_id,note\n0,a\n", r"no question has the column 'tag', which metrics\.slices names"),
+        ("", r"labels\.csv is empty"),
+    ],
+)
+def test_labels_that_are_wrong_are_refused(tmp_path: Path, table: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        labelled(tmp_path, table, ["tag"])

@@ -42,14 +42,14 @@ class Open(Record):
     model_config = ConfigDict(extra="allow")
 
 
-def _cell(value: object) -> object:
+def cell(value: object) -> object:
     """A number or a truth value as JSON writes it; nothing for an empty text; white space folded."""
     if isinstance(value, bool | int | float):
         return json.dumps(value)
     return " ".join(composed(value).split()) or None if isinstance(value, str) else value
 
 
-Cell = Annotated[str | None, BeforeValidator(_cell)]
+Cell = Annotated[str | None, BeforeValidator(cell)]
 ALLOWED = "a text, a number, true, false or null"
 
 
@@ -79,7 +79,7 @@ def values(row: Record, columns: Sequence[str]) -> dict[str, str]:
     """Column -> value of a line read by `with_columns`; columns without a value are left out."""
     found = row.model_dump(by_alias=True)
     inside = found.get(METADATA) or {}
-    cells = {name: _cell(found.get(name)) or inside.get(name) for name in columns}
+    cells = {name: cell(found.get(name)) or inside.get(name) for name in columns}
     return {name: text for name, text in cells.items() if isinstance(text, str)}
 
 
@@ -135,4 +135,4 @@ def cells(row: dict[str, object]) -> dict[str, str]:
 
 
 def _texts(row: dict[str, object]) -> dict[str, str]:
-    return {name: text for name, value in row.items() if isinstance(text := _cell(value), str)}
+    return {name: text for name, value in row.items() if isinstance(text := cell(value), str)}

@@ -21,7 +21,7 @@ from pydantic import (
 
 from workbench.component import explain, no_truth
 from workbench.data import columns as further
-from workbench.data import sources, splits
+from workbench.data import labels, sources, splits
 from workbench.data.dataset import Dataset
 from workbench.data.documents.limits import Limits
 from workbench.data.evidence import Missing, several
@@ -41,7 +41,7 @@ SOURCES = ("name", "beir", "questions", "hub")  # of a dataset
 ASKED = ("questions", "hub")
 BESIDE = {"folder": ASKED, "corpus": ASKED, "qrels": ("questions",), "form": ASKED, "columns": ASKED, "splits": ASKED}
 BESIDE |= dict.fromkeys(("config", "revision", "split"), ("hub",))
-FILES = ("beir", "folder", "questions", "corpus", "qrels")  # settings of a dataset that are files and folders
+FILES = ("beir", "folder", "questions", "corpus", "qrels", "labels")  # settings of a dataset that are files and folders
 BASELINE = "baseline"  # what `names` calls the baseline by
 ALWAYS, NEVER = "always", "never"  # of showing passages to the generator
 
@@ -67,6 +67,7 @@ class DatasetSettings(Settings):
         questions: a file of questions, on `folder` or with documents of their own; or a list of such files.
         corpus: a file of documents, where they are not in a folder.
         qrels: judgements in TREC's format on the documents.
+        labels: a CSV file with the column ``query_id``; its others are further columns of the questions, for slices.
         hub: a set of questions of the Hugging Face hub, or a folder that `datasets` saved.
         config: one of the configurations of `hub`.
         revision: a commit, tag or branch of `hub`.
@@ -90,6 +91,7 @@ class DatasetSettings(Settings):
     questions: Path | tuple[Path, ...] | None = None
     corpus: Path | None = None
     qrels: Path | None = None
+    labels: Path | None = None
     hub: str | None = None
     config: str | None = None
     revision: str | None = None
@@ -182,15 +184,12 @@ class DatasetSettings(Settings):
         Raises:
             InputError: it cannot be read, no question has one of the columns, or one has too many values.
         """
-        if self.beir is not None:
-            dataset = sources.beir(self.beir, columns)
-        elif self.folder is not None and self.questions is not None and self.own_form:
-            files = self.question_files
-            dataset = sources.text_folder(self.folder, files, columns, self.parsers, self.limits, self.missing)
-        elif self.questions is not None or self.hub is not None:
-            dataset = reading.read(self.source, columns)
+        labelled = labels.read(self.labels) if self.labels else None
+        if labelled:
+            dataset = self._read([name for name in columns if name not in labelled.columns])
+            dataset = labelled.on(dataset, [name for name in columns if name in labelled.columns])
         else:
-            dataset = sources.pydocs(columns)
+            dataset = self._read(columns)
         for name in columns:
             if (n := len(set(dataset.column(name).values()) - {None})) > further.MOST:
                 raise InputError(
@@ -202,6 +201,17 @@ class DatasetSettings(Settings):
         if isinstance(self.limit, dict) and (strange := sorted(self.limit.keys() - dataset.splits.keys())):
             raise at("dataset.limit", unknown(f"split of {dataset.name}", strange[0], dataset.splits))
         return dataset.limited(self.limit) if self.limit else dataset
+
+    def _read(self, columns: Sequence[str]) -> Dataset:
+        """All of the source, with columns of its own."""
+        if self.beir is not None:
+            return sources.beir(self.beir, columns)
+        if self.folder is not None and self.questions is not None and self.own_form:
+            files = self.question_files
+            return sources.text_folder(self.folder, files, columns, self.parsers, self.limits, self.missing)
+        if self.questions is not None or self.hub is not None:
+            return reading.read(self.source, columns)
+        return sources.pydocs(columns)
 
     @property
     def source(self) -> reading.Source:
