@@ -417,7 +417,7 @@ def test_exported_tags_are_columns_of_the_questions(tmp_path: Path) -> None:
     tags = Tags(tmp_path)
     tags.put("abc", "1", "question bad", "which office?")
     tags.put("abc", "1", "of our own")
-    found = labelled(tmp_path, tags.export("abc"), ["kind", "tag"]).dataset
+    found = labelled(tmp_path, tags.export("abc"), ["kind", "tag"]).session.dataset
     assert found.column("tag") == {"0": None, "1": "question bad; of our own"}
     assert found.column("kind") == {"0": "direct", "1": "reworded"}
     plain = sources.text_folder(tmp_path / "texts", tmp_path / "q.jsonl")
@@ -425,7 +425,7 @@ def test_exported_tags_are_columns_of_the_questions(tmp_path: Path) -> None:
 
 
 def test_a_table_of_labels_may_hold_what_the_questions_hold_too(tmp_path: Path) -> None:
-    found = labelled(tmp_path, "query_id,kind\n0,other\n", ["kind"]).dataset
+    found = labelled(tmp_path, "query_id,kind\n0,other\n", ["kind"]).session.dataset
     assert found.column("kind") == {"0": "other", "1": None}
 
 
