@@ -413,7 +413,7 @@ def test_gradios_client_and_curl_are_answered(service: Running, pipeline: Pipeli
     expected = json.loads(answer_part(pipeline.ask(QUESTIONS[0])))
     found = Client(service.url, verbose=False).predict(QUESTIONS[0], api_name="/ask")
     assert {name: found[name] for name in expected} == expected
-    command = ["curl", "-s", f"{service.url}/api/ask", "-d", json.dumps({"question": QUESTIONS[0]})]
+    command = ["curl", "-s", f"{service.url}/api/ask", "--json", json.dumps({"question": QUESTIONS[0]})]
     if shutil.which("curl"):
         found = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
         assert {name: found[name] for name in expected} == expected and "total" in found["seconds"]

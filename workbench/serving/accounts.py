@@ -9,7 +9,7 @@ from urllib.parse import parse_qs
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
-from workbench.serving.caller import Caller
+from workbench.serving.caller import caller_of
 from workbench.serving.problems import (
     InvalidError,
     MediaTypeError,
@@ -34,46 +34,45 @@ Add = Callable[[str, str, Callable[[Request], Any]], None]
 class Accounts:
     """What the routes of one person's own do with a request that was let in."""
 
-    def __init__(self, asking: Recording, caller_of: Callable[[Request], Caller]) -> None:
+    def __init__(self, asking: Recording) -> None:
         """Routes on records.
 
         Args:
             asking: keeps the records.
-            caller_of: who sends a request.
         """
-        self.asking, self.caller_of = asking, caller_of
+        self.asking = asking
 
     async def vote(self, request: Request) -> Response:
         """PUT /v1/answers/ID/vote: keeps a vote on an answer."""
         form = read(await request.body(), VoteForm, request.headers.get("content-type"))
         request_id = request.path_params["request_id"].removeprefix(CHAT_ID)
-        await self.asking.vote(request_id, self.caller_of(request).principal, form.vote, form.comment, form.correction)
+        await self.asking.vote(request_id, caller_of(request).principal, form.vote, form.comment, form.correction)
         return Response(status_code=204)
 
     async def begin(self, request: Request) -> Response:
         """POST /v1/conversations: a new conversation."""
         form = read(await request.body() or b"{}", TalkForm, request.headers.get("content-type"))
-        talk = await self.asking.begin_talk(self.caller_of(request).principal, form.title)
+        talk = await self.asking.begin_talk(caller_of(request).principal, form.title)
         return JSONResponse(talk.as_json(), 201, {"location": f"/v1/conversations/{talk.id}"})
 
     async def listed(self, request: Request) -> Response:
         """GET /v1/conversations: those of whoever asks."""
-        found = await self.asking.talks_of(self.caller_of(request).principal)
+        found = await self.asking.talks_of(caller_of(request).principal)
         return JSONResponse({"conversations": [talk.as_json() for talk in found]})
 
     async def shown(self, request: Request) -> Response:
         """GET /v1/conversations/ID: one, with what was said in it."""
-        talk, said = await self.asking.talk(request.path_params["conversation"], self.caller_of(request).principal)
+        talk, said = await self.asking.talk(request.path_params["conversation"], caller_of(request).principal)
         return JSONResponse(talk.as_json() | {"said": [one.as_json() for one in said]})
 
     async def ended(self, request: Request) -> Response:
         """DELETE /v1/conversations/ID: removes one with all that was said in it."""
-        await self.asking.end_talk(request.path_params["conversation"], self.caller_of(request).principal)
+        await self.asking.end_talk(request.path_params["conversation"], caller_of(request).principal)
         return Response(status_code=204)
 
     async def token(self, request: Request) -> Response:
         """POST /v1/token: a token that stands for a key for some minutes."""
-        made = _known(self.asking).token(self.caller_of(request).principal)
+        made = _known(self.asking).token(caller_of(request).principal)
         headers = {"cache-control": "no-store"}
         return JSONResponse({"access_token": made, "token_type": "Bearer", "expires_in": TOKEN_SECONDS}, headers=headers)
 
@@ -103,15 +102,14 @@ class Accounts:
         return response
 
 
-def add_accounts(add: Add, asking: Recording, caller_of: Callable[[Request], Caller]) -> None:
+def add_accounts(add: Add, asking: Recording) -> None:
     """Adds the routes.
 
     Args:
         add: adds one: method, path and what handles it.
         asking: keeps the records.
-        caller_of: who sends a request.
     """
-    routes = Accounts(asking, caller_of)
+    routes = Accounts(asking)
     add("PUT", "/v1/answers/{request_id}/vote", routes.vote)
     add("POST", "/v1/conversations", routes.begin)
     add("GET", "/v1/conversations", routes.listed)

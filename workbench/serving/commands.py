@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 users_app = typer.Typer(no_args_is_help=True, help="Who is known to the service.")
 keys_app = typer.Typer(no_args_is_help=True, help="Keys of the service's API.")
-
 feedback_app = typer.Typer(no_args_is_help=True, help="What people said of answers.")
 
 NameArgument = Annotated[str, typer.Argument(help="Name of the user.")]

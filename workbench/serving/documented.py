@@ -9,6 +9,7 @@ from workbench.serving import problems
 from workbench.serving.chat import ChatForm
 from workbench.serving.problems import MEDIA_TYPE
 from workbench.serving.requests import AnswerForm, Form, SearchForm, TalkForm, VoteForm
+from workbench.serving.who.access import PUBLIC
 
 FORMS: dict[str, type[Form]] = {
     "/v1/answers": AnswerForm,
@@ -50,7 +51,6 @@ DONE = {
     "POST /logout": 303,
 }
 PAGES = ("GET /login", "POST /login", "POST /logout")  # of HTML, for people
-OPEN = ("/healthz", "/readyz", "/health", "/login")  # what everybody may ask
 PLACES = re.compile(r"{(\w+)}")  # names in an address
 TEXT = {"type": "string"}
 OBJECT = {"type": "object"}
@@ -77,7 +77,7 @@ PROBLEM = {
     "required": ["type", "title", "status", "detail", "instance"],
 }
 # which problems a route that reads a body, and one that answers, may end with
-READING = (400, 408, 413, 415, 422)
+READING = (400, 403, 408, 413, 415, 422)
 ANSWERING = (429, 500, 503, 504)
 
 
@@ -117,7 +117,7 @@ def documented(method: str, path: str) -> dict[str, Any]:
     if found := PLACES.findall(path):
         responses[404] = _problem(path, 404)
         extra["parameters"] = [{"name": name, "in": "path", "required": True, "schema": TEXT} for name in found]
-    if path not in OPEN:
+    if path not in PUBLIC:
         responses[401] = _problem(path, 401)
     if path.startswith(("/v1/conversations", "/v1/answers/", "/v1/token")):
         responses |= {status: _problem(path, status) for status in (404, 422, 503)}

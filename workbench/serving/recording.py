@@ -6,8 +6,10 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager, suppress
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -18,9 +20,21 @@ from workbench.pipeline import Asked, Pipeline, Reply
 from workbench.serving.asking import Answered, Asking, Service, answer_part
 from workbench.serving.caller import NOBODY, Caller, Principal
 from workbench.serving.metrics import Metrics
-from workbench.serving.problems import InvalidError, NoAnswerError, NotFoundError, ProblemError, TooLateError
+from workbench.serving.problems import ConflictError, InvalidError, NoAnswerError, NotFoundError, ProblemError, TooLateError
 from workbench.serving.records import erasing, talks, votes
-from workbench.serving.records.journal import FAILED, LATE, LEFT, OVERLOADED, REFUSED, Entry, Journal, Spent, day_of, spent_on
+from workbench.serving.records.journal import (
+    FAILED,
+    LATE,
+    LEFT,
+    OVERLOADED,
+    REFUSED,
+    Entry,
+    Journal,
+    Spent,
+    day_of,
+    forget_asked,
+    spent_on,
+)
 from workbench.serving.records.writer import Writer
 from workbench.serving.requests import MOST_TURNS
 from workbench.serving.streaming import LEFT as LEFT_STATUS
@@ -37,6 +51,7 @@ EXPIRY_SECONDS = 3600.0  # between removals of what is too old
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+Place = tuple[int | None, str]  # whose question, and the id of its request
 
 
 class Recording(Asking):
@@ -71,6 +86,9 @@ class Recording(Asking):
         self.limits = Limits(self._spent_today)
         self.metrics = Metrics(self, self.writer)
         self._losing: set[asyncio.Future[bool]] = set()
+        self._answering: Counter[Place] = Counter()  # questions that are being answered
+        self._talking: set[str] = set()  # conversations in which one is
+        self._comparing = ThreadPoolExecutor(1, thread_name_prefix="comparing")
         self._most_tokens: dict[str, int] = {}  # that an answer of an identity took
 
     async def growing(self, asked: Asked, caller: Caller = NOBODY) -> AsyncGenerator[Reply | Answered, None]:
@@ -86,12 +104,13 @@ class Recording(Asking):
         ended = False
         try:
             await self.limits.count(caller.principal)
-            async with aclosing(super().growing(asked, caller)) as replies:
-                async for found in replies:
-                    if isinstance(found, Answered):
-                        ended = True
-                        await self._record(entry(200, None, found.body, found.served))
-                    yield found
+            with self._under_way(caller):
+                async with aclosing(super().growing(asked, caller)) as replies:
+                    async for found in replies:
+                        if isinstance(found, Answered):
+                            ended = True
+                            await self._record(entry(200, None, found.body, found.served))
+                        yield found
         except ProblemError as problem:
             if not ended:
                 ended = True
@@ -106,6 +125,27 @@ class Recording(Asking):
                 self._note(entry(500, FAILED))
             raise
 
+    @contextmanager
+    def _under_way(self, caller: Caller) -> Iterator[None]:
+        """Within, a question is answered.
+
+        Raises:
+            ConflictError: one of the same conversation is already, whose answer the question would not know.
+        """
+        place, talk = (caller.principal.user, caller.request_id), caller.conversation
+        if talk in self._talking:
+            raise ConflictError("a question of this conversation is being answered; ask when its answer is there", retry_after=1)
+        self._answering[place] += 1
+        if talk is not None:
+            self._talking.add(talk)
+        try:
+            yield
+        finally:
+            self._talking.discard(talk or "")
+            self._answering[place] -= 1
+            if not self._answering[place]:
+                del self._answering[place]
+
     @asynccontextmanager
     async def admitted(self, caller: Caller) -> AsyncIterator[None]:
         pipeline = self.service.pipeline
@@ -116,13 +156,14 @@ class Recording(Asking):
 
     async def search(self, question: str, k: int, caller: Caller = NOBODY) -> bytes:
         await self.limits.count(caller.principal)
-        return await super().search(question, k)
+        async with Asking.admitted(self, caller):  # no tokens are used
+            return await super().search(question, k)
 
     async def beside(self, pipeline: Pipeline, asked: Asked, caller: Caller = NOBODY) -> Reply:
         """What another pipeline answers, which is kept in no cache.
 
         Args:
-            pipeline: what answers; nobody else uses it meanwhile.
+            pipeline: what answers, in a thread of its own: also after a visitor has left, nobody else uses it meanwhile.
             asked: the question.
             caller: who asks.
 
@@ -136,7 +177,7 @@ class Recording(Asking):
         about = (caller, at, asked.question, key, pipeline.identity, run, configuration)
         async with self.admitted(caller):
             try:
-                reply = await asyncio.to_thread(pipeline.ask, *asked)
+                reply = await asyncio.get_running_loop().run_in_executor(self._comparing, pipeline.ask, *asked)
             except Exception as error:
                 log.exception("request %s was not answered by %s", caller.request_id, pipeline.configuration.label)
                 self._note(Entry(*about, 503, FAILED, time.monotonic() - started))
@@ -154,7 +195,24 @@ class Recording(Asking):
         if entry.caller.conversation is None:
             self.journal.note(entry, spent)
         else:
-            await asyncio.wrap_future(self.journal.write(entry, spent))
+            await self._continue(self.journal, entry, spent)
+
+    async def _continue(self, journal: Journal, entry: Entry, spent: Spent) -> None:
+        """Has the next turn of a conversation written. One that comes too late is a request that was refused.
+
+        Raises:
+            NotFoundError: the conversation was deleted in the meantime, so nothing of the question is kept.
+            ConflictError: another question of it was answered in the meantime.
+            UnavailableRecordsError: the records cannot be written.
+        """
+        try:
+            await asyncio.wrap_future(journal.write(entry, spent))
+        except (ConflictError, NotFoundError) as problem:
+            if isinstance(problem, NotFoundError):
+                journal.writer.note(partial(forget_asked, asked=entry.asked))
+            alone = entry.caller._replace(conversation=None)
+            journal.note(entry._replace(caller=alone, question="", http_status=problem.status, status=REFUSED, body=None), spent)
+            raise
 
     def _note(self, entry: Entry) -> None:
         self.metrics.question(entry, Spent())
@@ -200,11 +258,19 @@ class Recording(Asking):
 
         Raises:
             NotFoundError: they have no such request.
+            ConflictError: it is still being answered.
             InvalidError: the service keeps no records, or no texts, or there is no answer.
+            RateLimitedError: they have changed too much in the last minute.
             UnavailableRecordsError: the records cannot be written; the vote is not kept.
         """
         self._require("votes", texts=bool(comment or correction))
-        await self.write(lambda connection: votes.vote(connection, request_id, principal.user, value, comment, correction))
+        await self.limits.count(principal, "changes")
+        try:
+            await self.write(lambda connection: votes.vote(connection, request_id, principal.user, value, comment, correction))
+        except NotFoundError:
+            if (principal.user, request_id) in self._answering:
+                raise ConflictError("the answer is still being written; vote on it when it is there", retry_after=1) from None
+            raise
         self.metrics.vote(value)
 
     async def begin_talk(self, principal: Principal, title: str = "") -> talks.Talk:
@@ -216,10 +282,13 @@ class Recording(Asking):
 
         Raises:
             InvalidError: what is served does not rewrite questions, or the service keeps no texts.
+            ConflictError: they have as many as are kept.
+            RateLimitedError: they have changed too much in the last minute.
             UnavailableRecordsError: the records cannot be written.
         """
         self._require("conversations", texts=True)
         self._require_rewriting()
+        await self.limits.count(principal, "changes")
         return await self.write(lambda connection: talks.begin(connection, principal.user, title))
 
     async def talks_of(self, principal: Principal) -> list[talks.Talk]:
@@ -244,7 +313,9 @@ class Recording(Asking):
 
         Raises:
             NotFoundError: whoever asks has none of that id.
+            RateLimitedError: they have changed too much in the last minute.
         """
+        await self.limits.count(principal, "changes")
 
         def ended(connection: Connection) -> list[str]:
             return erasing.end_talk(connection, talks.find(connection, name, principal.user).id).asked
@@ -252,19 +323,24 @@ class Recording(Asking):
         await self.forget(await self.write(ended))
         await self._overwrite()
 
-    async def history(self, name: str, principal: Principal) -> list[dict[str, str]]:
-        """What was said in a conversation, for its next question.
+    async def continued(self, name: str, caller: Caller) -> tuple[list[dict[str, str]], Caller]:
+        """What was said in a conversation, for its next question, and the caller as the one who asks it there.
 
         Raises:
             InvalidError: it is too long, or what is served does not rewrite questions.
-            NotFoundError: whoever asks has none of that id.
+            NotFoundError: the caller has none of that id.
         """
         self._require_rewriting()
-        _, said = await self.talk(name, principal)
+
+        def found(connection: Connection) -> tuple[list[talks.Said], int]:
+            talk = talks.find(connection, name, caller.principal.user)
+            return talks.said(connection, talk), talks.last_answered(connection, name)
+
+        said, after = await self.read(found)
         turns = talks.history(said)
         if len(turns) > MOST_TURNS - 2:
             raise InvalidError(f"the conversation has {len(turns)} turns, and no more than {MOST_TURNS} are read; begin another")
-        return turns
+        return turns, caller._replace(conversation=name, after=after)
 
     async def stored(self, request_id: str, principal: Principal) -> Answered:
         """An answer that somebody got before.
@@ -340,6 +416,8 @@ class Recording(Asking):
                     last = number
             except ProblemError as problem:
                 log.warning("what is to be forgotten cannot be read: %s", problem.detail)
+            except Exception:
+                log.exception("what is to be forgotten was not; it is tried again")
             await asyncio.sleep(LOOK_SECONDS)
 
     async def _expiring(self) -> None:
@@ -351,6 +429,8 @@ class Recording(Asking):
                 await self._overwrite()
             except ProblemError as problem:
                 log.warning("what is too old cannot be removed: %s", problem.detail)
+            except Exception:
+                log.exception("what is too old was not removed; it is tried again")
             await asyncio.sleep(EXPIRY_SECONDS)
 
     async def stop(self) -> None:
