@@ -211,11 +211,11 @@ class Issuer(NamedTuple):
     address: str
     key: Any
 
-    def token(self, key: Any = None, algorithm: str = "ES256", **more: Any) -> str:
+    def token(self, key: Any = None, algorithm: str = "ES256", kid: str = "k1", **more: Any) -> str:
         """A token; keyword arguments replace claims, None removes one."""
         claims = {"iss": self.address, "aud": "workbench", "sub": "u-1", "name": "Cleo", "exp": int(time.time()) + 60} | more
         kept = {name: value for name, value in claims.items() if value is not None}
-        return jwt.encode(kept, key or self.key, algorithm, {"kid": "k1"})
+        return jwt.encode(kept, key or self.key, algorithm, {"kid": kid})
 
 
 @pytest.fixture
@@ -245,6 +245,12 @@ def issuer() -> Iterator[Issuer]:
         thread.join()
 
 
+def unsigned(token: str) -> str:
+    """The token as one that says that it needs no signature."""
+    header = base64.urlsafe_b64encode(b'{"alg":"none","typ":"JWT","kid":"k1"}').rstrip(b"=").decode()
+    return f"{header}.{token.split('.')[1]}."
+
+
 def test_tokens_of_an_issuer_are_taken_and_others_are_not(pipeline: Pipeline, issuer: Issuer, tmp_path: Path) -> None:
     records = Database(tmp_path / "records.sqlite")
     who = Who(open="never", issuer=issuer.address, audience="workbench", per_minute=1000)
@@ -266,6 +272,10 @@ def test_tokens_of_an_issuer_are_taken_and_others_are_not(pipeline: Pipeline, is
             issuer.token(sub=None),
             issuer.token(aud=None),
             issuer.token(key="x" * 64, algorithm="HS256"),
+            issuer.token(kid="unknown"),
+            issuer.token(nbf=int(time.time()) + 600),
+            issuer.token().rpartition(".")[0] + ".",
+            unsigned(issuer.token()),
         ):
             assert status(wrong) == 401
     with records.reading() as connection:
@@ -497,10 +507,10 @@ def test_a_service_without_texts_or_records_takes_no_words(pipeline: Pipeline, t
 
 
 def test_a_running_service_forgets_whom_the_command_forgot(pipeline: Pipeline, tmp_path: Path, monkeypatch: Any) -> None:
-    from workbench.serving import recording
+    from workbench.serving import remembering
     from workbench.serving.settings import Caching
 
-    monkeypatch.setattr(recording, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(remembering, "LOOK_SECONDS", 0.05)
     records, ann, bob = peopled(tmp_path / "records.sqlite")
     wanted = settings(Caching(disk_mb=1.0, folder=tmp_path), more={"who": CLOSED})
     with running(pipeline, wanted, records=records) as service:

@@ -25,7 +25,7 @@ from sqlalchemy.exc import IntegrityError
 from workbench.component import digest
 from workbench.errors import InputError
 from workbench.serving.caller import Caller, Principal
-from workbench.serving.problems import InvalidError, NotFoundError, UnavailableRecordsError
+from workbench.serving.problems import ConflictError, InvalidError, NotFoundError, UnavailableRecordsError
 from workbench.serving.records import erasing, people, talks, votes
 from workbench.serving.records import writer as writing
 from workbench.serving.records.database import Database
@@ -330,6 +330,26 @@ def test_no_acknowledged_vote_or_key_is_lost_to_a_kill(records: Database, writer
         assert all(people.key_of(connection, key) for key in acknowledged)
         given = connection.execute(select(votes_table.c.comment)).scalars().all()
     assert len(acknowledged) >= 40 and len(given) == 20 and min(map(int, given)) >= len(acknowledged)
+
+
+def test_a_question_that_knows_too_little_of_its_conversation_is_not_its_next_turn(records: Database, writer: Writer) -> None:
+    """Two services on one file may answer questions of one conversation at once."""
+    name = writer.write(lambda connection: talks.begin(connection, None)).result().id
+    kept = journal(writer)
+
+    def turn(request_id: str, after: int | None, **more: Any) -> Entry:
+        one = entry(request_id, conversation=name, **more)
+        return one._replace(caller=one.caller._replace(after=after))
+
+    kept.write(turn("first", 0), Spent()).result()
+    with pytest.raises(ConflictError, match="answered in the meantime; ask again"):
+        kept.write(turn("overtaken", 0), Spent()).result()
+    kept.write(turn("left", 0, status=LEFT, body=None), Spent()).result()  # it has no answer that could lack something
+    kept.write(turn("next", 1), Spent()).result()
+    with records.reading() as connection:
+        found = connection.execute(select(requests.c.id, requests.c.turn).order_by(requests.c.number)).all()
+        assert [tuple(row) for row in found] == [("first", 1), ("left", 2), ("next", 3)]
+        assert talks.last_answered(connection, name) == 3
 
 
 # --- Forgetting -------------------------------------------------------------------------------------------------------

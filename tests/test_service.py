@@ -181,8 +181,8 @@ def test_a_client_that_leaves_is_computed_for_no_longer(service: Running, watche
         watched.begun.clear()
         connection = socket.create_connection(("127.0.0.1", service.port))
         connection.sendall(
-            b"POST /v1/answers HTTP/1.1\r\nHost: localhost\r\nAccept: %s\r\nContent-Length: %d\r\n\r\n%s"
-            % (accept, len(body), body)
+            b"POST /v1/answers HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nAccept: %s\r\n"
+            b"Content-Length: %d\r\n\r\n%s" % (accept, len(body), body)
         )
         assert watched.begun.wait(20)
         assert service.asking.under_way == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import sys
 import time
 from contextlib import closing
@@ -43,6 +44,20 @@ def users_add(
     typer.echo(f"added {name}")
 
 
+@users_app.command("password")
+def users_password(name: NameArgument, runs: RunsOption = RUNS, settings: SettingsOption = None) -> None:
+    """Give a user a password, or another one; whoever is logged in with the one before is logged out."""
+    from workbench.serving.records import people
+
+    with closing(_records(settings, runs)) as records:
+        with records.reading() as connection:
+            user = people.named(connection, name)
+        kept = _hash_of_typed()
+        with records.writing() as connection:
+            people.set_password(connection, user, kept)
+    typer.echo(f"{name} has another password")
+
+
 @users_app.command("list")
 def users_list(runs: RunsOption = RUNS, settings: SettingsOption = None) -> None:
     """List the users: name, since when, how many valid keys, and how else they come in."""
@@ -71,19 +86,37 @@ def users_forget(
     from workbench.serving.records import erasing, people
 
     with closing(_records(settings, runs)) as records:
-        with records.reading() as connection:
-            user = people.named(connection, name)
-        erased = erasing.forget(records, user, records.path.with_name(TABLE))
-    _tell(name, erased)
+        cache = records.path.with_name(TABLE)
+        try:
+            with records.reading() as connection:
+                user = people.named(connection, name)
+        except InputError:
+            erasing.scrub_all(records, cache)  # an earlier attempt may have been kept from it
+            raise
+        erased = erasing.forget(records, user, cache)
+    _tell(name, erased, runs)
 
 
-def _tell(name: str, erased: Erased) -> None:
+def _tell(name: str, erased: Erased, runs: Path) -> None:
     typer.echo(f"forgot {name}: {erased.requests} requests, {len(erased.asked)} of their questions nobody else had asked")
     for path, lines in erased.files.items():
         if lines is None:
             typer.echo(f"{path} is not there any more; if it was moved or copied, remove their questions there", err=True)
         else:
             typer.echo(f"{path}: {lines} questions removed")
+    for folder, number in _measured_on(erased.questions, runs).items():
+        typer.echo(f"{folder} was measured on {number} of their questions, which are in it: remove the folder too", err=True)
+
+
+def _measured_on(questions: frozenset[str], runs: Path) -> dict[Path, int]:
+    """Runs that were measured on exported questions, and on how many of them."""
+    from workbench.results.run import finished
+
+    found = {}
+    for folder in finished(runs) if questions else []:
+        with (folder / "queries.csv").open(encoding="utf-8", newline="") as file:
+            found[folder] = len(questions & {row["query_id"] for row in csv.DictReader(file)})
+    return {folder: number for folder, number in found.items() if number}
 
 
 @keys_app.command("add")
@@ -184,7 +217,7 @@ def _hash_of_typed() -> str:
         return hashed(sys.stdin.readline().rstrip("\r\n"))
     typed = typer.prompt("Password", hide_input=True)
     if typer.prompt("Once more", hide_input=True) != typed:
-        raise InputError("the two passwords are not the same; nobody was added")
+        raise InputError("the two passwords are not the same; nothing was changed")
     return hashed(typed)
 
 

@@ -23,7 +23,8 @@ from workbench.serving.who.tokens import PAGE, PAGE_SECONDS, PROGRAM, TOKEN_SECO
 
 FRESH_SECONDS = 1.0  # for which whoever was found is not looked up again; a key that is revoked is valid so long
 MOST_KNOWN = 10_000
-THREADS = 4
+THREADS = 4  # that read the records
+WAITING_THREADS = 2  # that compute hashes of passwords and wait for an issuer, so that keys are found meanwhile
 
 T = TypeVar("T")
 
@@ -45,7 +46,8 @@ class Directory:
         self.database, self.writer, self.who = database, writer, who
         self.tokens = OwnTokens()
         self.issuer = Issuer(who.issuer, who.audience) if who.issuer and who.audience else None
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="records-reading")
+        self._readers = ThreadPoolExecutor(THREADS, thread_name_prefix="records-reading")
+        self._waiting = ThreadPoolExecutor(WAITING_THREADS, thread_name_prefix="logging-in")
         self._stopped = False
         self._found: OrderedDict[str, tuple[float, Principal]] = OrderedDict()
 
@@ -79,7 +81,7 @@ class Directory:
         if known := self._fresh(name):
             return known
         own = self.tokens.read(session, PAGE)
-        found = await self.read(lambda connection: self._of_user(connection, own.user))
+        found = await self.read(lambda connection: self._of_log_in(connection, own))
         self._keep(name, found)
         return found
 
@@ -91,10 +93,10 @@ class Directory:
             UnavailableRecordsError: the records cannot be read.
         """
         kept = await self.read(lambda connection: people.password_hash(connection, name))
-        number = kept[0] if kept else 0
-        if not await self._in_thread(lambda: passwords.fits(password, kept[1] if kept else passwords.nobodys())) or not number:
+        fits = await self._in_thread(self._waiting, lambda: passwords.fits(password, kept[1] if kept else passwords.nobodys()))
+        if kept is None or not fits:
             raise UnauthorizedError("the name or the password is wrong")
-        return self.tokens.make(Own(number, None), PAGE, PAGE_SECONDS)
+        return self._session(*kept)
 
     def token(self, principal: Principal) -> str:
         """A token for whoever has sent a key.
@@ -118,19 +120,20 @@ class Directory:
                 return act(connection)
 
         try:
-            return await self._in_thread(reading)
+            return await self._in_thread(self._readers, reading)
         except SQLAlchemyError as error:
             raise UnavailableRecordsError("the records cannot be read; ask again", retry_after=5) from error
 
     def stop(self) -> None:
         """Ends the threads; nobody is looked up any more."""
         self._stopped = True
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._readers, self._waiting):
+            threads.shutdown(wait=False, cancel_futures=True)
 
-    async def _in_thread(self, act: Callable[[], T]) -> T:
+    async def _in_thread(self, threads: ThreadPoolExecutor, act: Callable[[], T]) -> T:
         if self._stopped:
             raise StartingError("the service stops; ask again when it is back", retry_after=5)
-        return await asyncio.get_running_loop().run_in_executor(self._threads, act)
+        return await asyncio.get_running_loop().run_in_executor(threads, act)
 
     async def _of_token(self, token: str) -> Principal:
         try:
@@ -145,7 +148,7 @@ class Directory:
         return await self.read(lambda connection: self._of_key_numbered(connection, number))
 
     async def _of_issuer(self, issuer: Issuer, token: str) -> Principal:
-        claims = await self._in_thread(lambda: issuer.read(token))
+        claims = await self._in_thread(self._waiting, lambda: issuer.read(token))
         subject, name = str(claims["sub"]), str(claims.get("name") or claims.get("email") or claims["sub"])
         shown = "".join(letter for letter in name if letter.isprintable()).strip()[: people.LONGEST_NAME] or "?"
         user = await self.read(lambda connection: people.find_user(connection, subject, issuer.address))
@@ -173,10 +176,14 @@ class Directory:
         tokens = self.who.tokens_per_day if key.tokens_per_day is None else key.tokens_per_day
         return Principal(key.user, key.id, per_minute, tokens)
 
-    def _of_user(self, connection: Connection, number: int) -> Principal:
-        if people.user_of(connection, number) is None:
+    def _session(self, user: int, way: str) -> str:
+        return self.tokens.make(Own(user, None, people.digest(way)), PAGE, PAGE_SECONDS)
+
+    def _of_log_in(self, connection: Connection, own: Own) -> Principal:
+        way = people.way_in(connection, own.user)
+        if way is None or people.digest(way) != own.way:
             raise UnauthorizedError("the log-in is not valid any more; log in again")
-        return Principal(number, None, self.who.per_minute, self.who.tokens_per_day)
+        return Principal(own.user, None, self.who.per_minute, self.who.tokens_per_day)
 
     def _fresh(self, name: str) -> Principal | None:
         until, found = self._found.get(name, (0.0, None))

@@ -26,10 +26,17 @@ LEEWAY_SECONDS = 30  # by which its clock may differ
 
 
 class Own(NamedTuple):
-    """Whose token of this service it is: numbers of user and key; no key where they logged in to the page."""
+    """Whose token of this service it is.
+
+    Attributes:
+        user: number of the user.
+        key: number of the key; None: they logged in to the page.
+        way: digest of what they logged in with: where that changes, the log-in ends.
+    """
 
     user: int
     key: int | None
+    way: str = ""
 
 
 class OwnTokens:
@@ -57,7 +64,15 @@ class OwnTokens:
             seconds: for which it is valid.
         """
         now = int(time.time())
-        claims = {"iss": OWN, "aud": audience, "sub": str(own.user), "key": own.key, "iat": now, "exp": now + seconds}
+        claims = {
+            "iss": OWN,
+            "aud": audience,
+            "sub": str(own.user),
+            "key": own.key,
+            "way": own.way,
+            "iat": now,
+            "exp": now + seconds,
+        }
         return jwt.encode(claims, self._secret, algorithm="HS256")
 
     def read(self, token: str, audience: str) -> Own:
@@ -69,7 +84,7 @@ class OwnTokens:
         required = {"require": ["iss", "aud", "exp", "sub"]}
         try:
             claims = jwt.decode(token, self._secret, ["HS256"], audience=audience, issuer=OWN, options=required)  # type: ignore[arg-type]
-            return Own(int(claims["sub"]), claims.get("key"))
+            return Own(int(claims["sub"]), claims.get("key"), claims.get("way", ""))
         except (jwt.PyJWTError, ValueError) as error:
             raise UnauthorizedError(f"the token is not valid ({_plain(error)}); get another") from error
 
