@@ -382,7 +382,8 @@ OTHERS = {
     ("POST", "/v1/answers"), ("POST", "/v1/search"), ("POST", "/v1/chat/completions"), ("GET", "/v1/models"),
     ("GET", "/v1/about"), ("GET", "/healthz"), ("GET", "/readyz"), ("GET", "/health"), ("POST", "/api/ask"),
     ("GET", "/api/provenance"), ("POST", "/v1/conversations"), ("GET", "/v1/conversations"), ("POST", "/v1/token"),
-    ("GET", "/login"), ("POST", "/login"), ("POST", "/logout"), ("GET", "/metrics"),
+    ("GET", "/login"), ("POST", "/login"), ("POST", "/logout"), ("GET", "/metrics"), ("GET", "/login/issuer"),
+    ("GET", "/login/back"),
 }  # fmt: skip
 SECRET = "unmistakable words of ann"
 

@@ -41,6 +41,8 @@ SUMMARIES = {
     "GET /login": "The form to log in to the page",
     "POST /login": "Log in to the page",
     "/logout": "Log out of the page",
+    "/login/issuer": "Log in to the page at the issuer",
+    "/login/back": "Where the issuer sends a browser back",
 }
 # what is sent where everything went well, if it is not 200
 DONE = {
@@ -49,8 +51,10 @@ DONE = {
     "DELETE /v1/conversations/{conversation}": 204,
     "POST /login": 303,
     "POST /logout": 303,
+    "GET /login/issuer": 303,
+    "GET /login/back": 303,
 }
-PAGES = ("GET /login", "POST /login", "POST /logout")  # of HTML, for people
+PAGES = ("GET /login", "POST /login", "POST /logout", "GET /login/issuer", "GET /login/back")  # of HTML, for people
 PLACES = re.compile(r"{(\w+)}")  # names in an address
 TEXT = {"type": "string"}
 OBJECT = {"type": "object"}
@@ -123,6 +127,8 @@ def documented(method: str, path: str) -> dict[str, Any]:
         responses |= {status: _problem(path, status) for status in (404, 422, 503)}
     if path == "/metrics":
         responses[200] = {"description": "Done", "content": {"text/plain": {"schema": TEXT}}}
+    if path.startswith("/login/"):
+        responses |= {status: _problem(path, status) for status in (404, 503)}
     if path in ("/readyz", "/healthz", "/health"):
         responses[503] = _json(OBJECT)
     name = f"{method.lower()} {path}".replace("/", "_").replace("{", "").replace("}", "")

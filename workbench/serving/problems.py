@@ -147,6 +147,12 @@ class UnavailableRecordsError(ProblemError):
     name, status, title = "records-unavailable", 503, "The records cannot be used"
 
 
+class IssuerError(ProblemError):
+    """Who vouches for people does not answer."""
+
+    name, status, title = "issuer-unavailable", 503, "The issuer of tokens does not answer"
+
+
 class NoAnswerError(ProblemError):
     """The model does not answer, and nothing answers in its place."""
 

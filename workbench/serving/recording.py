@@ -6,11 +6,11 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from workbench.component import digest
 from workbench.pipeline import Asked, Pipeline, Reply
@@ -60,33 +60,51 @@ class Recording(Remembering):
         keep = None if settings.keep == "none" else settings.keep
         self.journal = Journal(self.writer, keep, self._lost) if self.writer else None
         self._losing: set[asyncio.Future[bool]] = set()
-        self._talking: set[str] = set()  # conversations in which one is
+        self._talking: set[str] = set()  # conversations in which a question is being answered
         self._comparing = ThreadPoolExecutor(1, thread_name_prefix="comparing")
         self._most_tokens: dict[str, int] = {}  # that an answer of an identity took
 
     async def growing(self, asked: Asked, caller: Caller = NOBODY) -> AsyncGenerator[Reply | Answered, None]:
-        started, at, service = time.monotonic(), time.time(), self.service
-        pipeline = service.pipeline
-        run, configuration, key = pipeline.run.folder.name, pipeline.configuration.id, service.key(asked)
-
-        def entry(http_status: int, status: str | None, body: bytes | None = None, served: dict[str, Any] | None = None) -> Entry:
-            seconds = time.monotonic() - started
-            about = (caller, at, asked.question, key, pipeline.identity, run, configuration)
-            return Entry(*about, http_status, status, seconds, body, served or {})
-
-        ended = False
-        try:
+        service = self.service
+        async with self._recorded(service.pipeline, service.key(asked), asked, caller) as answered:
             await self.limits.count(caller.principal)
             with self._under_way(caller):
                 async with aclosing(super().growing(asked, caller)) as replies:
                     async for found in replies:
                         if isinstance(found, Answered):
-                            ended = True
-                            await self._record(entry(200, None, found.body, found.served))
+                            await answered(found)
                         yield found
+
+    @asynccontextmanager
+    async def _recorded(
+        self, pipeline: Pipeline, key: str, asked: Asked, caller: Caller
+    ) -> AsyncIterator[Callable[[Answered], Awaitable[None]]]:
+        """Within, a question is answered; what becomes of it is recorded once, whatever that is.
+
+        Args:
+            pipeline: what is to answer.
+            key: digest of pipeline, question and history.
+            asked: the question.
+            caller: who asks.
+
+        Yields:
+            Records the answer.
+        """
+        started, at, ended = time.monotonic(), time.time(), False
+        about = (caller, at, asked.question, key, pipeline.identity, pipeline.run.folder.name, pipeline.configuration.id)
+
+        def entry(http_status: int, status: str | None) -> Entry:
+            nonlocal ended
+            ended = True
+            return Entry(*about, http_status, status, time.monotonic() - started)
+
+        async def answered(found: Answered) -> None:
+            await self._record(entry(200, None)._replace(body=found.body, served=found.served))
+
+        try:
+            yield answered
         except ProblemError as problem:
             if not ended:
-                ended = True
                 await self._record(entry(problem.status, _status(problem)))
             raise
         except (asyncio.CancelledError, GeneratorExit):
@@ -143,20 +161,17 @@ class Recording(Remembering):
         Raises:
             ProblemError: the caller has asked or used too much, or there is no answer.
         """
-        await self.limits.count(caller.principal)
-        started, at = time.monotonic(), time.time()
         key = digest([pipeline.identity, asked.question, list(asked.history)])
-        run, configuration = pipeline.run.folder.name, pipeline.configuration.id
-        about = (caller, at, asked.question, key, pipeline.identity, run, configuration)
-        async with self.admitted(caller):
-            try:
-                reply = await asyncio.get_running_loop().run_in_executor(self._comparing, pipeline.ask, *asked)
-            except Exception as error:
-                log.exception("request %s was not answered by %s", caller.request_id, pipeline.configuration.label)
-                self._note(Entry(*about, 503, FAILED, time.monotonic() - started))
-                raise NoAnswerError(f"{pipeline.configuration.label} did not answer; the log of the server says more") from error
-        served = {"by": "comparison", "seconds": reply.seconds}
-        await self._record(Entry(*about, 200, None, time.monotonic() - started, answer_part(reply), served))
+        async with self._recorded(pipeline, key, asked, caller) as answered:
+            await self.limits.count(caller.principal)
+            async with self.admitted(caller):
+                try:
+                    reply = await asyncio.get_running_loop().run_in_executor(self._comparing, pipeline.ask, *asked)
+                except Exception as error:
+                    label = pipeline.configuration.label
+                    log.exception("request %s was not answered by %s", caller.request_id, label)
+                    raise NoAnswerError(f"{label} did not answer; the log of the server says more") from error
+            await answered(Answered(answer_part(reply), {"by": "comparison", "seconds": reply.seconds}))
         return reply
 
     async def _record(self, entry: Entry) -> None:

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from workbench.serving.caller import Principal
-from workbench.serving.problems import StartingError, UnauthorizedError, UnavailableRecordsError
+from workbench.serving.problems import NotFoundError, StartingError, UnauthorizedError, UnavailableRecordsError
 from workbench.serving.records import people
 from workbench.serving.records.database import Database
 from workbench.serving.records.writer import Writer
 from workbench.serving.settings import Who
 from workbench.serving.who import passwords
-from workbench.serving.who.tokens import PAGE, PAGE_SECONDS, PROGRAM, TOKEN_SECONDS, Issuer, Own, OwnTokens
+from workbench.serving.who.issuer import Issuer, Visit
+from workbench.serving.who.tokens import PAGE, PAGE_SECONDS, PROGRAM, SIGN_IN, SIGN_IN_SECONDS, TOKEN_SECONDS, Own, OwnTokens
 
 FRESH_SECONDS = 1.0  # for which whoever was found is not looked up again; a key that is revoked is valid so long
 MOST_KNOWN = 10_000
@@ -45,7 +47,7 @@ class Directory:
         """
         self.database, self.writer, self.who = database, writer, who
         self.tokens = OwnTokens()
-        self.issuer = Issuer(who.issuer, who.audience) if who.issuer and who.audience else None
+        self.issuer = Issuer(who.issuer, who.audience, who.client) if who.issuer and who.audience else None
         self._readers = ThreadPoolExecutor(THREADS, thread_name_prefix="records-reading")
         self._waiting = ThreadPoolExecutor(WAITING_THREADS, thread_name_prefix="logging-in")
         self._stopped = False
@@ -56,7 +58,8 @@ class Directory:
 
         Raises:
             UnauthorizedError: nobody.
-            UnavailableRecordsError: the records cannot be read, or an issuer does not answer.
+            IssuerError: an issuer does not say what its keys are.
+            UnavailableRecordsError: the records cannot be read.
         """
         name = people.digest(secret)
         if known := self._fresh(name):
@@ -97,6 +100,47 @@ class Directory:
         if kept is None or not fits:
             raise UnauthorizedError("the name or the password is wrong")
         return self._session(*kept)
+
+    async def begin_sign_in(self, back: str) -> tuple[str, str]:
+        """The beginning of a log-in at the issuer: where it is, and what the browser keeps until it is back.
+
+        Args:
+            back: address of this service to which the issuer sends the browser.
+
+        Raises:
+            NotFoundError: people do not log in at an issuer.
+            IssuerError: the issuer does not say where.
+        """
+        issuer, visit = self._where_people_sign_in(), Visit.begun()
+        door = await self._in_thread(self._waiting, lambda: issuer.door(visit, back))
+        return door, self.tokens.signed(visit._asdict(), SIGN_IN, SIGN_IN_SECONDS)
+
+    async def end_sign_in(self, kept: str, state: str, code: str, back: str) -> str:
+        """A session of the page, for whoever is back from the issuer.
+
+        Args:
+            kept: what the browser kept.
+            state: what the issuer sends back.
+            code: likewise.
+            back: as in `begin_sign_in`.
+
+        Raises:
+            NotFoundError: people do not log in at an issuer.
+            UnauthorizedError: the log-in was not begun in this browser, or too long ago, or the issuer does not confirm it.
+            IssuerError: the issuer does not answer.
+            UnavailableRecordsError: the records cannot be read or written.
+        """
+        issuer, claims = self._where_people_sign_in(), self.tokens.claims(kept, SIGN_IN)
+        visit = Visit(claims["state"], claims["nonce"], claims["verifier"])
+        if not secrets.compare_digest(state.encode(), visit.state.encode()):
+            raise UnauthorizedError("the log-in was not begun in this browser; log in again")
+        found = await self._in_thread(self._waiting, lambda: issuer.entered(visit, code, back))
+        return self._session(await self._number_of(issuer, found), issuer.address)
+
+    def _where_people_sign_in(self) -> Issuer:
+        if self.issuer is None or self.issuer.client is None:
+            raise NotFoundError("people log in here by name and password: the settings name no who.client")
+        return self.issuer
 
     def token(self, principal: Principal) -> str:
         """A token for whoever has sent a key.
@@ -149,19 +193,22 @@ class Directory:
 
     async def _of_issuer(self, issuer: Issuer, token: str) -> Principal:
         claims = await self._in_thread(self._waiting, lambda: issuer.read(token))
+        number = await self._number_of(issuer, claims)
+        return Principal(number, None, self.who.per_minute, self.who.tokens_per_day)
+
+    async def _number_of(self, issuer: Issuer, claims: dict[str, Any]) -> int:
+        """The user for whom an issuer vouches, who is noted when they first come."""
         subject, name = str(claims["sub"]), str(claims.get("name") or claims.get("email") or claims["sub"])
         shown = "".join(letter for letter in name if letter.isprintable()).strip()[: people.LONGEST_NAME] or "?"
         user = await self.read(lambda connection: people.find_user(connection, subject, issuer.address))
-        if user is None:
+        if user is not None:
+            return user.id
 
-            def added(connection: Connection) -> int:
-                there = people.find_user(connection, subject, issuer.address)  # another request may have come first
-                return there.id if there else people.add_user(connection, shown, None, issuer.address, subject)
+        def added(connection: Connection) -> int:
+            there = people.find_user(connection, subject, issuer.address)  # another request may have come first
+            return there.id if there else people.add_user(connection, shown, None, issuer.address, subject)
 
-            number = await asyncio.wrap_future(self.writer.write(added))
-        else:
-            number = user.id
-        return Principal(number, None, self.who.per_minute, self.who.tokens_per_day)
+        return await asyncio.wrap_future(self.writer.write(added))
 
     def _of_key(self, connection: Connection, secret: str) -> Principal:
         return self._principal(people.key_of(connection, secret))
