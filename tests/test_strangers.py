@@ -301,3 +301,11 @@ def test_runs_on_the_questions_of_somebody_forgotten_are_named(toy: Finished, tm
     assert done.exit_code == 0, done.output
     assert f"{toy.run} was measured on 2 of their questions" in done.stderr
     assert "was measured on" not in command(tmp_path, "users", "forget", "bob", "--runs", str(toy.runs)).output
+
+
+def test_records_that_cannot_be_written_are_said_with_the_way_out(tmp_path: Path) -> None:
+    records, *_ = peopled(tmp_path / "records.sqlite")
+    with records.writing() as connection:
+        connection.exec_driver_sql("DROP TABLE api_keys")
+    done = command(tmp_path, "keys", "add", "ann")
+    assert isinstance(done.exception, InputError) and "no such table: api_keys); move the file away" in str(done.exception)

@@ -81,7 +81,7 @@ PROBLEM = {
     "required": ["type", "title", "status", "detail", "instance"],
 }
 # which problems a route that reads a body, and one that answers, may end with
-READING = (400, 403, 408, 413, 415, 422)
+READING = (400, 408, 413, 415, 422)
 ANSWERING = (429, 500, 503, 504)
 
 
@@ -121,6 +121,10 @@ def documented(method: str, path: str) -> dict[str, Any]:
     if found := PLACES.findall(path):
         responses[404] = _problem(path, 404)
         extra["parameters"] = [{"name": name, "in": "path", "required": True, "schema": TEXT} for name in found]
+    if method != "GET":
+        responses[403] = _problem(path, 403)
+    if path.startswith(("/v1/answers", "/v1/conversations")) and method != "GET":
+        responses |= {status: _problem(path, status) for status in (409, 429)}
     if path not in PUBLIC:
         responses[401] = _problem(path, 401)
     if path.startswith(("/v1/conversations", "/v1/answers/", "/v1/token")):

@@ -54,7 +54,7 @@ class Database:
             ) from error
         except DBAPIError as error:
             self.close()
-            raise InputError(f"the records of the service, {path}, cannot be used ({error.orig}); {_way_out(error)}") from error
+            raise unusable(path, error) from error
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
@@ -90,6 +90,11 @@ class Database:
     def close(self) -> None:
         """Closes all connections."""
         self._engine.dispose()
+
+
+def unusable(path: Path, error: DBAPIError) -> InputError:
+    """What is said of a file that cannot be used, with the way out."""
+    return InputError(f"the records of the service, {path}, cannot be used ({error.orig}); {_way_out(error)}")
 
 
 def _way_out(error: DBAPIError) -> str:
