@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import importlib
 import json
 import re
 import statistics
@@ -22,6 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -333,13 +335,23 @@ def driver() -> str:
         return ""
 
 
+def version(library: str) -> str:
+    """Version of an installed distribution; of one that lies there without its metadata, what the module itself says."""
+    found = library_version(library)
+    if found != "absent":
+        return found
+    with suppress(ImportError):
+        return str(getattr(importlib.import_module(library.replace("-", "_")), "__version__", found))
+    return found
+
+
 def machine_facts() -> dict[str, Any]:
     """Card, None where there is none, processor and libraries."""
     card = cuda_device()
     return {
         "card": card and {"name": card.name, "kind": card.kind, "memory_gib": round(card.memory_gib, 1), "driver": driver()},
         "processor": {"name": cpu_name(), "cores": cpu_count()},
-        "libraries": {name: library_version(name) for name in LIBRARIES},
+        "libraries": {name: version(name) for name in LIBRARIES},
         "faiss": backends.gpu_lack() or "computes on the GPU",
     }
 

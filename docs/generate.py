@@ -280,8 +280,12 @@ def gpu() -> None:
 
 def card(found: dict[str, Any]) -> str:
     """A card's measurements as tables; a part that gave nothing is a sentence with the reason."""
-    versions = found["machine"]["libraries"]
-    said = [f"{found['machine']['card']['name']}, torch {versions['torch']}, FAISS {versions['faiss']}."]
+    machine = found["machine"]
+    versions, memory, driver = machine["libraries"], machine["card"]["memory_gib"], machine["card"]["driver"]
+    said = [
+        f"{machine['card']['name']} ({memory:.0f} GiB, driver {driver}) beside {machine['processor']['name']},"
+        f" {machine['processor']['cores']} cores; torch {versions['torch']}, FAISS {versions['faiss']}."
+    ]
     for side in ("card", "processor"):
         parts = {name: value for name, value in found[side].items() if name != "sizes"}
         sizes = found[side]["sizes"]
@@ -293,7 +297,7 @@ def card(found: dict[str, Any]) -> str:
                     [row["failed"], "", "", ""]
                     if "failed" in row
                     else [
-                        f"{row['build_seconds']:.1f} s",
+                        f"{row['build_seconds']:.{1 if row['build_seconds'] >= 1 else 2}f} s",
                         f"{row['queries_per_second']:,.0f}",
                         f"{1000 * row['seconds_for_one']:.1f} ms",
                         f"{row['recall@10']:.3f}",

@@ -14,6 +14,7 @@ import hypothesis
 import pytest
 import toys
 import yaml
+from filelock import FileLock
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -88,13 +89,31 @@ class Finished:
     run: Path
 
 
-def finished(config: Path, runs: Path, offline: dict[str, str]) -> Finished:
-    """A cold run with notebooks, made by the command line without network."""
-    done = workbench("run", config, "--runs", runs, env=offline)
-    assert done.returncode == 0, done.stderr[-4000:]
-    last = done.stdout.strip().splitlines()[-1]
-    assert last.startswith("run: ")
-    return Finished(config, runs, Path(last.removeprefix("run: ")))
+def finished(name: str, config: str, folders: pytest.TempPathFactory, offline: dict[str, str]) -> Finished:
+    """A cold run with notebooks, made by the command line without network.
+
+    Where tests run in several processes, the first that needs it makes it, and each has a copy of its own.
+
+    Args:
+        name: of the run among those of the session.
+        config: text of the experiment's file.
+        folders: of the session.
+        offline: environment of a process without network.
+    """
+    own = folders.getbasetemp()
+    shared = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / f"finished-{name}"
+    with FileLock(f"{shared}.lock"):
+        if not (shared / "run").exists():
+            shutil.rmtree(shared, ignore_errors=True)  # of a process that failed
+            shared.mkdir()
+            (shared / f"{name}.yaml").write_text(config)
+            done = workbench("run", shared / f"{name}.yaml", "--runs", shared / "runs", env=offline)
+            assert done.returncode == 0, done.stderr[-4000:]
+            last = done.stdout.strip().splitlines()[-1]
+            assert last.startswith("run: ")
+            (shared / "run").write_text(str(Path(last.removeprefix("run: ")).relative_to(shared)))
+    folder = shutil.copytree(shared, own / name, symlinks=True)
+    return Finished(folder / f"{name}.yaml", folder / "runs", folder / (folder / "run").read_text())
 
 
 def toy_settings() -> dict[str, Any]:
@@ -112,15 +131,13 @@ def toy_settings() -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def toy(tmp_path_factory: pytest.TempPathFactory, offline: dict[str, str]) -> Finished:
     """The experiment of configs/smoke.yaml with toys for weights, run once in a session."""
-    folder = tmp_path_factory.mktemp("toy")
-    (folder / "smoke.yaml").write_text(yaml.safe_dump(toy_settings(), sort_keys=False))
-    return finished(folder / "smoke.yaml", folder / "runs", offline)
+    return finished("toy", yaml.safe_dump(toy_settings(), sort_keys=False), tmp_path_factory, offline)
 
 
 @pytest.fixture(scope="session")
 def smoke(tmp_path_factory: pytest.TempPathFactory, offline: dict[str, str]) -> Finished:
     """configs/smoke.yaml with its real weights, run once in a session: for slow tests alone."""
-    return finished(ROOT / "configs" / "smoke.yaml", tmp_path_factory.mktemp("runs"), offline)
+    return finished("smoke", (ROOT / "configs" / "smoke.yaml").read_text(), tmp_path_factory, offline)
 
 
 @pytest.fixture(scope="session", params=["toy", pytest.param("smoke", marks=pytest.mark.slow)])

@@ -348,6 +348,7 @@ def test_planted_questions_are_found_by_keyboard_and_an_address_opens_the_same_q
 
 
 @NEEDS_BROWSER
+@pytest.mark.slow
 def test_every_page_can_be_read_by_everybody(tmp_path: Path) -> None:
     from axe_playwright_python.sync_playwright import Axe
     from playwright.sync_api import sync_playwright

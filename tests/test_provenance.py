@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -62,4 +63,4 @@ def test_the_command_is_what_a_person_would_type(argv: list[str], command: str, 
 def test_a_run_s_manifest_says_it(toy: Finished) -> None:
     manifest = json.loads((toy.run / "manifest.json").read_text())
     assert manifest["format"] == 1 and manifest["code"] == provenance.code()
-    assert manifest["command"] == f"workbench run {toy.config} --runs {toy.runs}"
+    assert re.fullmatch(rf"workbench run (\S+)/{toy.config.name} --runs \1/runs", manifest["command"])

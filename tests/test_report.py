@@ -386,6 +386,7 @@ def hostile(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
 @pytest.mark.skipif(
     BROWSER is None and "CI" not in os.environ, reason="there is no Chromium here; `apt-get install chromium` brings it"
 )
+@pytest.mark.slow
 def test_everybody_can_read_it(run: Run, hostile: Run, tmp_path: Path) -> None:
     """Rules of accessibility in light, dark, wide and narrow, one load a page; and hostile texts are texts."""
     from axe_playwright_python.sync_playwright import Axe

@@ -25,6 +25,7 @@ EXTRAS = {
     "trafilatura": "web",
     "datasets": "hub",
     "openai": "endpoints",
+    "opentelemetry-exporter-otlp-proto-http": "tracing",
     "qdrant-client": "stores",
     "rerankers": "rerankers",
     "langchain-core": "langchain",

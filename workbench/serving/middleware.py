@@ -11,6 +11,7 @@ import re
 import time
 import uuid
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -83,6 +84,12 @@ class Guard:
         request_id = given if ID.fullmatch(given) else uuid.uuid4().hex
         scope.setdefault("state", {})["request_id"] = request_id
         logs.REQUEST.set(request_id)  # of this task alone
+        tracing = self.asking.tracing
+        with tracing.request(headers, request_id) if tracing else nullcontext():
+            await self._answered(scope, receive, send, request_id)
+
+    async def _answered(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
+        """Answers a request or refuses it, and counts it."""
         started, begun, status = time.monotonic(), False, 0
 
         async def sent(message: Message) -> None:
@@ -93,6 +100,7 @@ class Guard:
             await send(message)
 
         try:
+            headers = dict(scope["headers"])
             self._check(headers)
             _check_origin(scope["method"], headers)
             await self.app(scope, _Body(receive), sent)
@@ -110,10 +118,12 @@ class Guard:
             self._ended(scope, status or LEFT, time.monotonic() - started)
 
     def _ended(self, scope: Scope, status: int, seconds: float) -> None:
-        """Counts a request, and writes its line into the log."""
+        """Counts a request, names its trace, and writes its line into the log."""
         method = scope["method"] if scope["method"] in METHODS else "other"
         route = _route(scope)
         self.asking.metrics.request(method, route, status, seconds)
+        if self.asking.tracing:
+            self.asking.tracing.ended(method, route, status)
         fields = {"method": method, "route": route, "status": status, "seconds": round(seconds, 4)}
         log.info("%s %s %d %.3f s", method, route, status, seconds, extra={logs.FIELDS: fields})
 

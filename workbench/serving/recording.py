@@ -30,6 +30,7 @@ from workbench.serving.records.journal import (
 )
 from workbench.serving.remembering import Remembering
 from workbench.serving.streaming import LEFT as LEFT_STATUS
+from workbench.serving.tracing import Tracing, wanted
 
 if TYPE_CHECKING:
     from workbench.serving.cache import DiskCache
@@ -40,7 +41,11 @@ log = logging.getLogger(__name__)
 
 
 class Recording(Remembering):
-    """Answers questions, within what each may ask, and keeps records of them."""
+    """Answers questions, within what each may ask, and keeps records of them.
+
+    Attributes:
+        tracing: sends traces of it; None: no collector is named.
+    """
 
     def __init__(
         self, service: Service, settings: ServiceSettings, disk: DiskCache | None = None, records: Database | None = None
@@ -54,11 +59,12 @@ class Recording(Remembering):
             records: where records are kept; None: nowhere.
 
         Raises:
-            InputError: the secret of tokens is too short.
+            InputError: the secret of tokens is too short, or a collector of traces is named and the extra ``tracing`` is missing.
         """
         super().__init__(service, settings, disk, records)
         keep = None if settings.keep == "none" else settings.keep
         self.journal = Journal(self.writer, keep, self._lost) if self.writer else None
+        self.tracing = Tracing() if wanted() else None
         self._losing: set[asyncio.Future[bool]] = set()
         self._talking: set[str] = set()  # conversations in which a question is being answered
         self._comparing = ThreadPoolExecutor(1, thread_name_prefix="comparing")
@@ -177,7 +183,7 @@ class Recording(Remembering):
     async def _record(self, entry: Entry) -> None:
         """Has what became of a question written; that of a conversation is there afterwards, since the next one rests on it."""
         spent = self._spent(entry)
-        self.metrics.question(entry, spent)
+        self._count(entry, spent)
         if self.journal is None:
             return
         if entry.caller.conversation is None:
@@ -203,9 +209,14 @@ class Recording(Remembering):
             raise
 
     def _note(self, entry: Entry) -> None:
-        self.metrics.question(entry, Spent())
+        self._count(entry, Spent())
         if self.journal:
             self.journal.note(entry, Spent())
+
+    def _count(self, entry: Entry, spent: Spent) -> None:
+        self.metrics.question(entry, spent)
+        if self.tracing:
+            self.tracing.question(entry, spent)
 
     def _spent(self, entry: Entry) -> Spent:
         """What an answer took; one that was kept took nothing."""
@@ -224,6 +235,12 @@ class Recording(Remembering):
         task = asyncio.ensure_future(self.forget([asked]))
         self._losing.add(task)
         task.add_done_callback(self._losing.discard)
+
+    async def stop(self) -> None:
+        """Likewise, and sends the traces that wait."""
+        await super().stop()
+        if self.tracing:
+            await asyncio.to_thread(self.tracing.stop)
 
 
 def _status(problem: ProblemError) -> str:
