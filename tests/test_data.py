@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import re
 from collections import Counter, defaultdict
@@ -12,6 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from workbench.component import canonical
 from workbench.data import sources, tables
 from workbench.data.chunking import Chunking, full_text
 from workbench.data.dataset import DOCUMENTS, Dataset
@@ -290,3 +292,12 @@ def test_held_out_queries_leave_train_in_whole_groups(pydocs: Dataset) -> None:
         pydocs.held_out(0.25, "train", "dev")
     with pytest.raises(InputError, match="leaves one side empty"):
         pydocs.held_out(0.0001, "train", "validation")
+
+
+def test_the_digest_of_a_table_is_that_of_its_rows_as_json_whatever_stands_in_a_text() -> None:
+    signs = "".join(map(chr, [*range(1, 0x30), 0x5C, *range(0x7E, 0xA1), 0x2028, 0x1F600]))
+    texts = ["", "a", "é" * 2000, *(f"{'a' * 1200}{sign}b" for sign in signs), "\0" * 1500, '\\n"' * 600, "\r\n\t\f\b" * 400]
+    rows = [{"id": str(number), "title": text[-9:], "text": text} for number, text in enumerate(texts)]
+    for some in (rows, rows[:2], [*rows, *({"id": f"x{n}", "title": "", "text": None} for n in range(2000))]):
+        lines = "".join(canonical(row) + "\n" for row in some)
+        assert tables.content_digest(pa.Table.from_pylist(some, DOCUMENTS)) == hashlib.sha256(lines.encode()).hexdigest()

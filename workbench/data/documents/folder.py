@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -96,7 +96,7 @@ class Folder:
         """A dataset on these documents with their structure and with what was not read."""
         return replace(
             dataset,
-            structure=pa.Table.from_pylist([row for one in sorted(self.read) for row in _structure(one)], STRUCTURE),
+            structure=_structure(sorted(self.read)),
             unread=pa.Table.from_pylist(self.unread, UNREAD),
         )
 
@@ -125,7 +125,7 @@ def read_folder(
     folder = Path(folder)
     chosen, there = choices(parsers or {}), listed(folder)
     beside = {path.resolve() for path in questions}
-    files = {name: path for name, path in there.files.items() if path.resolve() not in beside}
+    files = {name: path for name, path in there.files.items() if not _is_one_of(path, beside)}
     found = outcomes(files, chosen, limits or Limits())
     unread = _unread(found, there)
     if all(one.unread for one in found.values()):
@@ -167,6 +167,11 @@ def text_folder(
     return prepared(key, read)
 
 
+def _is_one_of(path: Path, others: Set[Path]) -> bool:
+    """Whether a path leads to one of some files, whose links are followed; a path that can be none of them is left as it is."""
+    return (path.is_symlink() or any(path.name == other.name for other in others)) and path.resolve() in others
+
+
 def _unread(found: Mapping[str, Outcome], there: Listed) -> list[Row]:
     told = {name: one.unread for name, one in found.items() if one.unread}
     told |= {name: UnreadError("no file", "it is neither a file nor a folder") for name in there.strange}
@@ -206,8 +211,9 @@ class _Pages(Mapping[str, list[Page]]):
         return len(self._documents)
 
 
-def _structure(one: Named) -> list[Row]:
-    return [{"doc_id": one.id, **element._asdict()} for element in one.read.document.structure]
+def _structure(read: Sequence[Named]) -> pa.Table:
+    rows = [(one.id, *element) for one in read for element in one.read.document.structure]
+    return pa.table(list(zip(*rows, strict=True)), STRUCTURE) if rows else STRUCTURE.empty_table()
 
 
 def _said_of(unread: Sequence[Row], files: int) -> list[str]:
