@@ -289,7 +289,7 @@ class Space:
             return []
         bm25 = ["BM25"] if any(map(self._reads_words, self._used("retriever"))) else []
         in_words = [name for name in self.settings.metrics.rankings if rankings.parse(name).in_words]
-        chunks = ["chunking in words"] if any(one.words for one in self._used("chunking")) else []
+        chunks = ["chunking in words"] if any(one.words or one.recursive for one in self._used("chunking")) else []
         counting = [*bm25, *in_words, *(name for name, metric in self.answer_metrics.items() if metric.in_words), *chunks]
         if not counting:
             return []
