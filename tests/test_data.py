@@ -148,7 +148,7 @@ def test_missing_evidence_is_reported_and_left_out(tmp_path: Path) -> None:
     dataset = sources.text_folder(tmp_path, tmp_path / "q.jsonl", missing="drop")
     assert dataset.splits == {"dev": 1}
     assert dataset.notes == (
-        "1 questions left out, their evidence stands in no document: 2",
+        "1 question left out, its evidence stands in no document: 2",
         "evidence of question '2', 'Dogs bark': nothing like it stands in the documents",
     )
 
@@ -231,7 +231,7 @@ def test_a_beir_folder_is_read_plain_or_gzipped(tmp_path: Path) -> None:
         (packed / name).unlink()
     assert sources.beir(packed).documents_digest == plain.documents_digest
     assert plain.judged("test").documents == {"q1": {"d1": 1}}
-    assert plain.notes == ("1 queries left out, they are in no qrels file",)
+    assert plain.notes == ("1 query left out, it is in no qrels file",)
 
 
 def test_the_order_of_lines_changes_nothing(tmp_path: Path) -> None:
@@ -253,8 +253,8 @@ def test_the_order_of_lines_changes_nothing(tmp_path: Path) -> None:
             {"corpus.jsonl": '{"_id": "d1", "text": "a"}\n{"_id": "d1", "text": "b"}'},
             "line 2: the id 'd1' is given twice, first in line 1",
         ),
-        ({"qrels/test.tsv": "q1\td9\t1\n"}, "has no grade above 0 for a document .*: 1 judgements left out, .*'d9'"),
-        ({"qrels/test.tsv": "q9\td1\t1\n"}, "has no grade above 0 for a document .*: 1 judgements left out, .*'q9'"),
+        ({"qrels/test.tsv": "q1\td9\t1\n"}, "has no grade above 0 for a document .*: 1 judgement left out, .*'d9'"),
+        ({"qrels/test.tsv": "q9\td1\t1\n"}, "has no grade above 0 for a document .*: 1 judgement left out, .*'q9'"),
         ({"qrels/test.tsv": "q1\td1\t0\n"}, r"test\.tsv has no grade above 0"),
         ({"qrels/test.tsv": "q1\td1\t1\nq1\td1\t2\n"}, "line 2: document 'd1' has the grade 2 .*, and in line 1 the grade 1"),
         ({"qrels/test.tsv": "q1 d1 1\n"}, "line 1: received 'q1 d1 1'; allowed: query-id TAB corpus-id TAB whole number"),

@@ -172,7 +172,7 @@ def test_evidence_of_a_pdf_is_found_on_its_page(tmp_path: Path) -> None:
     assert spans["q2"] == [[Place("cats.pdf", 0, 10)]]
     assert dataset.notes == (
         "2 questions have evidence that is found by its letters and digits alone, signs and case aside: q0, q1",
-        "1 questions have evidence that stands on another page than they name: q2",
+        "1 question has evidence that stands on another page than is named: q2",
     )
 
 
@@ -188,7 +188,7 @@ def test_a_dataset_that_misses_much_of_its_evidence_is_refused(tmp_path: Path) -
         "these questions out with dataset.missing: drop"
     )
     dropped = folder(tmp_path, ["Cats purr.", "Birds sing."], missing="drop")
-    assert dropped.splits == {"dev": 1} and "1 questions left out" in dropped.notes[-2]
+    assert dropped.splits == {"dev": 1} and "1 question left out" in dropped.notes[-2]
 
 
 @pytest.mark.parametrize(

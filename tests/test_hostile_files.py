@@ -337,7 +337,7 @@ def test_one_file_that_can_be_read_is_enough(tmp_path: Path) -> None:
     (folder / "a.txt").write_text("Cats purr.")
     os.mkfifo(folder / "pipe.txt")
     dataset = load(folder)
-    assert dataset.documents.num_rows == 1 and dataset.notes == ("1 of 2 files are not read: 1 no file ('pipe.txt')",)
+    assert dataset.documents.num_rows == 1 and dataset.notes == ("1 of 2 files is not read: 1 no file ('pipe.txt')",)
 
 
 def test_a_folder_in_which_nothing_can_be_read_is_refused_with_the_reasons(tmp_path: Path) -> None:
@@ -395,7 +395,7 @@ def test_an_experiment_names_parsers_beside_its_file_and_tells_what_was_not_read
     assert told.exit_code == 0 and "texts: 2 documents, judged by spans" in told.output
     assert "not read: b.pdf: not what its name says: by its first bytes it is text" in told.output
     experiment = Experiment.load(tmp_path / "e.yaml", tmp_path / "runs", (), Progress())
-    assert "1 of 3 files are not read: 1 not what its name says ('b.pdf')" in experiment.notes
+    assert "1 of 3 files is not read: 1 not what its name says ('b.pdf')" in experiment.notes
     kept_settings = tmp_path / "elsewhere" / "config.yaml"
     kept_settings.parent.mkdir()
     kept_settings.write_text(yaml.safe_dump(resolved(experiment.space, experiment.session.machine)))

@@ -65,12 +65,12 @@ def test_documents_are_described() -> None:
         {"id": "d.txt", "title": "", "text": "  \n"},
         {"id": "e.txt", "title": "", "text": "灯是绿色的。"},
     ]
-    found = survey.survey(rows, ["1 hidden files left out"])
+    found = survey.survey(rows, ["1 hidden file left out"])
     assert found.endings == {".md": 1, ".txt": 4} and found.documents == 5
     assert found.languages == {"german": 2, "english": 1, "unknown": 1, "Chinese or Japanese": 1}
     assert (found.language, found.headed, found.empty, found.equal) == ("german", 1, ["d.txt"], [["b.txt", "c.txt"]])
     assert found.words == [17, 20, 20, 0, 1] and found.typical == 17
-    assert "  note: 1 hidden files left out" in found.lines and "  equal: 'b.txt', 'c.txt'" in found.lines
+    assert "  note: 1 hidden file left out" in found.lines and "  equal: 'b.txt', 'c.txt'" in found.lines
 
 
 @pytest.mark.parametrize(
@@ -282,9 +282,9 @@ def test_checking_proposes_parsers_for_what_is_not_read(tmp_path: Path) -> None:
     settings["baseline"] = {"retriever": "bm25"}
     (tmp_path / "e.yaml").write_text(yaml.safe_dump(settings))
     said = CliRunner().invoke(cli.app, ["datasets", "check", "e.yaml"]).output
-    assert "remark: 1 files in .csv are not read, since no parser is named for them" in said
+    assert "remark: 1 file in .csv is not read, since no parser is named for that" in said
     proposed = '`parsers: {"csv": {"kind": "csv", "separator": ";", "text": "body", "id": "id"}}`'
-    assert proposed in said and "1 files in .py are not read" in said
+    assert proposed in said and "1 file in .py is not read" in said
     parsers = yaml.safe_load(proposed.strip("`"))["parsers"]
     settings["dataset"]["parsers"] = parsers | {"tsv": "none", "jsonl": "none", "py": None}
     (tmp_path / "e.yaml").write_text(yaml.safe_dump(settings))

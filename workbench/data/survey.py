@@ -11,6 +11,7 @@ from statistics import median_low
 from typing import NamedTuple
 
 from workbench.data.dataset import Row
+from workbench.data.readers.text import counted
 from workbench.data.scripts import unspaced
 
 LANGUAGES = {
@@ -79,13 +80,16 @@ class Survey(NamedTuple):
             f"documents: {self.documents} ({kinds})",
             f"  words: {min(self.words):,} to {max(self.words):,}, half at most {self.typical:,}; together {sum(self.words):,}",
             f"  languages, told by frequent words: {languages}",
-            f"  structure: {self.headed} have headings; half have at most {self.paragraphs:,} paragraphs",
+            f"  structure: {self.headed} {'has' if self.headed == 1 else 'have'} headings; half have at most "
+            f"{counted(self.paragraphs, 'paragraph')}",
         ]
         if self.empty:
             lines.append(f"  without a text: {_few(self.empty)}")
         lines += [f"  equal: {_few(names)}" for names in self.equal[:SHOWN]]
         if len(self.equal) > SHOWN:
-            lines.append(f"  and {len(self.equal) - SHOWN} more texts that stand in several documents")
+            lines.append(
+                f"  and {counted(len(self.equal) - SHOWN, 'more text', 'that stands', 'that stand')} in several documents"
+            )
         return [*lines, *(f"  note: {note}" for note in self.notes)]
 
 

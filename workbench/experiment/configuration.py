@@ -13,6 +13,7 @@ from workbench.data import leaks, scripts
 from workbench.data.chunking import Chunking
 from workbench.data.dataset import Dataset
 from workbench.data.leaks import Policy
+from workbench.data.readers.text import counted
 from workbench.errors import InputError, unknown
 from workbench.evaluation import rankings
 from workbench.experiment.axes import axes_of, axis_value
@@ -277,7 +278,9 @@ class Space:
         dropping = [where for where, settings in self._learning.items() if settings.leaks == "drop"]
         if dropping and self.leaks:
             n = len(leaks.dropped(self.leaks))
-            found.append(f"{n} train questions left out that the evaluation asks too, or nearly so: {', '.join(dropping)}")
+            found.append(
+                f"{counted(n, 'train question')} left out that the evaluation asks too, or nearly so: {', '.join(dropping)}"
+            )
         return tuple(found)
 
     def _unreadable(self) -> list[str]:

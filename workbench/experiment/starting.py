@@ -14,6 +14,7 @@ from workbench.data.checks import Finding, findings
 from workbench.data.dataset import Dataset
 from workbench.data.documents.folder import read_folder
 from workbench.data.documents.proposed import Proposal, proposals
+from workbench.data.readers.text import counted
 from workbench.data.survey import LANGUAGES, Survey, survey
 from workbench.errors import InputError
 from workbench.experiment.checking import described, understood
@@ -123,7 +124,9 @@ def _with_questions(
         return _refused(settings, path, seen, error)
     choices = _choices(seen, dataset)
     choices |= {"slices": _slices(settings, dataset), "by_headings": by_headings if dataset.kind == "spans" else ""}
-    asked = f"{seen.documents} documents, most of them {seen.language}; {dataset.queries.num_rows} questions."
+    asked = (
+        f"{counted(seen.documents, 'document')}, most of them {seen.language}; {counted(dataset.queries.num_rows, 'question')}."
+    )
     draft = path.with_name(f".{path.stem}.draft.yaml")
     try:
         draft.write_text(_file(_name(settings), _head([asked]), settings, path, choices), encoding="utf-8")
@@ -133,7 +136,7 @@ def _with_questions(
         return _refused(settings, path, seen, error)
     finally:
         draft.unlink(missing_ok=True)
-    cost = f"{len(experiment.configurations)} configurations; to compute: {cost}"
+    cost = f"{counted(len(experiment.configurations), 'configuration')}; to compute: {cost}"
     text = _file(
         _name(settings),
         _head([asked, f"When this file was written: {cost}.", *map(str, proposed)]),

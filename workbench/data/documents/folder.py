@@ -23,10 +23,10 @@ from workbench.data.documents.reading import Outcome, documents, outcomes
 from workbench.data.evidence import Missing, read_questions, several, with_evidence
 from workbench.data.finding import Page
 from workbench.data.prepared import prepared
-from workbench.data.readers.text import few
+from workbench.data.readers.text import counted, few
 from workbench.errors import InputError
 
-VERSION = 1  # raised when the same documents and questions give another dataset
+VERSION = 2  # raised when the same documents and questions give another dataset
 
 
 class Named(NamedTuple):
@@ -221,8 +221,9 @@ def _said_of(unread: Sequence[Row], files: int) -> list[str]:
     by: dict[str, list[str]] = defaultdict(list)
     for row in unread:
         by[row["reason"]].append(row["file"])
-    counted = "; ".join(f"{len(names)} {reason} ({few(names)})" for reason, names in sorted(by.items()))
-    return [f"{len(unread)} of {files} files are not read: {counted}"] if unread else []
+    reasons = "; ".join(f"{len(names)} {reason} ({few(names)})" for reason, names in sorted(by.items()))
+    verb = "is" if len(unread) == 1 else "are"
+    return [f"{len(unread)} of {counted(files, 'file')} {verb} not read: {reasons}"] if unread else []
 
 
 def _told(read: Sequence[Named]) -> list[str]:
@@ -231,7 +232,7 @@ def _told(read: Sequence[Named]) -> list[str]:
     for one in read:
         for note in one.read.document.notes:
             by[note].append(one.id)
-    return [f"{len(names)} documents: {note}: {few(names)}" for note, names in sorted(by.items())]
+    return [f"{counted(len(names), 'document')}: {note}: {few(names)}" for note, names in sorted(by.items())]
 
 
 def _copies(read: Sequence[Named]) -> list[str]:
