@@ -18,6 +18,7 @@ from workbench.data import survey
 from workbench.data.chunking import Chunking
 from workbench.data.documents.folder import read_folder
 from workbench.data.documents.proposed import proposals
+from workbench.errors import InputError
 from workbench.experiment.config import read_settings
 
 KINDS = ["colour", "weight", "price", "age", "place", "owner"]
@@ -218,6 +219,31 @@ def test_missing_evidence_is_a_comment_in_the_file(tmp_path: Path) -> None:
     done = init("texts", "mine.csv", "--out", "a.yaml")
     assert done.exit_code == 0, (done.output, done.exception)
     assert "evidence" in next(line for line in (tmp_path / "a.yaml").read_text().splitlines() if line.startswith("# problem: "))
+
+
+def test_documents_of_which_none_can_be_read_are_listed_in_the_file(tmp_path: Path) -> None:
+    table(tmp_path / "mine.csv", documents(tmp_path))
+    for path in (tmp_path / "texts").iterdir():
+        path.write_bytes(b"")
+    (tmp_path / "texts" / "scan.jpeg").write_bytes(b"\xff\xd8")
+    for words in (["texts", "mine.csv"], ["texts", "--out", "later.yaml"]):
+        done = init(*words)
+        assert done.exit_code == 0, (done.output, done.exception)
+        assert "documents: none that can be read" in done.output
+        assert "  not read: scan.jpeg: no parser: it is a picture" in done.output and done.output.count("  not read: ") == 5
+        assert "1 problem to mend first" in done.output
+        file = tmp_path / (words[-1] if "--out" in words else "texts.yaml")
+        assert "# problem: document folder texts: no file in it can be read" in file.read_text()
+        with pytest.raises(InputError, match=r"no file in it can be read|does not exist"):
+            read_settings(file).dataset.load()
+
+
+def test_a_set_whose_documents_cannot_be_read_is_written_down_with_the_reason(tmp_path: Path) -> None:
+    (tmp_path / "set.json").write_text(json.dumps({"data": [{"title": "A", "paragraphs": [{"context": " ", "qas": []}]}]}))
+    done = init("set.json")
+    assert done.exit_code == 0, (done.output, done.exception)
+    assert "documents: none that can be read" in done.output and "problem: " in done.output
+    assert "# problem: " in (tmp_path / "set.yaml").read_text()
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,8 @@ class Survey(NamedTuple):
     @property
     def lines(self) -> list[str]:
         """The survey for people."""
+        if not self.documents:
+            return ["documents: none that can be read", *(f"  {note}" for note in self.notes)]
         kinds = ", ".join(f"{n} {ending}" for ending, n in self.endings.items())
         languages = ", ".join(f"{name} {n}" for name, n in self.languages.items())
         lines = [
@@ -91,6 +93,15 @@ class Survey(NamedTuple):
                 f"  and {counted(len(self.equal) - SHOWN, 'more text', 'that stands', 'that stand')} in several documents"
             )
         return [*lines, *(f"  note: {note}" for note in self.notes)]
+
+
+def nothing(notes: Sequence[str]) -> Survey:
+    """The survey where no document can be read.
+
+    Args:
+        notes: why.
+    """
+    return Survey(0, {}, [0], {UNKNOWN: 0}, 0, 0, [], [], list(notes))
 
 
 def survey(rows: Sequence[Row], notes: Sequence[str] = (), headed: Collection[str] = ()) -> Survey:

@@ -36,6 +36,18 @@ class Named(NamedTuple):
     read: Read
 
 
+class UnreadableError(InputError):
+    """No file of a folder can be read.
+
+    Attributes:
+        unread: rows of `UNREAD`.
+    """
+
+    def __init__(self, said: str, unread: list[Row]) -> None:
+        super().__init__(said)
+        self.unread = unread
+
+
 @dataclass(frozen=True)
 class Folder:
     """What was read of a folder. Its documents are taken out of what is kept when they are first asked for.
@@ -120,7 +132,8 @@ def read_folder(
         limits: what each file may take.
 
     Raises:
-        InputError: no such folder, no file in it that can be read, or a package is not installed.
+        UnreadableError: no file in it can be read.
+        InputError: no such folder, or a package is not installed.
     """
     folder = Path(folder)
     chosen, there = choices(parsers or {}), listed(folder)
@@ -178,11 +191,11 @@ def _unread(found: Mapping[str, Outcome], there: Listed) -> list[Row]:
     return [{"file": shown(name), "reason": told[name].reason, "said": told[name].said} for name in sorted(told)]
 
 
-def _nothing(folder: Path, unread: Sequence[Row], notes: Iterable[str]) -> InputError:
+def _nothing(folder: Path, unread: list[Row], notes: Iterable[str]) -> UnreadableError:
     said = "; ".join(f"{row['file']!r}: {row['reason']}, {row['said']}" for row in unread[:5])
     more = f"; and {len(unread) - 5} more" if len(unread) > 5 else ""
     left = "".join(f"; {note}" for note in notes)
-    return InputError(f"document folder {folder}: no file in it can be read: {said or 'there is none'}{more}{left}")
+    return UnreadableError(f"document folder {folder}: no file in it can be read: {said or 'there is none'}{more}{left}", unread)
 
 
 def _named(name: str, outcome: Outcome) -> list[Named]:
