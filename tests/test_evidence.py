@@ -206,3 +206,11 @@ def test_evidence_written_as_before_is_kept_as_it_was(tmp_path: Path) -> None:
         "".join(json.dumps(row | {"id": str(n), "evidence": e}) + "\n" for n, e in enumerate(["a", ["a", "b"], None]))
     )
     assert [found["evidence"] for found in read_questions(path)] == [["a"], ["a", "b"], []]
+
+
+def test_an_empty_sentence_is_refused_once_with_the_reason(tmp_path: Path) -> None:
+    path = tmp_path / "q.jsonl"
+    path.write_text(json.dumps({"id": "1", "split": "dev", "question": "Which?", "answers": None, "evidence": ""}))
+    with pytest.raises(InputError, match=r"evidence: received \"\".*the text is empty") as told:
+        read_questions(path)
+    assert str(told.value).count('received ""') == 1

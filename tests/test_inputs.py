@@ -271,7 +271,10 @@ def test_a_gzip_file_that_is_cut_off_is_no_interruption(tmp_path: Path) -> None:
         ('{"_id": null, "text": "a"}', ["line 1: _id: received null; allowed: a text or a whole number"]),
         ('{"_id": "a\\u0000", "text": "a"}', ["line 1: _id: received", "allowed: a text or a whole number (NUL stands in it"]),
         ('{"_id": "a", "text": "a", "title": 5}', ["line 1: title: received 5; allowed: a text, or null"]),
-        ('[{"_id": "a", "text": "a"}]', ["line 1: received [{", "allowed: an object with the keys _id, title, text"]),
+        (
+            '[{"_id": "a", "text": "a"}]',
+            ["line 1: received [{", "allowed: an object with the keys _id, title, text", "without a list around them"],
+        ),
         ('\n"a"', ['line 2: received "a"; allowed: an object']),
         ('{"_id": "a", "_id": "b", "text": "a"}', ["line 1: the key '_id' is given twice"]),
         ('{"_id": "a", "text": "\\ud83d"}', ["line 1: text: character 1 is one half of a surrogate pair (U+D83D)"]),

@@ -115,7 +115,8 @@ class Collection:
             if split not in relevant:
                 said = f": {told[0]}" if told else ""
                 raise InputError(
-                    f"{where} has no grade above 0 for a document and a query that are there, so nothing is relevant{said}"
+                    f"{where} has no grade above 0 for a document and a query that are there, so nothing is relevant{said}; "
+                    f"give one, or take the file out of the folder"
                 )
 
 
