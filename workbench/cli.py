@@ -896,11 +896,12 @@ def store_gc(
 ) -> None:
     """Remove artifacts; never what a finished run points to, unless --pointed."""
     from workbench.experiment.keeping import collect
+    from workbench.results.words import count
 
     removed = collect(_store(runs), runs, keep_days, max_gb, pointed)
     for one in removed:
         typer.echo(f"removed {one.stage} {one.key[:12]} {one.bytes / 1e6:.2f} MB")
-    typer.echo(f"{len(removed)} artifacts removed, {sum(one.bytes for one in removed) / 1e9:.3f} GB")
+    typer.echo(f"{count(len(removed), 'artifact')} removed, {sum(one.bytes for one in removed) / 1e9:.3f} GB")
 
 
 @app.command()

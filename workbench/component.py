@@ -15,7 +15,6 @@ import re
 import sys
 from collections.abc import Callable
 from functools import cache
-from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, get_args, get_origin
@@ -54,6 +53,8 @@ def library_version(distribution: str) -> str:
 
     The local part names the hardware a wheel was built for, which `workbench.machine` puts into keys itself.
     """
+    from importlib import metadata  # takes a while, and processes that read documents never ask
+
     for name in ALTERNATIVES.get(distribution, (distribution,)):
         try:
             return metadata.version(name).split("+")[0]
