@@ -903,6 +903,33 @@ def store_gc(
     typer.echo(f"{len(removed)} artifacts removed, {sum(one.bytes for one in removed) / 1e9:.3f} GB")
 
 
+@store_app.command("merge")
+def store_merge(
+    other: Annotated[Path, typer.Argument(help="The other store: a folder of runs, or the folder .store in it.")],
+    runs: RunsOption = Path("runs"),
+) -> None:
+    """Take over what another store holds, each after its digest was checked; exit status 1 if something is damaged."""
+    from workbench.store.merging import located, merge
+    from workbench.store.store import Store
+    from workbench.store.telling import for_people
+
+    source = located(other)
+    merged = merge(Store(runs / ".store"), source, for_people())
+    for one in merged.damaged:
+        typer.echo(f"left out: {one.stage} {one.key[:12]}: {one.reason}")
+    typer.echo(
+        f"taken over: {merged.artifacts:,} artifacts, {merged.items:,} items; {merged.found:,} artifacts were here already"
+    )
+    if merged.differing:
+        typer.echo(
+            f"{merged.differing:,} items are here with another value, as of servers that were asked twice; those here stay"
+        )
+    if merged.busy:
+        typer.echo(f"{merged.busy:,} artifacts are being computed here by another process now, and were left to it")
+    if merged.damaged:
+        raise typer.Exit(1)
+
+
 @app.command()
 def doctor() -> None:
     """Show what this machine has, what will be used, and why."""
