@@ -64,16 +64,39 @@ def run(
     runs: RunsOption = Path("runs"),
     notebooks: Annotated[bool, typer.Option(help="Execute the notebooks into the run's folder.")] = True,
     details: DetailsOption = False,
+    only: Annotated[
+        str | None, typer.Option("--only", help="PART/PARTS, such as 2/8: compute one part into the store, as a job of an array.")
+    ] = None,
 ) -> None:
     """Run an experiment: index, fine-tune, compare, promote, report."""
     from workbench import notebooks as reports
     from workbench.experiment.experiment import Experiment
 
+    if only:
+        return _run_part(config, runs, overrides or (), only)
     if notebooks:
         reports.ready()  # before anything is computed
     finished = _patiently_run(Experiment.load(config, runs, overrides or ()), runs, notebooks)
     _print_outcome(finished, runs, details)
     typer.echo(f"run: {finished.folder}")
+
+
+def _run_part(config: Path, runs: Path, overrides: Sequence[str], only: str) -> None:
+    """Computes one part of an experiment, and says what is left to the other jobs."""
+    from workbench.experiment.experiment import Experiment
+    from workbench.store.part import Part
+
+    part = Part.read(only)
+    experiment = Experiment.load(config, runs, overrides)
+    _say_notes(experiment)
+    experiment.session.progress.say(_described(experiment))
+    try:
+        with experiment.session.progress.patient():
+            left = experiment.compute_part(part)
+    except KeyboardInterrupt:
+        _fail(_interrupted(experiment), INTERRUPTED)
+    for line in left.sentences(part, experiment.session):
+        typer.echo(line)
 
 
 def _patiently_run(experiment: Experiment, runs: Path, notebooks: bool) -> Run:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -102,13 +102,18 @@ class Embeddings(Stage[np.ndarray]):
     def work(self, session: Session) -> Work:
         return Work("embedding", self.passages.size(session).passages)
 
+    def texts(self, session: Session) -> Iterator[tuple[int, list[str]]]:
+        """Texts of the passages as the model reads them, so many at once as fit into memory, with the number of the first."""
+        passages = session.read(self.passages)
+        for start in range(0, len(passages), self.TOGETHER):
+            yield start, self.encoder.passages(passages.full_texts(start, start + self.TOGETHER))
+
     def compute(self, folder: Path, session: Session) -> dict[str, Any]:
         passages = session.read(self.passages)
         loaded = self.encoder.component(session).load(session.machine)
         file: np.memmap | None = None
         cut: list[Truncation | None] = []
-        for start in range(0, len(passages), self.TOGETHER):
-            texts = self.encoder.passages(passages.full_texts(start, start + self.TOGETHER))
+        for start, texts in self.texts(session):
             with loaded.reading(texts) as truncation:
                 cut.append(truncation)
                 vectors = self.encoder.vectors(texts, session)
@@ -134,6 +139,7 @@ class DenseIndex(Stage[OpenFaissIndex | OpenStore]):
     """Vectors -> FAISS index, or vector store."""
 
     name: ClassVar = "index"
+    whole: ClassVar = True
     index: AnyIndex
     embeddings: Embeddings
     arithmetic: str | None = None
@@ -160,6 +166,7 @@ class AnalyzedPassages(Stage[Terms]):
     """Passages -> terms, for retrievers that read terms."""
 
     name: ClassVar = "terms"
+    whole: ClassVar = True
     analyzer: Analyzer
     passages: PassageStage
 
@@ -183,6 +190,7 @@ class TextIndex(Stage[OpenTextIndex]):
     """Passages, or their terms -> the index of a retriever that reads texts (BM25)."""
 
     name: ClassVar = "index"
+    whole: ClassVar = True
     retriever: TextRetriever
     passages: PassageStage
     terms: AnalyzedPassages | None
