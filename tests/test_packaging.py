@@ -30,6 +30,7 @@ LOCKED_EXTRAS = [
     "rerankers",
     "langchain",
     "endpoints",
+    "distributed",
     "test",
 ]
 PIN = re.compile(r"(?P<name>[a-z0-9]+(-[a-z0-9]+)*)==(?P<version>[0-9][0-9a-z.]*)")

@@ -192,7 +192,8 @@ class Experiment(Displayed):
                 self._keep_answered(started, error)
                 raise
             folder = new_folder(self.runs / self.settings.experiment, started, self.settings)
-            self.estimator.learn(self.session.timings, self.session.counts())
+            if not self.session.crew:  # how fast a cluster was says nothing of this machine
+                self.estimator.learn(self.session.timings, self.session.counts())
             RunWriter(self.sweep, folder, started, columns).write(found)
         return Run.open(folder)
 

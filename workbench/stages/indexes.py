@@ -13,6 +13,7 @@ from workbench.component import digest
 from workbench.errors import InputError
 from workbench.retrieval.analyzer import Analyzer, Terms
 from workbench.retrieval.embedders.base import AnyEmbedder, Truncation
+from workbench.retrieval.embedders.endpoint import EndpointEmbedder
 from workbench.retrieval.indexes import backends
 from workbench.retrieval.indexes.base import OpenStore
 from workbench.retrieval.indexes.faiss import OpenFaissIndex
@@ -22,6 +23,7 @@ from workbench.stages.passages import PassageStage
 from workbench.store.items import ItemKind
 from workbench.store.session import Session
 from workbench.store.stage import Stage, Work
+from workbench.store.work import ItemWork
 
 EMBEDDINGS = ItemKind[np.ndarray](
     "embeddings", "embedding", lambda vector: vector.astype("<f4").tobytes(), lambda blob: np.frombuffer(blob, "<f4")
@@ -70,16 +72,36 @@ class Encoder:
         Raises:
             InputError: those stored and those computed now have different dimensions.
         """
-        namespace = digest(["embedding", self.definition(), self.embedder.arithmetic(session.machine)])
-        vectors = session.items(
-            EMBEDDINGS, namespace, texts, lambda missing: self.component(session).load(session.machine).encode(missing)
-        )
+        vectors = session.items(Embedding(self, self.embedder.arithmetic(session.machine)), texts)
         if len({len(vector) for vector in vectors}) > 1:  # what a server answers may change between two runs
             raise InputError(
                 f"vectors stored for embedder {self.embedder!r} and those it gives now have different dimensions; "
                 f"raise its revision"
             )
         return np.stack(vectors) if vectors else np.empty((0, 0), np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class Embedding(ItemWork[np.ndarray]):
+    """Texts -> vectors, by an embedder in one kind of arithmetic."""
+
+    encoder: Encoder
+    arithmetic: str
+
+    @property
+    def kind(self) -> ItemKind[np.ndarray]:
+        return EMBEDDINGS
+
+    @property
+    def namespace(self) -> str:
+        return digest(["embedding", self.encoder.definition(), self.arithmetic])
+
+    @property
+    def local(self) -> bool:
+        return isinstance(self.encoder.embedder, EndpointEmbedder)
+
+    def computed(self, missing: list[str], session: Session) -> Iterator[list[tuple[int, np.ndarray]]]:
+        return self.encoder.component(session).load(session.machine).encode(missing)
 
 
 @dataclass(frozen=True, eq=False)

@@ -210,11 +210,15 @@ class Store:
     @contextlib.contextmanager
     def temporary(self) -> Iterator[Path]:
         """An empty folder of this process on the store's disk, removed at the end."""
-        folder = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=self.folder / "tmp"))
+        folder = self.aside()
         try:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+    def aside(self) -> Path:
+        """An empty folder of this process on the store's disk, which is removed after the process has ended."""
+        return Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=self.folder / "tmp"))
 
     @contextlib.contextmanager
     def _at_once(self, key: str) -> Iterator[None]:
