@@ -20,8 +20,8 @@ from workbench.store.progress import Progress
 from workbench.store.session import Session
 from workbench.store.work import ItemWork
 
-TEXTS = 1_200  # passages embedded
-WAITS = 400  # items of 20 ms each
+TEXTS = 400  # passages embedded
+WAITS = 300  # items of 20 ms each
 EXPERIMENT = """
 experiment: nodes
 dataset: {name: pydocs, limit: 8}

@@ -90,11 +90,15 @@ def computed(folder: Path) -> dict[str, dict[str, int]]:
     return {name: node["computed"] for name, node in json.loads((folder / "manifest.json").read_text())["nodes"].items()}
 
 
-def test_two_nodes_give_the_bytes_and_counts_of_one_process(toy: Finished, nodes: Nodes, tmp_path: Path) -> None:
+@pytest.mark.parametrize("which", ["toy", pytest.param("smoke", marks=pytest.mark.soak)])
+def test_two_nodes_give_the_bytes_and_counts_of_one_process(
+    which: str, request: pytest.FixtureRequest, nodes: Nodes, tmp_path: Path
+) -> None:
+    whole: Finished = request.getfixturevalue(which)
     nodes.only(2)
-    folder, said = finished(started(toy.config, tmp_path, nodes))
-    same_bytes(folder, toy.run)
-    assert counts(folder) == counts(toy.run)
+    folder, said = finished(started(whole.config, tmp_path, nodes))
+    same_bytes(folder, whole.run)
+    assert counts(folder) == counts(whole.run)
     found = computed(folder)
     assert len(found) == 3 and found["driver"] == {"answers": 8, "embeddings": 8, "pairs": 8}
     assert all(node["answers"] > 0 for node in found.values())
@@ -142,20 +146,23 @@ def crew_of(experiment: Experiment, nodes: Nodes) -> Iterator[object]:
         yield crew
 
 
-def experiment(toy: Finished, runs: Path) -> Experiment:
-    return Experiment.load(toy.config, runs, progress=Progress())
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """The experiment's file alone, of which no run is needed."""
+    (tmp_path / "smoke.yaml").write_text(yaml.safe_dump(toy_settings(), sort_keys=False))
+    return tmp_path / "smoke.yaml"
 
 
-def test_a_node_that_comes_late_joins_while_items_are_computed(toy: Finished, nodes: Nodes, tmp_path: Path) -> None:
+def test_a_node_that_comes_late_joins_while_items_are_computed(config: Path, nodes: Nodes, tmp_path: Path) -> None:
     nodes.only(1)
     (tmp_path / "processes").mkdir()
     texts = [f"text {i}" for i in range(60)]
-    one = experiment(toy, tmp_path / "runs")
+    one = Experiment.load(config, tmp_path / "runs", progress=Progress())
     with crew_of(one, nodes) as crew:
         assert crew.label == "on 1 node"
         nodes.add()
         # the first batch waits until a second process computes
-        work = Digests(str(tmp_path / "processes"), os.getpid(), processes=2, name="late")
+        work = Digests(str(tmp_path / "processes"), os.getpid(), seconds=0.1, processes=2, name="late")
         assert one.session.items(work, texts) == [sha256(text.encode()).hexdigest() for text in texts]
         assert crew.label == "on 2 nodes"
         found = crew.record()
@@ -163,11 +170,9 @@ def test_a_node_that_comes_late_joins_while_items_are_computed(toy: Finished, no
     assert all(node["threads"] == 1 for name, node in found.items() if name != "driver")
 
 
-def test_a_node_with_another_fingerprint_is_refused_with_the_first_difference(
-    toy: Finished, nodes: Nodes, tmp_path: Path
-) -> None:
+def test_a_node_with_another_fingerprint_is_refused_with_the_first_difference(config: Path, nodes: Nodes, tmp_path: Path) -> None:
     nodes.only(1)
-    experiment(toy, tmp_path / "runs").session.machine.arithmetic  # noqa: B018 - measured, so that the record is there
+    assert Experiment.load(config, tmp_path / "runs", progress=Progress()).session.machine.arithmetic  # now it is in the record
     falsified = json.loads(record.path().read_text())
     for machine in falsified.values():
         for name in machine["measured"]:
@@ -177,7 +182,7 @@ def test_a_node_with_another_fingerprint_is_refused_with_the_first_difference(
     (tmp_path / "home" / "machine.json").write_text(json.dumps(falsified))
     nodes.add(WORKBENCH_HOME=str(tmp_path / "home"))
     nodes.wait(lambda: nodes.alive() == 2)
-    said = workbench("plan", toy.config, "--runs", tmp_path / "runs", "--workers", f"ray:{nodes.address}", env=dict(os.environ))
+    said = workbench("plan", config, "--runs", tmp_path / "runs", "--workers", f"ray:{nodes.address}", env=dict(os.environ))
     nodes.kill(nodes.others[-1])
     assert said.returncode == 0, said.stderr
     *_, joined, refused = said.stdout.splitlines()
@@ -203,9 +208,9 @@ def test_a_component_of_ones_own_file_travels_with_its_source(nodes: Nodes, tmp_
     assert sum(node.get("pairs", 0) for name, node in computed(folder).items() if name != "driver") > 0
 
 
-def test_an_address_where_no_cluster_is_and_a_cluster_without_a_token_are_refused(toy: Finished, tmp_path: Path) -> None:
+def test_a_cluster_without_a_token_is_refused(config: Path, tmp_path: Path) -> None:
     bare = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | {"HOME": str(tmp_path)}
-    args = ["plan", toy.config, "--runs", tmp_path / "runs", "--workers", "ray:127.0.0.1:1"]
+    args = ["plan", config, "--runs", tmp_path / "runs", "--workers", "ray:127.0.0.1:1"]
     found = workbench(*args, env=bare | {"PYTHONPATH": str(ROOT)})
     assert found.returncode == 2
     assert "a cluster without a token computes for whoever reaches its ports; make one" in found.stderr

@@ -63,7 +63,9 @@ def connected(workers: str, session: Session) -> Iterator[RayCrew]:
     processors = None if address else hardware.threads()
     dashboard = None if address else False
     try:
-        ray.init(address, num_cpus=processors, include_dashboard=dashboard, log_to_driver=False, logging_level=logging.ERROR)
+        ray.init(
+            address or "local", num_cpus=processors, include_dashboard=dashboard, log_to_driver=False, logging_level=logging.ERROR
+        )
     except (ConnectionError, RuntimeError, ValueError) as error:
         said = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(
@@ -75,6 +77,7 @@ def connected(workers: str, session: Session) -> Iterator[RayCrew]:
         crew.assemble()
         yield crew
     finally:
+        session.crew = None
         ray.shutdown()
 
 

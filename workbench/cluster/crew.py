@@ -82,6 +82,7 @@ class RayCrew:
         self.session = session
         self.members: dict[str, Member] = {}
         self.refused: dict[str, str] = {}
+        session.machine.prepare()
         self._facts = facts.facts(session.machine)
         self._dataset = [ray.put(session.dataset)]
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
@@ -149,7 +150,7 @@ class RayCrew:
             InputError: the work refuses an input.
         """
         positions = sorted(range(len(missing)), key=lambda i: (work.order(missing[i]), i))
-        parcel, kind = ray.put(packed(work)), type(work).__name__
+        parcel, kind = ray.put(packed(work)), work.alike
         if kind not in self._probes:
             chosen = positions[:: max(1, len(positions) // PROBED)][:PROBED]
             texts = [missing[i] for i in chosen]
@@ -158,7 +159,8 @@ class RayCrew:
             self._probes[kind] = Probe(work, parcel, texts, expected)
             self._count(DRIVER, work.kind.name, len(chosen))
             yield [(position, values[i]) for i, position in enumerate(chosen)]
-            positions = sorted(set(positions) - set(chosen), key=positions.index)
+            probed = set(chosen)
+            positions = [position for position in positions if position not in probed]
         job = self._job = Job(work, parcel, missing, deque(positions))
         try:
             while not job.done:
@@ -265,7 +267,7 @@ class RayCrew:
                 continue
             job = self._job
             while job and job.open and member.flying < IN_FLIGHT and not member.probing:
-                kind = type(job.work).__name__
+                kind = job.work.alike
                 if kind in member.passed:
                     self._send_batch(member, job.batch(member.node, len(self._joined())))
                 else:
@@ -305,7 +307,7 @@ class RayCrew:
             self._lose(member, error)
 
     def _take_facts(self, member: Member, joined: Joined) -> None:
-        if different := facts.difference(self._facts, joined.facts):
+        if different := facts.difference(self._facts, joined.facts) or joined.unlike_record:
             self._refuse(member, different)
             return
         member.joined, member.threads = True, joined.threads
@@ -316,7 +318,7 @@ class RayCrew:
         if different := probe.difference(computed.values):
             self._refuse(member, different)
         else:
-            member.passed.add(type(probe.work).__name__)
+            member.passed.add(probe.work.alike)
 
     def _take_batch(self, member: Member, batch: Batch, computed: Computed) -> None:
         member.flying -= 1

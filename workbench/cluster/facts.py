@@ -7,6 +7,7 @@ from pathlib import Path
 
 from workbench import provenance
 from workbench.component import digest, file_digest, library_version
+from workbench.errors import InputError
 from workbench.machine import Machine, fingerprint
 from workbench.machine.machine import resolve
 
@@ -14,13 +15,10 @@ LIBRARIES = ("numpy", "torch", "transformers", "sentence-transformers", "peft", 
 
 
 def facts(machine: Machine) -> dict[str, str]:
-    """What decides the bits that a process computes, by name; a process whose bits are not those recorded is refused.
+    """What decides the bits that a process computes, by name.
 
     Args:
         machine: what it computes on.
-
-    Raises:
-        InputError: this process computes other bits than those recorded of its machine.
     """
     found = {"Python": ".".join(platform.python_version_tuple()[:2]), "the workbench's code": code()}
     found |= {name: library_version(name) for name in LIBRARIES}
@@ -28,8 +26,20 @@ def facts(machine: Machine) -> dict[str, str]:
     found["arithmetic of trainings"] = machine.for_training().arithmetic
     if found["faiss"] != "absent":
         found["arithmetic of indexes"] = fingerprint.of_indexes()
-    machine.prepare()
     return found
+
+
+def unlike_record(machine: Machine) -> str | None:
+    """Why this process does not compute as recorded of its machine, or None.
+
+    Args:
+        machine: what it computes on.
+    """
+    try:
+        machine.prepare()
+    except InputError as error:
+        return str(error)
+    return None
 
 
 def like(machine: Machine) -> Machine:

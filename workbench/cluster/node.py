@@ -28,11 +28,11 @@ UNPACKED = 8  # parcels kept ready
 
 
 class Joined(NamedTuple):
-    """What a node says of itself: facts, the threads it computes with, and its process."""
+    """What a node says of itself: facts, the threads it computes with, and why it does not compute as recorded of its machine."""
 
     facts: dict[str, str]
     threads: int
-    pid: int
+    unlike_record: str | None
 
 
 class Computed(NamedTuple):
@@ -127,7 +127,8 @@ class Node:
 
     def facts(self) -> Joined:
         """What the driver compares before it sends anything."""
-        return Joined(facts.facts(self.session.machine), hardware.threads(), os.getpid())
+        machine = self.session.machine
+        return Joined(facts.facts(machine), hardware.threads(), facts.unlike_record(machine))
 
     def compute(self, parcel: Parcel, texts: list[str]) -> Computed:
         """Items of texts.

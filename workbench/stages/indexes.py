@@ -93,6 +93,10 @@ class Embedding(ItemWork[np.ndarray]):
         return EMBEDDINGS
 
     @property
+    def alike(self) -> str:
+        return f"{super().alike} {self.arithmetic}"
+
+    @property
     def namespace(self) -> str:
         return digest(["embedding", self.encoder.definition(), self.arithmetic])
 

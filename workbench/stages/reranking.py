@@ -134,6 +134,10 @@ class Scoring(ItemWork[float]):
         return PAIRS
 
     @property
+    def alike(self) -> str:
+        return f"{super().alike} {type(self.stage.reranker).__name__} {self.stage.arithmetic}"
+
+    @property
     def namespace(self) -> str:
         return self.stage.namespace
 

@@ -158,6 +158,10 @@ class Writing(ItemWork[Generation]):
         return ANSWERS
 
     @property
+    def alike(self) -> str:
+        return f"{super().alike} {self.writer.arithmetic}"
+
+    @property
     def namespace(self) -> str:
         written = self.writer.namespace
         return written if self.draw == 1 else digest(["draw", written, self.draw])

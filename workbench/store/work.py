@@ -27,6 +27,11 @@ class ItemWork(ABC, Generic[T]):
         """Whether only the process that has the store can compute them, since it asks a server and counts what is spent."""
         return False
 
+    @property
+    def alike(self) -> str:
+        """What work has in common that computes alike: a machine that gives the same bytes of one is taken to do so of all."""
+        return type(self).__name__
+
     def order(self, text: str) -> Any:
         """What inputs are sorted by before they are divided: those next to each other take least when computed together."""
         return -len(text)
