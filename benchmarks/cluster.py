@@ -8,17 +8,20 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from benchmarks.harness import Goal, Measurement, measure
 from tests.ray_nodes import Nodes
 from tests.ray_work import Digests
 from workbench import Experiment
 from workbench.cluster.connecting import connected
-from workbench.cluster.crew import RayCrew
 from workbench.stages.indexes import Embedding, Encoder
 from workbench.store.progress import Progress
 from workbench.store.session import Session
 from workbench.store.work import ItemWork
+
+if TYPE_CHECKING:  # Ray reads its settings when it is imported, and `Nodes` makes them
+    from workbench.cluster.crew import RayCrew
 
 TEXTS = 400  # passages embedded
 WAITS = 300  # items of 20 ms each
