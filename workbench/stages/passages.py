@@ -46,6 +46,7 @@ class Passages(PassageStage):
     """Documents -> passages."""
 
     name: ClassVar = "passages"
+    whole: ClassVar = True
     chunking: Chunking
     documents_digest: str
     structure_digest: str = ""  # empty where the chunking does not depend on it
