@@ -202,7 +202,7 @@ def require_extra() -> None:
         MissingExtraError: one of them is not.
     """
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    _require("gradio", "fastapi", "fastapi_offline", "uvicorn", "sqlalchemy", "jwt", "argon2", "limits")
+    _require("gradio", "fastapi", "fastapi_offline", "uvicorn", "sqlalchemy", "jwt", "argon2", "limits", "prometheus_client")
 
 
 def _require(*packages: str) -> None:
