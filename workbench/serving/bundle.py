@@ -30,9 +30,8 @@ from workbench.data.readers import yaml_files
 from workbench.errors import InputError
 from workbench.experiment.bundled import DATASET, FACTS, FILES, HOME, RUNS, bundle_of
 from workbench.experiment.config import names_file
-from workbench.serving.app import require_extra
 from workbench.serving.gate import CHECKED, gate
-from workbench.serving.packages import requirements
+from workbench.serving.packages import require_extra, requirements
 from workbench.version import __version__
 from workbench.weights import WHEELS, folder, home
 

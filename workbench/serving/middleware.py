@@ -44,6 +44,7 @@ HEADERS = [
     (b"referrer-policy", b"no-referrer"),
     (b"x-frame-options", b"SAMEORIGIN"),
 ]
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 log = logging.getLogger(__name__)
@@ -103,7 +104,7 @@ class Guard:
                 raise
             await _respond(sent, problem, self.refused(scope["path"], problem, request_id))
         except Exception:
-            log.exception("request %s to %s failed", request_id, scope["path"])
+            log.exception("request %s to %s failed", request_id, _route(scope))  # a path may hold lines and texts of people
             if begun:
                 raise
             failed = UnexpectedError(UNEXPECTED)
@@ -113,7 +114,8 @@ class Guard:
 
     def _ended(self, scope: Scope, status: int, seconds: float) -> None:
         """Counts a request, names its trace, and writes its line into the log."""
-        method, route = scope["method"], _route(scope)
+        # a client may invent methods, and each would be a series of its own
+        method, route = scope["method"] if scope["method"] in METHODS else "other", _route(scope)
         self.asking.metrics.request(method, route, status, seconds)
         if self.asking.tracing:
             self.asking.tracing.ended(method, route, status)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Iterable, Iterator
@@ -10,11 +11,36 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
+from workbench.errors import MissingExtraError
+
 DISTRIBUTION = "rag-workbench"
 EXTRAS = ("cpu", "app")  # of the package, on the machine that serves
 IMPORT = re.compile(r"^\s*(?:from|import)\s+(\w+)", re.MULTILINE)
 NOT_SERVED = ("dashboards", "views", "plots")  # parts of the package that no service uses
 BESIDE = {"IPython", "opentelemetry"}  # imported where they are there, and not needed
+
+
+def require_extra() -> None:
+    """Checks that the packages of the service are installed, and keeps Gradio from reporting its use to its makers.
+
+    Raises:
+        MissingExtraError: one of them is not.
+    """
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    require("gradio", "fastapi", "fastapi_offline", "uvicorn", "sqlalchemy", "jwt", "argon2", "limits", "prometheus_client")
+
+
+def require(*packages: str) -> None:
+    """Checks that packages are installed.
+
+    Raises:
+        MissingExtraError: one of them is not.
+    """
+    for package in packages:
+        try:
+            __import__(package)
+        except ModuleNotFoundError as error:
+            raise MissingExtraError(error.name or package, "app", "the demo") from error
 
 
 def requirements(package: Path, files: Iterable[Path] = ()) -> list[str]:
