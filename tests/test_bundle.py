@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tarfile
 import time
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,16 +22,20 @@ import pytest
 import toys
 import yaml
 from conftest import NO_NETWORK, ROOT, Finished, program
+from packaging.requirements import Requirement
 from served_app import Running, running
 
 from workbench.errors import InputError, StageFailedError
+from workbench.experiment import bundled
 from workbench.experiment.bundled import bundle_at, replaced
 from workbench.experiment.experiment import Experiment
 from workbench.pipeline import Pipeline
 from workbench.results.run import Run
-from workbench.serving.bundle import bundle, requirements
+from workbench.serving.bundle import PACKAGE, _paths, bundle
+from workbench.serving.packages import require_extra, requirements
 from workbench.serving.records import people
 from workbench.serving.records.database import Database
+from workbench.serving.settings import read_service
 from workbench.store.progress import Progress
 
 QUESTION = "What does the harbour keep, and what is all that it keeps?"
@@ -146,6 +151,10 @@ def test_a_bundle_says_what_it_is_and_holds_no_more_than_is_read(packed: tuple[P
 
 def test_a_damaged_bundle_and_one_of_another_machine_are_refused(packed: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     top = shutil.copytree(packed[0], tmp_path / "damaged")
+    for name in ("deploy/compose.yaml", "README.md", "requirements.txt"):
+        (top / name).write_text((top / name).read_text() + "\n# ours\n")
+    assert bundle_at(top), "what is to be changed may be changed"
+    bundled._opened.cache_clear()
     file = next((top / "files").rglob("mine.py"))
     file.write_text(file.read_text() + "# changed")
     with pytest.raises(InputError, match=r"is damaged: files/.*mine.py is not the one that was packed; unpack it again"):
@@ -162,6 +171,10 @@ def test_what_no_longer_answers_as_measured_is_not_packed(tmp_path: Path, monkey
     pipeline = Pipeline.open(run.folder, progress=Progress())
     with pytest.raises(InputError, match="nowhere does not exist; make the folder, or name another with --out"):
         bundle(pipeline, tmp_path / "nowhere" / "a.tar")
+    (tmp_path / "a.tar").write_text("somebody's")
+    with pytest.raises(InputError, match=r"a.tar is there already; remove it, or name another with --out"):
+        bundle(pipeline, tmp_path / "a.tar")
+    (tmp_path / "a.tar").unlink()
     shutil.rmtree(tmp_path / "weights" / "speaker")
     with pytest.raises((InputError, StageFailedError)):
         bundle(Pipeline.open(run.folder, progress=Progress()), tmp_path)
@@ -175,11 +188,35 @@ def test_settings_name_the_files_of_the_bundle() -> None:
     assert replaced(values, places) == expected
 
 
+def test_what_only_looks_like_a_path_is_not_packed(tmp_path: Path) -> None:
+    (tmp_path / "words.txt").write_text("a")
+    there, gone = str(tmp_path / "words.txt"), str(tmp_path / "gone")
+    values = {
+        "text": "/no_think",
+        "separator": "/",
+        "long": f"/{'x' * 5000}",
+        "mine": there,
+        "kind": f"{gone}.py:Mine",
+        "model": gone,
+    }
+    assert list(_paths(values)) == [there, f"{gone}.py", gone]
+
+
+def test_a_library_that_an_own_file_uses_is_required(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("import yaml\nfrom json import loads\n    import pytest\n")
+    (tmp_path / "package").mkdir()
+    lines = requirements(tmp_path / "package", [tmp_path / "mine.py"])
+    assert {"pyyaml", "pytest"} <= {line.partition("==")[0] for line in lines}
+
+
 def test_requirements_are_the_versions_that_are_installed() -> None:
-    lines = requirements()
+    require_extra()
+    lines = requirements(PACKAGE)
     assert lines == sorted(lines) and all("==" in line and "+" not in line for line in lines)
     names = {line.partition("==")[0] for line in lines}
-    assert {"torch", "transformers", "faiss-cpu", "gradio", "fastapi", "uvicorn", "starlette"} <= names
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    asked = [*project["dependencies"], *project["optional-dependencies"]["cpu"], *project["optional-dependencies"]["app"]]
+    assert {Requirement(line).name.lower() for line in asked} <= names
     assert not {"pytest", "jupyterlab", "voila", "rag-workbench"} & names
 
 
@@ -194,6 +231,12 @@ def test_the_system_service_is_understood_by_systemd(tmp_path: Path) -> None:
     command = [program("systemd-analyze", "systemd"), "verify", tmp_path / "workbench@.service"]
     found = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (found.returncode, [line for line in found.stderr.splitlines() if "workbench@" in line]) == (0, [])
+
+
+def test_the_system_service_writes_only_where_it_may() -> None:
+    unit = (DEPLOY / "workbench@.service").read_text()
+    assert "ProtectSystem=strict" in unit and "StateDirectory=answers" in unit and "--settings deploy/service.yaml" in unit
+    assert read_service(DEPLOY / "service.yaml").cache.folder == Path("/var/lib/answers")
 
 
 def free_port() -> int:
@@ -258,5 +301,9 @@ def test_the_container_is_made_of_what_a_bundle_holds(packed: tuple[Path, dict[s
     (service,) = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"].values()
     assert service["build"] == {"context": "..", "dockerfile": "deploy/Dockerfile"}
     assert service["volumes"] == ["records:/bundle/runs/.service"] and "mkdir -p runs/.service" in "\n".join(lines)
+    ignored = (packed[0] / "deploy" / "Dockerfile.dockerignore").read_text().split("\n")
+    assert {"runs/.service", "venv"} <= set(ignored), "records of people are not for an image"
+    python = ".".join(map(str, sys.version_info[:2]))
+    assert f"ARG PYTHON={python}" in (packed[0] / "deploy" / "Dockerfile").read_text().splitlines()
     started = json.loads(lines[-1].removeprefix("CMD "))
     assert started[:5] == ["python", "-m", "workbench.cli", "serve", "."]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import logging
@@ -11,6 +12,7 @@ import sys
 import time
 import urllib.parse
 import urllib.request
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from test_bundle import free_port
 from workbench.pipeline import Pipeline
 from workbench.serving import logs
 from workbench.serving.logs import JsonFormatter
+from workbench.serving.middleware import Guard
 from workbench.serving.records.database import FILE, Database
 
 DEPLOY = ROOT / "workbench" / "serving" / "deploy"
@@ -95,6 +98,40 @@ def test_metrics_are_for_this_machine_or_a_key(toy: Finished, tmp_path: Path) ->
     with running(Pipeline.open(toy.run), settings(more={"who": {"open": "never"}}), records=records) as closed:
         assert closed.call("GET", "/metrics").status == 401
         assert closed.call("GET", "/readyz").status == 200
+
+
+def test_a_client_cannot_make_series_or_lines_of_the_log(service: Running, caplog: pytest.LogCaptureFixture) -> None:
+    for i in range(3):
+        guard = Guard(_fails, service.asking, ("*",), lambda *given: b"{}")
+        scope = {"type": "http", "method": f"MADE{i}", "path": "/v1/a\n2026 error anna", "headers": []}
+        sent: list[Any] = []
+
+        async def send(message: Any, sent: list[Any] = sent) -> None:
+            sent.append(message)
+
+        asyncio.run(guard(scope, _nothing, send))
+        assert sent[0]["status"] == 500
+    samples = scraped(service)
+    assert value(samples, "http_requests_total", method="other", route="unknown", status="500") == 3
+    assert not [labels for _, labels in samples if any(text.startswith("MADE") for _, text in labels)]
+    assert len(caplog.messages) >= 3 and not [one for one in caplog.messages if "\n" in one or "anna" in one]
+
+
+async def _nothing() -> dict[str, Any]:
+    return {"type": "http.request"}
+
+
+async def _fails(*given: Any) -> None:
+    raise ValueError("unexpected")
+
+
+def test_what_an_alert_counts_is_there_before_its_first_event(service: Running) -> None:
+    there = scraped(service)
+    for status in ("failed", "late", "overloaded"):
+        assert ("workbench_questions_total", frozenset({"status": status, "by": "nobody"}.items())) in there
+    assert ("workbench_records_dropped_total", frozenset()) in there
+    rules = (DEPLOY / "alerts.yml").read_text()
+    assert "increase(workbench_records_dropped_total" in rules, "the alert ends when no more are lost"
 
 
 # --- Prometheus -------------------------------------------------------------------------------------------------------
@@ -197,13 +234,20 @@ def test_an_error_in_the_log_is_one_line() -> None:
 def test_the_service_logs_as_its_settings_say(form: Any, capsys: pytest.CaptureFixture[str]) -> None:
     loggers = [logging.getLogger(name) for name in ("workbench", "uvicorn", "uvicorn.error")]
     before = [(log.handlers, log.level, log.propagate) for log in loggers]
+    root, roots = logging.getLogger(), logging.getLogger().handlers[:]
     try:
         logs.configure(form, "warning")
         logging.getLogger("workbench.serving").warning("it is %s", "late")
         logging.getLogger("uvicorn.error").info("not this")
+        if form == "json":
+            logging.getLogger("asyncio").error("a library's")
+            warnings.warn("old", DeprecationWarning, stacklevel=1)
     finally:
+        logging.captureWarnings(False)
+        root.handlers = roots
         for log, (handlers, level, propagate) in zip(loggers, before, strict=True):
             log.handlers, log.propagate = handlers, propagate
             log.setLevel(level)
-    (line,) = capsys.readouterr().err.splitlines()
+    line, *others = capsys.readouterr().err.splitlines()
+    assert [json.loads(one)["logger"] for one in others] == (["asyncio", "py.warnings"] if form == "json" else [])
     assert json.loads(line)["message"] == "it is late" if form == "json" else line.endswith("workbench.serving it is late")

@@ -106,6 +106,9 @@ def test_nothing_is_traced_where_no_collector_is_named(toy: Finished, monkeypatc
     assert not tracing.wanted()
     monkeypatch.setenv(ENDPOINT, "http://127.0.0.1:4318")
     assert tracing.wanted()
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "none")
+    assert not tracing.wanted()
+    monkeypatch.delenv("OTEL_TRACES_EXPORTER")
     monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
     assert not tracing.wanted()
 

@@ -450,13 +450,18 @@ def _absolute(value: Any, folder: Path, key: str = "") -> Any:
         return {k: _absolute(v, folder, "kind" if key == "parsers" else str(k)) for k, v in value.items()}
     if isinstance(value, list):
         return [_absolute(v, folder, key) for v in value]
-    if not isinstance(value, str) or Path(value).is_absolute():
+    if not isinstance(value, str) or Path(value).is_absolute() or not names_file(key, value):
         return value
+    return str((folder / Path(value).expanduser()).resolve())
+
+
+def names_file(key: str, value: str) -> bool:
+    """Whether a setting is a path, or a class or function in a file: by its key, and by how it is written."""
     if key in FILES or (key == "prompt" and value.endswith(".yaml")):
-        return str((folder / Path(value).expanduser()).resolve())
-    if (key in ("kind", "answers") and ".py:" in value) or (key in ("model", "name", "hub") and value.startswith((".", "~"))):
-        return str((folder / Path(value).expanduser()).resolve())
-    return value
+        return True
+    if key in ("kind", "answers"):
+        return ".py:" in value
+    return key in ("model", "name", "hub") and value.startswith((".", "~", "/"))
 
 
 def _override(values: dict[str, Any], text: str) -> None:

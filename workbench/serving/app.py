@@ -6,14 +6,14 @@
 from __future__ import annotations
 
 import logging
-import os
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workbench.errors import InputError, MissingExtraError
+from workbench.errors import InputError
+from workbench.serving.packages import require, require_extra
 
 if TYPE_CHECKING:
     from workbench.pipeline import Pipeline
@@ -150,7 +150,7 @@ def open_records(settings: ServiceSettings, runs: Path) -> Database:
         MissingExtraError: SQLAlchemy is not installed.
         InputError: the file cannot be used.
     """
-    _require("sqlalchemy", "argon2")
+    require("sqlalchemy", "argon2")
     from workbench.serving.records.database import FILE, Database
 
     return Database(folder_of(settings, runs) / FILE)
@@ -193,24 +193,6 @@ def _records(settings: ServiceSettings, runs: Path, host: str) -> Database | Non
             + ("" if is_loopback(host) else "; or serve this machine alone, without --host")
         )
     return records
-
-
-def require_extra() -> None:
-    """Checks that the packages of the service are installed, and keeps Gradio from reporting its use to its makers.
-
-    Raises:
-        MissingExtraError: one of them is not.
-    """
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    _require("gradio", "fastapi", "fastapi_offline", "uvicorn", "sqlalchemy", "jwt", "argon2", "limits")
-
-
-def _require(*packages: str) -> None:
-    for package in packages:
-        try:
-            __import__(package)
-        except ModuleNotFoundError as error:
-            raise MissingExtraError(error.name or package, "app", "the demo") from error
 
 
 def serve(

@@ -2,7 +2,7 @@
 
 An archive (tar, uncompressed) holds one folder::
 
-    bundle.json        what it is: run, configuration, identity, arithmetic, the digest of every file
+    bundle.json        what it is: run, configuration, identity, arithmetic, the digest of every file that answers come from
     README.md          how to serve it
     requirements.txt   every package in the version that was installed
     package/           this package
@@ -22,17 +22,16 @@ import shutil
 import tarfile
 import tempfile
 from collections.abc import Iterator
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from packaging.requirements import Requirement
 
 from workbench.component import file_digest
 from workbench.data.readers import yaml_files
 from workbench.errors import InputError
 from workbench.experiment.bundled import DATASET, FACTS, FILES, HOME, RUNS, bundle_of
+from workbench.experiment.config import names_file
 from workbench.serving.gate import CHECKED, gate
+from workbench.serving.packages import require_extra, requirements
 from workbench.version import __version__
 from workbench.weights import WHEELS, folder, home
 
@@ -41,8 +40,8 @@ if TYPE_CHECKING:
 
 PACKAGE = Path(__file__).resolve().parents[1]
 DEPLOY = Path(__file__).with_name("deploy")
-DISTRIBUTION = "rag-workbench"
-EXTRAS = ("cpu", "app")  # of the package, on the machine that serves
+DOCKERFILE = "Dockerfile"
+TO_BE_CHANGED = ("deploy", "README.md", "requirements.txt")  # by whoever runs it; nothing is answered from them
 WEIGHTS = ("model", "name")  # keys under which an experiment's file names weights
 
 
@@ -58,7 +57,9 @@ def bundle(pipeline: Pipeline, out: Path, weights: bool = True) -> Path:
         The archive.
 
     Raises:
-        InputError: it cannot be written, the run lies in a bundle already, or a file that the experiment names is not there.
+        InputError: there is such a file already, it cannot be written, the run lies in a bundle already, or a file that the
+            experiment names is not there.
+        MissingExtraError: what serves is not installed, so that its versions are not known.
         StageFailedError: the gate; see `workbench.serving.gate`.
     """
     run = pipeline.run
@@ -68,6 +69,9 @@ def bundle(pipeline: Pipeline, out: Path, weights: bool = True) -> Path:
     archive = out / f"{name}.tar" if out.is_dir() else out
     if not archive.parent.is_dir():
         raise InputError(f"{archive.parent} does not exist; make the folder, or name another with --out")
+    if archive.exists():
+        raise InputError(f"{archive} is there already; remove it, or name another with --out")
+    require_extra()
     pipeline.session.keep_in_memory(64_000_000)
     gate(pipeline, CHECKED)  # afterwards the store knows every artifact that answering reads
     pipeline.warm()
@@ -101,7 +105,9 @@ def _write(pipeline: Pipeline, top: Path, weights: bool) -> None:
             shutil.copytree(at, top / HOME / at.relative_to(home()))
     shutil.copytree(PACKAGE, top / "package" / "workbench", ignore=shutil.ignore_patterns("__pycache__", "*.pyc", "deploy"))
     shutil.copytree(DEPLOY, top / "deploy")
-    (top / "requirements.txt").write_text("".join(f"{line}\n" for line in requirements()), encoding="utf-8")
+    _name_python(top / "deploy" / DOCKERFILE)
+    lines = requirements(PACKAGE, (top / FILES).rglob("*.py"))
+    (top / "requirements.txt").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     facts: dict[str, Any] = {
         "run": place.as_posix(),
         "configuration": pipeline.configuration.id,
@@ -113,8 +119,17 @@ def _write(pipeline: Pipeline, top: Path, weights: bool) -> None:
         "moved": moved,
     }
     (top / "README.md").write_text(_readme(facts), encoding="utf-8")
-    digests = {path.relative_to(top).as_posix(): file_digest(path) for path in sorted(top.rglob("*")) if path.is_file()}
+    packed = [path for path in sorted(top.rglob("*")) if path.is_file()]
+    names = [path.relative_to(top).as_posix() for path in packed if path.relative_to(top).parts[0] not in TO_BE_CHANGED]
+    digests = {name: file_digest(top / name) for name in names}
     (top / FACTS).write_text(json.dumps(facts | {"files": digests}, indent=1, ensure_ascii=False), encoding="utf-8")
+
+
+def _name_python(dockerfile: Path) -> None:
+    """Has a container built with the Python that the versions in requirements.txt were installed for."""
+    version = ".".join(platform.python_version_tuple()[:2])
+    text = dockerfile.read_text(encoding="utf-8")
+    dockerfile.write_text(re.sub(r"^ARG PYTHON=.*$", f"ARG PYTHON={version}", text, flags=re.MULTILINE), encoding="utf-8")
 
 
 def _plain(found: tarfile.TarInfo) -> tarfile.TarInfo:
@@ -153,11 +168,21 @@ def _texts(values: Any, key: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _paths(values: dict[str, Any]) -> Iterator[str]:
-    """Files and folders that settings name; of ``FILE.py:Class`` the file."""
-    for _, text in _texts(values):
+    """Files and folders that settings name; of ``FILE.py:Class`` the file.
+
+    A text elsewhere may begin with a slash and be no path: such as ``/no_think`` in a prompt, or a separator.
+    """
+    for key, text in _texts(values):
         path = re.sub(r"(\.py):\w+$", r"\1", text)
-        if Path(path).is_absolute():
+        if Path(path).is_absolute() and (names_file(key, text) or _is_there(Path(path))):
             yield path
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists() and path != Path(path.anchor)
+    except (OSError, ValueError):  # too long for a name, or with a zero in it
+        return False
 
 
 def _sources(values: dict[str, Any], scheme: str) -> Iterator[str]:
@@ -166,34 +191,6 @@ def _sources(values: dict[str, Any], scheme: str) -> Iterator[str]:
         known = scheme == "hub" or text.removeprefix("pypi:") in WHEELS
         if key in WEIGHTS and text.startswith(f"{scheme}:") and known:
             yield text
-
-
-def requirements() -> list[str]:
-    """Lines of requirements.txt: the package's requirements for serving, and theirs, in the versions installed here.
-
-    Versions are without their local part (as in ``2.13.0+cpu``), which no index knows.
-    """
-    found: dict[str, str] = {}
-    wanted = [Requirement(f"{DISTRIBUTION}[{','.join(EXTRAS)}]")]
-    seen: set[str] = set()
-    while wanted:
-        one = wanted.pop()
-        name = re.sub(r"[-_.]+", "-", one.name).lower()
-        if str(one) in seen:
-            continue
-        seen.add(str(one))
-        try:
-            distribution = metadata.distribution(name)
-        except metadata.PackageNotFoundError:
-            continue
-        if name != DISTRIBUTION:
-            found[name] = f"{name}=={distribution.version.partition('+')[0]}"
-        for line in distribution.requires or ():
-            inner = Requirement(line)
-            environments = [{"extra": extra} for extra in (one.extras or {""})]
-            if inner.marker is None or any(inner.marker.evaluate(environment) for environment in environments):
-                wanted.append(inner)
-    return sorted(found.values())
 
 
 def _readme(facts: dict[str, Any]) -> str:

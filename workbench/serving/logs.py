@@ -1,4 +1,4 @@
-"""The log of the service: one line of JSON for each event, or lines for people; each with the id of its request."""
+"""The log of the service: one line of JSON for each event, or lines for people; those of JSON with the id of their request."""
 
 from __future__ import annotations
 
@@ -40,6 +40,9 @@ def configure(form: Literal["text", "json"], level: Literal["info", "warning", "
     handler = logging.StreamHandler(sys.stderr)
     formatter = JsonFormatter() if form == "json" else logging.Formatter(TEXT, "%Y-%m-%d %H:%M:%S")
     handler.setFormatter(formatter)
+    if form == "json":  # what libraries say too, so that each line is one object
+        logging.captureWarnings(True)
+        logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     for name in ("workbench", "uvicorn", "uvicorn.error"):
         logger = logging.getLogger(name)
         logger.handlers = [handler] if name != "uvicorn.error" else []

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
 from prometheus_client.registry import Collector
 
-from workbench.serving.records.journal import status_of
+from workbench.serving.records.journal import ANSWERED, FAILED, FALLBACK, LATE, OVERLOADED, status_of
 from workbench.version import __version__
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 ROWS = (1, 2, 4, 8, 16)
+SERIES = ((ANSWERED, "model"), (FAILED, "model"), (FALLBACK, FALLBACK), *((s, "nobody") for s in (FAILED, LATE, OVERLOADED)))
 STAGES = ("queue", "rewriting", "retrieval", "generation", "total")
 
 
@@ -55,7 +56,9 @@ class Metrics:
         self._cost = counter("cost", "What tokens cost, in units of the currency.", "currency")
         self._fallbacks = counter("fallbacks", "Answers of what answers when the model does not.", "name")
         self._votes = counter("votes", "Votes on answers.", "vote")
-        for stage in STAGES:  # a series that is there from the start shows zero, and not nothing
+        for series in SERIES:  # a series that is there from the start shows zero, and its first event is a rise
+            self._questions.labels(*series)
+        for stage in STAGES:
             self._stage_seconds.labels(stage)
         for vote in ("up", "down"):
             self._votes.labels(vote)
@@ -68,7 +71,7 @@ class Metrics:
         """Counts a request that ended.
 
         Args:
-            method: of HTTP.
+            method: of HTTP, or ``other``.
             route: the route's path with the names of its parameters, ``page``, or ``unknown``.
             status: of the response; 499 where the client left before it.
             seconds: that it took.
@@ -137,7 +140,8 @@ class _State(Collector):
         yield _gauge("ready", "Whether questions are taken.", not asking.stopping)
         if self.writer:
             yield _gauge("records_waiting", "Records that are not on the disk yet.", self.writer.waiting)
-            yield _gauge("records_dropped", "Records that found no room since the start.", self.writer.dropped)
+            dropped = float(self.writer.dropped)
+            yield CounterMetricFamily("workbench_records_dropped", "Records that found no room.", value=dropped)
 
 
 def _gauge(name: str, about: str, value: float) -> GaugeMetricFamily:

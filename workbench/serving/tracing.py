@@ -28,7 +28,8 @@ PASSED_ON = (b"traceparent", b"tracestate")  # headers by which a request belong
 
 def wanted() -> bool:
     """Whether the environment names a collector and does not turn tracing off."""
-    return os.environ.get("OTEL_SDK_DISABLED", "").lower() != "true" and any(map(os.environ.get, COLLECTOR))
+    off = os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true" or os.environ.get("OTEL_TRACES_EXPORTER", "") == "none"
+    return not off and any(map(os.environ.get, COLLECTOR))
 
 
 class Tracing:
@@ -77,7 +78,7 @@ class Tracing:
         """Names the span of the request under way by its route.
 
         Args:
-            method: of HTTP.
+            method: of HTTP, or ``other``.
             route: the route's path with the names of its parameters, ``page``, or ``unknown``.
             status: of the response; 499 where the client left before it.
         """
