@@ -18,6 +18,21 @@ from workbench.machine import cpu_count, cpu_name, resolve
 
 RESULTS = Path(__file__).parent / "results"
 
+
+def cluster_overhead() -> Measurement:
+    """Imported late: Ray reads its settings when it is imported."""
+    from benchmarks import cluster
+
+    return cluster.overhead()
+
+
+def cluster_waiting() -> Measurement:
+    """Likewise."""
+    from benchmarks import cluster
+
+    return cluster.waiting()
+
+
 BENCHMARKS: dict[str, Callable[[], Measurement]] = {
     "generation": lambda: models.batched_generation(22, 4.0),
     "generation-long": lambda: models.batched_generation(420, 1.7),
@@ -65,6 +80,8 @@ BENCHMARKS: dict[str, Callable[[], Measurement]] = {
     "service-together": service.together,
     "service-http": service.over_http,
     "service-equal": service.equal_questions,
+    "cluster-overhead": cluster_overhead,
+    "cluster-waiting": cluster_waiting,
     "documents": documents.reading,
     "documents-changed": documents.changed,
     "documents-memory": documents.memory,

@@ -50,7 +50,10 @@ class Running:
             named = {name.replace("_", "-"): value for name, value in headers.items()}
             connection.request(method, path, sent, {"Content-Type": "application/json"} | named)
             found = connection.getresponse()
-            return Response(found.status, {name.lower(): value for name, value in found.getheaders()}, found.read())
+            kept: dict[str, str] = {}
+            for name, value in found.getheaders():
+                kept[name.lower()] = f"{kept[name.lower()]}, {value}" if name.lower() in kept else value
+            return Response(found.status, kept, found.read())
         finally:
             connection.close()
 

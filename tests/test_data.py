@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import re
 from collections import Counter, defaultdict
@@ -12,6 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from workbench.component import canonical
 from workbench.data import sources, tables
 from workbench.data.chunking import Chunking, full_text
 from workbench.data.dataset import DOCUMENTS, Dataset
@@ -146,7 +148,7 @@ def test_missing_evidence_is_reported_and_left_out(tmp_path: Path) -> None:
     dataset = sources.text_folder(tmp_path, tmp_path / "q.jsonl", missing="drop")
     assert dataset.splits == {"dev": 1}
     assert dataset.notes == (
-        "1 questions left out, their evidence stands in no document: 2",
+        "1 question left out, its evidence stands in no document: 2",
         "evidence of question '2', 'Dogs bark': nothing like it stands in the documents",
     )
 
@@ -229,7 +231,7 @@ def test_a_beir_folder_is_read_plain_or_gzipped(tmp_path: Path) -> None:
         (packed / name).unlink()
     assert sources.beir(packed).documents_digest == plain.documents_digest
     assert plain.judged("test").documents == {"q1": {"d1": 1}}
-    assert plain.notes == ("1 queries left out, they are in no qrels file",)
+    assert plain.notes == ("1 query left out, it is in no qrels file",)
 
 
 def test_the_order_of_lines_changes_nothing(tmp_path: Path) -> None:
@@ -251,8 +253,8 @@ def test_the_order_of_lines_changes_nothing(tmp_path: Path) -> None:
             {"corpus.jsonl": '{"_id": "d1", "text": "a"}\n{"_id": "d1", "text": "b"}'},
             "line 2: the id 'd1' is given twice, first in line 1",
         ),
-        ({"qrels/test.tsv": "q1\td9\t1\n"}, "has no grade above 0 for a document .*: 1 judgements left out, .*'d9'"),
-        ({"qrels/test.tsv": "q9\td1\t1\n"}, "has no grade above 0 for a document .*: 1 judgements left out, .*'q9'"),
+        ({"qrels/test.tsv": "q1\td9\t1\n"}, "has no grade above 0 for a document .*: 1 judgement left out, .*'d9'"),
+        ({"qrels/test.tsv": "q9\td1\t1\n"}, "has no grade above 0 for a document .*: 1 judgement left out, .*'q9'"),
         ({"qrels/test.tsv": "q1\td1\t0\n"}, r"test\.tsv has no grade above 0"),
         ({"qrels/test.tsv": "q1\td1\t1\nq1\td1\t2\n"}, "line 2: document 'd1' has the grade 2 .*, and in line 1 the grade 1"),
         ({"qrels/test.tsv": "q1 d1 1\n"}, "line 1: received 'q1 d1 1'; allowed: query-id TAB corpus-id TAB whole number"),
@@ -290,3 +292,12 @@ def test_held_out_queries_leave_train_in_whole_groups(pydocs: Dataset) -> None:
         pydocs.held_out(0.25, "train", "dev")
     with pytest.raises(InputError, match="leaves one side empty"):
         pydocs.held_out(0.0001, "train", "validation")
+
+
+def test_the_digest_of_a_table_is_that_of_its_rows_as_json_whatever_stands_in_a_text() -> None:
+    signs = "".join(map(chr, [*range(1, 0x30), 0x5C, *range(0x7E, 0xA1), 0x2028, 0x1F600]))
+    texts = ["", "a", "é" * 2000, *(f"{'a' * 1200}{sign}b" for sign in signs), "\0" * 1500, '\\n"' * 600, "\r\n\t\f\b" * 400]
+    rows = [{"id": str(number), "title": text[-9:], "text": text} for number, text in enumerate(texts)]
+    for some in (rows, rows[:2], [*rows, *({"id": f"x{n}", "title": "", "text": None} for n in range(2000))]):
+        lines = "".join(canonical(row) + "\n" for row in some)
+        assert tables.content_digest(pa.Table.from_pylist(some, DOCUMENTS)) == hashlib.sha256(lines.encode()).hexdigest()

@@ -56,14 +56,14 @@ def test_evidence_that_is_not_there_is_a_problem(tmp_path: Path) -> None:
     rows = sound(tmp_path)
     rows[3]["evidence"] = "The age of amber is unknown."
     (found,) = check(tmp_path, rows)
-    assert found.startswith("problem: 1 questions left out, their evidence stands in no document: 'amber-age'")
+    assert found.startswith("problem: 1 question left out, its evidence stands in no document: 'amber-age'")
 
 
 def test_a_question_of_two_splits_is_a_problem(tmp_path: Path) -> None:
     rows = [row | {"split": "dev" if n % 2 else "test"} for n, row in enumerate(sound(tmp_path))]
     rows[1]["question"] = rows[0]["question"].upper()
     (found,) = check(tmp_path, rows)
-    assert found.startswith("problem: 1 questions of dev are asked in test too, or nearly so: amber-weight")
+    assert found.startswith("problem: 1 question of dev is asked in test too, or nearly so: amber-weight")
 
 
 def test_a_question_that_is_nearly_one_of_another_split_matters_where_models_learn(tmp_path: Path) -> None:
@@ -73,15 +73,15 @@ def test_a_question_that_is_nearly_one_of_another_split_matters_where_models_lea
         "Which colour has the amber of the North??s",
     )
     (found,) = check(tmp_path, rows)
-    assert found.startswith("remark: 1 questions of dev are asked in test too, or nearly so: amber-weight")
+    assert found.startswith("remark: 1 question of dev is asked in test too, or nearly so: amber-weight")
     found, *_ = check(tmp_path, [row | {"split": "train" if row["split"] == "dev" else "test"} for row in rows])
-    assert found.startswith("problem: 1 questions of train are asked in test too")
+    assert found.startswith("problem: 1 question of train is asked in test too")
 
 
 def test_a_question_asked_twice_is_a_remark(tmp_path: Path) -> None:
     rows = [row | {"split": "dev" if n % 2 else "test"} for n, row in enumerate(sound(tmp_path))]
     rows[2]["question"] = rows[0]["question"] + "?"
-    assert check(tmp_path, rows) == ["remark: 1 questions of test are asked several times: 'amber-colour', 'amber-price'"]
+    assert check(tmp_path, rows) == ["remark: 1 question of test is asked several times: 'amber-colour', 'amber-price'"]
 
 
 def test_small_splits_are_a_remark_and_smaller_ones_a_problem(tmp_path: Path) -> None:
@@ -97,17 +97,17 @@ def test_answers_that_stand_in_no_document_are_a_remark(tmp_path: Path) -> None:
     rows[1]["answers"] = ["yes"]  # says something about a document
     rows[2]["answers"] = ["It costs what somebody who wants it very much would pay for it."]
     short, long = check(tmp_path, rows)
-    assert short.startswith("remark: 1 of 64 answered questions have an accepted answer that stands in no document word for word")
-    assert "'amber-colour'" in short and long.startswith("remark: 1 of 64 answered questions have answers of 8 words and more")
+    assert short.startswith("remark: 1 of 64 answered questions has an accepted answer that stands in no document word for word")
+    assert "'amber-colour'" in short and long.startswith("remark: 1 of 64 answered questions has answers of 8 words and more")
 
 
 def test_equal_documents_are_named(tmp_path: Path) -> None:
     rows = sound(tmp_path)
     (tmp_path / "texts" / "copy.txt").write_text((tmp_path / "texts" / "amber.txt").read_text() + "\n")
-    assert check(tmp_path, rows) == ["remark: 1 texts stand in several documents: 'amber.txt', 'copy.txt'"]
+    assert check(tmp_path, rows) == ["remark: 1 text stands in several documents: 'amber.txt', 'copy.txt'"]
     judged = [{key: row[key] for key in ("id", "question", "answers")} | {"document": row["id"].split("-")[0]} for row in rows]
-    (found,) = [one for one in check(tmp_path, judged) if "stand in several documents" in one]
-    assert found.startswith("problem: 1 texts") and "some of these copies are judged relevant and others are not" in found
+    (found,) = [one for one in check(tmp_path, judged) if "in several documents" in one]
+    assert found.startswith("problem: 1 text stands") and "some of these copies are judged relevant and others are not" in found
 
 
 def test_documents_without_a_text_are_named(tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_documents_without_a_text_are_named(tmp_path: Path) -> None:
     (tmp_path / "corpus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in corpus))
     (tmp_path / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     found = findings(DatasetSettings(questions=tmp_path / "mine.jsonl", corpus=tmp_path / "corpus.jsonl").load())
-    assert "remark: 1 documents have no text: 'empty'" in map(str, found)
+    assert "remark: 1 document has no text: 'empty'" in map(str, found)
 
 
 def test_questions_without_judgement_are_counted(tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_questions_without_judgement_are_counted(tmp_path: Path) -> None:
         for n, row in enumerate(sound(tmp_path))
     ]
     found = check(tmp_path, rows)
-    assert len(found) == 2 and all("have neither evidence nor a relevant document" in one for one in found)
+    assert len(found) == 2 and all("has neither evidence nor a relevant document" in one for one in found)
 
 
 def experiment(folder: Path, **sections: Any) -> Path:
@@ -157,7 +157,8 @@ def test_passages_that_an_embedder_does_not_read_are_counted(tmp_path: Path) -> 
     longer = [count for count in counts if count > 256]
     assert 0 < len(longer) < 9
     assert found == (
-        f"{len(longer)} of 9 passages (chunking whole) are longer than the 256 tokens that the embedder toy reads; "
+        f"{len(longer)} of 9 passages (chunking whole) {'is' if len(longer) == 1 else 'are'} longer than the 256 tokens "
+        f"that the embedder toy reads; "
         f"{sum(longer) - 256 * len(longer)} tokens are not read, and the longest passage has {max(counts)}"
     )
 

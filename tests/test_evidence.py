@@ -172,7 +172,7 @@ def test_evidence_of_a_pdf_is_found_on_its_page(tmp_path: Path) -> None:
     assert spans["q2"] == [[Place("cats.pdf", 0, 10)]]
     assert dataset.notes == (
         "2 questions have evidence that is found by its letters and digits alone, signs and case aside: q0, q1",
-        "1 questions have evidence that stands on another page than they name: q2",
+        "1 question has evidence that stands on another page than is named: q2",
     )
 
 
@@ -188,7 +188,7 @@ def test_a_dataset_that_misses_much_of_its_evidence_is_refused(tmp_path: Path) -
         "these questions out with dataset.missing: drop"
     )
     dropped = folder(tmp_path, ["Cats purr.", "Birds sing."], missing="drop")
-    assert dropped.splits == {"dev": 1} and "1 questions left out" in dropped.notes[-2]
+    assert dropped.splits == {"dev": 1} and "1 question left out" in dropped.notes[-2]
 
 
 @pytest.mark.parametrize(
@@ -206,3 +206,11 @@ def test_evidence_written_as_before_is_kept_as_it_was(tmp_path: Path) -> None:
         "".join(json.dumps(row | {"id": str(n), "evidence": e}) + "\n" for n, e in enumerate(["a", ["a", "b"], None]))
     )
     assert [found["evidence"] for found in read_questions(path)] == [["a"], ["a", "b"], []]
+
+
+def test_an_empty_sentence_is_refused_once_with_the_reason(tmp_path: Path) -> None:
+    path = tmp_path / "q.jsonl"
+    path.write_text(json.dumps({"id": "1", "split": "dev", "question": "Which?", "answers": None, "evidence": ""}))
+    with pytest.raises(InputError, match=r"evidence: received \"\".*the text is empty") as told:
+        read_questions(path)
+    assert str(told.value).count('received ""') == 1

@@ -5,22 +5,24 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from conftest import Finished, toy_settings
-from served_app import Running, running, settings
+from served_app import Response, Running, running, settings
 from test_conversation import QUESTIONS, TEXTS
 from test_conversation import settings as talking
+from test_service import Watched
 from typer.testing import CliRunner
 
 from workbench import Experiment, Run
 from workbench.cli import app
 from workbench.errors import InputError
 from workbench.pipeline import Pipeline
-from workbench.serving import promotion
+from workbench.serving import promotion, remembering
 from workbench.serving.records import people
 from workbench.serving.records.database import Database
 from workbench.serving.records.exporting import _evidence, export
@@ -210,6 +212,61 @@ def test_a_streamed_question_belongs_to_its_conversation_too(talker: Running) ->
     assert b"event: answer" in talker.call("POST", "/v1/answers", asked, accept="text/event-stream").body
     shown = talker.call("GET", f"/v1/conversations/{name}").json
     assert (shown["title"], [one["question"] for one in shown["said"]]) == ("birds", ["What is a swift?"])
+
+
+def test_questions_of_one_conversation_come_one_after_the_other(talker: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    watched = Watched(talker.asking.service.pipeline, monkeypatch)
+    name = talker.call("POST", "/v1/conversations").json["id"]
+
+    def ask(question: str) -> Response:
+        return talker.call("POST", "/v1/answers", {"question": question, "conversation": name})
+
+    watched.free.clear()
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(ask, "Who is the swift that is asked about first?")
+        assert watched.begun.wait(20)
+        beside = ask("Where does it sleep?")
+        assert (beside.status, beside.json["type"]) == (409, "urn:workbench:problem:conflict") and beside.headers["retry-after"]
+        watched.free.set()
+        assert first.result().status == 200
+    assert ask("Where does it sleep?").json["provenance"]["rewriting"]["status"] != "as asked"  # it knows the first
+    shown = talker.call("GET", f"/v1/conversations/{name}").json["said"]
+    assert [one["status"] for one in shown if one["answer"] is None] == ["refused"] and len(shown) == 3
+
+
+def test_a_conversation_that_is_removed_meanwhile_keeps_nothing_of_its_question(
+    talker: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remembering, "LOOK_SECONDS", 0.05)
+    watched = Watched(talker.asking.service.pipeline, monkeypatch)
+    name = talker.call("POST", "/v1/conversations").json["id"]
+    asked = {"question": "Which unmistakable bird is it?", "conversation": name}
+    watched.free.clear()
+    with ThreadPoolExecutor(1) as pool:
+        late = pool.submit(talker.call, "POST", "/v1/answers", asked)
+        assert watched.begun.wait(20)
+        assert talker.call("DELETE", f"/v1/conversations/{name}").status == 204
+        watched.free.set()
+        refused = late.result()
+    assert refused.status == 404 and "deleted while the question was answered" in refused.json["detail"]
+    waits_until(lambda: not any(b"unmistakable" in hit.body for hit in talker.asking.memory._hits.values()))
+    waits_until(lambda: not talker.asking.writer.waiting)
+    records = talker.asking.directory.database
+    with records.reading() as connection:
+        columns = "question, answer, status, http_status"
+        last = connection.exec_driver_sql(f"SELECT {columns} FROM requests ORDER BY number DESC LIMIT 1").one()
+    assert tuple(last) == ("", None, "refused", 404)
+    assert records.checkpoint() and b"unmistakable" not in records.path.read_bytes()
+
+
+def test_an_answer_that_comes_later_belongs_to_its_conversation_alone(talker: Running) -> None:
+    name = talker.call("POST", "/v1/conversations").json["id"]
+    asked = {"question": "What is a heron called?", "conversation": name}
+    place = talker.call("POST", "/v1/answers", asked, prefer="respond-async").headers["location"]
+    waits_until(lambda: talker.call("GET", place).status == 200)
+    assert talker.call("GET", place).json["question"] == "What is a heron called?"
+    assert talker.call("DELETE", f"/v1/conversations/{name}").status == 204
+    assert talker.call("GET", place).status == 404
 
 
 def test_a_conversation_is_refused_where_questions_are_not_rewritten(talk: Run, tmp_path: Path) -> None:

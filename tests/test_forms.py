@@ -420,7 +420,7 @@ def test_a_ragas_test_set_is_searched_in_the_folder(tmp_path: Path) -> None:
 def test_a_ragas_test_set_alone_is_judged_on_its_contexts(tmp_path: Path) -> None:
     found = read(lines(tmp_path / "testset.jsonl", ragas_rows()))
     assert relevant(found) == {"1": {"It was lit in 1822.", "Tin ore is brown."}, "2": {"Copper ore is green."}}
-    assert any("3 contexts of the questions are the documents" in note for note in found.notes)
+    assert any("the contexts of the questions, 3, are the documents" in note for note in found.notes)
 
 
 def test_a_ragas_test_set_written_by_pandas_has_lists_in_its_cells(tmp_path: Path) -> None:
@@ -693,7 +693,7 @@ def test_a_bad_value_is_refused_with_its_place(content: str, said: str, tmp_path
 def test_a_question_alone_without_split_is_named(tmp_path: Path) -> None:
     rows = [{"id": "1", "question": "A?", "split": "dev", "answer": "x"}, {"id": "2", "question": "B?", "answer": "x"}]
     file = lines(tmp_path / "mine.jsonl", rows)
-    with pytest.raises(InputError, match=r"mine\.jsonl, line 2: question '2' has no split, and 1 others have one"):
+    with pytest.raises(InputError, match=r"mine\.jsonl, line 2: question '2' has no split, and 1 other has one"):
         read(file, folder=folder(tmp_path / "texts", {"a.txt": LAMP}))
 
 

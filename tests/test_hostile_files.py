@@ -27,7 +27,7 @@ from workbench import Experiment
 from workbench.cli import app
 from workbench.data import sources
 from workbench.data.dataset import Dataset
-from workbench.data.documents import duplicates, kept, reading
+from workbench.data.documents import duplicates, kept, pool, reading
 from workbench.data.documents.limits import Limits
 from workbench.data.documents.pool import MODULE, Task
 from workbench.errors import InputError
@@ -190,13 +190,13 @@ def _itself(path: Path, book: bytes) -> bytes:
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the files that a parser is given."""
     names: list[str] = []
-    plain: Callable[..., Any] = reading._read
+    plain: Callable[..., Any] = reading.Reader._read
 
-    def told(tasks: dict[str, Task], limits: Limits) -> Any:
-        names.extend(task.path.name for task in tasks.values())
-        return plain(tasks, limits)
+    def told(reader: reading.Reader, task: Task) -> Any:
+        names.append(task.path.name)
+        return plain(reader, task)
 
-    monkeypatch.setattr(reading, "_read", told)
+    monkeypatch.setattr(reading.Reader, "_read", told)
     return names
 
 
@@ -306,13 +306,38 @@ def test_another_version_of_a_parser_reads_again(tmp_path: Path, opened: list[st
     assert opened == ["a.txt"] * 3
 
 
+def test_a_few_files_are_read_by_one_process_and_many_by_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[int] = []
+    plain: Callable[[Any], Any] = pool.Worker._started
+
+    def told(worker: Any) -> Any:
+        fresh = worker._process is None
+        process = plain(worker)
+        started.extend([process.pid] * fresh)
+        return process
+
+    monkeypatch.setattr(pool.Worker, "_started", told)
+    monkeypatch.setattr(pool, "cpu_count", lambda: 2)
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    (folder / "0.txt").write_text("Cats purr.")
+    load(folder)
+    assert not started
+    for number in range(3):
+        (folder / f"{number}.pdf").write_bytes(made_files.pdf([f"Dog {number} barks."]))
+    assert load(folder).documents.num_rows == 4 and len(started) == 1
+    for number in range(3, 24):
+        (folder / f"{number}.pdf").write_bytes(made_files.pdf([f"Dog {number} barks."]))
+    assert load(folder).documents.num_rows == 25 and len(started) == 3
+
+
 def test_one_file_that_can_be_read_is_enough(tmp_path: Path) -> None:
     folder = tmp_path / "texts"
     folder.mkdir()
     (folder / "a.txt").write_text("Cats purr.")
     os.mkfifo(folder / "pipe.txt")
     dataset = load(folder)
-    assert dataset.documents.num_rows == 1 and dataset.notes == ("1 of 2 files are not read: 1 no file ('pipe.txt')",)
+    assert dataset.documents.num_rows == 1 and dataset.notes == ("1 of 2 files is not read: 1 no file ('pipe.txt')",)
 
 
 def test_a_folder_in_which_nothing_can_be_read_is_refused_with_the_reasons(tmp_path: Path) -> None:
@@ -370,7 +395,7 @@ def test_an_experiment_names_parsers_beside_its_file_and_tells_what_was_not_read
     assert told.exit_code == 0 and "texts: 2 documents, judged by spans" in told.output
     assert "not read: b.pdf: not what its name says: by its first bytes it is text" in told.output
     experiment = Experiment.load(tmp_path / "e.yaml", tmp_path / "runs", (), Progress())
-    assert "1 of 3 files are not read: 1 not what its name says ('b.pdf')" in experiment.notes
+    assert "1 of 3 files is not read: 1 not what its name says ('b.pdf')" in experiment.notes
     kept_settings = tmp_path / "elsewhere" / "config.yaml"
     kept_settings.parent.mkdir()
     kept_settings.write_text(yaml.safe_dump(resolved(experiment.space, experiment.session.machine)))

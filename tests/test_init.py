@@ -18,6 +18,7 @@ from workbench.data import survey
 from workbench.data.chunking import Chunking
 from workbench.data.documents.folder import read_folder
 from workbench.data.documents.proposed import proposals
+from workbench.errors import InputError
 from workbench.experiment.config import read_settings
 
 KINDS = ["colour", "weight", "price", "age", "place", "owner"]
@@ -65,12 +66,12 @@ def test_documents_are_described() -> None:
         {"id": "d.txt", "title": "", "text": "  \n"},
         {"id": "e.txt", "title": "", "text": "灯是绿色的。"},
     ]
-    found = survey.survey(rows, ["1 hidden files left out"])
+    found = survey.survey(rows, ["1 hidden file left out"])
     assert found.endings == {".md": 1, ".txt": 4} and found.documents == 5
     assert found.languages == {"german": 2, "english": 1, "unknown": 1, "Chinese or Japanese": 1}
     assert (found.language, found.headed, found.empty, found.equal) == ("german", 1, ["d.txt"], [["b.txt", "c.txt"]])
     assert found.words == [17, 20, 20, 0, 1] and found.typical == 17
-    assert "  note: 1 hidden files left out" in found.lines and "  equal: 'b.txt', 'c.txt'" in found.lines
+    assert "  note: 1 hidden file left out" in found.lines and "  equal: 'b.txt', 'c.txt'" in found.lines
 
 
 @pytest.mark.parametrize(
@@ -220,6 +221,31 @@ def test_missing_evidence_is_a_comment_in_the_file(tmp_path: Path) -> None:
     assert "evidence" in next(line for line in (tmp_path / "a.yaml").read_text().splitlines() if line.startswith("# problem: "))
 
 
+def test_documents_of_which_none_can_be_read_are_listed_in_the_file(tmp_path: Path) -> None:
+    table(tmp_path / "mine.csv", documents(tmp_path))
+    for path in (tmp_path / "texts").iterdir():
+        path.write_bytes(b"")
+    (tmp_path / "texts" / "scan.jpeg").write_bytes(b"\xff\xd8")
+    for words in (["texts", "mine.csv"], ["texts", "--out", "later.yaml"]):
+        done = init(*words)
+        assert done.exit_code == 0, (done.output, done.exception)
+        assert "documents: none that can be read" in done.output
+        assert "  not read: scan.jpeg: no parser: it is a picture" in done.output and done.output.count("  not read: ") == 5
+        assert "1 problem to mend first" in done.output
+        file = tmp_path / (words[-1] if "--out" in words else "texts.yaml")
+        assert "# problem: document folder texts: no file in it can be read" in file.read_text()
+        with pytest.raises(InputError, match=r"no file in it can be read|does not exist"):
+            read_settings(file).dataset.load()
+
+
+def test_a_set_whose_documents_cannot_be_read_is_written_down_with_the_reason(tmp_path: Path) -> None:
+    (tmp_path / "set.json").write_text(json.dumps({"data": [{"title": "A", "paragraphs": [{"context": " ", "qas": []}]}]}))
+    done = init("set.json")
+    assert done.exit_code == 0, (done.output, done.exception)
+    assert "documents: none that can be read" in done.output and "problem: " in done.output
+    assert "# problem: " in (tmp_path / "set.yaml").read_text()
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -282,9 +308,9 @@ def test_checking_proposes_parsers_for_what_is_not_read(tmp_path: Path) -> None:
     settings["baseline"] = {"retriever": "bm25"}
     (tmp_path / "e.yaml").write_text(yaml.safe_dump(settings))
     said = CliRunner().invoke(cli.app, ["datasets", "check", "e.yaml"]).output
-    assert "remark: 1 files in .csv are not read, since no parser is named for them" in said
+    assert "remark: 1 file in .csv is not read, since no parser is named for that" in said
     proposed = '`parsers: {"csv": {"kind": "csv", "separator": ";", "text": "body", "id": "id"}}`'
-    assert proposed in said and "1 files in .py are not read" in said
+    assert proposed in said and "1 file in .py is not read" in said
     parsers = yaml.safe_load(proposed.strip("`"))["parsers"]
     settings["dataset"]["parsers"] = parsers | {"tsv": "none", "jsonl": "none", "py": None}
     (tmp_path / "e.yaml").write_text(yaml.safe_dump(settings))

@@ -230,7 +230,8 @@ def test_only_a_line_feed_ends_a_line(tmp_path: Path) -> None:
     [
         ("Größe".encode("latin-1"), ["line 1: the byte 0xf6 is no UTF-8 (in Windows-1252 it is 'ö'); save it as UTF-8"]),
         (b"a\nb\n\x80", ["line 3: the byte 0x80 is no UTF-8 (in Windows-1252 it is '€')"]),
-        ("a".encode("utf-16"), ["is UTF-16; save it as UTF-8"]),
+        ("aé".encode("utf-16")[:-1], ["begins as UTF-16 does and is no whole UTF-16 (truncated data); save it as UTF-8"]),
+        ("a\n\0".encode("utf-16"), ["line 2: a NUL stands in it"]),
         ("a\nb".encode("utf-16-be"), ["line 1: a NUL byte stands in it, so this is no UTF-8 text; save it as UTF-8"]),
     ],
 )
@@ -238,6 +239,17 @@ def test_another_encoding_is_named_with_its_line(tmp_path: Path, content: bytes,
     path = written(tmp_path / "a.txt", content)
     refused(lambda: list(text.lines(path)), "a.txt", *parts)
     refused(lambda: text.whole(path), "a.txt", *parts)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32", "utf-16-be", "utf-16-le", "utf-32-be", "utf-32-le"])
+def test_text_that_begins_with_the_mark_of_an_encoding_is_read_by_it(tmp_path: Path, encoding: str) -> None:
+    mark = "" if encoding in ("utf-8-sig", "utf-16", "utf-32") else "\ufeff"
+    content = f"{mark}Größe\r\n\u2028好 🙂\n\nend\n".encode(encoding)
+    path = written(tmp_path / "a.txt", content)
+    assert [tuple(line) for line in text.lines(path)] == [(1, "Größe"), (2, "\u2028好 🙂"), (3, ""), (4, "end")]
+    assert text.whole(path).splitlines()[0] == "Größe" and "\r" not in text.whole(path)
+    assert list(text.lines(written(tmp_path / "a.txt.gz", gzip.compress(content)))) == list(text.lines(path))
+    assert not "".join(line.text for line in text.lines(written(tmp_path / "e.txt", mark.encode(encoding))))
 
 
 def test_a_gzip_file_that_is_cut_off_is_no_interruption(tmp_path: Path) -> None:
@@ -259,7 +271,10 @@ def test_a_gzip_file_that_is_cut_off_is_no_interruption(tmp_path: Path) -> None:
         ('{"_id": null, "text": "a"}', ["line 1: _id: received null; allowed: a text or a whole number"]),
         ('{"_id": "a\\u0000", "text": "a"}', ["line 1: _id: received", "allowed: a text or a whole number (NUL stands in it"]),
         ('{"_id": "a", "text": "a", "title": 5}', ["line 1: title: received 5; allowed: a text, or null"]),
-        ('[{"_id": "a", "text": "a"}]', ["line 1: received [{", "allowed: an object with the keys _id, title, text"]),
+        (
+            '[{"_id": "a", "text": "a"}]',
+            ["line 1: received [{", "allowed: an object with the keys _id, title, text", "without a list around them"],
+        ),
         ('\n"a"', ['line 2: received "a"; allowed: an object']),
         ('{"_id": "a", "_id": "b", "text": "a"}', ["line 1: the key '_id' is given twice"]),
         ('{"_id": "a", "text": "\\ud83d"}', ["line 1: text: character 1 is one half of a surrogate pair (U+D83D)"]),
@@ -341,8 +356,8 @@ def test_judgements_on_what_is_not_there_are_counted(tmp_path: Path) -> None:
     dataset = sources.beir(more)
     assert dataset.splits == {"dev": 3, "test": 3}
     assert dataset.notes == (
-        "2 judgements left out, on 1 documents that corpus.jsonl does not hold: 'gone'",
-        "1 judgements left out, on 1 queries that queries.jsonl does not hold: 'lost'",
+        "2 judgements left out, on 1 document that corpus.jsonl does not hold: 'gone'",
+        "1 judgement left out, on 1 query that queries.jsonl does not hold: 'lost'",
     )
 
 
@@ -366,7 +381,7 @@ def test_judgements_may_be_packed_and_others_are_named(tmp_path: Path) -> None:
     (folder / "qrels" / "test.tsv").rename(folder / "qrels" / "TEST.TSV")
     dataset = sources.beir(folder)
     assert dataset.splits == {"dev": 3, "test": 3}
-    assert dataset.notes == ("1 files of qrels left out, their names do not end in .tsv or .tsv.gz: 'TEST.TSV'",)
+    assert dataset.notes == ("1 file of qrels left out, its name does not end in .tsv or .tsv.gz: 'TEST.TSV'",)
     written(folder / "corpus.jsonl.gz", gzip.compress(b""))
     refused(lambda: sources.beir(folder), "holds corpus.jsonl and corpus.jsonl.gz; keep one of them")
 
@@ -376,9 +391,9 @@ def test_what_cannot_be_found_or_measured_is_counted(tmp_path: Path) -> None:
     files["queries.jsonl"] = json_lined([QUERIES[0] | {"text": ""}, *QUERIES[1:]])
     files["qrels/test.tsv"] = "q3\td3\t-1\nq4\td4\t1\nq5\td5\t0\n"
     assert sources.beir(beir(tmp_path / "some", **files)).notes == (
-        "1 queries have no text: 'q0'",
+        "1 query has no text: 'q0'",
         "2 queries of test have no relevant document, so rankings are not measured on them: 'q3', 'q5'",
-        "1 documents have no text: 'd0'",
+        "1 document has no text: 'd0'",
     )
     for name, content, part in (
         (
@@ -444,7 +459,7 @@ def test_a_folder_is_read_as_its_owner_sees_it(tmp_path: Path) -> None:
     }
     assert dataset.notes[:2] == (
         "2 hidden files left out",
-        "1 of 5 files are not read: 1 not what its name says ('manual.pdf')",
+        "1 of 5 files is not read: 1 not what its name says ('manual.pdf')",
     )
 
 
@@ -467,7 +482,7 @@ def test_links_that_are_not_followed_and_empty_texts_are_named(tmp_path: Path) -
     dataset = sources.text_folder(tmp_path / "texts", file)
     assert dataset.documents["id"].to_pylist() == ["a.txt", "b.txt"]
     said = "2 links left out, which lead to folders or to nothing; copy what they lead to into the folder: 'gone.txt', 'sub'"
-    assert dataset.notes == (said, "1 of 3 files are not read: 1 empty ('empty.md')")
+    assert dataset.notes == (said, "1 of 3 files is not read: 1 empty ('empty.md')")
 
 
 def test_an_empty_sentence_is_no_evidence(tmp_path: Path) -> None:
@@ -606,7 +621,7 @@ def test_a_metric_that_looks_below_the_end_of_rankings_is_announced(tmp_path: Pa
         (
             "generators",
             {"model": "a", "lora": {"chunking": {"word": 4}}},
-            "mine.lora.chunking.word: unknown key 'word'; allowed: at, keep, overlap, words. Did you mean 'words'?",
+            "mine.lora.chunking.word: unknown key 'word'; allowed: at, keep, language, overlap, recursive, sentences, words.",
         ),
         ("generators", {"model": "a", "lora": {"rank": [4, 4]}}, "components.generators.mine.lora.rank: 4 is given twice"),
         ("generators", {"model": "a", "lora": {"rank": 2.5}}, "mine.lora.rank: received 2.5; allowed: a whole number"),
@@ -717,7 +732,8 @@ def test_a_null_that_means_something_stays_in_the_run_s_file(tmp_path: Path) -> 
         ("sep=,\nquery_id,a,a\n1,0.5,1\n", "line 2: the column 'a' is there twice"),
         ("query_id,a,b\r1,0.5,1\r", "line 1: no CSV: a carriage return stands alone in it; end lines with line feeds"),
         ("query_id,a,a\n1,0.5,0.7\n", "line 1: the column 'a' is there twice"),
-        ("query_id;a;b\n1;0,5;0,7\n", "line 1: the columns are parted by ';'; part them by commas"),
+        ("query_id;a|b\n1;0,5|0,7\n", "line 1: the columns are parted by ';' and '|'; part them by commas"),
+        ("query_id;a;b\n1;0.5;0;7\n", "line 2 has 4 fields, the header 3; put a field that has a semicolon in quotation marks"),
         ('query_id,a,b\n1,"0.5,0.7\n', "line 2: no CSV: a quotation mark is opened and never closed"),
         ("", "is empty; a header"),
         ("query_id,a,b\0\n1,0.5,1\n", "line 1: a NUL byte stands in it"),
@@ -727,6 +743,27 @@ def test_a_table_that_is_not_what_it_seems_is_refused(tmp_path: Path, content: s
     path = written(tmp_path / "s.csv", content)
     refused(lambda: csv_tables.table(path), "s.csv", part)
     refused(lambda: foreign.read_table(path), "s.csv", part)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "id;a b;c\n1;0.5;x, y\n",
+        "id\ta b\tc\n1\t0.5\tx, y\n",
+        "\n\nid|a b|c\n1|0.5|x, y\n",
+        'sep=;\n"id";"a b";"c"\n1;0.5;"x, y"\n',
+        '"id","a b","c"\n1,0.5,"x, y"\n',
+    ],
+)
+def test_the_header_of_a_table_says_what_parts_its_columns(tmp_path: Path, content: str) -> None:
+    found = csv_tables.table(written(tmp_path / "s.csv", content))
+    assert found.columns == ["id", "a b", "c"] and dict(found.rows[0][1]) == {"id": "1", "a b": "0.5", "c": "x, y"}
+    (one,) = csv_tables.table(written(tmp_path / "one.csv", 'question\n"What; or who?"\n')).rows
+    assert one[1] == {"question": "What; or who?"}
+
+
+def test_scores_with_decimal_commas_are_no_scores(tmp_path: Path) -> None:
+    refused(lambda: foreign.read_table(written(tmp_path / "s.csv", "query_id;a;b\n1;0,5;0,7\n")), "line 2:", "'0,5' is no score")
 
 
 @pytest.mark.parametrize("value", ["1_0", "٣", "0x1", "1e999", "nan", "1,5", "infinity", "1e", "."])

@@ -136,7 +136,7 @@ def test_whatever_learns_from_leaked_questions_is_refused_before_anything_is_tra
         experiment(tmp_path / "leaking", True, learning)
     if dropping:
         made = experiment(tmp_path / "dropping", True, learning, dropping)
-        assert made.space.notes[0].startswith("1 train questions left out") and place in made.space.notes[0]
+        assert made.space.notes[0].startswith("1 train question left out") and place in made.space.notes[0]
 
 
 def test_dropped_questions_are_part_of_a_training_and_none_change_nothing(tmp_path: Path) -> None:

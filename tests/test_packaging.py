@@ -30,6 +30,7 @@ LOCKED_EXTRAS = [
     "rerankers",
     "langchain",
     "endpoints",
+    "distributed",
     "tracing",
     "test",
 ]

@@ -119,7 +119,7 @@ def test_what_is_no_text_is_named(tmp_path: Path, content: bytes, reason: str) -
 
 def test_guessed_encodings_are_told_of_a_dataset(tmp_path: Path) -> None:
     dataset = folder(tmp_path, {"ru.txt": RUSSIAN.encode("cp1251")})
-    assert dataset.notes == ("1 documents: read as cp1251, a guess: it is not UTF-8: 'ru.txt'",)
+    assert dataset.notes == ("1 document: read as cp1251, a guess: it is not UTF-8: 'ru.txt'",)
     assert dataset.documents["text"].to_pylist() == ["Cats purr.", RUSSIAN]
 
 
@@ -244,7 +244,7 @@ def test_the_pages_of_a_pdf_are_elements(tmp_path: Path) -> None:
         ("page", 0, "2", ""),
         ("page", 0, "3", "Fish swim."),
     ]
-    assert found.notes == ("1 of 3 pages have no text",)
+    assert found.notes == ("1 of 3 pages has no text",)
 
 
 def test_a_title_that_a_program_left_is_none(tmp_path: Path) -> None:
@@ -489,7 +489,7 @@ def test_the_rows_of_a_table_are_documents_in_every_form(tmp_path: Path) -> None
         found = parsed_as(path, kind=ending, text=["body", "more"], id="key", title="name")
         assert found == [Document("Cats purr.\n\nOften.", "Cats", part="c"), Document("Dogs\nbark.", "", part="d")], ending
         numbered = parsed_as(path, kind=ending, text="more")
-        assert numbered == [Document("Often.", part="1", notes=("1 rows have no text",))], ending
+        assert numbered == [Document("Often.", part="1", notes=("1 row has no text",))], ending
 
 
 def test_why_a_table_is_not_read(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -12,17 +13,19 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import ROOT, workbench
 from sqlalchemy import func, select
+from sqlalchemy.exc import IntegrityError
 
 from workbench.component import digest
 from workbench.errors import InputError
 from workbench.serving.caller import Caller, Principal
-from workbench.serving.problems import InvalidError, NotFoundError, UnavailableRecordsError
+from workbench.serving.problems import ConflictError, InvalidError, NotFoundError, UnavailableRecordsError
 from workbench.serving.records import erasing, people, talks, votes
 from workbench.serving.records import writer as writing
 from workbench.serving.records.database import Database
@@ -124,9 +127,50 @@ def test_records_of_a_later_version_and_other_files_are_refused(tmp_path: Path) 
     connection.close()
     with pytest.raises(InputError, match="later version"):
         Database(path)
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA user_version = 0")
+    connection.close()
+    with pytest.raises(InputError, match="holds other tables than a service's records"):
+        Database(path)
     path.write_bytes(b"no database" * 100)
     with pytest.raises(InputError, match="move the file away"):
         Database(path)
+
+
+OLDER = """
+    DROP INDEX votes_by_request;
+    DROP INDEX conversations_by_owner;
+    CREATE INDEX votes_by_request ON votes (request, number);
+    INSERT INTO users (issuer, subject, name, created) VALUES ('', 'ann', 'ann', 1.0);
+    INSERT INTO requests (id, at, user, asked, identity, run, configuration, status, http_status, seconds_total, prompt_tokens,
+        answer_tokens, cost_micros) VALUES ('r', 1.0, 1, 'd', 'i', 'run', 'c1', 'answered', 200, 0.5, 3, 2, 0);
+    INSERT INTO votes (request, vote, comment, at) VALUES (1, 1, 'first', 1.0), (1, -1, 'last', 2.0);
+    PRAGMA user_version = 1;
+"""  # the tables as their first version had them, with what somebody said twice
+
+
+def test_records_of_an_earlier_version_are_brought_up_to_date(tmp_path: Path) -> None:
+    Database(tmp_path / "new.sqlite").close()
+    path = tmp_path / "old.sqlite"
+    Database(path).close()
+    connection = sqlite3.connect(path)
+    connection.executescript(OLDER)
+    connection.close()
+    records = Database(path)
+    with records.reading() as found:
+        assert votes.counted(found) == (0, 1)
+        assert found.execute(select(votes_table.c.comment)).scalars().all() == ["last"]
+    with records.writing() as found:
+        votes.vote(found, "r", 1, 1, "again")
+        assert found.execute(select(votes_table.c.comment)).scalars().all() == ["again"]
+    records.close()
+    shapes = []
+    for file in (path, tmp_path / "new.sqlite"):
+        connection = sqlite3.connect(file)
+        shapes.append(sorted(connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_master")))
+        assert connection.execute("PRAGMA user_version").fetchone() == (2,)
+        connection.close()
+    assert shapes[0] == shapes[1]
 
 
 # --- Faults -----------------------------------------------------------------------------------------------------------
@@ -214,6 +258,36 @@ def test_what_finds_no_room_is_counted_and_its_texts_are_not_kept(records: Datab
     assert writer.dropped == 3 and lost == [digest(f"q{number}") for number in (2, 3, 4)] and rows(records, requests) == 2
 
 
+def test_whoever_leaves_while_records_are_written_stops_nothing(records: Database, writer: Writer) -> None:
+    held, begun = threading.Event(), threading.Event()
+
+    def hold(connection: Any) -> None:
+        begun.set()
+        assert held.wait(30)
+
+    async def leaves() -> None:
+        waiting = asyncio.ensure_future(asyncio.wrap_future(journal(writer).write(entry("left"), Spent())))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        with suppress(asyncio.CancelledError):
+            await waiting
+
+    first = writer.write(hold)
+    assert begun.wait(30)
+    asyncio.run(leaves())
+    held.set()
+    first.result(30)
+    journal(writer).write(entry("next"), Spent()).result(30)
+    assert rows(records, requests) == 2
+
+
+def test_an_error_of_the_records_says_nothing_that_people_wrote(records: Database) -> None:
+    with pytest.raises(IntegrityError) as failed, records.writing() as connection:
+        for _ in range(2):
+            connection.execute(answers.insert().values(digest="d", identity="unmistakable", body=b"unmistakable", created=1.0))
+    assert "unmistakable" not in str(failed.value)
+
+
 KILLED = """
 import sys
 from pathlib import Path
@@ -223,8 +297,10 @@ from workbench.serving.records.writer import Writer
 
 records = Database(Path(sys.argv[1]))
 writer = Writer(records)
+batch = int(sys.argv[2])
 while True:
-    pending = [writer.write(lambda c, n=n: votes.vote(c, "r", None, 1, f"vote {n}")) for n in range(20)]
+    batch += 1
+    pending = [writer.write(lambda c, n=n: votes.vote(c, f"r{n}", None, 1, str(batch))) for n in range(20)]
     pending.append(writer.write(lambda c: people.add_key(c, 1)))
     for one in pending:
         one.result()
@@ -235,10 +311,11 @@ while True:
 def test_no_acknowledged_vote_or_key_is_lost_to_a_kill(records: Database, writer: Writer) -> None:
     with records.writing() as connection:
         people.add_user(connection, "ann")
-    journal(writer).write(entry("r"), Spent()).result()
+    for number in range(20):
+        journal(writer).write(entry(f"r{number}"), Spent()).result()
     acknowledged: list[str] = []
     for _ in range(2):
-        command = [sys.executable, "-c", KILLED, str(records.path)]
+        command = [sys.executable, "-c", KILLED, str(records.path), str(len(acknowledged))]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
         assert process.stdout
         for line in process.stdout:
@@ -251,7 +328,28 @@ def test_no_acknowledged_vote_or_key_is_lost_to_a_kill(records: Database, writer
     with records.reading() as connection:
         assert connection.exec_driver_sql("PRAGMA integrity_check").scalar_one() == "ok"
         assert all(people.key_of(connection, key) for key in acknowledged)
-    assert len(acknowledged) >= 40 and rows(records, votes_table) >= 20 * len(acknowledged)
+        given = connection.execute(select(votes_table.c.comment)).scalars().all()
+    assert len(acknowledged) >= 40 and len(given) == 20 and min(map(int, given)) >= len(acknowledged)
+
+
+def test_a_question_that_knows_too_little_of_its_conversation_is_not_its_next_turn(records: Database, writer: Writer) -> None:
+    """Two services on one file may answer questions of one conversation at once."""
+    name = writer.write(lambda connection: talks.begin(connection, None)).result().id
+    kept = journal(writer)
+
+    def turn(request_id: str, after: int | None, **more: Any) -> Entry:
+        one = entry(request_id, conversation=name, **more)
+        return one._replace(caller=one.caller._replace(after=after))
+
+    kept.write(turn("first", 0), Spent()).result()
+    with pytest.raises(ConflictError, match="answered in the meantime; ask again"):
+        kept.write(turn("overtaken", 0), Spent()).result()
+    kept.write(turn("left", 0, status=LEFT, body=None), Spent()).result()  # it has no answer that could lack something
+    kept.write(turn("next", 1), Spent()).result()
+    with records.reading() as connection:
+        found = connection.execute(select(requests.c.id, requests.c.turn).order_by(requests.c.number)).all()
+        assert [tuple(row) for row in found] == [("first", 1), ("left", 2), ("next", 3)]
+        assert talks.last_answered(connection, name) == 3
 
 
 # --- Forgetting -------------------------------------------------------------------------------------------------------

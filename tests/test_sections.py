@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -270,3 +272,137 @@ def test_a_pdf_is_cut_at_the_headings_of_its_outline(tmp_path: Path) -> None:
     dataset = DatasetSettings(folder=tmp_path / "texts", questions=tmp_path / "q.jsonl").load()
     rows = Chunking(words=None, at="headings").cut(dataset.documents, dataset.structure).to_pylist()
     assert [row["text"].split("\n")[0] for row in rows] == ["1. The lamp", "The mill"]
+
+
+TEXT = (
+    "Dr. Ada lit the lamp at 3.15 p.m. in May. It burned! Did it smell?\n\n"
+    "Oil was dear, and\ngas was cheap. Grüße 🙂 aus Bonn. 北京市朝阳区。好的。"
+)
+
+
+def texts(text: str, **settings: Any) -> list[str]:
+    return [found for _, found in cut(text, **settings)]
+
+
+def test_passages_of_sentences_end_where_sentences_do() -> None:
+    assert texts(TEXT, sentences=2, overlap=1) == [
+        "Dr. Ada lit the lamp at 3.15 p.m. in May. It burned!",
+        "It burned! Did it smell?",
+        "Did it smell?\n\nOil was dear, and\ngas was cheap.",
+        "Oil was dear, and\ngas was cheap. Grüße 🙂 aus Bonn.",
+        "Grüße 🙂 aus Bonn. 北京市朝阳区。",
+        "北京市朝阳区。好的。",
+    ]
+    assert texts("Am 3. Mai kam er. Abs. 2 gilt.", sentences=1, language="de") == ["Am 3. Mai kam er.", "Abs. 2 gilt."]
+    assert texts(PAGE, sentences=2, at="headings", keep="tables")[1].endswith("| 1823 | 14    |")
+
+
+def test_passages_of_words_may_keep_sentences_but_none_that_is_too_long() -> None:
+    assert texts("One two three. Four five. Six seven eight nine ten. Eleven.", words=5, overlap=2, keep="sentences") == [
+        "One two three. Four five.",
+        "Six seven eight nine ten.",
+        "Eleven.",
+    ]
+    assert texts("One two. Three four five six. Seven.", words=3, overlap=0, keep="sentences") == [
+        "One two. Three",
+        "four five six.",
+        "Seven.",
+    ]
+
+
+def test_a_table_is_not_one_sentence() -> None:
+    rows = [f"row {number} of cells " + "12 " * 20 for number in range(40)]
+    assert texts("\n".join(rows), sentences=1) == [row.strip() for row in rows]
+    long = "word " * 1000
+    found = texts(long, sentences=1)
+    assert all(len(one) <= 1000 for one in found) and " ".join(found) == long.strip()
+    assert texts("x" * 3000, sentences=1) == ["x" * 3000], "a word is never cut"
+
+
+def test_recursive_passages_end_at_the_strongest_break_that_fits() -> None:
+    text = "# A\n\none two. three\nfour\n\nfive six\n\n# B\n\nseven eight nine"
+    assert texts(text, recursive=50) == [text]
+    assert texts(text, recursive=7) == ["# A\n\none two. three\nfour", "five six", "# B\n\nseven eight nine"]
+    assert texts("one two. three four\nfive six seven", recursive=4) == ["one two. three four", "five six seven"]
+    assert texts("one two. three four", recursive=3) == ["one two.", "three four"]
+    assert texts("page one\fpage two\n\nis long", recursive=5) == ["page one", "page two\n\nis long"]
+    code = "def a():\n    x = 1\n    y = 2\n\ndef b():\n    z = 3\n"
+    assert texts(code, recursive=9) == ["def a():\n    x = 1\n    y = 2", "def b():\n    z = 3"]
+    assert texts(code, recursive=5)[:2] == ["def a():\n    x = 1", "y = 2"]
+    deep = "\n".join(" " * depth + "a" for depth in range(3000))
+    assert len(texts(deep, recursive=2)) >= 1500
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.text(st.sampled_from("ab.A!?。 \n\t\f好é🙂#\u2028"), max_size=80),
+    parts_of,
+    st.sampled_from(["sentences", "recursive", "words"]),
+    st.integers(1, 9),
+    st.integers(0, 8),
+    st.sets(st.sampled_from(["headings", "pages"])),
+    st.sets(st.sampled_from(["tables", "code"])),
+)
+def test_passages_of_every_size_are_exact_pieces_in_order_that_leave_nothing_out(
+    text: str, parts: list[Part], size: str, most: int, overlap: int, at: set[str], keep: set[str]
+) -> None:
+    fitting = sorted((part for part in parts if part.start <= part.end <= len(text)), key=lambda part: (part.start, -part.end))
+    shared = 0 if size == "recursive" else min(overlap, most - 1)
+    kept = {*keep, "sentences"} if size == "words" else keep
+    chunking = Chunking(**{size: most, "overlap": shared, "at": sorted(at), "keep": sorted(kept)})
+    documents, structure_ = tables(text, fitting)
+    found = chunking.cut(documents, structure_).to_pylist()
+    assert found == chunking.cut(documents, structure_).to_pylist()
+    assert all(text[row["start"] : row["end"]] == row["text"] == row["text"].strip() for row in found)
+    assert [row["start"] for row in found] == sorted({row["start"] for row in found})
+    covered = {place for row in found for place in range(row["start"], row["end"])}
+    assert covered >= {place for place, letter in enumerate(text) if not letter.isspace()}
+    if size != "sentences" and not any({"table": "tables", "code": "code"}.get(part.kind) in keep for part in fitting):
+        assert all(len(row["text"].split()) <= most for row in found)
+    if size == "recursive":
+        assert all(one["end"] <= other["start"] for one, other in itertools.pairwise(found))
+
+
+@pytest.mark.parametrize(
+    ("given_", "said"),
+    [
+        ({"sentences": 2, "words": 80}, "a passage has one size, and words and sentences are given"),
+        ({"sentences": 2, "overlap": 2}, "overlap of 2 sentences must be shorter"),
+        ({"recursive": 200, "overlap": 20}, "share nothing; leave overlap away"),
+        ({"sentences": 2, "keep": "sentences"}, "leave sentences out of keep"),
+        ({"words": 80, "language": "de"}, "language is that of sentences"),
+        ({"sentences": 0}, "greater than or equal to 1"),
+    ],
+)
+def test_sizes_that_contradict_each_other_are_refused(given_: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        Chunking(**given_)
+
+
+def test_keys_of_chunkings_hold_what_they_use_and_no_more() -> None:
+    assert Chunking().definition()["libraries"] == {} == Chunking(recursive=200).definition()["libraries"]
+    assert list(Chunking(sentences=5).definition()["libraries"]) == ["sentencex"]
+    assert Chunking(sentences=5, overlap=1).settings() == {"words": None, "overlap": 1, "sentences": 5}
+    assert Chunking(sentences=5, language="de").settings()["language"] == "de"
+    assert Chunking(recursive=200).settings() == {"words": None, "overlap": 0, "recursive": 200}
+    for one in (Chunking(sentences=5, overlap=1), Chunking(recursive=200), Chunking(words=9, overlap=0, keep="sentences")):
+        assert Chunking(**one.settings()) == one
+    assert Chunking(sentences=5, overlap=1, at="pages").label == "5-1 sentences at pages"
+    assert Chunking(recursive=200).label == "200 recursive"
+
+
+def test_without_the_library_for_sentences_an_experiment_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sentencex", None)
+    done = run("plan", experiment(tmp_path, "[{sentences: 2}]"), "--runs", tmp_path / "runs")
+    assert isinstance(done.exception, InputError) and "rag-workbench[documents]" in str(done.exception)
+
+
+def test_an_experiment_compares_sentences_and_recursive_passages_with_words(tmp_path: Path) -> None:
+    file = experiment(tmp_path, "[{words: 8, overlap: 2}, {sentences: 2, overlap: 1}, {recursive: 8, at: headings}]")
+    done = run("run", file, "--runs", tmp_path / "runs", "--no-notebooks")
+    assert done.exit_code == 0, (done.output, done.exception)
+    folder = Path(done.output.splitlines()[-1].removeprefix("run: "))
+    table = (folder / "configurations.csv").read_text()
+    assert "2-1 sentences" in table and "8 recursive at headings" in table
+    plan = run("plan", folder / "config.yaml", "--runs", tmp_path / "runs")
+    assert plan.exit_code == 0 and "report: 0 stages" in plan.output, plan.output

@@ -181,8 +181,8 @@ def test_a_client_that_leaves_is_computed_for_no_longer(service: Running, watche
         watched.begun.clear()
         connection = socket.create_connection(("127.0.0.1", service.port))
         connection.sendall(
-            b"POST /v1/answers HTTP/1.1\r\nHost: localhost\r\nAccept: %s\r\nContent-Length: %d\r\n\r\n%s"
-            % (accept, len(body), body)
+            b"POST /v1/answers HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nAccept: %s\r\n"
+            b"Content-Length: %d\r\n\r\n%s" % (accept, len(body), body)
         )
         assert watched.begun.wait(20)
         assert service.asking.under_way == 1
@@ -376,6 +376,46 @@ def test_another_promotion_is_served_as_soon_as_it_is_made(
     assert after["provenance"]["configuration"] == other
 
 
+def test_another_promotion_ends_no_stream_and_nobody_goes_back_to_the_one_before(
+    toy: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from workbench.serving import promotion
+
+    monkeypatch.setattr(promotion, "LOOK_SECONDS", 0.05)
+    copy = shutil.copytree(toy.run, tmp_path / "smoke" / toy.run.name)
+    (tmp_path / ".store").symlink_to(toy.runs / ".store")
+    run = Run.open(copy)
+    first = Pipeline.open(run)
+    other = next(
+        c.configuration for c in run.leaderboard if c.configuration != first.configuration.id and c.split == run.report_split
+    )
+    ended = threading.Event()
+
+    def visit(service: Running, name: int) -> list[str]:
+        """Configurations that answered one visitor's streams, in their order."""
+        found: list[str] = []
+        while not ended.is_set() or len(found) < 2:
+            stream = service.ask(f"What does visitor {name} ask as number {len(found)}?", accept="text/event-stream")
+            *_, last = stream.body.decode().strip().split("\n\n")
+            assert stream.status == 200 and last.startswith("event: answer\n"), last
+            found.append(json.loads(last.partition("data: ")[2])["provenance"]["configuration"])
+        return found
+
+    with running(first, reopen=lambda chosen: Pipeline.open(copy, chosen)) as service, ThreadPoolExecutor(4) as pool:
+        visits = [pool.submit(visit, service, name) for name in range(4)]
+        try:
+            waits_until(lambda: service.asking.service.batcher.seconds != 1.0)  # a batch was answered
+            run.promote(other)
+            waits_until(lambda: service.call("GET", "/v1/about").json["provenance"]["configuration"] == other, 60)
+            time.sleep(0.5)
+        finally:
+            ended.set()
+        for one in visits:
+            found = one.result()
+            assert set(found) <= {first.configuration.id, other} and found[-1] == other
+            assert found == sorted(found, key=lambda configuration: configuration == other)
+
+
 # --- Clients ----------------------------------------------------------------------------------------------------------
 
 
@@ -413,7 +453,7 @@ def test_gradios_client_and_curl_are_answered(service: Running, pipeline: Pipeli
     expected = json.loads(answer_part(pipeline.ask(QUESTIONS[0])))
     found = Client(service.url, verbose=False).predict(QUESTIONS[0], api_name="/ask")
     assert {name: found[name] for name in expected} == expected
-    command = ["curl", "-s", f"{service.url}/api/ask", "-d", json.dumps({"question": QUESTIONS[0]})]
+    command = ["curl", "-s", f"{service.url}/api/ask", "--json", json.dumps({"question": QUESTIONS[0]})]
     if shutil.which("curl"):
         found = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
         assert {name: found[name] for name in expected} == expected and "total" in found["seconds"]
@@ -662,6 +702,56 @@ def test_a_service_that_is_killed_under_load_answers_the_same_when_it_is_back(to
         assert [one.json["served"]["by"] for one in back] == ["cache"] * 3 + ["model"]
         process.terminate()
         assert process.wait(timeout=30) == -signal.SIGTERM  # uvicorn passes the signal on once all is ended
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.slow
+def test_no_acknowledged_vote_or_key_is_lost_where_the_service_is_killed(toy: Finished, tmp_path: Path) -> None:
+    from workbench.serving.records import people
+    from workbench.serving.records.database import FILE, Database
+    from workbench.serving.records.tables import votes
+
+    copy = shutil.copytree(toy.run, tmp_path / "smoke" / toy.run.name)
+    (tmp_path / ".store").symlink_to(toy.runs / ".store")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    service = Running(port, None)
+    process = started(copy, port, tmp_path / "log")
+    given, keys = dict.fromkeys(range(6), 0), []
+    try:
+        mine = [service.ask(question).json["id"] for question in QUESTIONS[:6]]
+        records = Database(tmp_path / ".service" / FILE)
+        with records.writing() as connection:
+            people.add_user(connection, "ann")
+
+        def vote(number: int) -> None:
+            try:
+                while True:
+                    said = {"vote": 1, "comment": str(given[number] + 1)}
+                    assert service.call("PUT", f"/v1/answers/{mine[number]}/vote", said).status == 204
+                    given[number] += 1
+            except (OSError, http.client.HTTPException):
+                pass  # it was killed
+
+        with ThreadPoolExecutor(6) as pool:
+            voters = [pool.submit(vote, number) for number in given]
+            while min(given.values()) < 10:
+                with records.writing() as connection:
+                    key = people.add_key(connection, 1)
+                keys.append(key)  # it is told to somebody
+            process.kill()
+            process.wait()
+            assert [one.result() for one in voters] == [None] * 6
+        process = started(copy, port, tmp_path / "log")
+        with records.reading() as connection:
+            assert connection.exec_driver_sql("PRAGMA integrity_check").scalar_one() == "ok"
+            said = [int(row.comment) for row in connection.execute(votes.select().order_by(votes.c.request))]
+        assert len(said) == 6 and all(given[number] <= said[number] <= given[number] + 1 for number in given)
+        assert keys and {service.call("GET", "/v1/about", authorization=f"Bearer {key}").status for key in keys} == {200}
+        assert service.call("PUT", f"/v1/answers/{mine[0]}/vote", {"vote": -1}).status == 204
     finally:
         process.kill()
         process.wait()

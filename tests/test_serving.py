@@ -96,10 +96,13 @@ def url(pipeline):
         yield address
 
 
+JSON = {"Content-Type": "application/json"}
+
+
 def fetch(address, body=None, timeout=60):
     """Status and JSON of a response."""
     try:
-        with urllib.request.urlopen(urllib.request.Request(address, data=body), timeout=timeout) as response:
+        with urllib.request.urlopen(urllib.request.Request(address, data=body, headers=JSON), timeout=timeout) as response:
             return response.status, json.load(response)
     except urllib.error.HTTPError as error:
         return error.code, json.load(error)
@@ -192,7 +195,7 @@ def test_the_longest_question_fits_into_a_request():
     question = "\N{SNAKE}" * MAX_CHARACTERS
     body = json.dumps({"question": question}).encode()
     assert len(body) < 65_536
-    assert read(body, AnswerForm, None).question == question
+    assert read(body, AnswerForm, JSON["Content-Type"]).question == question
 
 
 def test_an_unexpected_error_is_logged_and_not_shown(pipeline, monkeypatch, caplog):

@@ -9,7 +9,8 @@ import shlex
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn, TextIO
 
@@ -19,6 +20,7 @@ from workbench.errors import BudgetError, InputError, StageFailedError, unknown
 from workbench.serving.commands import feedback_app, keys_app, users_app
 
 if TYPE_CHECKING:
+    from workbench.cluster.crew import RayCrew
     from workbench.experiment.experiment import Experiment
     from workbench.results.compare import Compared
     from workbench.results.numerics import Numerics
@@ -51,6 +53,12 @@ OutOption = Annotated[
 ConfigurationOption = Annotated[str | None, typer.Option(help="Id or label; default: the promoted one, else the best.")]
 
 
+WorkersOption = Annotated[
+    str | None,
+    typer.Option("--workers", help="ray or ray:HEAD:PORT: the nodes of a Ray cluster compute; default: this process."),
+]
+
+
 @app.callback()
 def _options(debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False) -> None:
     if debug:
@@ -64,16 +72,56 @@ def run(
     runs: RunsOption = Path("runs"),
     notebooks: Annotated[bool, typer.Option(help="Execute the notebooks into the run's folder.")] = True,
     details: DetailsOption = False,
+    only: Annotated[
+        str | None, typer.Option("--only", help="PART/PARTS, such as 2/8: compute one part into the store, as a job of an array.")
+    ] = None,
+    workers: WorkersOption = None,
 ) -> None:
     """Run an experiment: index, fine-tune, compare, promote, report."""
     from workbench import notebooks as reports
     from workbench.experiment.experiment import Experiment
 
+    if only:
+        _refuse({"--workers": workers}, "--only, which computes in this process")
+        return _run_part(config, runs, overrides or (), only)
     if notebooks:
         reports.ready()  # before anything is computed
-    finished = _patiently_run(Experiment.load(config, runs, overrides or ()), runs, notebooks)
+    experiment = Experiment.load(config, runs, overrides or ())
+    with _crew(workers, experiment):
+        finished = _patiently_run(experiment, runs, notebooks)
     _print_outcome(finished, runs, details)
     typer.echo(f"run: {finished.folder}")
+
+
+@contextmanager
+def _crew(workers: str | None, experiment: Experiment) -> Iterator[RayCrew | None]:
+    """Within, the nodes of a cluster compute for an experiment, where that was asked for."""
+    if workers is None:
+        yield None
+        return
+    from workbench.cluster.connecting import connected
+
+    experiment.session.store.refuse_read_only()
+    with connected(workers, experiment.session) as crew:
+        yield crew
+
+
+def _run_part(config: Path, runs: Path, overrides: Sequence[str], only: str) -> None:
+    """Computes one part of an experiment, and says what is left to the other jobs."""
+    from workbench.experiment.experiment import Experiment
+    from workbench.store.part import Part
+
+    part = Part.read(only)
+    experiment = Experiment.load(config, runs, overrides)
+    _say_notes(experiment)
+    experiment.session.progress.say(_described(experiment))
+    try:
+        with experiment.session.progress.patient():
+            left = experiment.compute_part(part)
+    except KeyboardInterrupt:
+        _fail(_interrupted(experiment), INTERRUPTED)
+    for line in left.sentences(part, experiment.session):
+        typer.echo(line)
 
 
 def _patiently_run(experiment: Experiment, runs: Path, notebooks: bool) -> Run:
@@ -181,13 +229,16 @@ def _myself() -> str:
 
 
 @app.command()
-def plan(config: ConfigPath, overrides: SetOption = None, runs: RunsOption = Path("runs")) -> None:
+def plan(config: ConfigPath, overrides: SetOption = None, runs: RunsOption = Path("runs"), workers: WorkersOption = None) -> None:
     """Show what a run would compute: distinct stages, what the store holds, estimated tokens, seconds and memory."""
     from workbench.experiment.experiment import Experiment
 
     experiment = Experiment.load(config, runs, overrides or ())
     _say_notes(experiment)
     _print_plan(experiment, sys.stdout)
+    with _crew(workers, experiment) as crew:
+        for line in crew.sentences() if crew else ():
+            typer.echo(line)
 
 
 @app.command()
@@ -896,11 +947,39 @@ def store_gc(
 ) -> None:
     """Remove artifacts; never what a finished run points to, unless --pointed."""
     from workbench.experiment.keeping import collect
+    from workbench.results.words import count
 
     removed = collect(_store(runs), runs, keep_days, max_gb, pointed)
     for one in removed:
         typer.echo(f"removed {one.stage} {one.key[:12]} {one.bytes / 1e6:.2f} MB")
-    typer.echo(f"{len(removed)} artifacts removed, {sum(one.bytes for one in removed) / 1e9:.3f} GB")
+    typer.echo(f"{count(len(removed), 'artifact')} removed, {sum(one.bytes for one in removed) / 1e9:.3f} GB")
+
+
+@store_app.command("merge")
+def store_merge(
+    other: Annotated[Path, typer.Argument(help="The other store: a folder of runs, or the folder .store in it.")],
+    runs: RunsOption = Path("runs"),
+) -> None:
+    """Take over what another store holds, each after its digest was checked; exit status 1 if something is damaged."""
+    from workbench.store.merging import located, merge
+    from workbench.store.store import Store
+    from workbench.store.telling import for_people
+
+    source = located(other)
+    merged = merge(Store(runs / ".store"), source, for_people())
+    for one in merged.damaged:
+        typer.echo(f"left out: {one.stage} {one.key[:12]}: {one.reason}")
+    typer.echo(
+        f"taken over: {merged.artifacts:,} artifacts, {merged.items:,} items; {merged.found:,} artifacts were here already"
+    )
+    if merged.differing:
+        typer.echo(
+            f"{merged.differing:,} items are here with another value, as of servers that were asked twice; those here stay"
+        )
+    if merged.busy:
+        typer.echo(f"{merged.busy:,} artifacts are being computed here by another process now, and were left to it")
+    if merged.damaged:
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -15,7 +15,6 @@ import re
 import sys
 from collections.abc import Callable
 from functools import cache
-from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, get_args, get_origin
@@ -54,6 +53,8 @@ def library_version(distribution: str) -> str:
 
     The local part names the hardware a wheel was built for, which `workbench.machine` puts into keys itself.
     """
+    from importlib import metadata  # takes a while, and processes that read documents never ask
+
     for name in ALTERNATIVES.get(distribution, (distribution,)):
         try:
             return metadata.version(name).split("+")[0]
@@ -175,11 +176,20 @@ def _load(spec: str, folder: Path | None, what: str) -> tuple[object, ModuleType
             f"{spec!r} exists only in this notebook or script; save the {what.lower()} in a file beside the configuration and "
             f"name it ./file.py:{name}"
         )
-    module = _load_file(place, folder) if place.endswith(".py") else _load_module(place)
+    module = load_file(place, folder) if place.endswith(".py") else _load_module(place)
     return getattr(module, name, None), module
 
 
-def _load_file(place: str, folder: Path | None) -> ModuleType:
+def load_file(place: str, folder: Path | None) -> ModuleType:
+    """The module that a file is, imported under a name that its content decides.
+
+    Args:
+        place: the file, relative to the folder.
+        folder: default: the current one.
+
+    Raises:
+        InputError: there is no such file, or it cannot be imported.
+    """
     path = ((folder or Path()) / place).resolve()
     if not path.is_file():
         raise InputError(f"file {place!r} does not exist (looked for {path}); put it there, or correct its name")
@@ -200,6 +210,25 @@ def _load_file(place: str, folder: Path | None) -> ModuleType:
         del sys.modules[name]
         raise InputError(f"file {path} cannot be imported: {type(error).__name__}: {error}") from error
     return module
+
+
+def imported_sources() -> dict[str, bytes]:
+    """Name -> content of every file from which this process imported a class or function of the user's.
+
+    Raises:
+        InputError: a file is no longer what was imported.
+    """
+    found = {}
+    for name, known in _imported.items():
+        module = sys.modules.get(name)
+        if module is None or module.__file__ is None:
+            continue
+        path = Path(module.__file__)
+        content = path.read_bytes() if path.is_file() else b""
+        if hashlib.sha256(content).hexdigest() != known:
+            raise InputError(f"{path} was changed since this process read it; start again")
+        found[path.name] = content
+    return found
 
 
 def _load_module(place: str) -> ModuleType:

@@ -10,7 +10,6 @@ import re
 import resource
 from dataclasses import dataclass
 from functools import cache
-from importlib import metadata
 from pathlib import Path
 
 
@@ -104,6 +103,8 @@ def cuda_device() -> Gpu | None:
 
     Asks the driver library directly: importing torch for this would take seconds in runs that compute nothing.
     """
+    from importlib import metadata  # takes a while, and processes that read documents never ask
+
     try:
         build = metadata.version("torch")
         driver = ctypes.CDLL("libcuda.so.1")

@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from workbench.data import tables
 from workbench.data.dataset import DOCUMENTS, QRELS, QUERIES, SPANS, Dataset, Row
+from workbench.data.readers.text import counted
 from workbench.errors import InputError
 
 
@@ -49,7 +50,7 @@ def assemble(
         raise InputError(f"dataset {name}: none of its {len(documents)} documents has a text; at least one is needed")
     if empty:
         few = f"{', '.join(map(repr, empty[:5]))}{', ...' if len(empty) > 5 else ''}"
-        notes = [*notes, f"{len(empty)} documents have no text: {few}"]
+        notes = [*notes, f"{counted(len(empty), 'document', 'has', 'have')} no text: {few}"]
     schema = SPANS if judgements and "evidence" in judgements[0] else QRELS
     table = pa.Table.from_pylist(sorted(documents, key=lambda row: row["id"]), DOCUMENTS)
     asked = pa.schema([*QUERIES, *(pa.field(column, pa.string()) for column in columns)])

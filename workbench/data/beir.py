@@ -13,7 +13,7 @@ from workbench.data.collection import Collection, CorpusRecord, Grade, QueryReco
 from workbench.data.dataset import Dataset
 from workbench.data.prepared import PREPARATION, prepared
 from workbench.data.readers.json_lines import distinct, records
-from workbench.data.readers.text import few, lines, short, whole_number
+from workbench.data.readers.text import counted, few, lines, short, whole_number
 from workbench.errors import InputError
 
 QRELS_ENDINGS = (".tsv", ".tsv.gz")
@@ -39,7 +39,8 @@ def beir(folder: Path, columns: Sequence[str] = ()) -> Dataset:
     files = [beir_file(folder, "corpus.jsonl"), beir_file(folder, "queries.jsonl"), *_qrels_files(folder)]
     content = {file.relative_to(folder).as_posix(): file_digest(file) for file in files}
     others = [file.name for file in _visible(folder / "qrels") if file not in files]
-    said = f"{len(others)} files of qrels left out, their names do not end in .tsv or .tsv.gz: {few(others)}"
+    why = "left out, its name does not end", "left out, their names do not end"
+    said = f"{counted(len(others), 'file')} of qrels {why[len(others) != 1]} in .tsv or .tsv.gz: {few(others)}"
     notes = [said] if others else []
     key = digest(["beir", PREPARATION, content, notes, *columns])
     return prepared(key, lambda: _read_beir(folder, files, notes, columns))

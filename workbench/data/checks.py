@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations
@@ -10,11 +11,12 @@ from typing import NamedTuple
 from workbench.data import splits
 from workbench.data.dataset import Dataset
 from workbench.data.leaks import leaks, normalized
+from workbench.data.readers.text import counted
 
 SHOWN = 5  # examples that a finding names
 LONG = 8  # words of an answer, from which it is a sentence of its own that need not stand in a document
 DECIDED = {"yes", "no", "true", "false"}  # answers that say something about a document and do not stand in it
-LEFT_OUT = "questions left out"  # in notes of loading
+LEFT_OUT = re.compile(r"\bquestions? left out")  # in notes of loading
 
 
 class Finding(NamedTuple):
@@ -47,7 +49,7 @@ def findings(dataset: Dataset) -> list[Finding]:
 
 def _left_out(dataset: Dataset) -> Iterator[Finding]:
     for note in dataset.notes:
-        if LEFT_OUT in note:
+        if LEFT_OUT.search(note):
             yield Finding(True, note)
 
 
@@ -59,14 +61,17 @@ def _shared(dataset: Dataset) -> Iterator[Finding]:
             pairs = "; ".join(map(str, found[:SHOWN]))
             # a model that was trained on a near copy knows it; who chooses by one learns nothing about the other
             serious = one == "train" or normalized(found[0].train) == normalized(found[0].evaluation)
-            yield Finding(serious, f"{len(found)} questions of {one} are asked in {other} too, or nearly so: {pairs}")
+            verb = "is" if len(found) == 1 else "are"
+            said = f"{counted(len(found), 'question')} of {one} {verb} asked in {other} too, or nearly so: {pairs}"
+            yield Finding(serious, said)
 
 
 def _repeated(dataset: Dataset) -> Iterator[Finding]:
     for split in dataset.splits:
         same = _equal((query.id, f"{normalized(query.text)} {query.history}") for query in dataset.split(split))
         if same:
-            yield Finding(False, f"{len(same)} questions of {split} are asked several times: {_groups(same)}")
+            verb = "is" if len(same) == 1 else "are"
+            yield Finding(False, f"{counted(len(same), 'question')} of {split} {verb} asked several times: {_groups(same)}")
 
 
 def _small(dataset: Dataset) -> Iterator[Finding]:
@@ -92,14 +97,15 @@ def _unanswered(dataset: Dataset) -> Iterator[Finding]:
     if short:
         yield Finding(
             False,
-            f"{len(short)} of {asked} answered questions have an accepted answer that stands in no document word for word: "
-            f"{_few(short)}; a generator that copies cannot be right on them",
+            f"{len(short)} of {counted(asked, 'answered question')} {'has' if len(short) == 1 else 'have'} an accepted answer "
+            f"that stands in no document word for word: {_few(short)}; a generator that copies cannot be right on "
+            f"{'it' if len(short) == 1 else 'them'}",
         )
     if long:
         yield Finding(
             False,
-            f"{long} of {asked} answered questions have answers of {LONG} words and more that stand in no document; em, f1 and "
-            f"contains are low for whoever answers in other words",
+            f"{long} of {counted(asked, 'answered question')} {'has' if long == 1 else 'have'} answers of {LONG} words and more "
+            f"that stand in no document; em, f1 and contains are low for whoever answers in other words",
         )
 
 
@@ -110,19 +116,19 @@ def _unjudged(dataset: Dataset) -> Iterator[Finding]:
         if bare:
             yield Finding(
                 False,
-                f"{len(bare)} questions of {split} have neither evidence nor a relevant document, so rankings are not measured "
-                f"on them: {_few(bare)}",
+                f"{counted(len(bare), 'question')} of {split} {'has' if len(bare) == 1 else 'have'} neither evidence nor a "
+                f"relevant document, so rankings are not measured on {'it' if len(bare) == 1 else 'them'}: {_few(bare)}",
             )
 
 
 def _documents(dataset: Dataset) -> Iterator[Finding]:
     ids, texts = dataset.documents["id"].to_pylist(), dataset.documents["text"].to_pylist()
     if empty := [name for name, text in zip(ids, texts, strict=True) if not text.strip()]:
-        yield Finding(False, f"{len(empty)} documents have no text: {_few(empty)}")
+        yield Finding(False, f"{counted(len(empty), 'document', 'has', 'have')} no text: {_few(empty)}")
     same = _equal((name, " ".join(text.split())) for name, text in zip(ids, texts, strict=True) if text.strip())
     if not same:
         return
-    copies = f"{len(same)} texts stand in several documents: {_groups(same)}"
+    copies = f"{counted(len(same), 'text', 'stands', 'stand')} in several documents: {_groups(same)}"
     relevant = {name for split in dataset.splits for documents in dataset.judged(split).documents.values() for name in documents}
     wrong = any(relevant & set(group) and not relevant >= set(group) for group in same)
     why = "; some of these copies are judged relevant and others are not, which is counted as an error of whoever finds them"

@@ -13,7 +13,7 @@ from workbench.data.assembling import assemble
 from workbench.data.conversation import read_history
 from workbench.data.dataset import Dataset, Row
 from workbench.data.readers.json_lines import Filled, Identifier, Record, Text
-from workbench.data.readers.text import few
+from workbench.data.readers.text import counted, few
 from workbench.errors import InputError
 
 
@@ -78,7 +78,7 @@ class Collection:
         Raises:
             InputError: nothing of a split is relevant, or a query is in two splits.
         """
-        told = [*notes, *_empty("queries", [(row.id, row.text) for _, row in self.asked])]
+        told = [*notes, *_empty("query", [(row.id, row.text) for _, row in self.asked])]
         known = {row.id for _, row in self.asked}
         splits = self._split_of_each()
         judgements: list[Row] = [{"query_id": one.query, "doc_id": one.document, "relevance": one.grade} for one in self.grades]
@@ -96,7 +96,9 @@ class Collection:
         ]
         told += _unanswered(kept, {row["query_id"] for row in judgements if row["relevance"] > 0})
         if len(kept) < len(self.asked):
-            told.append(f"{len(self.asked) - len(kept)} queries left out, they are in no qrels file")
+            told.append(
+                f"{counted(len(self.asked) - len(kept), 'query', 'left out, it is', 'left out, they are')} in no qrels file"
+            )
         return assemble(self.name, self.documents, kept, judgements, told, columns)
 
     def _split_of_each(self) -> dict[str, str]:
@@ -113,7 +115,8 @@ class Collection:
             if split not in relevant:
                 said = f": {told[0]}" if told else ""
                 raise InputError(
-                    f"{where} has no grade above 0 for a document and a query that are there, so nothing is relevant{said}"
+                    f"{where} has no grade above 0 for a document and a query that are there, so nothing is relevant{said}; "
+                    f"give one, or take the file out of the folder"
                 )
 
 
@@ -126,7 +129,9 @@ def _unanswered(kept: Sequence[Row], answered: set[str]) -> Iterator[str]:
     """Notes on queries of each split that have no relevant document."""
     for split in sorted({row["split"] for row in kept}):
         if bare := [row["id"] for row in kept if row["split"] == split and row["id"] not in answered]:
-            yield f"{len(bare)} queries of {split} have no relevant document, so rankings are not measured on them: {few(bare)}"
+            said = "no relevant document, so rankings are not measured on"
+            one, several = f"of {split} has {said} it", f"of {split} have {said} them"
+            yield f"{counted(len(bare), 'query', one, several)}: {few(bare)}"
 
 
 def _without(judgements: list[Row], what: str, known: set[str], part: str, notes: list[str]) -> list[Row]:
@@ -135,17 +140,15 @@ def _without(judgements: list[Row], what: str, known: set[str], part: str, notes
     kept = [row for row in judgements if row[key] in known]
     if len(kept) < len(judgements):
         gone = sorted({row[key] for row in judgements} - known)
-        several = {"document": "documents", "query": "queries"}[what]
-        notes.append(
-            f"{len(judgements) - len(kept)} judgements left out, on {len(gone)} {several} that {part} does not hold: {few(gone)}"
-        )
+        left = counted(len(judgements) - len(kept), "judgement")
+        notes.append(f"{left} left out, on {counted(len(gone), what)} that {part} does not hold: {few(gone)}")
     return kept
 
 
 def _empty(what: str, texts: Sequence[tuple[str, str]]) -> list[str]:
     """A note on texts, each with its id, in which nothing stands."""
     empty = [name for name, text in texts if not text.strip()]
-    return [f"{len(empty)} {what} have no text: {few(empty)}"] if empty else []
+    return [f"{counted(len(empty), what, 'has', 'have')} no text: {few(empty)}"] if empty else []
 
 
 def _query(row: QueryRecord, split: str, first: dict[str, str], where: str) -> Row:

@@ -17,6 +17,7 @@ from workbench.data.conversation import read_history
 from workbench.data.dataset import SPLITS, Dataset, Row
 from workbench.data.finding import Finder, Page, Quote, places
 from workbench.data.readers.json_lines import Filled, Identifier, Record, distinct, records
+from workbench.data.readers.text import counted
 from workbench.errors import InputError, unknown
 
 __all__ = ["Missing", "QuestionRecord", "paragraph", "places", "read_questions", "with_evidence"]
@@ -208,12 +209,14 @@ def _told(
 ) -> Iterator[str]:
     """Notes on how evidence was found, and on what was not."""
     if lettered:
-        said = "questions have evidence that is found by its letters and digits alone, signs and case aside"
-        yield f"{len(lettered)} {said}: {', '.join(lettered)}"
+        said = "evidence that is found by its letters and digits alone, signs and case aside"
+        yield f"{counted(len(lettered), 'question', 'has', 'have')} {said}: {', '.join(lettered)}"
     if elsewhere:
-        yield f"{len(elsewhere)} questions have evidence that stands on another page than they name: {', '.join(elsewhere)}"
+        said = "evidence that stands on another page than is named"
+        yield f"{counted(len(elsewhere), 'question', 'has', 'have')} {said}: {', '.join(elsewhere)}"
     if lost:
-        yield f"{len(lost)} questions left out, their evidence stands in no document: {', '.join(lost)}"
+        said = "evidence stands in no document"
+        yield f"{counted(len(lost), 'question')} left out, {'its' if len(lost) == 1 else 'their'} {said}: {', '.join(lost)}"
         yield from (f"evidence of question {query!r}, {said}" for query, said in told.items())
 
 

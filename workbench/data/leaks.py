@@ -15,6 +15,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
+from workbench.data.readers.text import counted
 from workbench.errors import InputError
 
 NEAR = 0.8  # similarity from which two questions count as one
@@ -98,15 +99,12 @@ def refuse(found: Sequence[Leak], where: str, setting: str) -> None:
     pairs = "; ".join(map(str, found[:NAMED]))
     more = f"; and {len(found) - NAMED} more" if len(found) > NAMED else ""
     raise InputError(
-        f"{where}: {_pairs(len(found))} of a training and an evaluation question are equal or nearly so, which would flatter "
-        f"what is trained: {pairs}{more}. Allowed: mend the data, or {setting}=drop, which leaves these training questions out"
+        f"{where}: {counted(len(found), 'pair')} of a training and an evaluation question {'is' if len(found) == 1 else 'are'} "
+        f"equal or nearly so, which would flatter what is trained: {pairs}{more}. Allowed: mend the data, or {setting}=drop, "
+        f"which leaves these training questions out"
     )
 
 
 def dropped(found: Iterable[Leak]) -> tuple[str, ...]:
     """Ids of the training questions in leaks, sorted."""
     return tuple(sorted({leak.train_id for leak in found}))
-
-
-def _pairs(n: int) -> str:
-    return "1 pair" if n == 1 else f"{n} pairs"

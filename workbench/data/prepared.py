@@ -13,7 +13,7 @@ from workbench.data.dataset import Dataset
 from workbench.weights import home
 
 # raised when reading the same source gives another dataset
-PREPARATION = 5
+PREPARATION = 6
 WRITTEN = "files.json"  # beside the Arrow files: their digests
 
 

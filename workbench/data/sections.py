@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, zip_longest
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import pyarrow as pa
 
+from workbench.data import recursive
 from workbench.data.scripts import WORD
+from workbench.data.sentences import sentences
 
 # what a configuration calls parts of documents -> the kind of `workbench.data.documents.parser.Element`
 AT = {"headings": "heading", "pages": "page", "chapters": "chapter", "cells": "cell"}
@@ -38,7 +40,7 @@ class Section(NamedTuple):
 
 
 class Unit(NamedTuple):
-    """What is never cut: a word, or something that is kept whole, with its number of words."""
+    """What is never cut: a word, a sentence, or something that is kept whole, with its number of words."""
 
     start: int
     end: int
@@ -50,16 +52,22 @@ class Cutting:
     """How documents are cut by their structure.
 
     Attributes:
-        words: of a passage, at most, but for what is kept whole; None: a section is one passage.
-        overlap: words that a passage shares with the one before it in its section, at most.
+        most: words of a passage, or sentences, but for what is kept whole; None: a section is one passage.
+        overlap: words or sentences that a passage shares with the one before it in its section, at most.
         at: keys of `AT`.
         keep: keys of `KEEP`.
+        language: of the sentences that are not cut; empty: they are.
+        counted: what there are `most` of in a passage.
+        recursive: whether passages end at the strongest break that lets them be short enough, instead of being as long as fits.
     """
 
-    words: int | None
+    most: int | None
     overlap: int
     at: Sequence[str]
     keep: Sequence[str]
+    language: str = ""
+    counted: Literal["words", "sentences"] = "words"
+    recursive: bool = False
 
     def passages(self, text: str, parts: Sequence[Part]) -> Iterator[Section]:
         """The passages of a document in their order; a section without words gives none.
@@ -69,18 +77,37 @@ class Cutting:
             parts: its structure, in the order in which the parts begin.
         """
         kinds = {KEEP[name] for name in self.keep}
-        kept = list(_kept(text, [part for part in parts if part.kind in kinds], self.words))
+        words = self.most if self.counted == "words" else None
+        kept = list(_kept(text, [part for part in parts if part.kind in kinds], words))
         begin = [part.start for part in kept]
         for section in sections(text, parts, {AT[name] for name in self.at}, kept):
             inside = kept[bisect_left(begin, section.start) : bisect_left(begin, section.end)]
-            units = list(_units(text, section, inside))
-            if not units:
-                continue
-            if self.words is None:
-                yield section._replace(start=units[0].start, end=units[-1].end)
-                continue
-            for first, last in windows([unit.words for unit in units], self.words, self.overlap):
+            units = list(_units(text, section, inside, self._pieces))
+            for first, last in self._runs(text, units):
                 yield section._replace(start=units[first].start, end=units[last - 1].end)
+
+    def _runs(self, text: str, units: Sequence[Unit]) -> Iterable[tuple[int, int]]:
+        """Passages as units, (first, behind the last)."""
+        if not units:
+            return ()
+        if self.most is None:
+            return [(0, len(units))]
+        sizes = [unit.words if self.counted == "words" else 1 for unit in units]
+        if self.recursive:
+            return recursive.runs(sizes, recursive.breaks(text, units), self.most)
+        return windows(sizes, self.most, self.overlap)
+
+    def _pieces(self, text: str, start: int, end: int) -> Iterator[Unit]:
+        """What is not cut of a part of a text of which nothing else is kept: sentences, or words."""
+        if not self.language:
+            yield from _words(text, start, end)
+            return
+        for begin, behind in sentences(text, self.language, start, end):
+            words = list(_words(text, begin, behind))
+            if self.counted == "words" and self.most is not None and len(words) > self.most:
+                yield from words
+            else:
+                yield Unit(begin, behind, len(words))
 
 
 def sections(text: str, parts: Sequence[Part], kinds: set[str], kept: Sequence[Part]) -> Iterator[Section]:
@@ -152,15 +179,24 @@ def _kept(text: str, parts: Sequence[Part], words: int | None) -> Iterator[Part]
         end = part.end
 
 
-def _units(text: str, section: Section, kept: Iterable[Part]) -> Iterator[Unit]:
-    """The words of a section and what of it is kept whole, in order."""
+def _units(
+    text: str, section: Section, kept: Iterable[Part], pieces: Callable[[str, int, int], Iterator[Unit]]
+) -> Iterator[Unit]:
+    """The pieces of a section and what of it is kept whole, in order.
+
+    Args:
+        text: the document's.
+        section: of it.
+        kept: what is kept whole in it, in order, each behind the other.
+        pieces: of characters of the text that lie between what is kept.
+    """
     at = section.start
     for part in kept:
-        yield from _words(text, at, part.start)
+        yield from pieces(text, at, part.start)
         if inside := list(_words(text, part.start, part.end)):
             yield Unit(inside[0].start, inside[-1].end, len(inside))
         at = part.end
-    yield from _words(text, at, section.end)
+    yield from pieces(text, at, section.end)
 
 
 def _words(text: str, start: int, end: int) -> Iterator[Unit]:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from workbench.data.dataset import SPLITS
+from workbench.data.readers.text import counted
 from workbench.errors import InputError, unknown
 
 SHARES: Mapping[str, float] = {"dev": 0.5, "test": 0.5}
@@ -74,13 +75,14 @@ def small(split: str, groups: int) -> str | None:
     """
     if groups >= SMALL:
         return None
+    independent = counted(groups, "independent question")
     if groups < FEWEST:
         return (
-            f"CAUTION: the split {split} has {groups} independent questions, too few to show any difference; at least {FEWEST} "
+            f"CAUTION: the split {split} has {independent}, too few to show any difference; at least {FEWEST} "
             f"are needed, better {SMALL} and more"
         )
     least = 100 * FEWEST / groups
     return (
-        f"CAUTION: the split {split} has {groups} independent questions. The smallest difference that it could show is "
+        f"CAUTION: the split {split} has {independent}. The smallest difference that it could show is "
         f"{least:.0f} points of 100: {FEWEST} questions that only one of two setups answers, and none that only the other does"
     )

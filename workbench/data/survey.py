@@ -11,6 +11,7 @@ from statistics import median_low
 from typing import NamedTuple
 
 from workbench.data.dataset import Row
+from workbench.data.readers.text import counted
 from workbench.data.scripts import unspaced
 
 LANGUAGES = {
@@ -73,20 +74,34 @@ class Survey(NamedTuple):
     @property
     def lines(self) -> list[str]:
         """The survey for people."""
+        if not self.documents:
+            return ["documents: none that can be read", *(f"  {note}" for note in self.notes)]
         kinds = ", ".join(f"{n} {ending}" for ending, n in self.endings.items())
         languages = ", ".join(f"{name} {n}" for name, n in self.languages.items())
         lines = [
             f"documents: {self.documents} ({kinds})",
             f"  words: {min(self.words):,} to {max(self.words):,}, half at most {self.typical:,}; together {sum(self.words):,}",
             f"  languages, told by frequent words: {languages}",
-            f"  structure: {self.headed} have headings; half have at most {self.paragraphs:,} paragraphs",
+            f"  structure: {self.headed} {'has' if self.headed == 1 else 'have'} headings; half have at most "
+            f"{counted(self.paragraphs, 'paragraph')}",
         ]
         if self.empty:
             lines.append(f"  without a text: {_few(self.empty)}")
         lines += [f"  equal: {_few(names)}" for names in self.equal[:SHOWN]]
         if len(self.equal) > SHOWN:
-            lines.append(f"  and {len(self.equal) - SHOWN} more texts that stand in several documents")
+            lines.append(
+                f"  and {counted(len(self.equal) - SHOWN, 'more text', 'that stands', 'that stand')} in several documents"
+            )
         return [*lines, *(f"  note: {note}" for note in self.notes)]
+
+
+def nothing(notes: Sequence[str]) -> Survey:
+    """The survey where no document can be read.
+
+    Args:
+        notes: why.
+    """
+    return Survey(0, {}, [0], {UNKNOWN: 0}, 0, 0, [], [], list(notes))
 
 
 def survey(rows: Sequence[Row], notes: Sequence[str] = (), headed: Collection[str] = ()) -> Survey:

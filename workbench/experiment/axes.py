@@ -64,7 +64,8 @@ def _axis_value(axis: str, value: Any, components: Components, where: str) -> An
             return Chunking(words=None, overlap=0)
         if not isinstance(value, dict):
             raise InputError(
-                f"{where}: received {value!r}; allowed: whole, or {{words: 80, overlap: 10}}, to which at and keep may be added"
+                f"{where}: received {value!r}; allowed: whole, {{words: 80, overlap: 10}}, {{sentences: 5, overlap: 1}}, or "
+                f"{{recursive: 200}}, to which at and keep may be added"
             )
         return build(Chunking, value, where)
     if axis == "retrieval":

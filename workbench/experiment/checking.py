@@ -12,6 +12,7 @@ from workbench.data.dataset import Dataset
 from workbench.data.documents.proposed import proposals
 from workbench.data.forms import reading
 from workbench.data.passages import PassageTable
+from workbench.data.readers.text import counted
 from workbench.experiment.config import DatasetSettings, ExperimentSettings
 from workbench.experiment.configuration import Space
 from workbench.retrieval.embedders.embedder import Embedder
@@ -26,11 +27,13 @@ def described(dataset: Dataset, found: Sequence[Finding] = ()) -> list[str]:
         dataset: the dataset.
         found: what is shown behind it, and not said twice.
     """
-    lines = [f"{dataset.name}: {dataset.documents.num_rows} documents, judged by {dataset.kind}"]
+    lines = [f"{dataset.name}: {counted(dataset.documents.num_rows, 'document')}, judged by {dataset.kind}"]
     for split, n in dataset.splits.items():
         queries = dataset.split(split)
         unanswerable = sum(query.answers == () for query in queries)
-        lines.append(f"  {split:6} {n} queries, {len(dataset.judged(split).judged)} judged, {unanswerable} without an answer")
+        lines.append(
+            f"  {split:6} {counted(n, 'query')}, {len(dataset.judged(split).judged)} judged, {unanswerable} without an answer"
+        )
     said = {one.said for one in found}
     lines += [f"  note: {note}" for note in dataset.notes if note.removeprefix("CAUTION: ") not in said]
     return lines + [f"  not read: {row['file']}: {row['reason']}: {row['said']}" for row in dataset.unread.to_pylist()]
@@ -82,8 +85,8 @@ def _unnamed(data: DatasetSettings) -> Iterator[str]:
     for one in proposals(data.folder, data.question_files, data.parsers, data.limits):
         wanted = json.dumps({one.ending: one.parser}, ensure_ascii=False)
         yield (
-            f"{one.files} files in .{one.ending} are not read, since no parser is named for them; `parsers: {wanted}` below "
-            f"`dataset:` would do: {one.said}"
+            f"{counted(one.files, 'file')} in .{one.ending} {'is' if one.files == 1 else 'are'} not read, since no parser is "
+            f"named for that; `parsers: {wanted}` below `dataset:` would do: {one.said}"
         )
 
 
@@ -105,7 +108,7 @@ def _unread(settings: ExperimentSettings, dataset: Dataset) -> Iterator[str]:
             with loaded.reading(texts) as cut:
                 if cut is not None and cut.texts:
                     yield (
-                        f"{cut.texts} of {len(texts)} passages (chunking {chunking.label}) are longer than the {cut.reads} "
-                        f"tokens that the embedder {name} reads; {cut.tokens} tokens are not read, and the longest "
-                        f"passage has {cut.longest}"
+                        f"{cut.texts} of {counted(len(texts), 'passage')} (chunking {chunking.label}) "
+                        f"{'is' if cut.texts == 1 else 'are'} longer than the {cut.reads} tokens that the embedder {name} reads; "
+                        f"{counted(cut.tokens, 'token', 'is', 'are')} not read, and the longest passage has {cut.longest}"
                     )

@@ -13,6 +13,7 @@ from workbench.data import leaks, scripts
 from workbench.data.chunking import Chunking
 from workbench.data.dataset import Dataset
 from workbench.data.leaks import Policy
+from workbench.data.readers.text import counted
 from workbench.errors import InputError, unknown
 from workbench.evaluation import rankings
 from workbench.experiment.axes import axes_of, axis_value
@@ -277,7 +278,9 @@ class Space:
         dropping = [where for where, settings in self._learning.items() if settings.leaks == "drop"]
         if dropping and self.leaks:
             n = len(leaks.dropped(self.leaks))
-            found.append(f"{n} train questions left out that the evaluation asks too, or nearly so: {', '.join(dropping)}")
+            found.append(
+                f"{counted(n, 'train question')} left out that the evaluation asks too, or nearly so: {', '.join(dropping)}"
+            )
         return tuple(found)
 
     def _unreadable(self) -> list[str]:
@@ -289,7 +292,7 @@ class Space:
             return []
         bm25 = ["BM25"] if any(map(self._reads_words, self._used("retriever"))) else []
         in_words = [name for name in self.settings.metrics.rankings if rankings.parse(name).in_words]
-        chunks = ["chunking in words"] if any(one.words for one in self._used("chunking")) else []
+        chunks = ["chunking in words"] if any(one.words or one.recursive for one in self._used("chunking")) else []
         counting = [*bm25, *in_words, *(name for name, metric in self.answer_metrics.items() if metric.in_words), *chunks]
         if not counting:
             return []

@@ -18,6 +18,7 @@ from workbench.experiment.asking import Search, search
 from workbench.experiment.config import ExperimentSettings, read_settings
 from workbench.experiment.configuration import Configuration, Space
 from workbench.experiment.estimates import Estimator, PlannedCosts
+from workbench.experiment.part import Left, PartSweep, compute_part
 from workbench.experiment.partial import write_partial
 from workbench.experiment.planner import ConfigurationStages, PlannedStage, Planner, plan
 from workbench.experiment.running import Announcement
@@ -30,6 +31,7 @@ from workbench.results.run import Run
 from workbench.stages.answers import Answers
 from workbench.stages.indexes import DenseIndex, TextIndex
 from workbench.stages.training import Adapter
+from workbench.store.part import Part
 from workbench.store.progress import Progress
 from workbench.store.session import Session
 from workbench.store.store import Store
@@ -159,6 +161,18 @@ class Experiment(Displayed):
         with self._step():
             return self.sweep.finetune()
 
+    def compute_part(self, part: Part) -> Left:
+        """Computes one part of what can be computed now, where other jobs compute the other parts; writes no run.
+
+        Args:
+            part: which.
+
+        Returns:
+            What is left to the other jobs.
+        """
+        with self._step():
+            return compute_part(PartSweep(self.planner, self.session), part)
+
     def compare(self, folder: str | Path | None = None) -> Run:
         """Answers, scores and compares all configurations; writes a run.
 
@@ -178,7 +192,8 @@ class Experiment(Displayed):
                 self._keep_answered(started, error)
                 raise
             folder = new_folder(self.runs / self.settings.experiment, started, self.settings)
-            self.estimator.learn(self.session.timings, self.session.counts())
+            if not self.session.crew:  # how fast a cluster was says nothing of this machine
+                self.estimator.learn(self.session.timings, self.session.counts())
             RunWriter(self.sweep, folder, started, columns).write(found)
         return Run.open(folder)
 

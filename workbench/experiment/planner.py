@@ -223,9 +223,9 @@ class Planner:
         return cast(T, self._made[identity])
 
     def _passages(self, chunking: Chunking) -> Passages:
+        chunking.check(self.dataset.structure)
         if not chunking.structured:
             return self._make(Passages, chunking, self.dataset.documents_digest)
-        chunking.check(self.dataset.structure)
         return self._make(Passages, chunking, self.dataset.documents_digest, self.dataset.structure_digest)
 
     def _embeddings(self, encoder: Encoder, passages: PassageStage) -> Embeddings:

@@ -12,9 +12,10 @@ from typing import Any
 
 from workbench.data.checks import Finding, findings
 from workbench.data.dataset import Dataset
-from workbench.data.documents.folder import read_folder
+from workbench.data.documents.folder import UnreadableError, read_folder
 from workbench.data.documents.proposed import Proposal, proposals
-from workbench.data.survey import LANGUAGES, Survey, survey
+from workbench.data.readers.text import counted
+from workbench.data.survey import LANGUAGES, Survey, nothing, survey
 from workbench.errors import InputError
 from workbench.experiment.checking import described, understood
 from workbench.experiment.config import DatasetSettings
@@ -76,23 +77,59 @@ def start(
             raise InputError(
                 f"{folder} is a file; name the folder of documents, or a file of questions that brings them along alone"
             )
-        settings = DatasetSettings(questions=folder, form=form)
-        started = _with_questions(settings, path, survey(settings.load().documents.to_pylist()), runs, progress)
+        started = _of_a_set(DatasetSettings(questions=folder, form=form), path, runs, progress)
     else:
-        proposed = proposals(folder, questions)
-        parsers = _parsers(proposed)
-        read = read_folder(folder, questions, parsers)
-        seen = survey(read.documents, [*read.notes, *map(str, proposed)], read.headed)
-        by_headings = HEADINGS if 2 * len(read.headed) > seen.documents else ""
-        if not questions:
-            started = _without_questions(folder, path, seen, proposed, by_headings)
-        else:
-            named = dict(columns) if columns else None
-            asked = questions[0] if len(questions) == 1 else tuple(questions)
-            settings = DatasetSettings(folder=folder, questions=asked, form=form, columns=named, parsers=parsers)
-            started = _with_questions(settings, path, seen, runs, progress, proposed, by_headings)
+        started = _of_a_folder(folder, questions, path, runs, form, columns, progress)
     path.write_text(started.text, encoding="utf-8")
     return started
+
+
+def _of_a_set(settings: DatasetSettings, path: Path, runs: Path, progress: Progress | None) -> Started:
+    """The file for questions that bring their documents along; what cannot be read of these is a comment in it."""
+    try:
+        seen = survey(settings.load().documents.to_pylist())
+    except InputError as error:
+        return _refused(settings, path, nothing(()), error)
+    return _with_questions(settings, path, seen, runs, progress)
+
+
+def _of_a_folder(
+    folder: Path,
+    questions: Sequence[Path],
+    path: Path,
+    runs: Path,
+    form: str | None,
+    columns: Mapping[str, str] | None,
+    progress: Progress | None,
+) -> Started:
+    """The file for a folder of documents.
+
+    Args:
+        folder: of documents.
+        questions: files of questions; none: they are still to be written.
+        path: of the experiment's file.
+        runs: folder of all runs.
+        form: of the questions.
+        columns: what is read of a question -> the column that says it.
+        progress: where to report.
+    """
+    proposed = proposals(folder, questions)
+    named = dict(columns) if columns else None
+    asked = (path.parent / QUESTIONS,) if not questions else tuple(questions)
+    files = asked[0] if len(asked) == 1 else asked
+    settings = DatasetSettings(folder=folder, questions=files, form=form, columns=named, parsers=_parsers(proposed))
+    try:
+        read = read_folder(folder, questions, _parsers(proposed))
+    except UnreadableError as error:
+        if not error.unread:
+            raise
+        reasons = [f"not read: {row['file']}: {row['reason']}: {row['said']}" for row in error.unread]
+        return _refused(settings, path, nothing(reasons), error, ask=not questions)
+    seen = survey(read.documents, [*read.notes, *map(str, proposed)], read.headed)
+    by_headings = HEADINGS if 2 * len(read.headed) > seen.documents else ""
+    if not questions:
+        return _without_questions(folder, path, seen, proposed, by_headings)
+    return _with_questions(settings, path, seen, runs, progress, proposed, by_headings)
 
 
 def _parsers(proposed: Sequence[Proposal]) -> dict[str, str | dict[str, Any] | None]:
@@ -123,7 +160,9 @@ def _with_questions(
         return _refused(settings, path, seen, error)
     choices = _choices(seen, dataset)
     choices |= {"slices": _slices(settings, dataset), "by_headings": by_headings if dataset.kind == "spans" else ""}
-    asked = f"{seen.documents} documents, most of them {seen.language}; {dataset.queries.num_rows} questions."
+    asked = (
+        f"{counted(seen.documents, 'document')}, most of them {seen.language}; {counted(dataset.queries.num_rows, 'question')}."
+    )
     draft = path.with_name(f".{path.stem}.draft.yaml")
     try:
         draft.write_text(_file(_name(settings), _head([asked]), settings, path, choices), encoding="utf-8")
@@ -133,7 +172,7 @@ def _with_questions(
         return _refused(settings, path, seen, error)
     finally:
         draft.unlink(missing_ok=True)
-    cost = f"{len(experiment.configurations)} configurations; to compute: {cost}"
+    cost = f"{counted(len(experiment.configurations), 'configuration')}; to compute: {cost}"
     text = _file(
         _name(settings),
         _head([asked, f"When this file was written: {cost}.", *map(str, proposed)]),
@@ -145,14 +184,21 @@ def _with_questions(
     return Started(_noted(text, found), [*seen.lines, *understood(settings), *described(dataset, found), cost], found)
 
 
-def _refused(settings: DatasetSettings, path: Path, seen: Survey, error: InputError) -> Started:
+def _refused(settings: DatasetSettings, path: Path, seen: Survey, error: InputError, ask: bool = False) -> Started:
     """The file all the same, to be mended, where a run of it would be refused.
+
+    Args:
+        settings: of the dataset.
+        path: of the file.
+        seen: what the documents are like.
+        error: why it would be refused.
+        ask: whether the questions are still to be written.
 
     Raises:
         InputError: the questions are not there at all, so that nothing is to be mended in the file.
     """
     files = settings.questions if isinstance(settings.questions, tuple) else (settings.questions,)
-    if any(file is None or not file.exists() for file in files):
+    if not ask and any(file is None or not file.exists() for file in files):
         raise error
     found = [Finding(True, str(error).replace("\n", " "))]
     text = _file(_name(settings), _head([]), settings, path, _choices(seen, None) | {"by_headings": ""})

@@ -71,8 +71,11 @@ class Sweep:
         return [one.stage for one in planned]
 
     def ensure(self, stages: Iterable[Stage[object]]) -> None:
-        """Computes the stages that the store lacks, in their order."""
-        for stage in stages:
+        """Computes the stages that the store lacks, in their order; several machines begin later ones as soon as they can."""
+        stages = list(stages)
+        for i, stage in enumerate(stages):
+            if stage.whole:
+                self.session.begin(stages[i:])
             self.session.ensure(stage)
 
     def index(self) -> list[Stage[object]]:

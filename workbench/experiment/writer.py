@@ -322,6 +322,7 @@ class RunWriter:
                 "python": platform.python_version(),
                 "system": platform.system(),
             },
+            "nodes": self.session.crew.record() if self.session.crew else {},
             "libraries": {name: library_version(name) for name in LIBRARIES},
             "files": {
                 path.name: file_digest(path)

@@ -39,7 +39,7 @@ def conclusions(run: Run) -> list[str]:
             lines.append(f"Against {run.names[twin]}, all else equal: {found.phrase}.")
     lines += [*_saved(run), *filter(None, [flattery(run)])]
     lines += [
-        f"{n} answers failed while generating ({status}); each counts as the worst value of every metric."
+        f"{words.count(n, 'answer')} failed while generating ({status}); each counts as the worst value of every metric."
         for status, n in run.manifest["failures"].items()
     ]
     lines += [
@@ -126,7 +126,7 @@ def _standing(run: Run, best: str) -> str:
     asked = f"{row.n:,} fresh questions" if row.split != split else f"the {row.n:,} questions it was picked by"
     interval = words.between(row.ci_low, row.ci_high)
     plausibly = f" (plausibly {interval})" if interval else ""
-    failed = f"; {row.failed} answers failed" if row.failed else ""
+    failed = f"; {words.count(row.failed, 'answer')} failed" if row.failed else ""
     return f"{start} On {asked} ({row.split}) it scores {words.number(row.mean)} of 100 by {name}{plausibly}{failed}."
 
 

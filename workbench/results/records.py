@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 from workbench.provenance import Code
 
@@ -145,10 +145,20 @@ class MachineRecord(TypedDict):
     system: str
 
 
+class NodeRecord(TypedDict):
+    """What one node of a cluster computed: its processors and threads, items by kind and whole stages, and why it was refused."""
+
+    processors: int
+    threads: int
+    computed: dict[str, int]
+    refused: str | None
+
+
 class Manifest(TypedDict):
     """manifest.json, which closes a run.
 
     `format` is raised when files of a run change their meaning; `command` started the process that wrote the run.
+    `nodes` are those of a cluster that computed; runs of earlier versions have none.
     """
 
     format: int
@@ -172,6 +182,7 @@ class Manifest(TypedDict):
     spent: dict[str, dict[str, SpentRecord]]
     dataset: DatasetRecord
     machine: MachineRecord
+    nodes: NotRequired[dict[str, NodeRecord]]
     libraries: dict[str, str]
     files: dict[str, str]
 

@@ -7,6 +7,8 @@ import json
 import logging
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fastapi.routing import APIRoute
@@ -17,7 +19,7 @@ from workbench.pipeline import Asked
 from workbench.serving import chat
 from workbench.serving.accounts import add_accounts
 from workbench.serving.asking import Answered, Asking
-from workbench.serving.caller import Caller, Principal
+from workbench.serving.caller import Caller, caller_of
 from workbench.serving.documented import documented
 from workbench.serving.facts import about
 from workbench.serving.metrics import CONTENT_TYPE
@@ -37,7 +39,6 @@ from workbench.serving.streaming import LEFT, ClientLeftError, EventStream, even
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
-
 
 OPENAI = ("/v1/chat/", "/v1/models")  # whose clients read OpenAI's form of an error
 OWN_FORMS = (*OPENAI, "/api/")
@@ -61,6 +62,12 @@ class Recent:
         self._kept.move_to_end(place)
         while len(self._kept) > MOST_RECENT:
             self._kept.popitem(last=False)
+
+    def ended(self, caller: Caller, task: asyncio.Task[Answered]) -> None:
+        """An answer of a conversation is there: it is in the records, until the conversation is removed."""
+        place = (caller.principal.user, caller.request_id)
+        if self._kept.get(place) is task and not task.cancelled() and task.exception() is None:
+            del self._kept[place]
 
     def get(self, request_id: str, caller: Caller) -> asyncio.Task[Answered] | Answered:
         """What is kept for the one who asks.
@@ -94,7 +101,10 @@ class Routes:
             events = _events(self.asking, asked, caller)
             return EventStream(request, events, lambda problem: event("problem", problem.as_json(request_id)))
         if "respond-async" in request.headers.get("prefer", ""):
-            self.recent.keep(caller, asyncio.ensure_future(self.asking.answer(asked, caller)))
+            task = asyncio.ensure_future(self.asking.answer(asked, caller))
+            self.recent.keep(caller, task)
+            if caller.conversation is not None:
+                task.add_done_callback(partial(self.recent.ended, caller))
             return JSONResponse({"id": request_id, "status": "accepted"}, 202, {"location": f"/v1/answers/{request_id}"})
         answered = await unless_left(request.receive, self.asking.answer(asked, caller))
         if caller.conversation is None:  # those of a conversation are in the records, until it is removed
@@ -167,7 +177,7 @@ def add_routes(app: FastAPI, asking: Recording) -> None:
     add("POST", "/v1/answers", routes.answers)
     add("GET", "/v1/answers/{request_id}", routes.answer)
     add("POST", "/v1/search", routes.search)
-    add("POST", "/v1/chat/completions", chat.completions(asking, caller_of))
+    add("POST", "/v1/chat/completions", chat.completions(asking))
     add("GET", "/v1/models", chat.models(asking))
     add("GET", "/v1/about", routes.about)
     add("GET", "/healthz", routes.healthy)
@@ -176,7 +186,7 @@ def add_routes(app: FastAPI, asking: Recording) -> None:
     add("POST", "/api/ask", routes.ask)
     add("GET", "/api/provenance", routes.provenance)
     add("GET", "/health", routes.healthy)
-    add_accounts(add, asking, caller_of)
+    add_accounts(add, asking)
     _add_refusals(app)
 
 
@@ -194,6 +204,7 @@ def _adder(app: FastAPI) -> Callable[[str, str, Callable[[Request], Any]], None]
             except Exception:
                 log.exception("request %s to %s failed", _id(request), path)
                 return _problem(request, UnexpectedError(UNEXPECTED))
+            response.headers.setdefault("cache-control", "no-store")  # it is for whoever asked
             return response
 
         app.add_api_route(path, handled, methods=[method], response_class=Response, **documented(method, path))
@@ -247,21 +258,22 @@ async def _asked(request: Request, asking: Recording) -> tuple[Asked, Caller]:
         raise InvalidError(
             "a history and a conversation are sent; allowed: one of them, since a conversation has its own history"
         )
-    said = await asking.history(form.conversation, caller.principal)
-    return Asked(form.question, said), caller._replace(conversation=form.conversation)
+    said, caller = await asking.continued(form.conversation, caller)
+    return Asked(form.question, said), caller
 
 
 async def _events(asking: Asking, asked: Asked, caller: Caller) -> AsyncIterator[bytes]:
     """Events ``sources``, ``text`` for each longer beginning, and ``answer``."""
     first = True
-    async for found in asking.growing(asked, caller):
-        if isinstance(found, Answered):
-            yield event("answer", found.response(caller.request_id))
-            return
-        if first:
-            first = False
-            yield event("sources", found.as_json()["sources"])
-        yield event("text", {"answer": found.answer})
+    async with aclosing(asking.growing(asked, caller)) as replies:
+        async for found in replies:
+            if isinstance(found, Answered):
+                yield event("answer", found.response(caller.request_id))
+                return
+            if first:
+                first = False
+                yield event("sources", found.as_json()["sources"])
+            yield event("text", {"answer": found.answer})
 
 
 def _json(body: bytes) -> Response:
@@ -271,11 +283,3 @@ def _json(body: bytes) -> Response:
 def _id(request: Request) -> str:
     found: str = request.state.request_id
     return found
-
-
-def caller_of(request: Request) -> Caller:
-    """Who sends a request; those who have no name are counted by their address."""
-    principal = request.state.principal or Principal()
-    address = request.client.host if request.client else ""
-    name = address if principal.user is None else f"user {principal.user}, key {principal.key}"
-    return Caller(name, _id(request), principal)

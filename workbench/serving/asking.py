@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from workbench.component import digest
@@ -125,9 +125,10 @@ class Asking:
             asked: the question.
             caller: who asks; those of one name have a limited number of requests under way.
         """
-        async for found in self.growing(asked, caller):
-            if isinstance(found, Answered):
-                return found
+        async with aclosing(self.growing(asked, caller)) as replies:
+            async for found in replies:
+                if isinstance(found, Answered):
+                    return found
         raise AssertionError("a question ends with its answer or an error")
 
     async def growing(self, asked: Asked, caller: Caller = NOBODY) -> AsyncGenerator[Reply | Answered, None]:

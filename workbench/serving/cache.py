@@ -85,7 +85,9 @@ class DiskCache:
         try:
             table = self._table()
             table.executemany("DELETE FROM answers WHERE key = ?", [(key,) for key in keys])
-            table.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            ((busy, *_),) = table.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            if busy:
+                raise sqlite3.OperationalError("another process reads it")
         except (sqlite3.Error, OSError) as error:
             log.warning("%d answers cannot be removed from %s for now (%s)", len(keys), self.path, error)
             self.close()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
@@ -17,7 +18,7 @@ from starlette.responses import JSONResponse, Response
 
 from workbench.pipeline import Asked
 from workbench.serving.asking import Answered, Asking
-from workbench.serving.caller import Caller
+from workbench.serving.caller import Caller, caller_of
 from workbench.serving.problems import InvalidError, NotFoundError, ProblemError
 from workbench.serving.requests import MAX_CHARACTERS, MOST_TURNS, Form, read
 from workbench.serving.streaming import EventStream, unless_left
@@ -100,12 +101,11 @@ def models(asking: Asking) -> Callable[[Request], Awaitable[Response]]:
     return listed
 
 
-def completions(asking: Asking, caller_of: Callable[[Request], Caller]) -> Callable[[Request], Awaitable[Response]]:
+def completions(asking: Asking) -> Callable[[Request], Awaitable[Response]]:
     """The route that answers a conversation.
 
     Args:
         asking: what answers.
-        caller_of: who asks.
     """
 
     async def completed(request: Request) -> Response:
@@ -192,22 +192,29 @@ async def _chunks(asking: Asking, asked: Asked, caller: Caller, request_id: str,
         return _data(values | more)
 
     first = True
-    async for found in asking.growing(asked, caller):
-        if first:
-            yield chunk({"role": "assistant", "content": ""})
-            first = False
-        if isinstance(found, Answered):
-            values = json.loads(found.body)
-            text = _text(values)
-            if text != said and text.startswith(said):
-                yield chunk({"content": text[len(said) :]})
-            yield chunk({}, "stop", workbench=_beside(values, found))
-            if usage:
-                total = {"id": request_id, "object": "chat.completion.chunk", "created": created, "model": name, "choices": []}
-                yield _data(total | {"usage": _usage(values)})
-        elif found.answer and found.answer.startswith(said):
-            yield chunk({"content": found.answer[len(said) :]})
-            said = found.answer
+    async with aclosing(asking.growing(asked, caller)) as replies:
+        async for found in replies:
+            if first:
+                yield chunk({"role": "assistant", "content": ""})
+                first = False
+            if isinstance(found, Answered):
+                values = json.loads(found.body)
+                text = _text(values)
+                if text != said and text.startswith(said):
+                    yield chunk({"content": text[len(said) :]})
+                yield chunk({}, "stop", workbench=_beside(values, found))
+                if usage:
+                    total = {
+                        "id": request_id,
+                        "object": "chat.completion.chunk",
+                        "created": created,
+                        "model": name,
+                        "choices": [],
+                    }
+                    yield _data(total | {"usage": _usage(values)})
+            elif found.answer and found.answer.startswith(said):
+                yield chunk({"content": found.answer[len(said) :]})
+                said = found.answer
     yield b"data: [DONE]\n\n"
 
 
@@ -226,7 +233,7 @@ def _error(problem: ProblemError) -> dict[str, Any]:
     return {
         "message": problem.detail,
         "type": kind,
-        "param": problem.more.get("param"),
+        "param": problem.more.get("param") or problem.more.get("pointer", "").strip("/").replace("/", ".") or None,
         "code": problem.more.get("code", problem.name),
     }
 

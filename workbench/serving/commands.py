@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import sys
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,7 +20,6 @@ if TYPE_CHECKING:
 
 users_app = typer.Typer(no_args_is_help=True, help="Who is known to the service.")
 keys_app = typer.Typer(no_args_is_help=True, help="Keys of the service's API.")
-
 feedback_app = typer.Typer(no_args_is_help=True, help="What people said of answers.")
 
 NameArgument = Annotated[str, typer.Argument(help="Name of the user.")]
@@ -37,11 +38,25 @@ def users_add(
     """Add a user; `workbench keys add` makes them a key."""
     from workbench.serving.records import people
 
-    with closing(_records(settings, runs)) as records:
+    with _records(settings, runs) as records:
         kept = _hash_of_typed() if password else None
         with records.writing() as connection:
             people.add_user(connection, name, kept)
     typer.echo(f"added {name}")
+
+
+@users_app.command("password")
+def users_password(name: NameArgument, runs: RunsOption = RUNS, settings: SettingsOption = None) -> None:
+    """Give a user a password, or another one; whoever is logged in with the one before is logged out."""
+    from workbench.serving.records import people
+
+    with _records(settings, runs) as records:
+        with records.reading() as connection:
+            user = people.named(connection, name)
+        kept = _hash_of_typed()
+        with records.writing() as connection:
+            people.set_password(connection, user, kept)
+    typer.echo(f"{name} has another password")
 
 
 @users_app.command("list")
@@ -49,7 +64,7 @@ def users_list(runs: RunsOption = RUNS, settings: SettingsOption = None) -> None
     """List the users: name, since when, how many valid keys, and how else they come in."""
     from workbench.serving.records import people
 
-    with closing(_records(settings, runs)) as records, records.reading() as connection:
+    with _records(settings, runs) as records, records.reading() as connection:
         found = people.list_users(connection)
         valid = [key.user for key in people.list_keys(connection) if key.revoked is None]
     for user in found:
@@ -71,20 +86,38 @@ def users_forget(
     from workbench.serving.app import TABLE
     from workbench.serving.records import erasing, people
 
-    with closing(_records(settings, runs)) as records:
-        with records.reading() as connection:
-            user = people.named(connection, name)
-        erased = erasing.forget(records, user, records.path.with_name(TABLE))
-    _tell(name, erased)
+    with _records(settings, runs) as records:
+        cache = records.path.with_name(TABLE)
+        try:
+            with records.reading() as connection:
+                user = people.named(connection, name)
+        except InputError:
+            erasing.scrub_all(records, cache)  # an earlier attempt may have been kept from it
+            raise
+        erased = erasing.forget(records, user, cache)
+    _tell(name, erased, runs)
 
 
-def _tell(name: str, erased: Erased) -> None:
+def _tell(name: str, erased: Erased, runs: Path) -> None:
     typer.echo(f"forgot {name}: {erased.requests} requests, {len(erased.asked)} of their questions nobody else had asked")
     for path, lines in erased.files.items():
         if lines is None:
             typer.echo(f"{path} is not there any more; if it was moved or copied, remove their questions there", err=True)
         else:
             typer.echo(f"{path}: {lines} questions removed")
+    for folder, number in _measured_on(erased.questions, runs).items():
+        typer.echo(f"{folder} was measured on {number} of their questions, which are in it: remove the folder too", err=True)
+
+
+def _measured_on(questions: frozenset[str], runs: Path) -> dict[Path, int]:
+    """Runs that were measured on exported questions, and on how many of them."""
+    from workbench.results.run import finished
+
+    found = {}
+    for folder in finished(runs) if questions else []:
+        with (folder / "queries.csv").open(encoding="utf-8", newline="") as file:
+            found[folder] = len(questions & {row["query_id"] for row in csv.DictReader(file)})
+    return {folder: number for folder, number in found.items() if number}
 
 
 @keys_app.command("add")
@@ -100,7 +133,7 @@ def keys_add(
     """Make a user a key. It is shown once: only its digest is kept."""
     from workbench.serving.records import people
 
-    with closing(_records(settings, runs)) as records, records.writing() as connection:
+    with _records(settings, runs) as records, records.writing() as connection:
         user = people.named(connection, name)
         key = people.add_key(connection, user.id, per_minute, tokens_per_day)
     typer.echo(key)
@@ -112,7 +145,7 @@ def keys_list(runs: RunsOption = RUNS, settings: SettingsOption = None) -> None:
     """List the keys: beginning, user, when each was made and last used, its own limits, and whether it was revoked."""
     from workbench.serving.records import people
 
-    with closing(_records(settings, runs)) as records, records.reading() as connection:
+    with _records(settings, runs) as records, records.reading() as connection:
         found = people.list_keys(connection)
     for key in found:
         limits = {"a minute": key.per_minute, "tokens a day": key.tokens_per_day}
@@ -133,7 +166,7 @@ def keys_revoke(
     """Make a key invalid; a running service refuses it within a second."""
     from workbench.serving.records import people
 
-    with closing(_records(settings, runs)) as records, records.writing() as connection:
+    with _records(settings, runs) as records, records.writing() as connection:
         found = people.revoke(connection, key)
     typer.echo(f"{people.KEY_START}{found.prefix} of {found.name} is revoked")
 
@@ -158,7 +191,7 @@ def feedback_export(
     if split is not None and split not in SPLITS:
         raise InputError(f"--split received {split!r}; allowed: {', '.join(SPLITS)}")
     opened = Run.open(run)
-    with closing(_records(settings, opened.runs)) as records:
+    with _records(settings, opened.runs) as records:
         found = export(records, opened.folder.name, out, split, everything)
     typer.echo(f"{found.questions} questions in {out}, marked `source: feedback`")
     if found.without_evidence:
@@ -170,11 +203,25 @@ def feedback_export(
         typer.echo(f"{found.uncorrected} questions were answered badly and nobody said what is right: they {what}")
 
 
-def _records(settings: Path | None, runs: Path) -> Database:
+@contextmanager
+def _records(settings: Path | None, runs: Path) -> Iterator[Database]:
+    """The records of a service; closed afterwards.
+
+    Raises:
+        InputError: the file cannot be used; nothing is changed.
+    """
     from workbench.serving.app import open_records
     from workbench.serving.settings import read_service
 
-    return open_records(read_service(settings), runs)
+    with closing(open_records(read_service(settings), runs)) as records:
+        from sqlalchemy.exc import DBAPIError
+
+        from workbench.serving.records.database import unusable
+
+        try:
+            yield records
+        except DBAPIError as error:
+            raise unusable(records.path, error) from error
 
 
 def _hash_of_typed() -> str:
@@ -185,7 +232,7 @@ def _hash_of_typed() -> str:
         return hashed(sys.stdin.readline().rstrip("\r\n"))
     typed = typer.prompt("Password", hide_input=True)
     if typer.prompt("Once more", hide_input=True) != typed:
-        raise InputError("the two passwords are not the same; nobody was added")
+        raise InputError("the two passwords are not the same; nothing was changed")
     return hashed(typed)
 
 

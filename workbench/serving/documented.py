@@ -9,6 +9,7 @@ from workbench.serving import problems
 from workbench.serving.chat import ChatForm
 from workbench.serving.problems import MEDIA_TYPE
 from workbench.serving.requests import AnswerForm, Form, SearchForm, TalkForm, VoteForm
+from workbench.serving.who.access import PUBLIC
 
 FORMS: dict[str, type[Form]] = {
     "/v1/answers": AnswerForm,
@@ -40,6 +41,8 @@ SUMMARIES = {
     "GET /login": "The form to log in to the page",
     "POST /login": "Log in to the page",
     "/logout": "Log out of the page",
+    "/login/issuer": "Log in to the page at the issuer",
+    "/login/back": "Where the issuer sends a browser back",
 }
 # what is sent where everything went well, if it is not 200
 DONE = {
@@ -48,9 +51,10 @@ DONE = {
     "DELETE /v1/conversations/{conversation}": 204,
     "POST /login": 303,
     "POST /logout": 303,
+    "GET /login/issuer": 303,
+    "GET /login/back": 303,
 }
-PAGES = ("GET /login", "POST /login", "POST /logout")  # of HTML, for people
-OPEN = ("/healthz", "/readyz", "/health", "/login")  # what everybody may ask
+PAGES = ("GET /login", "POST /login", "POST /logout", "GET /login/issuer", "GET /login/back")  # of HTML, for people
 PLACES = re.compile(r"{(\w+)}")  # names in an address
 TEXT = {"type": "string"}
 OBJECT = {"type": "object"}
@@ -117,12 +121,18 @@ def documented(method: str, path: str) -> dict[str, Any]:
     if found := PLACES.findall(path):
         responses[404] = _problem(path, 404)
         extra["parameters"] = [{"name": name, "in": "path", "required": True, "schema": TEXT} for name in found]
-    if path not in OPEN:
+    if method != "GET":
+        responses[403] = _problem(path, 403)
+    if path.startswith(("/v1/answers", "/v1/conversations")) and method != "GET":
+        responses |= {status: _problem(path, status) for status in (409, 429)}
+    if path not in PUBLIC:
         responses[401] = _problem(path, 401)
     if path.startswith(("/v1/conversations", "/v1/answers/", "/v1/token")):
         responses |= {status: _problem(path, status) for status in (404, 422, 503)}
     if path == "/metrics":
         responses[200] = {"description": "Done", "content": {"text/plain": {"schema": TEXT}}}
+    if path.startswith("/login/"):
+        responses |= {status: _problem(path, status) for status in (404, 503)}
     if path in ("/readyz", "/healthz", "/health"):
         responses[503] = _json(OBJECT)
     name = f"{method.lower()} {path}".replace("/", "_").replace("{", "").replace("}", "")

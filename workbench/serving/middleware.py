@@ -13,11 +13,13 @@ import uuid
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from workbench.serving import logs
 from workbench.serving.problems import (
     MEDIA_TYPE,
     UNEXPECTED,
+    ForeignPageError,
     HostError,
     ProblemError,
     SlowBodyError,
@@ -39,12 +41,13 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 MOST_BYTES = 65_536  # of a request's body
 BODY_SECONDS = 10.0  # for all of it
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]", "::1")
+SAFE = ("GET", "HEAD", "OPTIONS")  # methods that change nothing
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")  # others are counted together: clients may invent them
 HEADERS = [
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
     (b"x-frame-options", b"SAMEORIGIN"),
 ]
-METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 log = logging.getLogger(__name__)
@@ -97,14 +100,16 @@ class Guard:
             await send(message)
 
         try:
-            self._check(dict(scope["headers"]))
+            headers = dict(scope["headers"])
+            self._check(headers)
+            _check_origin(scope["method"], headers)
             await self.app(scope, _Body(receive), sent)
         except ProblemError as problem:
             if begun:
                 raise
             await _respond(sent, problem, self.refused(scope["path"], problem, request_id))
         except Exception:
-            log.exception("request %s to %s failed", request_id, _route(scope))  # a path may hold lines and texts of people
+            log.exception("request %s to %s failed", request_id, _route(scope))
             if begun:
                 raise
             failed = UnexpectedError(UNEXPECTED)
@@ -114,8 +119,8 @@ class Guard:
 
     def _ended(self, scope: Scope, status: int, seconds: float) -> None:
         """Counts a request, names its trace, and writes its line into the log."""
-        # a client may invent methods, and each would be a series of its own
-        method, route = scope["method"] if scope["method"] in METHODS else "other", _route(scope)
+        method = scope["method"] if scope["method"] in METHODS else "other"
+        route = _route(scope)
         self.asking.metrics.request(method, route, status, seconds)
         if self.asking.tracing:
             self.asking.tracing.ended(method, route, status)
@@ -132,6 +137,20 @@ class Guard:
         length = headers.get(b"content-length", b"")
         if length.isdigit() and int(length) > MOST_BYTES:
             raise TooLargeError(f"the body has {int(length):,} bytes; allowed: {MOST_BYTES:,}")
+
+
+def _check_origin(method: str, headers: dict[bytes, bytes]) -> None:
+    """Refuses what a page of another address has a browser send, which adds the visitor's log-in; programs say no origin."""
+    if method in SAFE:
+        return
+    site, origin = headers.get(b"sec-fetch-site"), headers.get(b"origin")
+    if site is not None:
+        own = site in (b"same-origin", b"none")
+    else:
+        found = urlsplit(origin.decode("latin-1")) if origin is not None else None
+        own = found is None or headers.get(b"host", b"").decode("latin-1").lower() in (found.netloc, found.hostname)
+    if not own:
+        raise ForeignPageError("a page of another address may not send this from a browser; send it from a program, with a key")
 
 
 def _route(scope: Scope) -> str:

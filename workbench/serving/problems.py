@@ -57,6 +57,12 @@ class UnauthorizedError(ProblemError):
     name, status, title = "unauthorized", 401, "A key or a log-in is needed"
 
 
+class ForeignPageError(ProblemError):
+    """A page of somebody else has the reader's browser send it."""
+
+    name, status, title = "foreign-page", 403, "Pages of other addresses may not send this"
+
+
 class NotFoundError(ProblemError):
     """There is no such address, answer or model."""
 
@@ -79,6 +85,12 @@ class SlowBodyError(ProblemError):
     """The body did not arrive in time."""
 
     name, status, title = "slow-body", 408, "The body did not arrive in time"
+
+
+class ConflictError(ProblemError):
+    """Something else has to end, or to be removed, first."""
+
+    name, status, title = "conflict", 409, "Not as things stand"
 
 
 class TooLargeError(ProblemError):
@@ -133,6 +145,12 @@ class UnavailableRecordsError(ProblemError):
     """The records cannot be written or read."""
 
     name, status, title = "records-unavailable", 503, "The records cannot be used"
+
+
+class IssuerError(ProblemError):
+    """Who vouches for people does not answer."""
+
+    name, status, title = "issuer-unavailable", 503, "The issuer of tokens does not answer"
 
 
 class NoAnswerError(ProblemError):

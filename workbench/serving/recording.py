@@ -1,4 +1,4 @@
-"""Asking with what belongs to people: who asks how much, what became of each question, and what is forgotten."""
+"""Asking within what each may ask, with a record of what became of each question."""
 
 from __future__ import annotations
 
@@ -6,48 +6,44 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
-
-from sqlalchemy import Connection
+from typing import TYPE_CHECKING
 
 from workbench.component import digest
 from workbench.pipeline import Asked, Pipeline, Reply
 from workbench.serving.asking import Answered, Asking, Service, answer_part
-from workbench.serving.caller import NOBODY, Caller, Principal
-from workbench.serving.metrics import Metrics
-from workbench.serving.problems import InvalidError, NoAnswerError, NotFoundError, ProblemError, TooLateError
-from workbench.serving.records import erasing, talks, votes
-from workbench.serving.records.journal import FAILED, LATE, LEFT, OVERLOADED, REFUSED, Entry, Journal, Spent, day_of, spent_on
-from workbench.serving.records.writer import Writer
-from workbench.serving.requests import MOST_TURNS
+from workbench.serving.caller import NOBODY, Caller
+from workbench.serving.problems import ConflictError, NoAnswerError, NotFoundError, ProblemError, TooLateError
+from workbench.serving.records.journal import (
+    FAILED,
+    LATE,
+    LEFT,
+    OVERLOADED,
+    REFUSED,
+    Entry,
+    Journal,
+    Spent,
+    forget_asked,
+)
+from workbench.serving.remembering import Remembering
 from workbench.serving.streaming import LEFT as LEFT_STATUS
 from workbench.serving.tracing import Tracing, wanted
-from workbench.serving.who.directory import Directory
-from workbench.serving.who.limits import Limits
 
 if TYPE_CHECKING:
     from workbench.serving.cache import DiskCache
     from workbench.serving.records.database import Database
     from workbench.serving.settings import ServiceSettings
 
-LOOK_SECONDS = 2.0  # between looks at what is to be forgotten
-EXPIRY_SECONDS = 3600.0  # between removals of what is too old
-
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 
 
-class Recording(Asking):
+class Recording(Remembering):
     """Answers questions, within what each may ask, and keeps records of them.
 
     Attributes:
-        writer: of the records; None: there are none.
-        directory: who is known; None: there are no records.
-        limits: what each may ask.
-        metrics: counts and times what ends.
         tracing: sends traces of it; None: no collector is named.
     """
 
@@ -65,39 +61,56 @@ class Recording(Asking):
         Raises:
             InputError: the secret of tokens is too short, or a collector of traces is named and the extra ``tracing`` is missing.
         """
-        super().__init__(service, settings, disk)
-        self.writer = Writer(records) if records else None
-        self.directory = Directory(records, self.writer, settings.who) if records and self.writer else None
+        super().__init__(service, settings, disk, records)
         keep = None if settings.keep == "none" else settings.keep
         self.journal = Journal(self.writer, keep, self._lost) if self.writer else None
-        self.limits = Limits(self._spent_today)
-        self.metrics = Metrics(self, self.writer)
         self.tracing = Tracing() if wanted() else None
         self._losing: set[asyncio.Future[bool]] = set()
+        self._talking: set[str] = set()  # conversations in which a question is being answered
+        self._comparing = ThreadPoolExecutor(1, thread_name_prefix="comparing")
         self._most_tokens: dict[str, int] = {}  # that an answer of an identity took
 
     async def growing(self, asked: Asked, caller: Caller = NOBODY) -> AsyncGenerator[Reply | Answered, None]:
-        started, at, service = time.monotonic(), time.time(), self.service
-        pipeline = service.pipeline
-        run, configuration, key = pipeline.run.folder.name, pipeline.configuration.id, service.key(asked)
-
-        def entry(http_status: int, status: str | None, body: bytes | None = None, served: dict[str, Any] | None = None) -> Entry:
-            seconds = time.monotonic() - started
-            about = (caller, at, asked.question, key, pipeline.identity, run, configuration)
-            return Entry(*about, http_status, status, seconds, body, served or {})
-
-        ended = False
-        try:
+        service = self.service
+        async with self._recorded(service.pipeline, service.key(asked), asked, caller) as answered:
             await self.limits.count(caller.principal)
-            async with aclosing(super().growing(asked, caller)) as replies:
-                async for found in replies:
-                    if isinstance(found, Answered):
-                        ended = True
-                        await self._record(entry(200, None, found.body, found.served))
-                    yield found
+            with self._under_way(caller):
+                async with aclosing(super().growing(asked, caller)) as replies:
+                    async for found in replies:
+                        if isinstance(found, Answered):
+                            await answered(found)
+                        yield found
+
+    @asynccontextmanager
+    async def _recorded(
+        self, pipeline: Pipeline, key: str, asked: Asked, caller: Caller
+    ) -> AsyncIterator[Callable[[Answered], Awaitable[None]]]:
+        """Within, a question is answered; what becomes of it is recorded once, whatever that is.
+
+        Args:
+            pipeline: what is to answer.
+            key: digest of pipeline, question and history.
+            asked: the question.
+            caller: who asks.
+
+        Yields:
+            Records the answer.
+        """
+        started, at, ended = time.monotonic(), time.time(), False
+        about = (caller, at, asked.question, key, pipeline.identity, pipeline.run.folder.name, pipeline.configuration.id)
+
+        def entry(http_status: int, status: str | None) -> Entry:
+            nonlocal ended
+            ended = True
+            return Entry(*about, http_status, status, time.monotonic() - started)
+
+        async def answered(found: Answered) -> None:
+            await self._record(entry(200, None)._replace(body=found.body, served=found.served))
+
+        try:
+            yield answered
         except ProblemError as problem:
             if not ended:
-                ended = True
                 await self._record(entry(problem.status, _status(problem)))
             raise
         except (asyncio.CancelledError, GeneratorExit):
@@ -109,6 +122,27 @@ class Recording(Asking):
                 self._note(entry(500, FAILED))
             raise
 
+    @contextmanager
+    def _under_way(self, caller: Caller) -> Iterator[None]:
+        """Within, a question is answered.
+
+        Raises:
+            ConflictError: one of the same conversation is already, whose answer the question would not know.
+        """
+        place, talk = (caller.principal.user, caller.request_id), caller.conversation
+        if talk in self._talking:
+            raise ConflictError("a question of this conversation is being answered; ask when its answer is there", retry_after=1)
+        self._answering[place] += 1
+        if talk is not None:
+            self._talking.add(talk)
+        try:
+            yield
+        finally:
+            self._talking.discard(talk or "")
+            self._answering[place] -= 1
+            if not self._answering[place]:
+                del self._answering[place]
+
     @asynccontextmanager
     async def admitted(self, caller: Caller) -> AsyncIterator[None]:
         pipeline = self.service.pipeline
@@ -119,33 +153,31 @@ class Recording(Asking):
 
     async def search(self, question: str, k: int, caller: Caller = NOBODY) -> bytes:
         await self.limits.count(caller.principal)
-        return await super().search(question, k)
+        async with Asking.admitted(self, caller):  # no tokens are used
+            return await super().search(question, k)
 
     async def beside(self, pipeline: Pipeline, asked: Asked, caller: Caller = NOBODY) -> Reply:
         """What another pipeline answers, which is kept in no cache.
 
         Args:
-            pipeline: what answers; nobody else uses it meanwhile.
+            pipeline: what answers, in a thread of its own: also after a visitor has left, nobody else uses it meanwhile.
             asked: the question.
             caller: who asks.
 
         Raises:
             ProblemError: the caller has asked or used too much, or there is no answer.
         """
-        await self.limits.count(caller.principal)
-        started, at = time.monotonic(), time.time()
         key = digest([pipeline.identity, asked.question, list(asked.history)])
-        run, configuration = pipeline.run.folder.name, pipeline.configuration.id
-        about = (caller, at, asked.question, key, pipeline.identity, run, configuration)
-        async with self.admitted(caller):
-            try:
-                reply = await asyncio.to_thread(pipeline.ask, *asked)
-            except Exception as error:
-                log.exception("request %s was not answered by %s", caller.request_id, pipeline.configuration.label)
-                self._note(Entry(*about, 503, FAILED, time.monotonic() - started))
-                raise NoAnswerError(f"{pipeline.configuration.label} did not answer; the log of the server says more") from error
-        served = {"by": "comparison", "seconds": reply.seconds}
-        await self._record(Entry(*about, 200, None, time.monotonic() - started, answer_part(reply), served))
+        async with self._recorded(pipeline, key, asked, caller) as answered:
+            await self.limits.count(caller.principal)
+            async with self.admitted(caller):
+                try:
+                    reply = await asyncio.get_running_loop().run_in_executor(self._comparing, pipeline.ask, *asked)
+                except Exception as error:
+                    label = pipeline.configuration.label
+                    log.exception("request %s was not answered by %s", caller.request_id, label)
+                    raise NoAnswerError(f"{label} did not answer; the log of the server says more") from error
+            await answered(Answered(answer_part(reply), {"by": "comparison", "seconds": reply.seconds}))
         return reply
 
     async def _record(self, entry: Entry) -> None:
@@ -157,7 +189,24 @@ class Recording(Asking):
         if entry.caller.conversation is None:
             self.journal.note(entry, spent)
         else:
-            await asyncio.wrap_future(self.journal.write(entry, spent))
+            await self._continue(self.journal, entry, spent)
+
+    async def _continue(self, journal: Journal, entry: Entry, spent: Spent) -> None:
+        """Has the next turn of a conversation written. One that comes too late is a request that was refused.
+
+        Raises:
+            NotFoundError: the conversation was deleted in the meantime, so nothing of the question is kept.
+            ConflictError: another question of it was answered in the meantime.
+            UnavailableRecordsError: the records cannot be written.
+        """
+        try:
+            await asyncio.wrap_future(journal.write(entry, spent))
+        except (ConflictError, NotFoundError) as problem:
+            if isinstance(problem, NotFoundError):
+                journal.writer.note(partial(forget_asked, asked=entry.asked))
+            alone = entry.caller._replace(conversation=None)
+            journal.note(entry._replace(caller=alone, question="", http_status=problem.status, status=REFUSED, body=None), spent)
+            raise
 
     def _note(self, entry: Entry) -> None:
         self._count(entry, Spent())
@@ -181,194 +230,15 @@ class Recording(Asking):
         self.limits.use(entry.caller.principal, spent.tokens)
         return spent
 
-    async def _spent_today(self, account: tuple[int, int]) -> int:
-        if self.directory is None:
-            return 0
-        return await self.directory.read(lambda connection: spent_on(connection, day_of(self.limits.clock()), account))
-
     def _lost(self, asked: str) -> None:
         """The record of an answer found no room, so its texts are not to be kept where nobody could find them."""
         task = asyncio.ensure_future(self.forget([asked]))
         self._losing.add(task)
         task.add_done_callback(self._losing.discard)
 
-    # --- Votes and conversations --------------------------------------------------------------------------------
-
-    async def vote(
-        self, request_id: str, principal: Principal, value: Literal[-1, 1], comment: str | None, correction: str | None
-    ) -> None:
-        """Keeps a vote; it is on the disk afterwards.
-
-        Args:
-            request_id: of the request whose answer it is on.
-            principal: whose request that was, and who votes.
-            value: 1 for a good answer, -1 for a bad one.
-            comment: in words.
-            correction: what the answer should have been.
-
-        Raises:
-            NotFoundError: they have no such request.
-            InvalidError: the service keeps no records, or no texts, or there is no answer.
-            UnavailableRecordsError: the records cannot be written; the vote is not kept.
-        """
-        self._require("votes", texts=bool(comment or correction))
-        await self.write(lambda connection: votes.vote(connection, request_id, principal.user, value, comment, correction))
-        self.metrics.vote(value)
-
-    async def begin_talk(self, principal: Principal, title: str = "") -> talks.Talk:
-        """A new conversation.
-
-        Args:
-            principal: whose it is.
-            title: of it; empty: its first question.
-
-        Raises:
-            InvalidError: what is served does not rewrite questions, or the service keeps no texts.
-            UnavailableRecordsError: the records cannot be written.
-        """
-        self._require("conversations", texts=True)
-        self._require_rewriting()
-        return await self.write(lambda connection: talks.begin(connection, principal.user, title))
-
-    async def talks_of(self, principal: Principal) -> list[talks.Talk]:
-        """The conversations of whoever asks."""
-        return await self.read(lambda connection: talks.listed(connection, principal.user))
-
-    async def talk(self, name: str, principal: Principal) -> tuple[talks.Talk, list[talks.Said]]:
-        """A conversation of whoever asks, with what was said in it.
-
-        Raises:
-            NotFoundError: they have none of that id.
-        """
-
-        def found(connection: Connection) -> tuple[talks.Talk, list[talks.Said]]:
-            talk = talks.find(connection, name, principal.user)
-            return talk, talks.said(connection, talk)
-
-        return await self.read(found)
-
-    async def end_talk(self, name: str, principal: Principal) -> None:
-        """Removes a conversation with all that was said in it.
-
-        Raises:
-            NotFoundError: whoever asks has none of that id.
-        """
-
-        def ended(connection: Connection) -> list[str]:
-            return erasing.end_talk(connection, talks.find(connection, name, principal.user).id).asked
-
-        await self.forget(await self.write(ended))
-        await self._overwrite()
-
-    async def history(self, name: str, principal: Principal) -> list[dict[str, str]]:
-        """What was said in a conversation, for its next question.
-
-        Raises:
-            InvalidError: it is too long, or what is served does not rewrite questions.
-            NotFoundError: whoever asks has none of that id.
-        """
-        self._require_rewriting()
-        _, said = await self.talk(name, principal)
-        turns = talks.history(said)
-        if len(turns) > MOST_TURNS - 2:
-            raise InvalidError(f"the conversation has {len(turns)} turns, and no more than {MOST_TURNS} are read; begin another")
-        return turns
-
-    async def stored(self, request_id: str, principal: Principal) -> Answered:
-        """An answer that somebody got before.
-
-        Raises:
-            NotFoundError: there is none, or it was somebody else's.
-        """
-        body = await self.read(lambda connection: votes.body_of(connection, request_id, principal.user))
-        return Answered(body, {"by": "records", "seconds": {}})
-
-    async def read(self, act: Callable[[Connection], T]) -> T:
-        """What is read in the records.
-
-        Raises:
-            NotFoundError: there are none.
-            UnavailableRecordsError: they cannot be read.
-        """
-        if self.directory is None:
-            raise NotFoundError("this service keeps no records")
-        return await self.directory.read(act)
-
-    async def write(self, act: Callable[[Connection], T]) -> T:
-        """What is written into the records; it is there afterwards.
-
-        Raises:
-            NotFoundError: there are none.
-            UnavailableRecordsError: they cannot be written.
-        """
-        if self.writer is None:
-            raise NotFoundError("this service keeps no records")
-        return await asyncio.wrap_future(self.writer.write(act))
-
-    def _require(self, what: str, texts: bool) -> None:
-        if self.writer is None or self.settings.keep == "none":
-            raise InvalidError(f"this service keeps no records (keep: none), so there are no {what}")
-        if texts and not self.settings.keeps_texts:
-            raise InvalidError("this service keeps no texts (keep.texts: false): neither conversations nor words about answers")
-
-    def _require_rewriting(self) -> None:
-        pipeline = self.service.pipeline
-        if pipeline.stages.questions is None:
-            raise InvalidError(
-                f"{pipeline.configuration.label} does not rewrite questions, so what was said before would be ignored; ask each "
-                f"question by itself, or serve a configuration measured with the axis rewriting (see components.rewriters)"
-            )
-
-    # --- Forgetting ---------------------------------------------------------------------------------------------
-
-    @asynccontextmanager
-    async def looking_after(self) -> AsyncIterator[None]:
-        """Within, what is too old is removed, and what another process removed is forgotten here."""
-        tasks = [asyncio.ensure_future(self._forgetting()), asyncio.ensure_future(self._expiring())] if self.writer else []
-        try:
-            yield
-        finally:
-            for task in tasks:
-                task.cancel()
-            for task in tasks:
-                with suppress(asyncio.CancelledError):
-                    await task
-
-    async def _overwrite(self) -> None:
-        """Has what was removed overwritten in the file of the records."""
-        if self.writer and not await asyncio.to_thread(self.writer.database.checkpoint):
-            log.warning("what was removed may still be readable in %s; it is overwritten later", self.writer.database.path)
-
-    async def _forgetting(self) -> None:
-        last = 0  # an earlier service may have ended before it removed from its cache what was forgotten
-        while not self.stopping:
-            try:
-                number, asked = await self.read(partial(erasing.forgotten_since, number=last))
-                if await self.forget(asked):
-                    last = number
-            except ProblemError as problem:
-                log.warning("what is to be forgotten cannot be read: %s", problem.detail)
-            await asyncio.sleep(LOOK_SECONDS)
-
-    async def _expiring(self) -> None:
-        keep = self.settings.keep
-        days = keep.days if keep != "none" else 0.0  # what was kept before is removed
-        while True:
-            try:
-                await self.write(lambda connection: erasing.expire(connection, days))
-                await self._overwrite()
-            except ProblemError as problem:
-                log.warning("what is too old cannot be removed: %s", problem.detail)
-            await asyncio.sleep(EXPIRY_SECONDS)
-
     async def stop(self) -> None:
-        """Likewise, and writes the records that wait."""
+        """Likewise, and sends the traces that wait."""
         await super().stop()
-        if self.writer:
-            await asyncio.to_thread(self.writer.stop)
-        if self.directory:
-            self.directory.stop()
-            self.directory.database.close()
         if self.tracing:
             await asyncio.to_thread(self.tracing.stop)
 

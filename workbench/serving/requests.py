@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -81,16 +83,14 @@ def read(body: bytes, form: type[F], content_type: str | None) -> F:
     Args:
         body: as it was received.
         form: what it has to be.
-        content_type: as the request says; none is read as JSON.
+        content_type: as the request says.
 
     Raises:
-        MediaTypeError: it says that it is something else.
+        MediaTypeError: the request does not say that it is JSON.
         NotJsonError: it is no JSON.
         InvalidError: it is not of the form; the error names the key, what was received and what is allowed.
     """
-    kind = (content_type or "application/json").partition(";")[0].strip().lower()
-    if kind not in ("application/json", "application/x-www-form-urlencoded"):  # the second is what curl -d says
-        raise MediaTypeError(f"the body is of the type {kind[:80]!r}; allowed: application/json")
+    _check_type(content_type, body)
     try:
         values = json.loads(body, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
@@ -104,6 +104,16 @@ def read(body: bytes, form: type[F], content_type: str | None) -> F:
         raise invalid(error, form) from error
 
 
+def _check_type(content_type: str | None, body: bytes) -> None:
+    """Refuses what is not said to be JSON: a page of another address can have a browser send every other type unasked."""
+    if content_type is None and not body:
+        return
+    kind = (content_type or "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        said = f"of the type {kind[:80]!r}" if kind else "of no type that the request names"
+        raise MediaTypeError(f"the body is {said}; send it with `Content-Type: application/json`, as `curl --json` does")
+
+
 def usage(form: type[Form]) -> str:
     """How the form looks in its shortest."""
     shortest = {"question": '{"question": "..."}', "vote": '{"vote": 1}', "title": '{"title": "..."}'}
@@ -115,24 +125,52 @@ def invalid(error: ValidationError, form: type[Form]) -> InvalidError:
     found = error.errors()
     # an unknown key explains a missing one: it may be misspelt
     first: dict[str, Any] = dict(next((one for one in found if one["type"] == "extra_forbidden"), found[0]))
-    place = [str(part) for part in first["loc"]]
-    where = ".".join(place) or "the body"
-    pointer = "/" + "/".join(place)
+    *parents, last = _place(first, form) or [""]
+    kept, where = _keys(form, parents), ".".join([*parents, last]) or "the body"
+    pointer = "/" + "/".join([*parents, last])
     if first["type"] == "extra_forbidden":
-        allowed = sorted(form.model_fields) if len(place) == 1 else ["role", "content"]
-        return InvalidError(str(unknown("key", place[-1], allowed)), pointer=pointer, allowed=allowed)
+        return InvalidError(str(unknown("key", last, sorted(kept))), pointer=pointer, allowed=sorted(kept))
     if first["type"] == "missing":
         return InvalidError(f"the key {where!r} is missing; send {usage(form)}", pointer=pointer)
     received = kind_of(first["input"])
     if first["type"] == "string_type":
         return InvalidError(f"{where} is {received}, not text; send {usage(form)}", pointer=pointer)
     if first["type"] in ("string_too_long", "string_too_short"):
-        context = first["ctx"]
-        least, most = (1, context["max_length"]) if "max_length" in context else (context["min_length"], MAX_CHARACTERS)
         has = f"has {len(first['input']):,} characters" if first["input"] else "is empty"
-        return InvalidError(f"the {where} {has}; allowed: {least} to {most:,} characters", pointer=pointer)
-    message = first["msg"][:1].lower() + first["msg"][1:]
+        return InvalidError(f"the {where} {has}; allowed: 1 to {_most(kept.get(last)):,} characters", pointer=pointer)
+    if first["type"] == "too_short":
+        return InvalidError(f"{where} is an empty list; send {usage(form)}", pointer=pointer)
+    if first["type"] == "too_long":
+        most = first["ctx"]["max_length"]
+        return InvalidError(f"{where} has {len(first['input']):,} entries; allowed: {most:,} at most", pointer=pointer)
+    message = first["msg"].removeprefix("Value error, ")
+    message = message[:1].lower() + message[1:]
     return InvalidError(f"{where} is {received}: {message}", pointer=pointer)
+
+
+def _place(error: dict[str, Any], form: type[Form]) -> list[str]:
+    """Keys and numbers that lead to what is wrong, without the names of types that could have stood there."""
+    schema = form.model_json_schema()
+    names = {name for part in (schema, *schema.get("$defs", {}).values()) for name in part["properties"]}
+    end = error["loc"][-1:] if error["type"] == "extra_forbidden" else ()
+    before = error["loc"][: len(error["loc"]) - len(end)]
+    return [str(part) for part in (*(one for one in before if isinstance(one, int) or one in names), *end)]
+
+
+def _keys(form: type[Form], parents: Sequence[str]) -> dict[str, Any]:
+    """Keys of the innermost object at a place of a form, with what is said of each."""
+    schema = form.model_json_schema()
+    keys: dict[str, Any] = schema["properties"]
+    for name in parents:
+        if inner := re.search(r"#/\$defs/(\w+)", json.dumps(keys.get(name, {}))):
+            keys = schema["$defs"][inner[1]]["properties"]
+    return keys
+
+
+def _most(said: Any) -> int:
+    """How many characters a text may have, by what is said of its key."""
+    found = re.search(r'"maxLength": (\d+)', json.dumps(said))
+    return int(found[1]) if found else MAX_CHARACTERS
 
 
 def kind_of(value: object) -> str:

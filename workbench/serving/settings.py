@@ -77,6 +77,7 @@ class Who(Section):
             without a key or a log-in.
         issuer: an issuer of OpenID Connect, whose tokens are taken.
         audience: what its tokens for this service are for.
+        client: what it calls this service where people log in to the page there; null: they do not.
         per_minute: questions of one key, or of one person without a key, in a minute.
         tokens_per_day: of prompts and answers, likewise, in a day of UTC; null: any number.
         log_ins_per_minute: attempts to log in of one address, and for one name.
@@ -85,6 +86,7 @@ class Who(Section):
     open: Literal["loopback", "never"] = "loopback"
     issuer: Annotated[str, Field(pattern=r"^https?://\S+$")] | None = None
     audience: Annotated[str, Field(min_length=1)] | None = None
+    client: Annotated[str, Field(min_length=1)] | None = None
     per_minute: Annotated[int, Field(ge=1)] = 60
     tokens_per_day: Annotated[int, Field(ge=1)] | None = None
     log_ins_per_minute: Annotated[int, Field(ge=1)] = 10
@@ -93,6 +95,8 @@ class Who(Section):
     def _whole(self) -> Who:
         if (self.issuer is None) != (self.audience is None):
             raise ValueError("issuer and audience belong together: a token has to be the issuer's, and for this service")
+        if self.client and self.issuer is None:
+            raise ValueError("client needs an issuer, where people log in")
         return self
 
 

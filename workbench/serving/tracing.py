@@ -95,18 +95,18 @@ class Tracing:
             entry: what became of it.
             spent: on its answer.
         """
-        ended = entry.at + entry.seconds
+        ended = _nanoseconds(entry.at + entry.seconds)
         served, about = entry.served, self._about(entry, spent)
         span = self._tracer.start_span("question", attributes=about, start_time=_nanoseconds(entry.at))
         if served.get("by") == "model":
-            took = [(stage, seconds) for stage in STAGES if (seconds := served["seconds"].get(stage))]
-            begun = ended - sum(seconds for _, seconds in took)
+            took = [(stage, _nanoseconds(seconds)) for stage in STAGES if (seconds := served["seconds"].get(stage))]
+            begun = ended - sum(lasted for _, lasted in took)
             within = self._trace.set_span_in_context(span)
-            for stage, seconds in took:
-                part = self._tracer.start_span(stage, within, start_time=_nanoseconds(begun))
-                begun += seconds
-                part.end(_nanoseconds(begun))
-        span.end(_nanoseconds(ended))
+            for stage, lasted in took:
+                part = self._tracer.start_span(stage, within, start_time=begun)
+                begun += lasted
+                part.end(begun)
+        span.end(ended)
 
     def _about(self, entry: Entry, spent: Spent) -> dict[str, Any]:
         served = entry.served

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,6 +13,7 @@ from workbench.component import digest
 from workbench.errors import InputError
 from workbench.retrieval.analyzer import Analyzer, Terms
 from workbench.retrieval.embedders.base import AnyEmbedder, Truncation
+from workbench.retrieval.embedders.endpoint import EndpointEmbedder
 from workbench.retrieval.indexes import backends
 from workbench.retrieval.indexes.base import OpenStore
 from workbench.retrieval.indexes.faiss import OpenFaissIndex
@@ -22,6 +23,7 @@ from workbench.stages.passages import PassageStage
 from workbench.store.items import ItemKind
 from workbench.store.session import Session
 from workbench.store.stage import Stage, Work
+from workbench.store.work import ItemWork
 
 EMBEDDINGS = ItemKind[np.ndarray](
     "embeddings", "embedding", lambda vector: vector.astype("<f4").tobytes(), lambda blob: np.frombuffer(blob, "<f4")
@@ -70,16 +72,40 @@ class Encoder:
         Raises:
             InputError: those stored and those computed now have different dimensions.
         """
-        namespace = digest(["embedding", self.definition(), self.embedder.arithmetic(session.machine)])
-        vectors = session.items(
-            EMBEDDINGS, namespace, texts, lambda missing: self.component(session).load(session.machine).encode(missing)
-        )
+        vectors = session.items(Embedding(self, self.embedder.arithmetic(session.machine)), texts)
         if len({len(vector) for vector in vectors}) > 1:  # what a server answers may change between two runs
             raise InputError(
                 f"vectors stored for embedder {self.embedder!r} and those it gives now have different dimensions; "
                 f"raise its revision"
             )
         return np.stack(vectors) if vectors else np.empty((0, 0), np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class Embedding(ItemWork[np.ndarray]):
+    """Texts -> vectors, by an embedder in one kind of arithmetic."""
+
+    encoder: Encoder
+    arithmetic: str
+
+    @property
+    def kind(self) -> ItemKind[np.ndarray]:
+        return EMBEDDINGS
+
+    @property
+    def alike(self) -> str:
+        return f"{super().alike} {self.arithmetic}"
+
+    @property
+    def namespace(self) -> str:
+        return digest(["embedding", self.encoder.definition(), self.arithmetic])
+
+    @property
+    def local(self) -> bool:
+        return isinstance(self.encoder.embedder, EndpointEmbedder)
+
+    def computed(self, missing: list[str], session: Session) -> Iterator[list[tuple[int, np.ndarray]]]:
+        return self.encoder.component(session).load(session.machine).encode(missing)
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,13 +128,18 @@ class Embeddings(Stage[np.ndarray]):
     def work(self, session: Session) -> Work:
         return Work("embedding", self.passages.size(session).passages)
 
+    def texts(self, session: Session) -> Iterator[tuple[int, list[str]]]:
+        """Texts of the passages as the model reads them, so many at once as fit into memory, with the number of the first."""
+        passages = session.read(self.passages)
+        for start in range(0, len(passages), self.TOGETHER):
+            yield start, self.encoder.passages(passages.full_texts(start, start + self.TOGETHER))
+
     def compute(self, folder: Path, session: Session) -> dict[str, Any]:
         passages = session.read(self.passages)
         loaded = self.encoder.component(session).load(session.machine)
         file: np.memmap | None = None
         cut: list[Truncation | None] = []
-        for start in range(0, len(passages), self.TOGETHER):
-            texts = self.encoder.passages(passages.full_texts(start, start + self.TOGETHER))
+        for start, texts in self.texts(session):
             with loaded.reading(texts) as truncation:
                 cut.append(truncation)
                 vectors = self.encoder.vectors(texts, session)
@@ -134,6 +165,7 @@ class DenseIndex(Stage[OpenFaissIndex | OpenStore]):
     """Vectors -> FAISS index, or vector store."""
 
     name: ClassVar = "index"
+    whole: ClassVar = True
     index: AnyIndex
     embeddings: Embeddings
     arithmetic: str | None = None
@@ -160,6 +192,7 @@ class AnalyzedPassages(Stage[Terms]):
     """Passages -> terms, for retrievers that read terms."""
 
     name: ClassVar = "terms"
+    whole: ClassVar = True
     analyzer: Analyzer
     passages: PassageStage
 
@@ -183,6 +216,7 @@ class TextIndex(Stage[OpenTextIndex]):
     """Passages, or their terms -> the index of a retriever that reads texts (BM25)."""
 
     name: ClassVar = "index"
+    whole: ClassVar = True
     retriever: TextRetriever
     passages: PassageStage
     terms: AnalyzedPassages | None

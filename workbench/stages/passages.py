@@ -46,6 +46,7 @@ class Passages(PassageStage):
     """Documents -> passages."""
 
     name: ClassVar = "passages"
+    whole: ClassVar = True
     chunking: Chunking
     documents_digest: str
     structure_digest: str = ""  # empty where the chunking does not depend on it
@@ -58,7 +59,7 @@ class Passages(PassageStage):
         return session.once(f"size of {self.key}", lambda: self._size(session))
 
     def _size(self, session: Session) -> Size:
-        if self.chunking.structured:
+        if not self.chunking.plain:
             lengths = [sum(1 for _ in WORD.finditer(text)) for text in self._cut(session)["text"].to_pylist()]
             return Size(len(lengths), sum(lengths) / max(len(lengths), 1))
         n = words = 0

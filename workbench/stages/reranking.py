@@ -21,6 +21,7 @@ from workbench.stages.rankings import DerivedRanking, RankingStage
 from workbench.store.items import ItemKind
 from workbench.store.session import Session
 from workbench.store.stage import Stage, Work
+from workbench.store.work import ItemWork
 
 PAIRS = ItemKind[float](
     "pairs", "reranking", lambda value: np.float64(value).tobytes(), lambda blob: float(np.frombuffer(blob, "<f8")[0])
@@ -71,24 +72,9 @@ class Reranked(DerivedRanking):
 
     def scores(self, pairs: Sequence[Pair], session: Session) -> list[float]:
         """Scores of (query, passage text) pairs by a `PairScorer`; each distinct pair is scored once and stored."""
-        scorer = self.reranker
-        if not isinstance(scorer, PairScorer):
-            raise TypeError(f"{type(scorer).__name__} scores rankings as a whole, not pairs")
-        references: dict[str, object] = {
-            name: one.component(session) if isinstance(one, Encoder) else one for name, one in self.references
-        }
-        if self.trained:
-            references["trained"] = session.ensure(self.trained)
-
-        def compute(missing: list[str]) -> Iterator[list[tuple[int, float]]]:
-            scored = 0
-            for batch in scorer.score([_read_pair(text) for text in missing], session.machine, **references):
-                self._check([value for _, value in batch], len(batch))
-                scored += len({i for i, _ in batch})
-                yield batch
-            self._check([0.0] * scored, len(missing))
-
-        return session.items(PAIRS, self.namespace, [canonical(pair) for pair in pairs], compute)
+        if not isinstance(self.reranker, PairScorer):
+            raise TypeError(f"{type(self.reranker).__name__} scores rankings as a whole, not pairs")
+        return session.items(Scoring(self), [canonical(pair) for pair in pairs])
 
     def rank(self, queries: Sequence[str], session: Session) -> list[Ranked]:
         return self.reranked(queries, self.ranking.rank(queries, session), session)
@@ -106,10 +92,10 @@ class Reranked(DerivedRanking):
                 for query, shown, (_, scores) in zip(queries, texts, rows, strict=True)
             ]
         for scores, shown in zip(new, texts, strict=True):
-            self._check(scores, len(shown))
+            self.check(scores, len(shown))
         return [self.reranker.reordered(row, scores) for row, scores in zip(rows, new, strict=True)]
 
-    def _check(self, scores: Sequence[float] | np.ndarray, passages: int) -> None:
+    def check(self, scores: Sequence[float] | np.ndarray, passages: int) -> None:
         """Refuses scores that order nothing."""
         found = np.asarray(scores, float)
         if found.shape != (passages,):
@@ -135,6 +121,43 @@ class Reranked(DerivedRanking):
         """Texts of the passages looked at again."""
         passages = session.read(self.passages)
         return [[passages.full_text(int(n)) for n in ids[: self.reranker.top]] for ids, _ in rows]
+
+
+@dataclass(frozen=True, eq=False)
+class Scoring(ItemWork[float]):
+    """Pairs as canonical JSON -> scores, by the `PairScorer` of a stage."""
+
+    stage: Reranked
+
+    @property
+    def kind(self) -> ItemKind[float]:
+        return PAIRS
+
+    @property
+    def alike(self) -> str:
+        return f"{super().alike} {type(self.stage.reranker).__name__} {self.stage.arithmetic}"
+
+    @property
+    def namespace(self) -> str:
+        return self.stage.namespace
+
+    def order(self, text: str) -> str:
+        return _read_pair(text)[1]  # a passage that several queries are paired with is read once
+
+    def computed(self, missing: list[str], session: Session) -> Iterator[list[tuple[int, float]]]:
+        stage, scorer, scored = self.stage, self.stage.reranker, 0
+        if not isinstance(scorer, PairScorer):
+            raise TypeError(f"{type(scorer).__name__} scores rankings as a whole, not pairs")
+        references: dict[str, object] = {
+            name: one.component(session) if isinstance(one, Encoder) else one for name, one in stage.references
+        }
+        if stage.trained:
+            references["trained"] = session.ensure(stage.trained)
+        for batch in scorer.score([_read_pair(text) for text in missing], session.machine, **references):
+            stage.check([value for _, value in batch], len(batch))
+            scored += len({i for i, _ in batch})
+            yield batch
+        stage.check([0.0] * scored, len(missing))
 
 
 def _read_pair(text: str) -> Pair:

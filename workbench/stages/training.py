@@ -100,6 +100,7 @@ class TrainedEmbedder(TrainedOnRankings):
     """Train split -> an embedder's weights."""
 
     name: ClassVar = "embedder"
+    whole: ClassVar = True
     embedder: Embedder
 
     @property
@@ -120,6 +121,7 @@ class TrainedReranker(TrainedOnRankings):
     """Train split -> a cross-encoder's weights."""
 
     name: ClassVar = "reranker"
+    whole: ClassVar = True
     reranker: CrossEncoder
 
     @property
@@ -139,6 +141,7 @@ class Adapter(AdapterStage):
     """Train split -> LoRA weights, with the prompt template they were trained in and where they come from."""
 
     name: ClassVar = "adapter"
+    whole: ClassVar = True
     generator: Generator
     template: Template
     shown: int

@@ -19,6 +19,7 @@ from workbench.stages import served
 from workbench.store.items import ItemKind
 from workbench.store.session import Session
 from workbench.store.stage import Stage, Work
+from workbench.store.work import ItemWork
 
 ANSWERS = ItemKind[Generation](
     "answers",
@@ -118,18 +119,7 @@ class Writer:
             session: keeps what is written.
             draw: number of the answer to the same prompt, for servers, which may answer otherwise each time.
         """
-        namespace = self.namespace if draw == 1 else digest(["draw", self.namespace, draw])
-
-        def compute(missing: list[str]) -> Iterator[list[tuple[int, Generation]]]:
-            loaded, asked = self.opened(session), [json.loads(text) for text in missing]
-            if isinstance(loaded, LoadedEndpointGenerator):
-                yield from served.answered(loaded, self.namespace, asked, session, "answers" if draw == 1 else "draws")
-                return
-            for batch in loaded.generate(asked):
-                session.note(loaded.notes)
-                yield batch
-
-        return session.items(ANSWERS, namespace, prompts, compute)
+        return session.items(Writing(self, draw), prompts)
 
     def opened(self, session: Session) -> LoadedGenerator | LoadedEndpointGenerator:
         """The model in memory, its adapter merged; or the client that asks a server."""
@@ -154,3 +144,37 @@ class Writer:
         if isinstance(loaded, LoadedEndpointGenerator):
             raise InputError(f"{loaded.name}: its weights are not on this machine, and this needs them; name weights as model")
         return loaded
+
+
+@dataclass(frozen=True, eq=False)
+class Writing(ItemWork[Generation]):
+    """Conversations in canonical JSON -> what a writer writes; `draw` is the number of the answer to the same prompt."""
+
+    writer: Writer
+    draw: int = 1
+
+    @property
+    def kind(self) -> ItemKind[Generation]:
+        return ANSWERS
+
+    @property
+    def alike(self) -> str:
+        return f"{super().alike} {self.writer.arithmetic}"
+
+    @property
+    def namespace(self) -> str:
+        written = self.writer.namespace
+        return written if self.draw == 1 else digest(["draw", written, self.draw])
+
+    @property
+    def local(self) -> bool:
+        return self.writer.served
+
+    def computed(self, missing: list[str], session: Session) -> Iterator[list[tuple[int, Generation]]]:
+        loaded, asked = self.writer.opened(session), [json.loads(text) for text in missing]
+        if isinstance(loaded, LoadedEndpointGenerator):
+            yield from served.answered(loaded, self.writer.namespace, asked, session, "answers" if self.draw == 1 else "draws")
+            return
+        for batch in loaded.generate(asked):
+            session.note(loaded.notes)
+            yield batch

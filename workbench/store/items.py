@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from workbench.errors import InputError
 
@@ -31,6 +31,27 @@ class Counts:
     distinct: int = 0
     found: int = 0
     computed: int = 0
+
+
+class Row(NamedTuple):
+    """An item as it lies in a table: two digests, the checksum of its value, and the value."""
+
+    namespace: bytes
+    key: bytes
+    crc: int
+    value: bytes
+
+    @property
+    def whole(self) -> bool:
+        """Whether the value is what was written."""
+        return zlib.crc32(self.value) == self.crc
+
+
+class Taken(NamedTuple):
+    """Items that were taken over, and those that are here with another value, which stayed."""
+
+    new: int
+    differing: int
 
 
 @dataclass(frozen=True)
@@ -114,15 +135,67 @@ class Items:
         """Stores values in one transaction; an item that is there is replaced."""
         space = bytes.fromhex(namespace)
         rows = [(space, key, zlib.crc32(value), value) for key, value in values.items()]
+        with self._whole(), self._transaction():
+            self.connection.executemany("INSERT OR REPLACE INTO items VALUES (?, ?, ?, ?)", rows)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """All that is written inside is stored, or nothing of it; no other process writes meanwhile."""
+        self.connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            with suppress(sqlite3.OperationalError):  # SQLite has rolled back itself where the disk is full
+                self.connection.execute("ROLLBACK")
+            raise
+        self.connection.execute("COMMIT")
+
+    def take(self, rows: Sequence[Row]) -> Taken:
+        """Takes over items from elsewhere in one transaction, those that are here and whole stay as they are.
+
+        Args:
+            rows: of another table, whose checksums fit.
+        """
+        spaces: dict[bytes, dict[bytes, Row]] = {}
+        for row in rows:
+            spaces.setdefault(row.namespace, {})[row.key] = row
+        new: list[Row] = []
+        differing = 0
+        with self._whole(), self._transaction():
+            for space, those in spaces.items():
+                found = self.get(space.hex(), list(those))
+                new += [row for key, row in those.items() if key not in found]
+                differing += sum(value != those[key].value for key, value in found.items())
+            self.connection.executemany("INSERT OR REPLACE INTO items VALUES (?, ?, ?, ?)", new)
+        return Taken(len(new), differing)
+
+    def columns(self) -> list[str]:
+        """Names of the columns that the table has."""
+        return [row[1] for row in self.tables[-1].execute("PRAGMA table_info(items)")]
+
+    def count(self) -> int:
+        """Number of items, damaged ones too."""
         with self._whole():
-            self.connection.execute("BEGIN IMMEDIATE")
-            try:
-                self.connection.executemany("INSERT OR REPLACE INTO items VALUES (?, ?, ?, ?)", rows)
-            except BaseException:
-                with suppress(sqlite3.OperationalError):  # SQLite has rolled back itself where the disk is full
-                    self.connection.execute("ROLLBACK")
-                raise
-            self.connection.execute("COMMIT")
+            return sum(table.execute("SELECT COUNT(*) FROM items").fetchone()[0] for table in self.tables)
+
+    def rows(self, together: int = 10_000) -> Iterator[list[Row]]:
+        """All items as they lie in the table, damaged ones too, in parts of at most `together`.
+
+        Raises:
+            InputError: the file they are in is damaged.
+        """
+        for table in self.tables:
+            last = 0
+            while True:
+                with self._whole():
+                    found = table.execute(
+                        "SELECT rowid, namespace, key, crc, value FROM items WHERE rowid > ? ORDER BY rowid LIMIT ?",
+                        (last, together),
+                    ).fetchall()
+                if not found:
+                    break
+                last = found[-1][0]
+                yield [Row(*row[1:]) for row in found]
 
     def damaged(self) -> int:
         """Number of items whose checksum does not fit.

@@ -13,11 +13,13 @@ from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar, cast
 
 from workbench.data.dataset import Dataset
 from workbench.machine import Machine, independence, record
-from workbench.store.items import Counts, ItemKind, input_key
+from workbench.store.items import Counts, input_key
 from workbench.store.memory_items import MemoryItems
+from workbench.store.part import LeftError, Part
 from workbench.store.progress import Progress
 from workbench.store.spending import Spending
 from workbench.store.store import Store
+from workbench.store.work import Crew, ItemWork
 
 OPENED = 3  # models kept in memory: one request may rewrite, expand and answer
 
@@ -29,6 +31,7 @@ class Computable(Protocol[T_co]):
     """What a session has to know of a stage; see `workbench.store.stage.Stage`."""
 
     name: ClassVar[str]
+    whole: ClassVar[bool]
 
     @property
     def key(self) -> str:
@@ -84,6 +87,9 @@ class Session:
             that have to compute items one by one here.
         fallbacks: what the processor did because a GPU could not, and why.
         spending: what asking servers took, and may take.
+        part: the part of the work that is computed, where other jobs compute the others; None: all.
+        crew: other machines that compute; None: this process computes everything.
+        left: kind of items -> those that were left to the other jobs.
     """
 
     def __init__(self, store: Store, dataset: Dataset, machine: Machine, progress: Progress | None = None) -> None:
@@ -96,6 +102,10 @@ class Session:
         self.notes: list[str] = []
         self.fallbacks: list[str] = []
         self.spending = Spending()
+        self.part: Part | None = None
+        self.crew: Crew[Session] | None = None
+        self.left: dict[str, set[bytes]] = {}
+        self._left_stages: set[str] = set()
         self._asked: dict[str, dict[bytes, bool]] = {}
         self._known: dict[str, object] = {}
         self._opened: OrderedDict[str, object] = OrderedDict()
@@ -134,26 +144,47 @@ class Session:
         return self.store.has(stage.name, stage.key)
 
     def ensure(self, stage: Computable[object]) -> Path:
-        """Folder of a stage's artifact, computed first if it is not there, with whatever it reads."""
+        """Folder of a stage's artifact, computed first if it is not there, with whatever it reads.
+
+        Raises:
+            LeftError: other jobs compute what it needs.
+        """
         if not self.has(stage):
+            if self.part and stage.key in self.part.elsewhere | self._left_stages:
+                raise LeftError(stage.name)
             for damaged in self.store.damaged:
                 self.progress.say(
                     f"{damaged.stage} {damaged.key[:12]} in the store was damaged ({damaged.reason}); it is computed again"
                 )
             self.store.damaged.clear()
-            for part in stage.inputs():
-                self.ensure(part)
-            facts: dict[str, Any] = {}
-
-            def compute(folder: Path) -> dict[str, Any]:
-                facts.update(stage.compute(folder, self))
-                return facts
-
-            clock = Clock()
-            if self.store.create(stage.name, stage.key, stage.definition, compute):
-                self.computed[stage.key] = facts
-                self.timings.append(Timing(stage.name, stage.key, clock.seconds, facts.get("tokens", 0)))
+            try:
+                self._compute(stage)
+            except LeftError:
+                self._left_stages.add(stage.key)
+                raise
         return self.store.path(stage.name, stage.key)
+
+    def begin(self, stages: Iterable[Computable[object]]) -> None:
+        """Has other machines begin those whole stages that are missing and whose inputs are there, side by side."""
+        if self.crew:
+            ready = [one for one in stages if one.whole and not self.has(one) and all(map(self.has, one.inputs()))]
+            self.crew.begin(ready)
+
+    def _compute(self, stage: Computable[object]) -> None:
+        for part in stage.inputs():
+            self.ensure(part)
+        facts: dict[str, Any] = {}
+
+        def compute(folder: Path) -> dict[str, Any]:
+            crew = self.crew if stage.whole else None
+            facts.update(crew.stage(stage, folder, self) if crew else stage.compute(folder, self))
+            return facts
+
+        clock = Clock()
+        waiting = self.part is None or stage.whole  # jobs that compute items of one stage would wait for each other
+        if self.store.create(stage.name, stage.key, stage.definition, compute, waiting):
+            self.computed[stage.key] = facts
+            self.timings.append(Timing(stage.name, stage.key, clock.seconds, facts.get("tokens", 0)))
 
     def read(self, stage: Computable[T]) -> T:
         """A stage's artifact in memory, computed first if need be; kept for later calls."""
@@ -174,39 +205,58 @@ class Session:
         self._opened.move_to_end(name)
         return cast(T, self._opened[name])  # likewise
 
-    def items(
-        self,
-        kind: ItemKind[T],
-        namespace: str,
-        inputs: Sequence[str],
-        compute: Callable[[list[str]], Iterator[list[tuple[int, T]]]],
-    ) -> list[T]:
+    def items(self, work: ItemWork[T], inputs: Sequence[str]) -> list[T]:
         """Values of all inputs; those the store lacks are computed once each and stored batch by batch.
 
         Args:
-            kind: what they are.
-            namespace: digest of everything but the input that decides a value.
+            work: computes them.
             inputs: texts, equal ones allowed.
-            compute: from the distinct missing inputs to batches of (position, value).
 
         Returns:
             A value for each input.
+
+        Raises:
+            LeftError: some are left to other jobs; those of this job's part are stored.
         """
+        kind, namespace = work.kind, work.namespace
+
+        def compute(missing: list[str]) -> Iterator[list[tuple[int, T]]]:
+            crew = None if work.local else self.crew
+            return crew.items(work, missing, self) if crew else work.computed(missing, self)
+
         if self._memory is not None:
             return self._memory.computed(namespace, inputs, compute, kind.encode, kind.decode)
         items = self.store.items
         missing = set(items.missing(namespace, inputs))
+        if self.part and not all(map(self.part.has, missing)):
+            return self._items_in_part(self.part, work, inputs)
         space, asked = bytes.fromhex(namespace)[:8], self._asked.setdefault(kind.name, {})
         for text in dict.fromkeys(inputs):
             asked.setdefault(space + input_key(text)[:16], text not in missing)
         if not missing:
             return items.computed(namespace, inputs, compute, kind.encode, kind.decode)
         # a second process that wants the same items waits here and then finds them
-        with self.store.lock(namespace), self.progress.task(kind.verb, len(missing)) as report:
+        waited = f"{namespace}.{self.part.number}-{self.part.of}" if self.part else namespace
+        verb = f"{kind.verb} {self.crew.label}" if self.crew and not work.local else kind.verb
+        with self.store.lock(waited), self.progress.task(verb, len(missing)) as report:
             try:
                 return items.computed(namespace, inputs, compute, kind.encode, kind.decode, report)
             finally:
                 self.note(independence.notes())
+
+    def _items_in_part(self, part: Part, work: ItemWork[T], inputs: Sequence[str]) -> list[T]:
+        """As `items`, where some that are missing belong to other jobs.
+
+        Raises:
+            LeftError: the other jobs have not stored theirs here meanwhile.
+        """
+        self.items(work, list(filter(part.has, inputs)))
+        others = self.store.items.missing(work.namespace, inputs)
+        if others:
+            space = bytes.fromhex(work.namespace)[:8]
+            self.left.setdefault(work.kind.name, set()).update(space + input_key(text)[:16] for text in others)
+            raise LeftError(work.kind.name)
+        return self.items(work, inputs)
 
     def counts(self) -> dict[str, Counts]:
         """Items by the name of their kind: distinct ones this session asked for, those found, those computed; none: all zero."""

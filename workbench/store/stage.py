@@ -40,10 +40,17 @@ class Work:
 
 
 class Stage(Generic[T_co]):
-    """Base of all stages; what a stage reads is a `T_co`. Subclasses are frozen dataclasses of components and stages."""
+    """Base of all stages; what a stage reads is a `T_co`. Subclasses are frozen dataclasses of components and stages.
+
+    Class attributes:
+        name: of the kind of stage.
+        version: raised when the meaning of its output changes.
+        whole: whether computing it is one piece of work that makes no items: another process can do it alone.
+    """
 
     name: ClassVar[str]
     version: ClassVar[int] = 1
+    whole: ClassVar[bool] = False
 
     def inputs(self) -> tuple[Stage[object], ...]:
         """Stages whose artifacts this one reads."""

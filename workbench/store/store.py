@@ -18,16 +18,16 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from workbench import hardware
-from workbench.component import file_digest
+from workbench.component import digest, file_digest
 from workbench.errors import InputError
 from workbench.store.items import Items
 
@@ -53,6 +53,10 @@ class Damage:
     stage: str
     key: str
     reason: str
+
+
+class BusyError(RuntimeError):
+    """Another process computes what was to be written."""
 
 
 class Store:
@@ -132,7 +136,14 @@ class Store:
         """Held by one process at a time; where nothing can be written, nobody waits for anybody."""
         return contextlib.nullcontext() if self.read_only else FileLock(self.folder / "locks" / f"{name}.lock")
 
-    def create(self, stage: str, key: str, definition: dict[str, Any], compute: Callable[[Path], dict[str, Any] | None]) -> bool:
+    def create(
+        self,
+        stage: str,
+        key: str,
+        definition: dict[str, Any],
+        compute: Callable[[Path], dict[str, Any] | None],
+        waiting: bool = True,
+    ) -> bool:
         """Computes an artifact unless it is there.
 
         Args:
@@ -141,6 +152,7 @@ class Store:
             definition: what the key is the digest of; kept in the manifest.
             compute: writes the artifact's files into the empty folder it is given, and may return facts about the
                 work (such as tokens) for the manifest.
+            waiting: whether another process that computes it is waited for; else both compute it, and the first one's is kept.
 
         Returns:
             Whether it was computed here. False: it was there, or another process was faster.
@@ -153,23 +165,81 @@ class Store:
                 f"{stage} {key[:12]} is not in the store {self.folder}, which cannot be written; copy the folder of runs to a "
                 f"place that can, and name it there"
             )
-        with self.lock(key):
+        with self.lock(key) if waiting else contextlib.nullcontext():
             if self.has(stage, key):
                 return False
-            temporary = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=self.folder / "tmp"))
-            try:
+            with self.temporary() as folder:
                 started = time.monotonic()
-                facts = compute(temporary) or {}
+                facts = compute(folder) or {}
                 seconds = round(time.monotonic() - started, 3)
-                _seal(temporary, {"stage": stage, "key": key, "definition": definition, "seconds": seconds, "facts": facts})
-                folder = self.path(stage, key)
-                folder.parent.mkdir(exist_ok=True)
-                temporary.rename(folder)
-            finally:
-                shutil.rmtree(temporary, ignore_errors=True)
+                _seal(folder, {"stage": stage, "key": key, "definition": definition, "seconds": seconds, "facts": facts})
+                with contextlib.nullcontext() if waiting else self.lock(key):
+                    if not waiting and self.has(stage, key):
+                        return False
+                    self._place(folder, stage, key)
             shutil.rmtree(self.folder / "work" / key, ignore_errors=True)
-            self.used.add((stage, key))
         return True
+
+    def adopt(self, stage: str, key: str, fill: Callable[[Path], None]) -> bool:
+        """Takes over an artifact that was made elsewhere, with its manifest; one that is there stays.
+
+        Args:
+            stage: the stage's name.
+            key: the stage's key.
+            fill: writes the artifact's files and its manifest into the empty folder it is given.
+
+        Returns:
+            Whether it was taken over. False: it was there.
+
+        Raises:
+            InputError: the files are not what the manifest says, or the manifest is that of another artifact.
+            BusyError: another process computes it now.
+        """
+        if self.has(stage, key):
+            return False
+        with self.temporary() as folder:
+            fill(folder)
+            if reason := foreign(folder, stage, key) or damage(folder):
+                raise InputError(reason)
+            with self._at_once(key):
+                if self.has(stage, key):
+                    return False
+                self._place(folder, stage, key)
+        return True
+
+    @contextlib.contextmanager
+    def temporary(self) -> Iterator[Path]:
+        """An empty folder of this process on the store's disk, removed at the end."""
+        folder = self.aside()
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def aside(self) -> Path:
+        """An empty folder of this process on the store's disk, which is removed after the process has ended."""
+        return Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=self.folder / "tmp"))
+
+    @contextlib.contextmanager
+    def _at_once(self, key: str) -> Iterator[None]:
+        """Holds the lock of an artifact.
+
+        Raises:
+            BusyError: another process holds it.
+        """
+        try:
+            held = FileLock(self.folder / "locks" / f"{key}.lock").acquire(timeout=0)
+        except Timeout as error:
+            raise BusyError(f"{key[:12]} is being computed here by another process") from error
+        with held:
+            yield
+
+    def _place(self, made: Path, stage: str, key: str) -> None:
+        """Moves a complete artifact to where it belongs."""
+        folder = self.path(stage, key)
+        folder.parent.mkdir(exist_ok=True)
+        made.rename(folder)
+        self.used.add((stage, key))
 
     def _remove(self, folder: Path) -> None:
         """Takes an artifact away in one rename, so that nobody sees half of it."""
@@ -228,6 +298,22 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if any(not isinstance(one, dict) or {"bytes", "sha256"} - one.keys() for one in manifest["files"].values()):
         raise InputError(f"{MANIFEST} has another form than an artifact's: bytes and sha256 of every file are needed")
     return manifest
+
+
+def foreign(folder: Path, stage: str, key: str) -> str | None:
+    """Why a manifest is not that of an artifact of this stage and key, or None. Its key is the digest of its definition."""
+    try:
+        manifest = read_manifest(folder)
+    except InputError as error:
+        return str(error)
+    if (manifest["stage"], manifest["key"]) != (stage, key):
+        return f"{MANIFEST} is that of {manifest['stage']} {manifest['key'][:12]}"
+    if digest(manifest["definition"]) != key:
+        return f"{MANIFEST} has another definition than the key is the digest of"
+    there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
+    if further := sorted(there - manifest["files"].keys() - {MANIFEST}):
+        return f"{MANIFEST} does not name {further[0]}"
+    return None
 
 
 def damage(folder: Path) -> str | None:

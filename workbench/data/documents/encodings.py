@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from workbench.data.documents.forms import NOT_ITS_NAME
 from workbench.data.documents.parser import UnreadError, imported
+from workbench.data.readers.text import counted
 
 MARKS = {  # the longer first: the mark of UTF-32 begins with that of UTF-16
     codecs.BOM_UTF32_LE: "utf-32-le",
@@ -80,7 +81,10 @@ def _nearly_utf8(raw: bytes) -> Decoded | None:
     if len(BEYOND_ASCII.findall(text)) < 2 * strange:
         return None
     mended = STRANGE.sub(lambda one: bytes([ord(one[0]) - 0xDC00]).decode("cp1252", "replace"), text)
-    return Decoded(_lines(mended), (f"{strange} bytes in it are no UTF-8, and are read as Windows-1252",))
+    return Decoded(
+        _lines(mended),
+        (f"{counted(strange, 'byte')} in it {'is' if strange == 1 else 'are'} no UTF-8, and read as Windows-1252",),
+    )
 
 
 def _marked(raw: bytes, mark: bytes) -> Decoded:

@@ -16,6 +16,7 @@ from workbench.data.documents.blocks import PAGE, Blocks
 from workbench.data.documents.encodings import decoded
 from workbench.data.documents.forms import ZIP
 from workbench.data.documents.parser import Document, Parser, Unpacking, UnreadError, first_line
+from workbench.data.readers.text import counted
 
 CONTAINER, ENCRYPTION = "META-INF/container.xml", "META-INF/encryption.xml"
 FONTS = ("http://www.idpf.org/2008/embedding", "http://ns.adobe.com/pdf/enc#RC")  # hiding fonts, which leaves texts readable
@@ -51,7 +52,8 @@ class Epub(Parser):
                 html.written(source, book)
                 book.end()
         if missing:
-            notes.insert(0, f"{len(missing)} chapters that its spine names are not in it, and the others are read")
+            said = counted(len(missing), "chapter", "that its spine names is", "that its spine names are")
+            notes.insert(0, f"{said} not in it, and the others are read")
         if not book.text():
             said = "its spine names no chapter" if not chapters else "none of its chapters has text"
             raise UnreadError("empty", f"{said}{'; ' + notes[0] if missing else ''}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -23,10 +23,10 @@ from workbench.data.documents.reading import Outcome, documents, outcomes
 from workbench.data.evidence import Missing, read_questions, several, with_evidence
 from workbench.data.finding import Page
 from workbench.data.prepared import prepared
-from workbench.data.readers.text import few
+from workbench.data.readers.text import counted, few
 from workbench.errors import InputError
 
-VERSION = 1  # raised when the same documents and questions give another dataset
+VERSION = 2  # raised when the same documents and questions give another dataset
 
 
 class Named(NamedTuple):
@@ -34,6 +34,18 @@ class Named(NamedTuple):
 
     id: str
     read: Read
+
+
+class UnreadableError(InputError):
+    """No file of a folder can be read.
+
+    Attributes:
+        unread: rows of `UNREAD`.
+    """
+
+    def __init__(self, said: str, unread: list[Row]) -> None:
+        super().__init__(said)
+        self.unread = unread
 
 
 @dataclass(frozen=True)
@@ -96,7 +108,7 @@ class Folder:
         """A dataset on these documents with their structure and with what was not read."""
         return replace(
             dataset,
-            structure=pa.Table.from_pylist([row for one in sorted(self.read) for row in _structure(one)], STRUCTURE),
+            structure=_structure(sorted(self.read)),
             unread=pa.Table.from_pylist(self.unread, UNREAD),
         )
 
@@ -120,12 +132,13 @@ def read_folder(
         limits: what each file may take.
 
     Raises:
-        InputError: no such folder, no file in it that can be read, or a package is not installed.
+        UnreadableError: no file in it can be read.
+        InputError: no such folder, or a package is not installed.
     """
     folder = Path(folder)
     chosen, there = choices(parsers or {}), listed(folder)
     beside = {path.resolve() for path in questions}
-    files = {name: path for name, path in there.files.items() if path.resolve() not in beside}
+    files = {name: path for name, path in there.files.items() if not _is_one_of(path, beside)}
     found = outcomes(files, chosen, limits or Limits())
     unread = _unread(found, there)
     if all(one.unread for one in found.values()):
@@ -167,17 +180,22 @@ def text_folder(
     return prepared(key, read)
 
 
+def _is_one_of(path: Path, others: Set[Path]) -> bool:
+    """Whether a path leads to one of some files, whose links are followed; a path that can be none of them is left as it is."""
+    return (path.is_symlink() or any(path.name == other.name for other in others)) and path.resolve() in others
+
+
 def _unread(found: Mapping[str, Outcome], there: Listed) -> list[Row]:
     told = {name: one.unread for name, one in found.items() if one.unread}
     told |= {name: UnreadError("no file", "it is neither a file nor a folder") for name in there.strange}
     return [{"file": shown(name), "reason": told[name].reason, "said": told[name].said} for name in sorted(told)]
 
 
-def _nothing(folder: Path, unread: Sequence[Row], notes: Iterable[str]) -> InputError:
+def _nothing(folder: Path, unread: list[Row], notes: Iterable[str]) -> UnreadableError:
     said = "; ".join(f"{row['file']!r}: {row['reason']}, {row['said']}" for row in unread[:5])
     more = f"; and {len(unread) - 5} more" if len(unread) > 5 else ""
     left = "".join(f"; {note}" for note in notes)
-    return InputError(f"document folder {folder}: no file in it can be read: {said or 'there is none'}{more}{left}")
+    return UnreadableError(f"document folder {folder}: no file in it can be read: {said or 'there is none'}{more}{left}", unread)
 
 
 def _named(name: str, outcome: Outcome) -> list[Named]:
@@ -206,8 +224,9 @@ class _Pages(Mapping[str, list[Page]]):
         return len(self._documents)
 
 
-def _structure(one: Named) -> list[Row]:
-    return [{"doc_id": one.id, **element._asdict()} for element in one.read.document.structure]
+def _structure(read: Sequence[Named]) -> pa.Table:
+    rows = [(one.id, *element) for one in read for element in one.read.document.structure]
+    return pa.table(list(zip(*rows, strict=True)), STRUCTURE) if rows else STRUCTURE.empty_table()
 
 
 def _said_of(unread: Sequence[Row], files: int) -> list[str]:
@@ -215,8 +234,9 @@ def _said_of(unread: Sequence[Row], files: int) -> list[str]:
     by: dict[str, list[str]] = defaultdict(list)
     for row in unread:
         by[row["reason"]].append(row["file"])
-    counted = "; ".join(f"{len(names)} {reason} ({few(names)})" for reason, names in sorted(by.items()))
-    return [f"{len(unread)} of {files} files are not read: {counted}"] if unread else []
+    reasons = "; ".join(f"{len(names)} {reason} ({few(names)})" for reason, names in sorted(by.items()))
+    verb = "is" if len(unread) == 1 else "are"
+    return [f"{len(unread)} of {counted(files, 'file')} {verb} not read: {reasons}"] if unread else []
 
 
 def _told(read: Sequence[Named]) -> list[str]:
@@ -225,7 +245,7 @@ def _told(read: Sequence[Named]) -> list[str]:
     for one in read:
         for note in one.read.document.notes:
             by[note].append(one.id)
-    return [f"{len(names)} documents: {note}: {few(names)}" for note, names in sorted(by.items())]
+    return [f"{counted(len(names), 'document')}: {note}: {few(names)}" for note, names in sorted(by.items())]
 
 
 def _copies(read: Sequence[Named]) -> list[str]:

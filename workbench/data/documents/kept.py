@@ -6,13 +6,13 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from workbench.component import digest
 from workbench.data.documents.limits import Limits
-from workbench.data.documents.parser import Document, Element, Parser, UnreadError
+from workbench.data.documents.parser import Document, Element, UnreadError
 from workbench.errors import InputError
 from workbench.weights import home
 
@@ -31,14 +31,14 @@ class Read(NamedTuple):
     sketch: tuple[int, ...]
 
 
-def key(content: str, parser: Parser) -> str:
+def key(content: str, parser: Mapping[str, Any]) -> str:
     """What a file's documents are kept under, 64 hexadecimal characters.
 
     Args:
         content: the digest of the file's bytes.
-        parser: what reads it.
+        parser: the definition of what reads it.
     """
-    return digest(["document", FORMAT, content, parser.definition()])
+    return digest(["document", FORMAT, content, parser])
 
 
 def folder() -> Path:

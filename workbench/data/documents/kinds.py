@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from workbench.component import build, load_class
@@ -76,6 +77,11 @@ class Choice:
 
     parser: Parser
     spec: str
+
+    @cached_property
+    def definition(self) -> dict[str, Any]:
+        """What of the parser decides its documents."""
+        return self.parser.definition()
 
 
 def choices(parsers: Mapping[str, Any]) -> dict[str, Choice | None]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from workbench.data.readers.text import few
+from workbench.data.readers.text import counted, few
 from workbench.errors import InputError
 
 HIDDEN = (".", "~$")  # how names of hidden files begin, and of those by which Office says that a document is open
@@ -44,14 +44,17 @@ def listed(folder: Path) -> Listed:
     links = [_name(path, folder) for path in visible if path.is_symlink() and not path.is_file()]
     strange = [_name(path, folder) for path in visible if not path.is_symlink() and not path.is_file()]
     hidden = sum(path.is_file() for path in paths) - len(files)
-    notes = [f"{hidden} hidden files left out"] if hidden else []
+    notes = [f"{counted(hidden, 'hidden file')} left out"] if hidden else []
     if absent := [_name(path, folder) for path in paths if path.name.startswith(".") and path.suffix == ELSEWHERE]:
-        notes.append(f"{len(absent)} of them stand for files that are in iCloud alone; fetch these first: {few(absent)}")
+        stand = "stands for a file that is" if len(absent) == 1 else "stand for files that are"
+        notes.append(f"{len(absent)} of them {stand} in iCloud alone; fetch first: {few(absent)}")
     if links:
-        said = "links left out, which lead to folders or to nothing; copy what they lead to into the folder"
-        notes.append(f"{len(links)} {said}: {few(links)}")
+        one = "left out, which leads to a folder or to nothing; copy what it leads to into the folder"
+        several = "left out, which lead to folders or to nothing; copy what they lead to into the folder"
+        notes.append(f"{counted(len(links), 'link', one, several)}: {few(links)}")
     if closed:
-        notes.append(f"{len(closed)} folders cannot be opened, nothing in them is read: {few(sorted(closed))}")
+        which = "it" if len(closed) == 1 else "them"
+        notes.append(f"{counted(len(closed), 'folder')} cannot be opened, nothing in {which} is read: {few(sorted(closed))}")
     return Listed(files, tuple(strange), tuple(notes))
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from workbench.data.documents.forms import PDF
 from workbench.data.documents.outline import headings
 from workbench.data.documents.parser import Document, Element, Parser, Unpacking, UnreadError, first_line
+from workbench.data.readers.text import counted
 
 if TYPE_CHECKING:
     from pypdfium2 import PdfDocument, PdfPage, PdfTextPage
@@ -122,10 +123,10 @@ def _notes(library: Any, pdf: PdfDocument, pages: list[str]) -> tuple[str, ...]:
     if bare == len(pages):
         if any(True for page in pdf for _ in page.get_objects(filter=[library.raw.FPDF_PAGEOBJ_IMAGE])):
             raise UnreadError(
-                "scanned", f"none of its {len(pages)} pages has text, only pictures; recognise the text first (OCR)"
+                "scanned", f"none of its {counted(len(pages), 'page')} has text, only pictures; recognise the text first (OCR)"
             )
-        raise UnreadError("empty", f"none of its {len(pages)} pages has text")
-    told = (f"{bare} of {len(pages)} pages have no text",) if bare else ()
+        raise UnreadError("empty", f"none of its {counted(len(pages), 'page')} has text")
+    told = (f"{bare} of {len(pages)} pages {'has' if bare == 1 else 'have'} no text",) if bare else ()
     if library.raw.FPDF_GetFormType(pdf) != library.raw.FORMTYPE_NONE:
         told = (*told, "it is a form, and what is filled in is not read; print it to a PDF to have that as text")
     locked = not library.raw.FPDF_GetDocPermissions(pdf) & COPYING

@@ -11,9 +11,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import TracebackType
+from typing import Any, NamedTuple, Self
 
 from workbench.data.documents.kinds import Choice
 from workbench.data.documents.limits import Limits
@@ -25,6 +26,8 @@ from workbench.hardware import cpu_count
 MODULE = "workbench.data.documents.worker"
 MOST = 8  # processes
 START_SECONDS = 120.0
+WAITING = 6  # files that wait for a process before another one is started, which takes as long as reading some of them
+SIZED = 500_000  # bytes that count as one more file
 BESIDE_THE_TEXT = 256  # megabytes of address space of Python and its libraries, for the smallest limit
 
 
@@ -36,12 +39,19 @@ class Task(NamedTuple):
         choice: its parser.
         into: where its documents are kept.
         content: the digest of its bytes.
+        size: how many bytes it has.
     """
 
     path: Path
     choice: Choice
     into: Path
     content: str
+    size: int
+
+    @property
+    def weight(self) -> float:
+        """About how much work it is, in small files."""
+        return 1 + self.size / SIZED
 
 
 class Worker:
@@ -68,7 +78,7 @@ class Worker:
         parser = task.choice.parser
         asked: dict[str, Any] = {"path": str(task.path), "spec": task.choice.spec, "settings": parser.model_dump(mode="json")}
         asked |= {"into": str(task.into), "content": task.content, "unpacked_mb": self._limits.unpacked_mb}
-        seconds = self._limits.seconds_for(task.path.stat().st_size)
+        seconds = self._limits.seconds_for(task.size)
         try:
             assert process.stdin is not None
             process.stdin.write(json.dumps(asked).encode() + b"\n")
@@ -139,49 +149,74 @@ class Worker:
             self._process = None
 
 
-def read(tasks: Sequence[Task], limits: Limits, done: Callable[[Task, UnreadError | None], Any]) -> None:
-    """Reads files in processes of their own.
+class Pool:
+    """Files are read in processes of their own from the moment they are put in; leaving the context waits for the last one.
 
-    Args:
-        tasks: the files.
-        limits: what each may take.
-        done: called with each file that was tried, and why it cannot be read; from several threads, one call at a time.
-
-    Raises:
-        RuntimeError: no process can be started.
-        InputError: what was read cannot be kept.
+    A process takes time to start, so there are as many as the files that wait are worth, and none where no file was put in.
     """
-    waiting: queue.SimpleQueue[Task] = queue.SimpleQueue()
-    for task in tasks:
-        waiting.put(task)
-    lock, failed, ending = threading.Lock(), [], threading.Event()
-    workers = [Worker(limits) for _ in range(min(cpu_count(), MOST, len(tasks)))]
 
-    def serve(worker: Worker) -> None:
+    def __init__(self, limits: Limits, done: Callable[[Task, UnreadError | None], Any]) -> None:
+        """Nothing is started yet.
+
+        Args:
+            limits: what each file may take.
+            done: called with each file that was tried, and why it cannot be read; from several threads, one call at a time.
+        """
+        self._limits, self._done = limits, done
+        self._waiting: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
+        self._lock, self._ending, self._weight = threading.Lock(), threading.Event(), 0.0
+        self._failed: list[BaseException] = []
+        self._workers: list[Worker] = []
+        self._threads: list[threading.Thread] = []
+
+    def put(self, task: Task) -> None:
+        """Has a file read, now or when those before it are."""
+        with self._lock:
+            self._weight += task.weight
+            more = self._weight > WAITING * len(self._threads)
+        self._waiting.put(task)
+        if more and len(self._threads) < min(cpu_count(), MOST):
+            worker = Worker(self._limits)
+            thread = threading.Thread(target=self._serve, args=(worker,), daemon=True)
+            self._workers.append(worker)
+            self._threads.append(thread)
+            thread.start()
+
+    def _serve(self, worker: Worker) -> None:
         try:
-            while not ending.is_set():
-                task = waiting.get_nowait()
+            while not self._ending.is_set() and (task := self._waiting.get()) is not None:
                 found = worker.read(task)
-                if not ending.is_set():
-                    with lock:
-                        done(task, found)
-        except queue.Empty:
-            pass
+                with self._lock:
+                    self._weight -= task.weight
+                    if not self._ending.is_set():
+                        self._done(task, found)
         except BaseException as error:
-            failed.append(error)
-            ending.set()
+            self._failed.append(error)
+            self._ending.set()
         finally:
             worker.stop()
 
-    threads = [threading.Thread(target=serve, args=(worker,), daemon=True) for worker in workers]
-    try:
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    finally:
-        ending.set()
-        for worker in workers:
-            worker.stop()
-    if failed:
-        raise failed[0]
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Waits for all files, or ends at once where something failed.
+
+        Raises:
+            RuntimeError: no process can be started.
+            InputError: what was read cannot be kept.
+        """
+        if error is not None:
+            self._ending.set()
+        for _ in self._threads:
+            self._waiting.put(None)
+        try:
+            for thread in self._threads:
+                while thread.is_alive() and not self._ending.is_set():
+                    thread.join(timeout=1.0)
+        finally:
+            self._ending.set()
+            for worker in self._workers:
+                worker.stop()
+        if self._failed and error is None:
+            raise self._failed[0]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from types import TracebackType
+from typing import NamedTuple, Self
 
 from workbench.component import file_digest
 from workbench.data.documents import kept, pool, worker
@@ -48,20 +49,17 @@ def outcomes(files: Mapping[str, Path], parsers: Mapping[str, Choice | None], li
         InputError: a file needs a package that is not installed.
     """
     found: dict[str, Outcome] = {}
-    tasks: dict[str, pool.Task] = {}
-    installed: set[str] = set()
-    for name, path in files.items():
-        ending = Path(name).suffix.lower().lstrip(".")
-        choice = parsers.get(ending)
-        if choice is None:
-            found[name] = Outcome("", _no_parser(ending, ending in parsers))
-            continue
-        if ending not in installed:
+    endings = {name: Path(name).suffix.lower().lstrip(".") for name in files}
+    for ending in dict.fromkeys(endings.values()):
+        if choice := parsers.get(ending):
             _check_installed(choice, ending)
-            installed.add(ending)
-        found[name] = _known(name, path, choice, limits, tasks)
-    told = _read(tasks, limits)
-    return {name: one._replace(unread=told.get(one.key, one.unread)) for name, one in found.items()}
+    with Reader(limits) as reader:
+        for name, path in files.items():
+            if choice := parsers.get(endings[name]):
+                found[name] = reader.known(name, path, choice)
+            else:
+                found[name] = Outcome("", _no_parser(endings[name], endings[name] in parsers))
+    return {name: one._replace(unread=reader.told.get(one.key, one.unread)) for name, one in found.items()}
 
 
 def _no_parser(ending: str, told: bool) -> UnreadError:
@@ -87,43 +85,58 @@ def _check_installed(choice: Choice, ending: str) -> None:
         raise InputError(f"{error} Or leave out the files that end in .{ending}: {WHERE}: {{{ending}: none}}") from error
 
 
-def _known(name: str, path: Path, choice: Choice, limits: Limits, tasks: dict[str, pool.Task]) -> Outcome:
-    """What is kept of a file; where nothing is, it is put among the tasks."""
-    if SURROGATE.search(name):
-        return Outcome("", UnreadError("unnameable", "its name is not UTF-8, so no file could name it; rename it"))
-    try:
-        content = file_digest(path)
-    except OSError as error:
-        return Outcome("", UnreadError("cannot be opened", (error.strerror or str(error)).lower()))
-    key = kept.key(content, choice.parser)
-    place = kept.place(key)
-    if place.is_file():
+class Reader:
+    """Reads files of which nothing is kept, while the next ones are looked for; leaving the context waits for all of them."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._keys: dict[Path, str] = {}
+        self._pool = pool.Pool(limits, self._done)
+        self.told: dict[str, UnreadError | None] = {}  # key -> why its file cannot be read, or None
+
+    def known(self, name: str, path: Path, choice: Choice) -> Outcome:
+        """What is kept of a file; where nothing is, the file is read, and `told` says in the end what became of it.
+
+        Args:
+            name: of the file.
+            path: the file.
+            choice: its parser.
+        """
+        if SURROGATE.search(name):
+            return Outcome("", UnreadError("unnameable", "its name is not UTF-8, so no file could name it; rename it"))
+        try:
+            content, size = file_digest(path), path.stat().st_size
+        except OSError as error:
+            return Outcome("", UnreadError("cannot be opened", (error.strerror or str(error)).lower()))
+        key = kept.key(content, choice.definition)
+        place = kept.place(key)
+        if place in self._keys or place.is_file():
+            return Outcome(key, None)
+        if unread := kept.read_unread(place, self._limits):
+            return Outcome(key, unread)
+        self._keys[place] = key
+        task = pool.Task(path, choice, place, content, size)
+        self._read(task)
         return Outcome(key, None)
-    if unread := kept.read_unread(place, limits):
-        return Outcome(key, unread)
-    tasks[key] = pool.Task(path, choice, place, content)
-    return Outcome(key, None)
 
-
-def _read(tasks: Mapping[str, pool.Task], limits: Limits) -> dict[str, UnreadError | None]:
-    """Reads files; key -> why it cannot be read, or None."""
-    told: dict[str, UnreadError | None] = {}
-    keys = {task.into: key for key, task in tasks.items()}
-
-    def done(task: pool.Task, error: UnreadError | None) -> None:
-        told[keys[task.into]] = error
-        if error is not None and error.reason != CHANGED:
-            kept.write_unread(task.into, error, limits)
-
-    apart = []
-    for task in tasks.values():
-        if type(task.choice.parser) in HARMLESS and task.path.stat().st_size <= SMALL:
-            done(task, worker.outcome(task.path, task.choice.parser, limits.unpacked_mb, task.into, task.content))
+    def _read(self, task: pool.Task) -> None:
+        parser = task.choice.parser
+        if type(parser) in HARMLESS and task.size <= SMALL:
+            self._done(task, worker.outcome(task.path, parser, self._limits.unpacked_mb, task.into, task.content))
         else:
-            apart.append(task)
-    if apart:
-        pool.read(apart, limits, done)
-    return told
+            self._pool.put(task)
+
+    def _done(self, task: pool.Task, error: UnreadError | None) -> None:
+        self.told[self._keys[task.into]] = error
+        if error is not None and error.reason != CHANGED:
+            kept.write_unread(task.into, error, self._limits)
+
+    def __enter__(self) -> Self:
+        self._pool.__enter__()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._pool.__exit__(kind, error, trace)
 
 
 def documents(outcome: Outcome) -> list[kept.Read]:

@@ -16,6 +16,7 @@ from workbench.data.documents.encodings import Decoded, decoded
 from workbench.data.documents.forms import PARQUET, TEXTS
 from workbench.data.documents.parser import Document, Parser, Unpacking, UnreadError
 from workbench.data.readers.json_lines import parsed
+from workbench.data.readers.text import counted
 from workbench.errors import InputError
 
 LONGEST_FIELD = 1 << 30  # characters
@@ -55,7 +56,7 @@ class Rows(Parser):
                 found.append(Document(text, "" if self.title is None else _cell(row, self.title, number), part=name))
         if not found:
             raise UnreadError("empty", f"no row has a text in {', '.join(map(repr, texts))}")
-        notes += [f"{without} rows have no text"] if without else []
+        notes += [f"{counted(without, 'row', 'has', 'have')} no text"] if without else []
         return [found[0]._replace(notes=tuple(notes)), *found[1:]]
 
 
@@ -102,7 +103,9 @@ class Csv(Rows):
                 raise UnreadError("damaged", f"two columns have one name: {', '.join(map(repr, head))}")
             for row in reader:
                 if row and len(row) != len(head):
-                    raise UnreadError("damaged", f"line {reader.line_num} has {len(row)} cells, the first row {len(head)}")
+                    raise UnreadError(
+                        "damaged", f"line {reader.line_num} has {counted(len(row), 'cell')}, the first row {len(head)}"
+                    )
                 if row:
                     yield dict(zip(head, row, strict=True))
         except csv.Error as error:

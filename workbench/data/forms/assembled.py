@@ -15,6 +15,7 @@ from workbench.data.forms.corpora import Chunk
 from workbench.data.forms.library import Library
 from workbench.data.forms.question import Asked, Piece
 from workbench.data.readers.json_lines import distinct
+from workbench.data.readers.text import counted
 from workbench.errors import InputError
 
 SHOWN = 5  # questions that a note names
@@ -103,15 +104,20 @@ def _located(name: str, asked: Sequence[Asked], library: Library, notes: list[st
     if refuse == "refuse" and len(missing) > MOST_MISSING * len(asked):
         raise too_many(name, missing, told, len(asked))
     if lettered_ids := [one.id for one in kept if one.lettered]:
-        said = "questions have evidence that is found by its letters and digits alone, signs and case aside"
-        notes.append(f"{len(lettered_ids)} {said}: {_few(lettered_ids)}")
+        said = "evidence that is found by its letters and digits alone, signs and case aside"
+        notes.append(f"{counted(len(lettered_ids), 'question', 'has', 'have')} {said}: {_few(lettered_ids)}")
     if missing:
-        notes.append(f"{len(missing)} questions left out, their evidence stands in no document: {_few(list(missing))}")
+        whose = "its" if len(missing) == 1 else "their"
+        left = f"{counted(len(missing), 'question')} left out"
+        notes.append(f"{left}, {whose} evidence stands in no document: {_few(list(missing))}")
         notes += [f"evidence of question {query!r}, {said}" for query, said in told.items()]
     if gone:
-        notes.append(f"{len(gone)} documents that questions name are not there: {_few(sorted(gone))}")
+        said = f"{counted(len(gone), 'document')} that questions name {'is' if len(gone) == 1 else 'are'} not there"
+        notes.append(f"{said}: {_few(sorted(gone))}")
     if unknown_documents:
-        notes.append(f"{len(unknown_documents)} questions left out, none of their documents is there: {_few(unknown_documents)}")
+        whose = "its" if len(unknown_documents) == 1 else "their"
+        left = f"{counted(len(unknown_documents), 'question')} left out"
+        notes.append(f"{left}, none of {whose} documents is there: {_few(unknown_documents)}")
     return kept
 
 
@@ -130,7 +136,8 @@ def _one_kind(found: list[Found], by_spans: bool, notes: list[str]) -> list[Foun
     if not bare:
         return found
     notes.append(
-        f"{len(bare)} questions name a document and no evidence in it, so all are judged on whole documents: {_few(bare)}"
+        f"{counted(len(bare), 'question', 'names', 'name')} a document and no evidence in it, so all are judged on whole "
+        f"documents: {_few(bare)}"
     )
     return [
         Found(one.asked, one.id, [], dict(one.relevant) or {place.doc_id: 1 for piece in one.pieces for place in piece})
@@ -146,7 +153,8 @@ def _split(
     if given and len(given) < len(found):
         bare = next(one for one in found if one.asked.split is None)
         raise InputError(
-            f"{bare.asked.where}: question {bare.id!r} has no split, and {len(given)} others have one; give all a split, or none"
+            f"{bare.asked.where}: question {bare.id!r} has no split, and {counted(len(given), 'other', 'has', 'have')} one; "
+            f"give all a split, or none"
         )
     if given:
         if shares is not None:
@@ -161,7 +169,9 @@ def _split(
     except InputError as error:
         raise InputError(f"dataset {name}: {error}") from error
     sizes = ", ".join(f"{split} {named.count(split)}" for split in wanted)
-    notes.append(f"no question has a split, so {len(found)} questions were divided by {kind} and a hash: {sizes}")
+    notes.append(
+        f"no question has a split, so {counted(len(found), 'question', 'was', 'were')} divided by {kind} and a hash: {sizes}"
+    )
     for split in wanted:
         groups = {_group(one, library) for one, its in zip(found, named, strict=True) if its == split}
         if said := splits.small(split, len(groups)):

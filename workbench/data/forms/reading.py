@@ -24,12 +24,12 @@ from workbench.data.forms.together import split_of, together
 from workbench.data.prepared import prepared
 from workbench.data.readers import trec
 from workbench.data.readers.json_lines import objects
-from workbench.data.readers.text import short
+from workbench.data.readers.text import counted, short
 from workbench.errors import InputError
 
 __all__ = ["Source", "asked", "every", "is_own", "read"]
 
-READING = 1  # raised when reading the same sets gives another dataset
+READING = 2  # raised when reading the same sets gives another dataset
 OWN = ("id", "split", "question", "answers", "evidence")  # of a line of the project's own form
 
 
@@ -175,8 +175,8 @@ def _dataset(source: Source, read: Questions, beside: Folder | None, slices: Seq
         questions, brought = _contexts(questions)
         documents = brought.documents
         notes.append(
-            f"no documents were named, so the {len(documents)} contexts of the questions are the documents; name the folder that "
-            f"they come from, to search in all of it"
+            f"no documents were named, so the contexts of the questions, {len(documents)}, are the documents; name the folder "
+            f"that they come from, to search in all of it"
         )
     chunks = corpus.rows if source.folder is not None else []
     if corpus.rows and source.folder is None:
@@ -229,13 +229,15 @@ def _judged(questions: Sequence[Asked], path: Path, notes: list[str]) -> list[As
         grades.setdefault(one.query, {})[one.document] = one.grade
     ids = {question.id for question in questions}
     if strange := sorted(grades.keys() - ids):
-        notes.append(f"judgements on {len(strange)} questions left out, which are not there: {short(', '.join(strange[:5]))}")
+        said = counted(len(strange), "question", "left out, which is", "left out, which are")
+        notes.append(f"judgements on {said} not there: {short(', '.join(strange[:5]))}")
     found = []
     for question in questions:
         relevant = {name: grade for name, grade in grades.get(question.id or "", {}).items() if grade > 0}
         found.append(replace(question, relevant=relevant))
     if bare := [str(question.id) for question in found if not question.relevant]:
         notes.append(
-            f"{len(bare)} questions have no relevant document, so rankings are not measured on them: {', '.join(bare[:5])}"
+            f"{counted(len(bare), 'question', 'has', 'have')} no relevant document, so rankings are not measured on "
+            f"{'it' if len(bare) == 1 else 'them'}: {', '.join(bare[:5])}"
         )
     return found

@@ -108,12 +108,20 @@ def record(value: object, model: type[M], where: str) -> M:
         InputError: it is something else.
     """
     if not isinstance(value, dict):
-        raise InputError(f"{where}: received {shown(value)}; allowed: an object with the keys {', '.join(_keys(model))}")
+        alone = "; write each object on a line of its own, without a list around them" if _lined(value, where) else ""
+        raise InputError(f"{where}: received {shown(value)}; allowed: an object with the keys {', '.join(_keys(model))}{alone}")
     try:
         return model.model_validate(value)
     except ValidationError as error:
         said = dict.fromkeys(_said(model, item, value) for item in error.errors())
-        raise InputError("; ".join(f"{where}: {one}" for one in said)) from error
+        # of alternatives, the one that says why: the others say the same without
+        told = [one for one in said if not any(other != one and other.startswith(f"{one} (") for other in said)]
+        raise InputError("; ".join(f"{where}: {one}" for one in told)) from error
+
+
+def _lined(value: object, where: str) -> bool:
+    """Whether a line of a file holds a list of objects, as a file that is one JSON value does."""
+    return ", line " in where and isinstance(value, list) and any(isinstance(one, dict) for one in value)
 
 
 def parsed(text: str, where: str, way_out: str = "") -> Any:

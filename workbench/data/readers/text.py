@@ -1,4 +1,4 @@
-"""Text files, line by line: UTF-8, a byte order mark dropped, lines ended by a line feed alone, gzipped or not."""
+"""Text files, line by line: UTF-8, or UTF-16 that says so, lines ended by a line feed alone, gzipped or not."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import NamedTuple
 from workbench.errors import InputError
 
 UTF8_MARK = b"\xef\xbb\xbf"
-OTHER_MARKS = {b"\xff\xfe\0\0": "UTF-32", b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
+OTHER_MARKS = {b"\xff\xfe\0\0": "UTF-32", b"\0\0\xfe\xff": "UTF-32", b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
 # how files begin that are no text, and the way out
 OTHER_FORMS = {
     b"PK\x03\x04": "a zip archive, as Excel's .xlsx is; unpack it, or export what is in it as text in UTF-8",
@@ -37,13 +37,16 @@ def lines(path: Path) -> Iterator[Line]:
     """The lines of a text file; one whose name ends in ``.gz`` is unpacked.
 
     Only a line feed ends a line (with a carriage return before it or not): other separators, such as U+2028, may stand in a
-    text.
+    text. A file is UTF-8, or begins with the mark of UTF-16 or UTF-32, as programs on Windows write it.
 
     Raises:
-        InputError: the file cannot be opened, is cut off, or is not UTF-8; the message names the line.
+        InputError: the file cannot be opened, is cut off, or is in another encoding; the message names the line.
     """
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
+            if encoding := _marked(file.peek(4)[:4]):
+                yield from _wide(path, file.read(), encoding)
+                return
             for number, raw in enumerate(file, 1):
                 yield Line(number, _decoded(path, number, raw))
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
@@ -62,6 +65,8 @@ def whole(path: Path) -> str:
         raw = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+    if encoding := _marked(raw[:4]):
+        return "\n".join(line.text for line in _wide(path, raw, encoding)).replace("\r", "\n")
     try:
         text = raw.removeprefix(UTF8_MARK).decode("utf-8")
     except UnicodeDecodeError:
@@ -72,11 +77,27 @@ def whole(path: Path) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
+def _marked(head: bytes) -> str | None:
+    """The encoding whose mark a file begins with, other than UTF-8."""
+    return next((name for mark, name in OTHER_MARKS.items() if head.startswith(mark)), None)
+
+
+def _wide(path: Path, raw: bytes, encoding: str) -> Iterator[Line]:
+    """The lines of a file that begins with the mark of an encoding."""
+    try:
+        text = raw.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path} begins as {encoding} does and is no whole {encoding} ({error.reason}); save it as UTF-8"
+        ) from error
+    for number, line in enumerate(text.removesuffix("\n").split("\n") if text else (), 1):
+        if "\0" in line:
+            raise InputError(f"{path}, line {number}: a NUL stands in it, so this is no text; save it as UTF-8")
+        yield Line(number, line.removesuffix("\r"))
+
+
 def _decoded(path: Path, number: int, raw: bytes) -> str:
     if number == 1:
-        for mark, name in OTHER_MARKS.items():
-            if raw.startswith(mark):
-                raise InputError(f"{path} is {name}; save it as UTF-8")
         for sign, form in OTHER_FORMS.items():
             if raw.startswith(sign):
                 raise InputError(f"{path} is {form}")
@@ -97,6 +118,23 @@ def _decoded(path: Path, number: int, raw: bytes) -> str:
 def short(text: str) -> str:
     """A text in quotation marks, shortened, for messages; what cannot be seen is written as an escape."""
     return repr(text) if len(text) <= SHOWN else f"{text[:SHOWN]!r}..."
+
+
+def counted(n: int, noun: str, one: str = "", several: str = "") -> str:
+    """``1 question is``, ``12 questions are``: a number with its noun, and the verb or whatever else depends on it.
+
+    Args:
+        n: the number.
+        noun: of one.
+        one: what follows where there is one.
+        several: what follows where there are none or several.
+    """
+    return " ".join(filter(None, [f"{n} {noun if n == 1 else plural(noun)}", one if n == 1 else several]))
+
+
+def plural(noun: str) -> str:
+    """``questions``, ``queries``, ``copies``."""
+    return f"{noun[:-1]}ies" if noun.endswith("y") and noun[-2] not in "aeiou" else f"{noun}s"
 
 
 def few(names: Sequence[str]) -> str:

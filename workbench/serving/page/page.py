@@ -16,7 +16,7 @@ from gradio.events import api as named
 from workbench.errors import InputError
 from workbench.pipeline import Asked, reply_of
 from workbench.serving.asking import Answered, Asking
-from workbench.serving.caller import NOBODY, Caller, Principal
+from workbench.serving.caller import NOBODY, Caller, caller_of
 from workbench.serving.facts import served
 from workbench.serving.page.comparing import Comparing, compared_html
 from workbench.serving.page.html import details_html, fallback_html, heading_html, reply_html, told
@@ -67,7 +67,7 @@ class Page:
     async def ask(self, question: str, request: gradio.Request) -> dict[str, Any]:
         """Answers a question, as POST /api/ask does."""
         try:
-            answered = await self.asking.answer(Asked(checked(question)), caller_of(request))
+            answered = await self.asking.answer(Asked(checked(question)), asker(request))
         except (InputError, ProblemError) as error:
             raise gradio.Error(str(error), print_exception=False) from error
         values: dict[str, Any] = json.loads(answered.body)
@@ -79,8 +79,10 @@ class Page:
         busy = gradio.Button("Answering …", interactive=False)
         yield busy, told("waiting", "Reading the passages …"), skip, skip, skip, hidden, hidden
         free = gradio.Button("Ask", interactive=True)
+        caller = asker(request)
+        visit = visit.of(caller.principal)
         try:
-            asked, caller, visit = await prepared(self.asking, question, caller_of(request), visit)
+            asked, caller, visit = await prepared(self.asking, question, caller, visit)
         except (InputError, ProblemError) as error:
             yield free, told("error", _sentence(str(error))), skip, visit, skip, hidden, hidden
             return
@@ -114,10 +116,11 @@ class Page:
         Returns:
             What is said of it as HTML, and the visit.
         """
+        principal = asker(request).principal
+        visit = visit.of(principal)
         vote = value or visit.vote
         if not vote or not visit.request_id:
             return told("error", "Say first whether the answer is good."), visit
-        principal = caller_of(request).principal
         words = [text.strip() or None for text in (comment, correction)]
         if any(word and len(word) > MAX_CHARACTERS for word in words):
             return told("error", f"Words on an answer have at most {MAX_CHARACTERS:,} characters."), visit
@@ -133,6 +136,8 @@ class Page:
     ) -> AsyncIterator[tuple[Any, str]]:
         """Answers the question with another configuration: button, and both answers side by side."""
         free = gradio.Button("Compare", interactive=True)
+        caller = asker(request)
+        visit = visit.of(caller.principal)
         if self.comparing is None or visit.answered is None or not configuration:
             yield free, told("error", "Ask something first, and choose a configuration.")
             return
@@ -141,7 +146,7 @@ class Page:
             told("waiting", "Its models are loaded first, which takes a while …"),
         )
         try:
-            facts, other = await self.comparing.answer(configuration, visit.asked, caller_of(request))
+            facts, other = await self.comparing.answer(configuration, visit.asked, caller)
         except (InputError, ProblemError) as error:
             yield free, told("error", _sentence(str(error)))
             return
@@ -154,7 +159,7 @@ class Page:
 
     def on_load(self, request: gradio.Request) -> tuple[Any, ...]:
         """What is served, where it comes from, and what it can be compared with."""
-        pipeline, principal = self.asking.service.pipeline, caller_of(request).principal
+        pipeline, principal = self.asking.service.pipeline, asker(request).principal
         logged_in = principal.user is not None and principal.key is None
         choices = self.comparing.choices() if self.comparing else []
         chosen = gradio.Dropdown(choices=choices, value=choices[0][1] if choices else None)
@@ -244,10 +249,10 @@ def _cleared(number: int) -> Callable[[Visit], Any]:
     return emptied
 
 
-def caller_of(request: gradio.Request) -> Caller:
+def asker(request: gradio.Request) -> Caller:
     """Who asks on the page; each question is a request of its own."""
-    principal = getattr(getattr(request.request, "state", None), "principal", None) or Principal()
-    return Caller(f"page {request.session_hash}", uuid.uuid4().hex, principal)
+    assert request.request is not None  # Gradio makes requests without one only where it calls itself
+    return caller_of(request.request, uuid.uuid4().hex)
 
 
 def _examples(questions: Sequence[str], box: gradio.Textbox) -> None:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from workbench.pipeline import Asked
 from workbench.serving.asking import Answered
-from workbench.serving.caller import Caller
+from workbench.serving.caller import Caller, Principal
 from workbench.serving.problems import NotFoundError
 from workbench.serving.recording import Recording
 from workbench.serving.requests import MOST_TURNS, checked
@@ -24,6 +24,7 @@ class Visit(NamedTuple):
         asked: the question that is answered there.
         answered: the answer as it was sent.
         vote: the last on it; 0: none.
+        user: whose visit it is.
     """
 
     talk: str | None = None
@@ -32,6 +33,11 @@ class Visit(NamedTuple):
     asked: Asked = Asked("")
     answered: Answered | None = None
     vote: int = 0
+    user: int | None = None
+
+    def of(self, principal: Principal) -> Visit:
+        """The visit of whoever comes with it; a new one where it was somebody else's, since the browser says which it is."""
+        return self if self.user == principal.user else Visit(user=principal.user)
 
     def answer(self, request_id: str, asked: Asked, answered: Answered, rewrites: bool) -> Visit:
         """The visit with another answer.
@@ -69,12 +75,12 @@ async def prepared(asking: Recording, question: str, caller: Caller, visit: Visi
     talk = visit.talk
     if talk is not None:
         try:
-            history = await asking.history(talk, caller.principal)
-            return Asked(text, history), caller._replace(conversation=talk), visit
+            history, caller = await asking.continued(talk, caller)
+            return Asked(text, history), caller, visit
         except NotFoundError:
             pass  # it was removed elsewhere, or is too old
     talk = (await asking.begin_talk(caller.principal)).id
-    return Asked(text), caller._replace(conversation=talk), visit._replace(talk=talk, said=())
+    return Asked(text), caller._replace(conversation=talk, after=0), visit._replace(talk=talk, said=())
 
 
 def said_html(visit: Visit) -> str:

@@ -17,7 +17,7 @@ from sqlalchemy import Connection, Engine, event
 from sqlalchemy.exc import DBAPIError
 
 from workbench.errors import InputError
-from workbench.serving.records.tables import VERSION, metadata
+from workbench.serving.records.migrating import bring_up
 
 FILE = "records.sqlite"
 WAIT_SECONDS = 2.0  # for a file that another process holds
@@ -27,14 +27,14 @@ class Database:
     """The records of a service; several threads and processes may use them."""
 
     def __init__(self, path: Path, wait_seconds: float = WAIT_SECONDS) -> None:
-        """Opens the records, and makes the file and its tables where there are none.
+        """Opens the records; the file and its tables are made where there are none, and brought up to date.
 
         Args:
             path: of the file; its folder is made.
             wait_seconds: for a file that another process holds.
 
         Raises:
-            InputError: the file cannot be used, is no database, or was made by a later version.
+            InputError: the file cannot be used, is no database, holds other tables, or was made by a later version.
         """
         self.path = path
         self._engine = _engine(path, wait_seconds)
@@ -42,7 +42,11 @@ class Database:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch(mode=0o600, exist_ok=True)  # nobody else's business
-            self._make()
+            with self.writing() as connection:
+                bring_up(connection, path)
+        except InputError:
+            self.close()
+            raise
         except OSError as error:
             raise InputError(
                 f"the records of the service, {path}, cannot be used ({error.strerror}); name another folder under "
@@ -50,15 +54,7 @@ class Database:
             ) from error
         except DBAPIError as error:
             self.close()
-            raise InputError(f"the records of the service, {path}, cannot be used ({error.orig}); {_way_out(error)}") from error
-
-    def _make(self) -> None:
-        with self.writing() as connection:
-            found = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
-            if found > VERSION:
-                raise InputError(f"{self.path} was written by a later version of the workbench (tables {found}, here {VERSION})")
-            metadata.create_all(connection)
-            connection.exec_driver_sql(f"PRAGMA user_version = {VERSION}")
+            raise unusable(path, error) from error
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
@@ -96,6 +92,11 @@ class Database:
         self._engine.dispose()
 
 
+def unusable(path: Path, error: DBAPIError) -> InputError:
+    """What is said of a file that cannot be used, with the way out."""
+    return InputError(f"the records of the service, {path}, cannot be used ({error.orig}); {_way_out(error)}")
+
+
 def _way_out(error: DBAPIError) -> str:
     """What helps against a file that cannot be used."""
     if "locked" in str(error.orig):
@@ -109,6 +110,7 @@ def _engine(path: Path, wait_seconds: float) -> Engine:
     engine = sqlalchemy.create_engine(
         sqlalchemy.URL.create("sqlite", database=str(path)),
         connect_args={"timeout": wait_seconds, "isolation_level": None, "check_same_thread": False},
+        hide_parameters=True,  # errors are logged, and parameters are texts of people
     )
 
     @event.listens_for(engine, "connect")

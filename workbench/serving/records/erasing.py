@@ -32,11 +32,13 @@ class Erased(NamedTuple):
         requests: how many.
         asked: digests of questions that nobody else asked: the keys of the cache.
         files: exported files, and how many lines of each were removed; None: the file was not there.
+        questions: ids of the exported questions, by which runs know them.
     """
 
     requests: int
     asked: list[str]
     files: dict[Path, int | None] = {}  # noqa: RUF012 - it is only read
+    questions: frozenset[str] = frozenset()
 
 
 def forget(database: Database, user: User, cache: Path) -> Erased:
@@ -50,7 +52,7 @@ def forget(database: Database, user: User, cache: Path) -> Erased:
         cache: file of the answers' cache; there may be none.
 
     Raises:
-        InputError: a file could not be cleaned since another process uses it; the command can be run again.
+        InputError: a file could not be cleaned since another process uses it; `scrub_all` does it later.
     """
     with database.writing() as connection:
         files = _exported(connection, user.id)
@@ -63,7 +65,7 @@ def forget(database: Database, user: User, cache: Path) -> Erased:
         forget_cached(cache, erased.asked)
         connection.execute(delete(users).where(users.c.id == user.id))
     scrub_all(database, cache)
-    return Erased(erased.requests, erased.asked, cleaned)
+    return Erased(erased.requests, erased.asked, cleaned, frozenset(name for lines in files.values() for name in lines))
 
 
 def scrub_all(database: Database, cache: Path) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, delete, func, select
+from sqlalchemy import Connection, select
 
 from workbench.component import digest
 from workbench.errors import InputError
@@ -25,7 +25,7 @@ WORD = re.compile(r"\w+")
 
 
 class Opinion(NamedTuple):
-    """The last vote on an answer.
+    """A vote on an answer.
 
     Attributes:
         user: who asked and voted; 0: nobody in particular.
@@ -78,22 +78,25 @@ def export(database: Database, run: str, path: Path, split: str | None = None, e
             groups.setdefault(f"{SOURCE}-{digest([one.question, one.before])[:ID_DIGITS]}", []).append(one)
         lines = {name: _line(name, group, split) for name, group in groups.items()}
         written = {name: line for name, line in lines.items() if everything or line["answers"] is not None}
-        connection.execute(delete(exports).where(exports.c.path == str(path)))
-        rows = {(name, one.user) for name in written for one in groups[name]}
-        if rows:
-            connection.execute(exports.insert(), [{"path": str(path), "line": name, "user": user} for name, user in sorted(rows)])
+        _note(connection, str(path), {(name, one.user) for name in written for one in groups[name]})
     path.parent.mkdir(parents=True, exist_ok=True)  # written after it is noted where: nothing is where nobody would look for it
     replace(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in written.values()))
     without = sum(line["evidence"] is None and bool(line["answers"]) for line in written.values())
     return Exported(len(written), sum(line["answers"] is None for line in lines.values()), without)
 
 
+def _note(connection: Connection, path: str, rows: set[tuple[str, int]]) -> None:
+    """Notes whose questions are in a file. What an earlier export noted stays: runs and copies may have been made of it."""
+    there = select(exports.c.line, exports.c.user).where(exports.c.path == path)
+    if new := sorted(rows - {(row.line, row.user) for row in connection.execute(there)}):
+        connection.execute(exports.insert(), [{"path": path, "line": line, "user": user} for line, user in new])
+
+
 def _opinions(connection: Connection, run: str) -> list[Opinion]:
-    """The last votes on a run's answers, in the order in which they were asked; without texts there are none."""
-    last = select(func.max(votes.c.number)).group_by(votes.c.request)
+    """The votes on a run's answers, in the order in which they were asked; without texts there are none."""
     columns = (requests, answers.c.body, votes.c.vote, votes.c.correction)
     joined = requests.join(votes, votes.c.request == requests.c.number).join(answers, answers.c.digest == requests.c.answer)
-    wanted = select(*columns).select_from(joined).where(requests.c.run == run, votes.c.number.in_(last))
+    wanted = select(*columns).select_from(joined).where(requests.c.run == run)
     return [
         Opinion(
             row.user or 0, row.question, _before(connection, row.conversation, row.turn), json.loads(row.body), row.vote,

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Table, case, func, select
 
 from workbench.serving.caller import Caller
-from workbench.serving.problems import NotFoundError
+from workbench.serving.problems import ConflictError, NotFoundError
 from workbench.serving.records import people
 from workbench.serving.records.tables import answers, conversations, counts, forgotten, requests, spending, users
 from workbench.serving.records.writer import Writer
@@ -103,9 +103,7 @@ class Journal:
     def _write(self, connection: Connection, entry: Entry, spent: Spent) -> None:
         user, key = entry.caller.principal.account
         if user and connection.execute(select(users.c.id).where(users.c.id == user)).first() is None:
-            others = select(requests.c.number).where(requests.c.asked == entry.asked).limit(1)
-            if connection.execute(others).first() is None:
-                connection.execute(forgotten.insert().values(asked=entry.asked, at=time.time()))
+            forget_asked(connection, entry.asked)
             return  # they were forgotten while they waited
         status = status_of(entry)
         day = day_of(entry.at)
@@ -120,6 +118,13 @@ class Journal:
             answer = _answer(connection, entry) if texts and entry.body else None
             row = {"question": entry.question if texts else None, "answer": answer, "status": status}
             connection.execute(requests.insert().values(row | _values(connection, entry, spent)))
+
+
+def forget_asked(connection: Connection, asked: str) -> None:
+    """Has services remove the answer to a question from their caches, unless somebody else asked it."""
+    others = select(requests.c.number).where(requests.c.asked == asked).limit(1)
+    if connection.execute(others).first() is None:
+        connection.execute(forgotten.insert().values(asked=asked, at=time.time()))
 
 
 def status_of(entry: Entry) -> str:
@@ -161,6 +166,7 @@ def _turn(connection: Connection, entry: Entry) -> dict[str, Any]:
 
     Raises:
         NotFoundError: the conversation was deleted in the meantime.
+        ConflictError: another question of it was answered in the meantime, so that the answer lacks what was said there.
     """
     name = entry.caller.conversation
     if name is None:
@@ -170,7 +176,12 @@ def _turn(connection: Connection, entry: Entry) -> dict[str, Any]:
     changed = connection.execute(there.values(changed=entry.at, title=title))
     if not changed.rowcount:
         raise NotFoundError(f"the conversation {name!r} was deleted while the question was answered")
-    last = connection.execute(select(func.max(requests.c.turn)).where(requests.c.conversation == name)).scalar_one()
+    turn, answered = requests.c.turn, case((requests.c.answer.is_not(None), requests.c.turn))
+    last, last_answered = connection.execute(
+        select(func.max(turn), func.max(answered)).where(requests.c.conversation == name)
+    ).one()
+    if entry.body is not None and entry.caller.after not in (None, last_answered or 0):
+        raise ConflictError("another question of the conversation was answered in the meantime; ask again")
     return {"conversation": name, "turn": (last or 0) + 1}
 
 

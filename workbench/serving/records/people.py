@@ -73,18 +73,13 @@ def find_user(connection: Connection, name: str, issuer: str = "") -> User | Non
     return _user(connection, users.c.issuer == issuer, users.c.subject == name)
 
 
-def user_of(connection: Connection, number: int) -> User | None:
-    """The user with a number."""
-    return _user(connection, users.c.id == number)
-
-
 def named(connection: Connection, name: str) -> User:
     """The user of a name, or of ISSUER SUBJECT where another issuer vouches for them.
 
     Raises:
         InputError: there is none.
     """
-    issuer, _, subject = name.rpartition(" ")
+    issuer, _, subject = name.partition(" ")  # the address of an issuer holds no space, but what it calls people may
     found = find_user(connection, name) or (find_user(connection, subject, issuer) if issuer else None)
     if found is None:
         raise InputError(f"there is no user {name!r}; `workbench users list` shows all, `workbench users add NAME` adds one")
@@ -96,6 +91,28 @@ def password_hash(connection: Connection, name: str) -> tuple[int, str] | None:
     wanted = select(users.c.id, users.c.password_hash).where(users.c.issuer == "", users.c.subject == name)
     found = connection.execute(wanted).first()
     return (found.id, found.password_hash) if found and found.password_hash else None
+
+
+def set_password(connection: Connection, user: User, password_hash: str) -> None:
+    """Gives a user another password; log-ins with the one before end.
+
+    Args:
+        connection: of a transaction that writes.
+        user: one of this service's.
+        password_hash: of the password.
+
+    Raises:
+        InputError: another issuer vouches for the user.
+    """
+    if user.issuer:
+        raise InputError(f"{user.name} logs in at {user.issuer}; the password is changed there")
+    connection.execute(users.update().where(users.c.id == user.id).values(password_hash=password_hash))
+
+
+def way_in(connection: Connection, number: int) -> str | None:
+    """What a log-in of a user rests on: the hash of the password, or the issuer; None: there is no such user, or no such way."""
+    found = connection.execute(select(users.c.password_hash, users.c.issuer).where(users.c.id == number)).first()
+    return (found.password_hash or found.issuer or None) if found else None
 
 
 def list_users(connection: Connection) -> list[User]:

@@ -15,7 +15,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-VERSION = 1  # of these tables
+VERSION = 2  # of these tables; `migrating` brings those of an earlier one up to them
 
 metadata = MetaData()
 
@@ -55,6 +55,7 @@ conversations = Table(
     Column("title", Text, nullable=False),
     Column("created", Float, nullable=False),
     Column("changed", Float, nullable=False),
+    Index("conversations_by_owner", "user", "changed"),
 )
 
 answers = Table(
@@ -105,11 +106,11 @@ votes = Table(
     metadata,
     Column("number", Integer, primary_key=True, autoincrement=True),
     Column("request", ForeignKey("requests.number"), nullable=False),
-    Column("vote", Integer, nullable=False),  # -1 or 1; the last of a request counts
+    Column("vote", Integer, nullable=False),  # -1 or 1
     Column("comment", Text),
     Column("correction", Text),
     Column("at", Float, nullable=False),
-    Index("votes_by_request", "request", "number"),
+    Index("votes_by_request", "request", unique=True),  # another vote replaces the one before
 )
 
 spending = Table(

@@ -9,8 +9,10 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, func, select
 
-from workbench.serving.problems import NotFoundError
+from workbench.serving.problems import ConflictError, NotFoundError
 from workbench.serving.records.tables import answers, conversations, requests
+
+MOST_TALKS = 1000  # conversations of one user
 
 
 class Talk(NamedTuple):
@@ -47,12 +49,31 @@ class Said(NamedTuple):
 
 
 def begin(connection: Connection, user: int | None, title: str = "") -> Talk:
-    """A new conversation of a user."""
+    """A new conversation.
+
+    Args:
+        connection: of a transaction that writes.
+        user: whose it is; None: an open service's.
+        title: of it; empty: its first question.
+
+    Raises:
+        ConflictError: the user has as many as are kept.
+    """
+    if user is not None:
+        there = connection.execute(select(func.count()).where(conversations.c.user == user)).scalar_one()
+        if there >= MOST_TALKS:
+            raise ConflictError(f"you have {there:,} conversations, which is all that are kept; remove one with DELETE")
     now = time.time()
     talk = Talk(uuid.uuid4().hex, title, now, now, 0)
     values = {"id": talk.id, "user": user, "title": title, "created": now, "changed": now}
     connection.execute(conversations.insert().values(values))
     return talk
+
+
+def last_answered(connection: Connection, name: str) -> int:
+    """The last turn of a conversation that has an answer; 0: none has."""
+    answered = (requests.c.conversation == name) & requests.c.answer.is_not(None)
+    return connection.execute(select(func.max(requests.c.turn)).where(answered)).scalar_one() or 0
 
 
 def listed(connection: Connection, user: int | None) -> list[Talk]:

@@ -1,4 +1,4 @@
-"""What people say of answers: a vote, a comment, and what the answer should have been. Of the votes on one the last counts."""
+"""What people say of answers: a vote, a comment, and what the answer should have been. Another vote replaces the one before."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from workbench.serving.records.tables import answers, requests, votes
 
 
 class Votes(NamedTuple):
-    """How many answers were found good and bad, by the last vote on each."""
+    """How many answers were found good and bad."""
 
     up: int
     down: int
@@ -46,7 +46,7 @@ def vote(
     comment: str | None = None,
     correction: str | None = None,
 ) -> None:
-    """Keeps a vote on an answer.
+    """Keeps a vote on an answer, in the place of an earlier one.
 
     Args:
         connection: of a transaction that writes.
@@ -64,7 +64,8 @@ def vote(
     if request.status not in (ANSWERED, ABSTAINED, FALLBACK):
         raise InvalidError(f"the request has no answer to vote on: it is {request.status}")
     values = {"request": request.number, "vote": value, "comment": comment, "correction": correction, "at": time.time()}
-    connection.execute(votes.insert().values(values))
+    if not connection.execute(votes.update().where(votes.c.request == request.number).values(values)).rowcount:
+        connection.execute(votes.insert().values(values))
 
 
 def body_of(connection: Connection, request_id: str, user: int | None) -> bytes:
@@ -87,7 +88,6 @@ def body_of(connection: Connection, request_id: str, user: int | None) -> bytes:
 
 def counted(connection: Connection) -> Votes:
     """How many answers are found good and bad."""
-    last = select(func.max(votes.c.number)).group_by(votes.c.request)
-    found = select(votes.c.vote, func.count().label("number")).where(votes.c.number.in_(last)).group_by(votes.c.vote)
+    found = select(votes.c.vote, func.count().label("number")).group_by(votes.c.vote)
     by_vote = {row.vote: row.number for row in connection.execute(found)}
     return Votes(by_vote.get(1, 0), by_vote.get(-1, 0))

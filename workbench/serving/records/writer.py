@@ -68,6 +68,7 @@ class Writer:
             A future; its error is `UnavailableRecordsError` where the records cannot be written, and nothing is changed then.
         """
         done: Future[T] = Future()
+        done.set_running_or_notify_cancel()  # whoever waits may leave; what was asked for is written all the same
         with self._some:
             if self._stopped:
                 done.set_exception(UnavailableRecordsError("the service stops; ask again when it is back", retry_after=5))

@@ -19,8 +19,9 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 COOKIE = "workbench_session"
 LOGIN = "/login"
+TO_ISSUER, FROM_ISSUER = "/login/issuer", "/login/back"  # where people log in elsewhere
 # what everybody may ask: whether the service lives, and the way in
-PUBLIC = ("/healthz", "/readyz", "/health", LOGIN)
+PUBLIC = ("/healthz", "/readyz", "/health", LOGIN, TO_ISSUER, FROM_ISSUER)
 # what proxies add: a request with one of them was passed on, whatever address the header names
 PASSED_ON = {b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-real-ip", b"forwarded", b"via"}
 POLICY_VIOLATED = 1008  # how a web socket is refused

@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from workbench.serving.caller import Principal
-from workbench.serving.problems import StartingError, UnauthorizedError, UnavailableRecordsError
+from workbench.serving.problems import NotFoundError, StartingError, UnauthorizedError, UnavailableRecordsError
 from workbench.serving.records import people
 from workbench.serving.records.database import Database
 from workbench.serving.records.writer import Writer
 from workbench.serving.settings import Who
 from workbench.serving.who import passwords
-from workbench.serving.who.tokens import PAGE, PAGE_SECONDS, PROGRAM, TOKEN_SECONDS, Issuer, Own, OwnTokens
+from workbench.serving.who.issuer import Issuer, Visit
+from workbench.serving.who.tokens import PAGE, PAGE_SECONDS, PROGRAM, SIGN_IN, SIGN_IN_SECONDS, TOKEN_SECONDS, Own, OwnTokens
 
 FRESH_SECONDS = 1.0  # for which whoever was found is not looked up again; a key that is revoked is valid so long
 MOST_KNOWN = 10_000
-THREADS = 4
+THREADS = 4  # that read the records
+WAITING_THREADS = 2  # that compute hashes of passwords and wait for an issuer, so that keys are found meanwhile
 
 T = TypeVar("T")
 
@@ -44,8 +47,9 @@ class Directory:
         """
         self.database, self.writer, self.who = database, writer, who
         self.tokens = OwnTokens()
-        self.issuer = Issuer(who.issuer, who.audience) if who.issuer and who.audience else None
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="records-reading")
+        self.issuer = Issuer(who.issuer, who.audience, who.client) if who.issuer and who.audience else None
+        self._readers = ThreadPoolExecutor(THREADS, thread_name_prefix="records-reading")
+        self._waiting = ThreadPoolExecutor(WAITING_THREADS, thread_name_prefix="logging-in")
         self._stopped = False
         self._found: OrderedDict[str, tuple[float, Principal]] = OrderedDict()
 
@@ -54,7 +58,8 @@ class Directory:
 
         Raises:
             UnauthorizedError: nobody.
-            UnavailableRecordsError: the records cannot be read, or an issuer does not answer.
+            IssuerError: an issuer does not say what its keys are.
+            UnavailableRecordsError: the records cannot be read.
         """
         name = people.digest(secret)
         if known := self._fresh(name):
@@ -79,7 +84,7 @@ class Directory:
         if known := self._fresh(name):
             return known
         own = self.tokens.read(session, PAGE)
-        found = await self.read(lambda connection: self._of_user(connection, own.user))
+        found = await self.read(lambda connection: self._of_log_in(connection, own))
         self._keep(name, found)
         return found
 
@@ -91,10 +96,51 @@ class Directory:
             UnavailableRecordsError: the records cannot be read.
         """
         kept = await self.read(lambda connection: people.password_hash(connection, name))
-        number = kept[0] if kept else 0
-        if not await self._in_thread(lambda: passwords.fits(password, kept[1] if kept else passwords.nobodys())) or not number:
+        fits = await self._in_thread(self._waiting, lambda: passwords.fits(password, kept[1] if kept else passwords.nobodys()))
+        if kept is None or not fits:
             raise UnauthorizedError("the name or the password is wrong")
-        return self.tokens.make(Own(number, None), PAGE, PAGE_SECONDS)
+        return self._session(*kept)
+
+    async def begin_sign_in(self, back: str) -> tuple[str, str]:
+        """The beginning of a log-in at the issuer: where it is, and what the browser keeps until it is back.
+
+        Args:
+            back: address of this service to which the issuer sends the browser.
+
+        Raises:
+            NotFoundError: people do not log in at an issuer.
+            IssuerError: the issuer does not say where.
+        """
+        issuer, visit = self._where_people_sign_in(), Visit.begun()
+        door = await self._in_thread(self._waiting, lambda: issuer.door(visit, back))
+        return door, self.tokens.signed(visit._asdict(), SIGN_IN, SIGN_IN_SECONDS)
+
+    async def end_sign_in(self, kept: str, state: str, code: str, back: str) -> str:
+        """A session of the page, for whoever is back from the issuer.
+
+        Args:
+            kept: what the browser kept.
+            state: what the issuer sends back.
+            code: likewise.
+            back: as in `begin_sign_in`.
+
+        Raises:
+            NotFoundError: people do not log in at an issuer.
+            UnauthorizedError: the log-in was not begun in this browser, or too long ago, or the issuer does not confirm it.
+            IssuerError: the issuer does not answer.
+            UnavailableRecordsError: the records cannot be read or written.
+        """
+        issuer, claims = self._where_people_sign_in(), self.tokens.claims(kept, SIGN_IN)
+        visit = Visit(claims["state"], claims["nonce"], claims["verifier"])
+        if not secrets.compare_digest(state.encode(), visit.state.encode()):
+            raise UnauthorizedError("the log-in was not begun in this browser; log in again")
+        found = await self._in_thread(self._waiting, lambda: issuer.entered(visit, code, back))
+        return self._session(await self._number_of(issuer, found), issuer.address)
+
+    def _where_people_sign_in(self) -> Issuer:
+        if self.issuer is None or self.issuer.client is None:
+            raise NotFoundError("people log in here by name and password: the settings name no who.client")
+        return self.issuer
 
     def token(self, principal: Principal) -> str:
         """A token for whoever has sent a key.
@@ -118,19 +164,20 @@ class Directory:
                 return act(connection)
 
         try:
-            return await self._in_thread(reading)
+            return await self._in_thread(self._readers, reading)
         except SQLAlchemyError as error:
             raise UnavailableRecordsError("the records cannot be read; ask again", retry_after=5) from error
 
     def stop(self) -> None:
         """Ends the threads; nobody is looked up any more."""
         self._stopped = True
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._readers, self._waiting):
+            threads.shutdown(wait=False, cancel_futures=True)
 
-    async def _in_thread(self, act: Callable[[], T]) -> T:
+    async def _in_thread(self, threads: ThreadPoolExecutor, act: Callable[[], T]) -> T:
         if self._stopped:
             raise StartingError("the service stops; ask again when it is back", retry_after=5)
-        return await asyncio.get_running_loop().run_in_executor(self._threads, act)
+        return await asyncio.get_running_loop().run_in_executor(threads, act)
 
     async def _of_token(self, token: str) -> Principal:
         try:
@@ -145,20 +192,23 @@ class Directory:
         return await self.read(lambda connection: self._of_key_numbered(connection, number))
 
     async def _of_issuer(self, issuer: Issuer, token: str) -> Principal:
-        claims = await self._in_thread(lambda: issuer.read(token))
+        claims = await self._in_thread(self._waiting, lambda: issuer.read(token))
+        number = await self._number_of(issuer, claims)
+        return Principal(number, None, self.who.per_minute, self.who.tokens_per_day)
+
+    async def _number_of(self, issuer: Issuer, claims: dict[str, Any]) -> int:
+        """The user for whom an issuer vouches, who is noted when they first come."""
         subject, name = str(claims["sub"]), str(claims.get("name") or claims.get("email") or claims["sub"])
         shown = "".join(letter for letter in name if letter.isprintable()).strip()[: people.LONGEST_NAME] or "?"
         user = await self.read(lambda connection: people.find_user(connection, subject, issuer.address))
-        if user is None:
+        if user is not None:
+            return user.id
 
-            def added(connection: Connection) -> int:
-                there = people.find_user(connection, subject, issuer.address)  # another request may have come first
-                return there.id if there else people.add_user(connection, shown, None, issuer.address, subject)
+        def added(connection: Connection) -> int:
+            there = people.find_user(connection, subject, issuer.address)  # another request may have come first
+            return there.id if there else people.add_user(connection, shown, None, issuer.address, subject)
 
-            number = await asyncio.wrap_future(self.writer.write(added))
-        else:
-            number = user.id
-        return Principal(number, None, self.who.per_minute, self.who.tokens_per_day)
+        return await asyncio.wrap_future(self.writer.write(added))
 
     def _of_key(self, connection: Connection, secret: str) -> Principal:
         return self._principal(people.key_of(connection, secret))
@@ -173,10 +223,14 @@ class Directory:
         tokens = self.who.tokens_per_day if key.tokens_per_day is None else key.tokens_per_day
         return Principal(key.user, key.id, per_minute, tokens)
 
-    def _of_user(self, connection: Connection, number: int) -> Principal:
-        if people.user_of(connection, number) is None:
+    def _session(self, user: int, way: str) -> str:
+        return self.tokens.make(Own(user, None, people.digest(way)), PAGE, PAGE_SECONDS)
+
+    def _of_log_in(self, connection: Connection, own: Own) -> Principal:
+        way = people.way_in(connection, own.user)
+        if way is None or people.digest(way) != own.way:
             raise UnauthorizedError("the log-in is not valid any more; log in again")
-        return Principal(number, None, self.who.per_minute, self.who.tokens_per_day)
+        return Principal(own.user, None, self.who.per_minute, self.who.tokens_per_day)
 
     def _fresh(self, name: str) -> Principal | None:
         until, found = self._found.get(name, (0.0, None))

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Literal
 
 from limits import RateLimitItemPerMinute
 from limits.aio.storage import MemoryStorage
@@ -33,18 +34,21 @@ class Limits:
         self._windows = MovingWindowRateLimiter(MemoryStorage())
         self._day = -1
         self._tokens: Counter[Account] = Counter()  # used today
-        self._known: set[Account] = set()  # those of whom the records were asked
         self._under_way: Counter[Account] = Counter()
 
-    async def count(self, principal: Principal) -> None:
-        """Counts a question.
+    async def count(self, principal: Principal, what: Literal["questions", "changes"] = "questions") -> None:
+        """Counts a question, or a change of the records: a vote, a conversation that is begun or removed.
+
+        Args:
+            principal: whose it is.
+            what: is counted; each for itself.
 
         Raises:
             RateLimitedError: there were too many in the last minute.
         """
         if principal.per_minute is None:
             return
-        await self._within(RateLimitItemPerMinute(principal.per_minute), "questions", str(principal.account))
+        await self._within(RateLimitItemPerMinute(principal.per_minute), what, str(principal.account))
 
     async def try_login(self, name: str, per_minute: int) -> None:
         """Counts an attempt to log in.
@@ -102,12 +106,10 @@ class Limits:
         self._tokens[principal.account] += tokens
 
     async def _used(self, account: Account) -> int:
+        """Tokens that were used today: by the records what others used too, and here what is not in the records yet."""
+        written = await self._spent(account)
         self._turn_over()
-        if account not in self._known:
-            before = await self._spent(account)
-            if account not in self._known:  # another question may have asked meanwhile
-                self._known.add(account)
-                self._tokens[account] += before
+        self._tokens[account] = max(self._tokens[account], written)
         return self._tokens[account]
 
     def _turn_over(self) -> None:
@@ -115,4 +117,3 @@ class Limits:
         if today != self._day:
             self._day = today
             self._tokens.clear()
-            self._known.clear()

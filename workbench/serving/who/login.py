@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from html import escape
+from urllib.parse import urlsplit
 
 STYLE = """
 :root { color-scheme: light dark; --text: #18181b; --quiet: #52525b; --back: #ffffff; --line: #71717a; --bad: #b91c1c;
@@ -15,6 +16,8 @@ body { font: 1rem/1.5 system-ui, -apple-system, "Segoe UI", sans-serif; color: v
 main { max-width: 24rem; margin: 12vh auto 0; padding: 0 1.25rem; }
 h1 { font-size: 1.5rem; font-weight: 650; margin: 0 0 .25rem; }
 p { color: var(--quiet); margin: 0 0 1.25rem; }
+p.other { margin: 1.25rem 0 0; text-align: center; }
+a { color: inherit; }
 p.bad { color: var(--bad); font-weight: 600; }
 label { display: block; font-weight: 600; margin-bottom: .25rem; }
 input, button { font: inherit; width: 100%; padding: .6rem .75rem; border-radius: 6px; }
@@ -24,12 +27,14 @@ button { color: #fff; background: var(--act); border: 0; font-weight: 600; curso
 """
 
 
-def login_html(wrong: str = "") -> str:
+def login_html(wrong: str = "", issuer: str | None = None) -> str:
     """The page.
 
     Args:
         wrong: what was wrong with the last attempt.
+        issuer: where people may log in instead.
     """
+    other = f'<p class="other"><a href="/login/issuer">Log in at {escape(urlsplit(issuer).netloc)}</a></p>' if issuer else ""
     said = f'<p class="bad" role="alert">{escape(wrong[:1].upper() + wrong[1:])}.</p>' if wrong else ""
     return f"""<!doctype html>
 <html lang="en">
@@ -49,6 +54,7 @@ def login_html(wrong: str = "") -> str:
 <input id="password" name="password" type="password" autocomplete="current-password" required maxlength="500">
 <button type="submit">Log in</button>
 </form>
+{other}
 </main>
 </body>
 </html>

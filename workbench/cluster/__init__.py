@@ -1,0 +1,1 @@
+"""Several machines compute an experiment, by Ray; imported only where that was asked for."""

@@ -1,0 +1,95 @@
+"""What is sent to a node: a stage or the work on items, with the source of the user's own components.
+
+What a key or a namespace is the digest of is computed again on the node, so that other weights or libraries there are found.
+"""
+
+from __future__ import annotations
+
+import pickle
+import tempfile
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from workbench.component import digest, imported_sources, load_file
+from workbench.errors import InputError
+from workbench.store.stage import Stage
+from workbench.store.work import ItemWork
+
+
+class DifferentError(InputError):
+    """What was sent would be computed from something else on this node."""
+
+
+class Parcel(NamedTuple):
+    """Something pickled, the digest it has to have where it is unpacked, and files of the user's by name."""
+
+    content: bytes
+    digest: str
+    sources: dict[str, bytes]
+
+
+def packed(thing: Stage[Any] | ItemWork[Any]) -> Parcel:
+    """A stage or work, ready to be sent.
+
+    Raises:
+        InputError: a file of the user's was changed since it was read, or the thing cannot be sent.
+    """
+    sources, known = imported_sources(), _digest(thing)
+    try:
+        content = pickle.dumps(thing)
+    except Exception as error:  # what a component of the user's holds raises its own kinds
+        name = type(thing).__name__
+        raise InputError(f"{name} cannot be sent to other machines ({error}); leave --workers out for this experiment") from error
+    return Parcel(content, known, sources)
+
+
+def unpacked(parcel: Parcel) -> Any:
+    """What was packed.
+
+    Raises:
+        DifferentError: a file of the user's cannot be imported here, weights are missing, or they or libraries differ from those
+            where it was packed.
+    """
+    try:
+        return _unpacked(parcel)
+    except DifferentError:
+        raise
+    except Exception as error:  # whatever a class that is missing here, or a file of the user's, raises
+        raise DifferentError(f"what was sent cannot be read there: {type(error).__name__}: {error}") from error
+
+
+def _unpacked(parcel: Parcel) -> Any:
+    for name, content in parcel.sources.items():
+        folder = Path(_sources().name) / digest(content.hex())
+        if not folder.is_dir():
+            folder.mkdir()
+            (folder / name).write_bytes(content)
+        load_file(name, folder)
+    thing = pickle.loads(parcel.content)
+    forget(thing)
+    if (found := _digest(thing)) != parcel.digest:
+        raise DifferentError(
+            f"{type(thing).__name__} is something else there: other weights or versions of libraries decide what it computes "
+            f"({found[:12]}, here {parcel.digest[:12]})"
+        )
+    return thing
+
+
+@cache
+def _sources() -> tempfile.TemporaryDirectory[str]:
+    """The folder of files that were sent to this process, removed when it ends."""
+    return tempfile.TemporaryDirectory(prefix="workbench-sources-")
+
+
+def forget(thing: object) -> None:
+    """Drops what an object and the parts of it remember of what defines them; the keys of the stages they read stay."""
+    for part in (thing, *vars(thing).values()):
+        kept = {"key", "definition"} if isinstance(part, Stage) and part is not thing else set()
+        known = {name for cls in type(part).__mro__ for name, value in vars(cls).items() if isinstance(value, cached_property)}
+        for name in known - kept:
+            getattr(part, "__dict__", {}).pop(name, None)
+
+
+def _digest(thing: Stage[Any] | ItemWork[Any]) -> str:
+    return thing.key if isinstance(thing, Stage) else thing.namespace
