@@ -26,8 +26,10 @@ def service(toy: Finished) -> Iterator[Running]:
 
 
 def post(body: bytes, path: str = "/v1/answers", *headers: str, length: int | None = None, host: str = "localhost") -> bytes:
-    """The bytes of a request."""
+    """The bytes of a request, of JSON unless the headers say otherwise."""
     lines = [f"POST {path} HTTP/1.1", f"Host: {host}", "Connection: close", *headers]
+    if not any(header.lower().startswith("content-type:") for header in headers):
+        lines.append("Content-Type: application/json")
     lines.append(f"Content-Length: {len(body) if length is None else length}")
     return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body
 

@@ -132,7 +132,7 @@ def make(folder: Path) -> tuple[dict[str, str], dict[str, str]]:
         "half.pptx": ("truncated", word[: len(word) // 2]),
         "word.pptx": ("not what its name says", word),
         "cut.ipynb": ("damaged", '{"nbformat": 4, "cells": ['),
-        "old.ipynb": ("damaged", '{"nbformat": 3, "worksheets": []}'),
+        "old.ipynb": ("empty", '{"nbformat": 3, "worksheets": []}'),
         "deep.ipynb": ("damaged", "[" * 100_000),
         "script.html": ("empty", "<html><body><script>render()</script></body></html>"),
         "zero.txt": ("empty", b""),

@@ -71,7 +71,7 @@ def test_a_question_asked_before_is_computed_again(run: Run, monkeypatch: pytest
     asked: list[str] = []
     other.session.keep_in_memory(0)
     items = other.session.items
-    monkeypatch.setattr(other.session, "items", lambda kind, *rest: asked.append(kind.name) or items(kind, *rest))
+    monkeypatch.setattr(other.session, "items", lambda work, inputs: asked.append(work.kind.name) or items(work, inputs))
     other.ranking.rank([question], other.session)
     assert asked == ["embeddings"] and other.session.counts()["embeddings"].computed == 0  # computed, and not counted
 

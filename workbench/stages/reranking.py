@@ -96,7 +96,15 @@ class Reranked(DerivedRanking):
         return [self.reranker.reordered(row, scores) for row, scores in zip(rows, new, strict=True)]
 
     def check(self, scores: Sequence[float] | np.ndarray, passages: int) -> None:
-        """Refuses scores that order nothing."""
+        """Refuses scores that order nothing.
+
+        Args:
+            scores: one for each passage; an array is float64, shape (passages,).
+            passages: how many were scored.
+
+        Raises:
+            InputError: another number of scores, or one that is not finite.
+        """
         found = np.asarray(scores, float)
         if found.shape != (passages,):
             raise InputError(
