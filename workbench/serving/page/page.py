@@ -90,7 +90,8 @@ class Page:
         answered: Answered | None = None
         async for reply, details, last in answering(self.asking, asked, caller):
             found, answered = (reply, details), last
-            yield skip, reply, details, skip, skip, skip, skip
+            # all of it again: a busy browser may show only the last of several
+            yield busy, reply, details, skip, skip, hidden, hidden
         if answered:
             visit = visit.answer(caller.request_id, asked, answered, self.asking.service.pipeline.stages.questions is not None)
         shown = gradio.Column(visible=answered is not None)
