@@ -52,6 +52,7 @@ def test_a_rehearsal_runs_every_part_on_the_processor(toy_model: str, toy_embedd
     assert [row["same_list"] for row in card["parity"][:3]] == [1.0, 1.0, 1.0]  # the processor against itself
 
 
+@pytest.mark.slow
 def test_a_part_that_fails_or_takes_too_long_is_named_and_the_others_stay(
     tmp_path: Path, toy_embedder: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

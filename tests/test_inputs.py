@@ -13,7 +13,7 @@ import pytest
 import yaml
 from conftest import workbench
 
-from workbench import Experiment, cli
+from workbench import Experiment, cli, weights
 from workbench.data import scripts, sources
 from workbench.data.conversation import read_history
 from workbench.data.readers import csv_tables, json_lines, text, trec, yaml_files
@@ -494,6 +494,7 @@ def test_an_empty_sentence_is_no_evidence(tmp_path: Path) -> None:
 
 
 def test_a_home_folder_is_found_by_its_sign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORKBENCH_HOME", str(weights.home()))  # else the machine is measured anew
     monkeypatch.setenv("HOME", str(tmp_path))
     beir(tmp_path / "data")
     settings = {"experiment": "e", "dataset": {"beir": "~/data"}, "components": {"retrievers": {"bm25": {"kind": "bm25"}}}}

@@ -81,6 +81,7 @@ def test_jobs_that_share_a_store_do_not_wait_for_each_other_and_leave_nothing_un
     same_bytes(folder, toy.run)
 
 
+@pytest.mark.slow
 def test_the_command_says_what_is_left_and_what_comes_next(toy: Finished, tmp_path: Path) -> None:
     def said(part: str) -> list[str]:
         found = workbench("run", toy.config, "--runs", tmp_path, "--only", part)
