@@ -290,7 +290,7 @@ def test_an_open_verdict_says_what_would_settle_it(tmp_path: Path) -> None:
     run = fixture_run(tmp_path, "leaning")
     found = verdict(run)
     assert found.row
-    assert f"{words.questions(found.row.n_needed)} would be needed to show a difference like this" in found.sentence
+    assert f"{words.questions(found.row.n_needed)} in all would be needed to show a difference like this" in found.sentence
     assert found.row.n_needed > found.row.n
     assert "No proof that they are equal" in verdict(fixture_run(tmp_path, "not shown")).sentence
     assert verdict(run, configuration_id(BEST), configuration_id("dense/base")).word == UNCOMPARED  # not on the report split

@@ -27,7 +27,7 @@ UNCOMPARED = "not compared"
 UNKNOWN = "no verdict"  # tables of an earlier version
 LEANS = 0.20  # the adjusted p up to which an open question leans to one side
 
-SIGNS = {BETTER: "✓", WORSE: "✗", MORE: "✓", LESS: "✓", EQUAL: "="}  # all others: a question mark
+SIGNS = {BETTER: "✓", WORSE: "✗", MORE: "✓", LESS: "✓", EQUAL: "=", BASELINE: "="}  # all others: a question mark
 FEW = "they form fewer than six independent groups, or a few groups hold most of them"
 OLDER = "this run was written by an earlier version, whose tables hold no verdicts; run it again, which computes no answer anew"
 
@@ -167,7 +167,7 @@ def _settling(row: Tested) -> str:
     """What would show a difference like the one seen."""
     if row.n_needed is not None and isinf(row.n_needed):  # the chance of trainings stays, however many questions are asked
         return "more questions alone would not show a difference like this, more trainings (`seeds`) might"
-    return f"{words.questions(row.n_needed)} would be needed to show a difference like this"
+    return f"{words.questions(row.n_needed)} in all would be needed to show a difference like this"
 
 
 @dataclass(frozen=True)

@@ -87,7 +87,8 @@ def _standing(run: Run, found: Verdict) -> str:
     fresh = "fresh questions" if row.split != run.select[0] else "questions it was picked by"
     n, interval = sourced(f"{row.n:,}", address), interval_of(row)
     plausibly = f" (plausibly {interval})" if interval else ""
-    said = f"On {n} {fresh} ({text(row.split)}) it scores <strong>{mean_of(row)} of 100</strong> by "
+    who = text(run.today) if found.word == BASELINE else "it"
+    said = f"On {n} {fresh} ({text(row.split)}) {who} scores <strong>{mean_of(row)} of 100</strong> by "
     said += f"{text(words.metric_name(metric))}{plausibly}"
     base = run.row(run.manifest["baseline"], row.split, metric)
     if base is not None and base.configuration != row.configuration:
