@@ -138,7 +138,7 @@ def test_an_interrupt_says_what_is_kept_and_goes_on(
     rest = process.stderr.read()
     assert process.wait() == 130
     assert "stopping after the batch in flight" in rest
-    assert re.search(rf"interrupted while {said}.*; \d+ stages .* go on with: .*run \S*smoke\.yaml", rest)
+    assert re.search(rf"interrupted while {said}.*; \d+ stages .* go on with: .*run \S*{whole.config.name}", rest)
     assert "Traceback" not in rest
     done = workbench("run", str(whole.config), "--runs", tmp_path, "--no-notebooks", env=offline)
     assert done.returncode == 0
