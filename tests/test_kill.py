@@ -61,12 +61,12 @@ def kill_at(moment: str, args: list[str], env: dict[str, str]) -> None:
 
 
 TOO_QUICK = ("embedding", "a notebook")  # toys embed all at once; notebooks take as long with real weights
-# with real weights these but the first are killed among the slow tests, and the rest by `make soak`
-OFTEN = ("mid-training, after a checkpoint", "first answers", "writing the manifest", "a notebook")
+FAST = "mid-training, after a checkpoint"  # the one moment at which toys are killed among the fast tests
+REAL = ("writing the manifest", "a notebook")  # real weights are killed then among the slow tests, and else by `make soak`
 CASES = [
-    pytest.param("toy", name, marks=[] if name == OFTEN[0] else pytest.mark.slow) for name in MOMENTS if name not in TOO_QUICK
+    pytest.param("toy", name, marks=[] if name == FAST else pytest.mark.slow) for name in MOMENTS if name not in TOO_QUICK
 ]
-CASES += [pytest.param("smoke", name, marks=pytest.mark.slow if name in OFTEN[1:] else pytest.mark.soak) for name in MOMENTS]
+CASES += [pytest.param("smoke", name, marks=pytest.mark.slow if name in REAL else pytest.mark.soak) for name in MOMENTS]
 
 
 @pytest.mark.parametrize(("which", "name"), CASES)
