@@ -28,7 +28,9 @@ from workbench.store.progress import Progress
 # Ray reads its settings when it is imported, so nothing imports it before `Nodes` has set them
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(find_spec("ray") is None, reason="the extra `distributed` is not installed"),
+    pytest.mark.skipif(
+        find_spec("ray") is None and os.environ.get("CI") != "true", reason="the extra `distributed` is not installed"
+    ),
 ]
 
 RERANKER = """
