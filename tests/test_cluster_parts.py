@@ -99,6 +99,19 @@ def test_a_class_of_ones_own_file_is_unpacked_where_the_file_is_not(tmp_path: Pa
     assert said.stdout.decode().strip() == stage.key
 
 
+def test_a_parcel_holds_the_files_it_needs_as_they_were_imported(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    kinds = {}
+    for version in ("mine", "mine, changed"):
+        file.write_text(OWN.replace('"mine"', f'"{version}"'))
+        kinds[version] = load_class("./mine.py:Mine", TextRetriever, tmp_path)
+    file.unlink()
+    for version, kind in kinds.items():
+        (sent,) = packed(TextIndex(kind(), passages(), None)).sources
+        assert sent.name == "mine.py" and f'"{version}"'.encode() in sent.content
+    assert packed(TextIndex(BM25(), passages(), None)).sources == []
+
+
 def job(n: int) -> Job:
     return Job(Digests("", 0), None, [f"text {i}" for i in range(n)], deque(range(n)))
 

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, get_args, get_origin
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -101,7 +101,15 @@ class Component(BaseModel):
         }
 
 
-_imported: dict[str, str] = {}  # name of a module that was imported from a file -> digest of the file then
+class Source(NamedTuple):
+    """A Python file of the user's: its name, its content and the SHA-256 digest of the content in hex."""
+
+    name: str
+    content: bytes
+    digest: str
+
+
+_imported: dict[str, Source] = {}  # name of a module that was imported from a file -> the file as it was then
 
 
 def component_name(cls: type[Component]) -> str:
@@ -163,7 +171,8 @@ def load_function(spec: str, folder: Path | None = None) -> Callable[..., Any]:
 def source_digest(named: Callable[..., Any]) -> str:
     """Digest of the file that a class or a function was written in, below its decorators, as it was when it was imported."""
     named = inspect.unwrap(named)
-    return _imported.get(named.__module__) or file_digest(Path(inspect.getsourcefile(named) or ""))
+    source = _imported.get(named.__module__)
+    return source.digest if source else file_digest(Path(inspect.getsourcefile(named) or ""))
 
 
 def _load(spec: str, folder: Path | None, what: str) -> tuple[object, ModuleType]:
@@ -194,8 +203,9 @@ def load_file(place: str, folder: Path | None) -> ModuleType:
     if not path.is_file():
         raise InputError(f"file {place!r} does not exist (looked for {path}); put it there, or correct its name")
     # the digest in the module's name lets two versions of one file live in one process
-    digest_now = file_digest(path)
-    name = f"workbench_user_{path.stem}_{digest_now[:12]}"
+    content = path.read_bytes()
+    source = Source(path.name, content, hashlib.sha256(content).hexdigest())
+    name = f"workbench_user_{path.stem}_{source.digest[:12]}"
     if name in sys.modules:
         return sys.modules[name]
     module_spec = importlib.util.spec_from_file_location(name, path)
@@ -203,32 +213,18 @@ def load_file(place: str, folder: Path | None) -> ModuleType:
         raise InputError(f"file {path} cannot be imported: Python has no loader for such files")
     module = importlib.util.module_from_spec(module_spec)
     sys.modules[name] = module
-    _imported[name] = digest_now
+    _imported[name] = source
     try:
         module_spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
-        del sys.modules[name]
+        del sys.modules[name], _imported[name]
         raise InputError(f"file {path} cannot be imported: {type(error).__name__}: {error}") from error
     return module
 
 
-def imported_sources() -> dict[str, bytes]:
-    """Name -> content of every file from which this process imported a class or function of the user's.
-
-    Raises:
-        InputError: a file is no longer what was imported.
-    """
-    found = {}
-    for name, known in _imported.items():
-        module = sys.modules.get(name)
-        if module is None or module.__file__ is None:
-            continue
-        path = Path(module.__file__)
-        content = path.read_bytes() if path.is_file() else b""
-        if hashlib.sha256(content).hexdigest() != known:
-            raise InputError(f"{path} was changed since this process read it; start again")
-        found[path.name] = content
-    return found
+def imported_sources() -> dict[str, Source]:
+    """Name of a module -> the file it was imported from, of every file of the user's that this process imported."""
+    return dict(_imported)
 
 
 def _load_module(place: str) -> ModuleType:

@@ -11,7 +11,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from workbench.component import digest, imported_sources, load_file
+from workbench.component import Source, imported_sources, load_file
 from workbench.errors import InputError
 from workbench.store.stage import Stage
 from workbench.store.work import ItemWork
@@ -22,25 +22,27 @@ class DifferentError(InputError):
 
 
 class Parcel(NamedTuple):
-    """Something pickled, the digest it has to have where it is unpacked, and files of the user's by name."""
+    """Something pickled, the digest it has to have where it is unpacked, and the files of the user's that it needs."""
 
     content: bytes
     digest: str
-    sources: dict[str, bytes]
+    sources: list[Source]
 
 
 def packed(thing: Stage[Any] | ItemWork[Any]) -> Parcel:
     """A stage or work, ready to be sent.
 
     Raises:
-        InputError: a file of the user's was changed since it was read, or the thing cannot be sent.
+        InputError: the thing cannot be sent.
     """
-    sources, known = imported_sources(), _digest(thing)
+    known = _digest(thing)
     try:
         content = pickle.dumps(thing)
     except Exception as error:  # what a component of the user's holds raises its own kinds
         name = type(thing).__name__
         raise InputError(f"{name} cannot be sent to other machines ({error}); leave --workers out for this experiment") from error
+    # a pickle names the modules of its classes, and the name of a module imported from a file holds the file's digest
+    sources = [source for module, source in imported_sources().items() if module.encode() in content]
     return Parcel(content, known, sources)
 
 
@@ -60,12 +62,11 @@ def unpacked(parcel: Parcel) -> Any:
 
 
 def _unpacked(parcel: Parcel) -> Any:
-    for name, content in parcel.sources.items():
-        folder = Path(_sources().name) / digest(content.hex())
-        if not folder.is_dir():
-            folder.mkdir()
-            (folder / name).write_bytes(content)
-        load_file(name, folder)
+    for source in parcel.sources:
+        folder = Path(_sources().name) / source.digest
+        folder.mkdir(exist_ok=True)
+        (folder / source.name).write_bytes(source.content)
+        load_file(source.name, folder)
     thing = pickle.loads(parcel.content)
     forget(thing)
     if (found := _digest(thing)) != parcel.digest:
