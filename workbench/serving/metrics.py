@@ -138,6 +138,10 @@ class _State(Collector):
             breakers.add_metric([name], float(breaker.state != "closed"))
         yield breakers
         yield _gauge("ready", "Whether questions are taken.", not asking.stopping)
+        if redis := asking.redis:
+            yield _gauge("redis_away", "Whether Redis does not answer, so that this process goes on without it.", redis.away)
+            failures = float(redis.failures)
+            yield CounterMetricFamily("workbench_redis_failures", "Commands to Redis that failed.", value=failures)
         if self.writer:
             yield _gauge("records_waiting", "Records that are not on the disk yet.", self.writer.waiting)
             dropped = float(self.writer.dropped)
