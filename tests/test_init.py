@@ -65,12 +65,13 @@ def test_documents_are_described() -> None:
         {"id": "c.txt", "title": "", "text": f" {GERMAN}\n"},
         {"id": "d.txt", "title": "", "text": "  \n"},
         {"id": "e.txt", "title": "", "text": "灯是绿色的。"},
+        {"id": "f.md", "title": "", "text": f"---\nlang: de\n---\n{GERMAN} "},  # front matter is no heading
     ]
     found = survey.survey(rows, ["1 hidden file left out"])
-    assert found.endings == {".md": 1, ".txt": 4} and found.documents == 5
-    assert found.languages == {"german": 2, "english": 1, "unknown": 1, "Chinese or Japanese": 1}
+    assert found.endings == {".md": 2, ".txt": 4} and found.documents == 6
+    assert found.languages == {"german": 3, "english": 1, "unknown": 1, "Chinese or Japanese": 1}
     assert (found.language, found.headed, found.empty, found.equal) == ("german", 1, ["d.txt"], [["b.txt", "c.txt"]])
-    assert found.words == [17, 20, 20, 0, 1] and found.typical == 17
+    assert found.words == [17, 20, 20, 0, 1, 24] and found.typical == 17
     assert "  note: 1 hidden file left out" in found.lines and "  equal: 'b.txt', 'c.txt'" in found.lines
 
 

@@ -31,6 +31,7 @@ LOCKED_EXTRAS = [
     "langchain",
     "endpoints",
     "distributed",
+    "queue",
     "tracing",
     "test",
 ]

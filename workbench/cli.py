@@ -688,6 +688,22 @@ def serve(
     serve_run(folder, configuration, port, host, dataset=dataset, settings=settings, check=check)
 
 
+@app.command()
+def work(
+    run: Annotated[Path | None, typer.Argument(help="Folder of a finished run; default: the newest promoted one.")] = None,
+    configuration: ConfigurationOption = None,
+    runs: RunsOption = Path("runs"),
+    dataset: DatasetOption = None,
+    settings: Annotated[Path | None, typer.Option(help="YAML file of the service's settings; see docs/serving.md.")] = None,
+) -> None:
+    """Answer the questions that services send through the broker named by WORKBENCH_BROKER_URL."""
+    from workbench.serving.working import work as work_run
+
+    folder = run or _newest_promoted(runs)
+    typer.echo(f"loading the models of {folder}, and computing some measured answers again to compare ...", err=True)
+    work_run(folder, configuration, dataset=dataset, settings=settings)
+
+
 def _newest(runs: Path) -> Path:
     from workbench.results.run import finished
 

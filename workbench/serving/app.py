@@ -18,6 +18,7 @@ from workbench.serving.packages import require, require_extra
 
 if TYPE_CHECKING:
     from workbench.pipeline import Pipeline
+    from workbench.serving.batching import Workers
     from workbench.serving.middleware import Guard
     from workbench.serving.records.database import Database
     from workbench.serving.redis_server import RedisServer
@@ -38,6 +39,7 @@ def build(
     records: Database | None = None,
     others: Callable[[str], Pipeline] | None = None,
     redis: RedisServer | None = None,
+    workers: Workers | None = None,
 ) -> Guard:
     """The application.
 
@@ -50,6 +52,7 @@ def build(
         records: where requests, votes and conversations are kept, and who is known; None: nowhere, and nobody.
         others: the pipeline of another configuration of the run, with which the page compares; None: it does not.
         redis: what replicas know together; None: this is the only one.
+        workers: who computes; None: a thread of this process.
 
     Returns:
         An application of ASGI.
@@ -75,11 +78,11 @@ def build(
     settings = settings or ServiceSettings(cache=Caching(disk_mb=0.0))
     pipeline.session.keep_in_memory(MEMORY_BYTES)
     disk = _disk(pipeline, settings, DiskCache, redis)
-    asking = Recording(Service(pipeline, settings.fallback), settings, disk, records, redis)
+    asking = Recording(Service(pipeline, settings.fallback, workers), settings, disk, records, redis)
 
     @asynccontextmanager
     async def alive(app: Any) -> AsyncIterator[None]:
-        async with watching(asking, settings, reopen), asking.looking_after():
+        async with asking.service.workers.connected(), watching(asking, settings, reopen), asking.looking_after():
             yield
 
     app = FastAPIOffline(title="RAG Workbench", docs_url="/docs", redoc_url=None, lifespan=alive, version=_version())
@@ -248,6 +251,7 @@ def serve(
     from workbench.pipeline import Pipeline
     from workbench.serving import logs
     from workbench.serving.asking import MEMORY_BYTES
+    from workbench.serving.elsewhere import computing
     from workbench.serving.gate import CHECKED, gate
     from workbench.serving.redis_server import from_environment
     from workbench.serving.server import Server
@@ -256,18 +260,19 @@ def serve(
     from workbench.store.telling import for_people
 
     progress, known = progress or for_people(), read_service(settings)
-    with bound(host, port) as listener:  # before the models are loaded, which takes longer
+    with computing(known) as workers, bound(host, port) as listener:  # before the models are loaded, which takes longer
         redis = None if check else from_environment()
         records = None if check else _records(known, _runs(run), host)
         pipeline = Pipeline.open(run, configuration, progress, dataset)
         pipeline.session.keep_in_memory(MEMORY_BYTES)
-        progress.say(gate(pipeline, CHECKED if check else known.serve.gate))
-        if check:
-            return
-        pipeline.warm()
+        if workers.here or check:
+            progress.say(gate(pipeline, CHECKED if check else known.serve.gate))
+            if check:
+                return
+            pipeline.warm()
         pipeline.session.progress = Progress()  # single questions need no bars; what the store lacked has shown its own
         others = None if bundle_at(run) else lambda chosen: Pipeline.open(run, chosen, Progress(), dataset)
-        app = build(pipeline, known, host, None if configuration else others, records, others, redis)
+        app = build(pipeline, known, host, None if configuration else others, records, others, redis, workers)
         listener.listen()
         shown = f"[{host}]" if ":" in host else host
         progress.say(f"serving {pipeline.configuration.label} at http://{shown}:{listener.getsockname()[1]} (Ctrl+C stops it)")

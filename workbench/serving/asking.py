@@ -17,7 +17,7 @@ from workbench.component import digest
 from workbench.errors import InputError
 from workbench.pipeline import Asked, Reply, sources_json
 from workbench.serving import fallbacks
-from workbench.serving.batching import Batcher, Flight, Landed
+from workbench.serving.batching import Flight, InProcess, Landed, Workers
 from workbench.serving.breaker import Breaker
 from workbench.serving.cache import DiskCache, Hit, MemoryCache
 from workbench.serving.caller import NOBODY, Caller
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 MEMORY_BYTES = 64_000_000  # of vectors and scores that are kept in memory while serving
-MOST_TOGETHER = 16  # questions in a batch; the machine may allow fewer
 KEPT_STATUSES = ("ok", "prompt too long")  # they depend on the question alone
 
 T = TypeVar("T")
@@ -69,18 +68,20 @@ def answer_part(reply: Reply) -> bytes:
 
 
 class Service:
-    """A pipeline that is served, with what belongs to it alone: its thread, its breaker, its fallbacks.
+    """A pipeline that is served, with what belongs to it alone: its worker, its breaker, its fallbacks.
 
     Attributes:
         pipeline: what was measured.
-        batcher: the thread that answers.
+        workers: where its worker comes from.
+        batcher: the worker that answers: a thread of this process, unless other processes do.
         breaker: keeps questions from a model that does not answer.
         replacements: what answers then, each behind a breaker of its own.
     """
 
-    def __init__(self, pipeline: Pipeline, wanted: Sequence[Any]) -> None:
+    def __init__(self, pipeline: Pipeline, wanted: Sequence[Any], workers: Workers | None = None) -> None:
         self.pipeline = pipeline
-        self.batcher = Batcher(pipeline, min(MOST_TOGETHER, pipeline.session.machine.batch_size))
+        self.workers = workers or InProcess()
+        self.batcher = self.workers.worker(pipeline)
         self.breaker = Breaker()
         self.replacements = [(one, Breaker()) for one in fallbacks.replacements(wanted, pipeline)]
 
@@ -305,7 +306,7 @@ class Asking:
             why = ""
             try:
                 landed = await self._until_late(flight)
-            except (asyncio.CancelledError, StartingError):
+            except (asyncio.CancelledError, StartingError, OverloadedError):
                 if tried:
                     service.breaker.undecided()
                 raise

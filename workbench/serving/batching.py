@@ -10,11 +10,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from workbench.pipeline import Asked, Reply
+    from workbench.pipeline import Asked, Pipeline, Reply
 
+MOST_TOGETHER = 16  # questions in a batch; the machine may allow fewer
 FIRST_GUESS_SECONDS = 1.0  # that a batch takes, before one was timed
 
 
@@ -23,6 +25,47 @@ class Answerer(Protocol):
 
     def growing(self, asked: Sequence[Asked], wanted: Callable[[int], bool]) -> Iterator[tuple[int, Reply]]:
         """See `Pipeline.growing`."""
+
+
+class Worker(Protocol):
+    """Who computes: a thread of this process, or other processes.
+
+    Attributes:
+        waiting: flights that no batch has taken yet.
+        expected_wait: seconds until a question that comes now has its answer, about.
+        busy_seconds: seconds for which this process has computed the batch in flight; 0: there is none.
+    """
+
+    @property
+    def waiting(self) -> int: ...
+
+    @property
+    def expected_wait(self) -> float: ...
+
+    @property
+    def busy_seconds(self) -> float: ...
+
+    def submit(self, flight: Flight) -> None:
+        """Takes a flight, and lands it at some time; called in the flight's event loop."""
+
+    def stop(self) -> None:
+        """Takes no further flights; those that no batch has taken are not landed."""
+
+
+class Workers(Protocol):
+    """Where workers come from: all that a service's promotions are answered by.
+
+    Attributes:
+        here: whether this process computes answers, so that it has to show that they are those measured.
+    """
+
+    here: bool
+
+    def worker(self, pipeline: Pipeline) -> Worker:
+        """Who computes what a pipeline answers."""
+
+    def connected(self) -> AbstractAsyncContextManager[None]:
+        """Within, they can be reached."""
 
 
 class Landed(NamedTuple):
@@ -59,6 +102,11 @@ class Flight:
     def wanted(self) -> bool:
         """Whether anybody still waits; asked by the thread that answers."""
         return self.waiting > 0 and time.monotonic() < self.deadline
+
+    def begin(self, when: float) -> None:
+        """Its batch has begun, by `time.monotonic`."""
+        self.begun = when
+        self._changed.set()
 
     def grow(self, reply: Reply) -> None:
         """The answer has a longer beginning."""
@@ -133,6 +181,7 @@ class Batcher:
             started = time.monotonic()
             for flight in flights:
                 flight.begun = started
+                _tell(flight, flight.begin, started)
             self._answer(flights)
             self.seconds += 0.3 * (time.monotonic() - started - self.seconds)
             self._busy_since = None
@@ -172,6 +221,25 @@ class Batcher:
             for i in sorted(left):  # one question's fault is not to cost the others their answers
                 if flights[i].wanted:
                     self._answer([flights[i]])
+
+
+class InProcess:
+    """A thread of this process for each pipeline."""
+
+    here = True
+
+    def worker(self, pipeline: Pipeline) -> Batcher:
+        """The thread that answers for a pipeline."""
+        return Batcher(pipeline, most_together(pipeline))
+
+    def connected(self) -> AbstractAsyncContextManager[None]:
+        """Nothing is to be reached."""
+        return nullcontext()
+
+
+def most_together(pipeline: Pipeline) -> int:
+    """How many questions a pipeline answers in a batch, at most."""
+    return min(MOST_TOGETHER, pipeline.session.machine.batch_size)
 
 
 def _tell(flight: Flight, tell: Callable[[Any], None], what: object) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from workbench.data.readers.text import counted
 from workbench.errors import InputError
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ def _tell(name: str, erased: Erased, runs: Path) -> None:
         if lines is None:
             typer.echo(f"{path} is not there any more; if it was moved or copied, remove their questions there", err=True)
         else:
-            typer.echo(f"{path}: {lines} questions removed")
+            typer.echo(f"{path}: removed {counted(lines, 'question')}")
     for folder, number in _measured_on(erased.questions, runs).items():
         typer.echo(f"{folder} was measured on {number} of their questions, which are in it: remove the folder too", err=True)
 
@@ -209,14 +210,14 @@ def feedback_export(
     opened = Run.open(run)
     with _records(settings, opened.runs) as records:
         found = export(records, opened.folder.name, out, split, everything)
-    typer.echo(f"{found.questions} questions in {out}, marked `source: feedback`")
+    typer.echo(f"{counted(found.questions, 'question')} in {out}, marked `source: feedback`")
     if found.without_evidence:
-        typer.echo(
-            f"{found.without_evidence} of them have an answer that stands in no passage that was shown: their evidence is null"
-        )
+        stand = counted(found.without_evidence, "answer", "stands", "stand")
+        typer.echo(f"{stand} in no passage that was shown: the evidence is null there")
     if found.uncorrected:
-        what = "have answers: null, to be written" if everything else "are left out; --all writes them without an answer"
-        typer.echo(f"{found.uncorrected} questions were answered badly and nobody said what is right: they {what}")
+        way = "`answers: null` is to be replaced" if everything else "left out here; --all writes them without an answer"
+        bad = counted(found.uncorrected, "question", "was", "were")
+        typer.echo(f"{bad} answered badly, and nobody said what is right; {way}")
 
 
 @records_app.command("copy")
