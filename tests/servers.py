@@ -37,28 +37,34 @@ def waits_until(true: Callable[[], Any], seconds: float = 60) -> float:
 
 
 class Process:
-    """A server's process, which can be killed and started again on the same port and folder."""
+    """A server's process, which can be started, killed, and started again on the same port and folder."""
 
     def __init__(self, command: list[str], log: Path, listening: Callable[[], bool], **options: Any) -> None:
         self.command, self.log, self.listening, self.options = command, log, listening, options
-        self.start()
+        self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> float:
         """Starts it; the seconds until it listens."""
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(self.command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, **self.options)
+            process = subprocess.Popen(self.command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, **self.options)
+        self.process = process
 
         def there() -> bool:
-            assert self.process.poll() is None, self.log.read_text(errors="replace")[-4000:]
+            assert process.poll() is None, self.log.read_text(errors="replace")[-4000:]
             return self.listening()
 
-        return waits_until(there)
+        return waits_until(there, 120)
 
-    def end(self, how: signal.Signals = signal.SIGTERM) -> int:
+    def signal(self, which: signal.Signals) -> None:
+        """Sends it a signal, if it runs."""
+        if self.process and self.process.poll() is None:
+            self.process.send_signal(which)
+
+    def end(self, how: signal.Signals = signal.SIGTERM) -> None:
         """Ends it, and waits for its end."""
-        if self.process.poll() is None:
-            self.process.send_signal(how)
-        return self.process.wait(timeout=60)
+        self.signal(how)
+        if self.process:
+            self.process.wait(timeout=60)
 
 
 def _listens(port: int) -> bool:
@@ -105,9 +111,9 @@ class Postgres(Process):
         answers = lambda: subprocess.run(ready, capture_output=True, check=False, timeout=20).returncode == 0  # noqa: E731
         super().__init__([str(binary), *options], folder / "postgres.log", answers, cwd=self.folder, **self.user)
 
-    def end(self, how: signal.Signals = signal.SIGINT) -> int:
+    def end(self, how: signal.Signals = signal.SIGINT) -> None:
         """Ends it at once, with its connections; SIGQUIT: as after a crash."""
-        return super().end(how)
+        super().end(how)
 
 
 @contextmanager
@@ -115,6 +121,7 @@ def started(kind: Callable[[Path], Any], folder: Path) -> Iterator[Any]:
     """A server that is ended, whatever happens."""
     server = kind(folder)
     try:
+        server.start()
         yield server
     finally:
         server.end()

@@ -107,6 +107,7 @@ class Asking:
         stopping: whether no further question is taken.
         redis: what several replicas know together; None: this is the only one.
         shared: the answers in it; None: there are none, or no texts of people may be kept.
+        computed: answers that the model gave; equal questions at one time share one.
     """
 
     def __init__(
@@ -123,7 +124,7 @@ class Asking:
         self.service, self.settings, self.disk = service, settings, disk
         self.redis, self.shared = redis, _shared(redis, settings)
         self.memory = MemoryCache(int(settings.cache.memory_mb * 1e6))
-        self.stopping = False
+        self.stopping, self.computed = False, 0
         self._flights: dict[str, Begun] = {}
         self._clients: Counter[str] = Counter()
         self._disk_thread = ThreadPoolExecutor(1, thread_name_prefix="answers-on-disk")
@@ -352,6 +353,7 @@ class Asking:
 
     async def _computed(self, key: str, landed: Landed) -> Answered:
         reply = landed.reply
+        self.computed += 1
         body = answer_part(reply)
         if reply.status in KEPT_STATUSES:
             await self._keep(key, Hit(body, time.time()))

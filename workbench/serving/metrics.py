@@ -132,6 +132,10 @@ class _State(Collector):
         yield _gauge(
             "batch_busy_seconds", "Seconds for which the batch in flight has been computed.", service.batcher.busy_seconds
         )
+        computed = float(asking.computed)
+        yield CounterMetricFamily(
+            "workbench_answers_computed", "Answers that the model gave; equal questions share one.", computed
+        )
         yield _gauge("cache_memory_bytes", "Bytes of answers that are kept in memory.", asking.memory.bytes)
         breakers = GaugeMetricFamily("workbench_breaker_open", "Whether nobody asks it, since it failed.", labels=["of"])
         for name, breaker in [("model", service.breaker), *((one.name, each) for one, each in service.replacements)]:

@@ -20,7 +20,7 @@ from workbench.serving.redis_server import VARIABLE, RedisAwayError, RedisServer
 ANSWERS, LEASES = "workbench:answer:", "workbench:lease:"
 LEASE_SECONDS = 5.0  # after which the answer of a process that died is computed by another one
 RENEW_SECONDS = 1.5
-POLL_SECONDS = 0.05
+POLL_SECONDS, LONGEST_POLL_SECONDS = 0.05, 0.25  # between looks for what another replica computes
 TOGETHER = 500  # keys in one command
 
 # the answer, or 1 where whoever asks is to compute it, or 0 where somebody else does
@@ -86,7 +86,7 @@ class RedisCache:
         Yields:
             The answer; or, without it, the lease of it, or what goes for one where the server is away.
         """
-        token, given = secrets.token_hex(16), False
+        token, given, pause = secrets.token_hex(16), False, POLL_SECONDS
         try:
             while waits():
                 found = await self._taken(key, token)
@@ -95,7 +95,8 @@ class RedisCache:
                     return
                 if given := found:
                     break
-                await asyncio.sleep(POLL_SECONDS)
+                await asyncio.sleep(pause)
+                pause = min(pause * 1.5, LONGEST_POLL_SECONDS)
         except RedisAwayError:
             pass
         if not given:

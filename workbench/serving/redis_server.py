@@ -77,6 +77,7 @@ class RedisServer:
         self.name, self.failures = _shown(self.client), 0
         self.breaker = breaker or Breaker(rest_seconds=REST_SECONDS)
         self._said = False  # that it is away
+        self._closed = False
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="redis")
         self._lock = threading.Lock()
 
@@ -108,7 +109,7 @@ class RedisServer:
             RedisAwayError: the server did not answer, or has not several times in a row.
         """
         with self._lock:
-            allowed = self.breaker.allows()
+            allowed = not self._closed and self.breaker.allows()
         if not allowed:
             raise RedisAwayError
         running = asyncio.get_running_loop().run_in_executor(self._threads, self._run, act)
@@ -126,7 +127,8 @@ class RedisServer:
                 await task
 
     def close(self) -> None:
-        """Waits for the commands under way, and closes the connections."""
+        """Waits for the commands under way, and closes the connections; from now on the server is away."""
+        self._closed = True
         self._threads.shutdown()
         self.client.close()
 
