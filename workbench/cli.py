@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn, TextIO
 import typer
 
 from workbench.errors import BudgetError, InputError, StageFailedError, unknown
-from workbench.serving.commands import feedback_app, keys_app, users_app
+from workbench.serving.commands import feedback_app, keys_app, records_app, users_app
 
 if TYPE_CHECKING:
     from workbench.cluster.crew import RayCrew
@@ -720,6 +720,7 @@ def _newest(runs: Path) -> Path:
 app.add_typer(users_app, name="users")
 app.add_typer(keys_app, name="keys")
 app.add_typer(feedback_app, name="feedback")
+app.add_typer(records_app, name="records")
 
 
 @app.command()

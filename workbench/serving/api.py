@@ -156,8 +156,12 @@ class Routes:
         return JSONResponse({"status": "hangs", "detail": why} | state, 503)
 
     async def ready(self, request: Request) -> Response:
-        """GET /readyz: whether questions are taken."""
-        state = {"status": "stopping" if self.asking.stopping else "ready", "model": self.asking.service.breaker.state}
+        """GET /readyz: whether questions are taken; ``degraded``: they are, by this process without what others know."""
+        redis = self.asking.redis
+        status = "degraded" if redis and redis.away else "ready"
+        state = {"status": "stopping" if self.asking.stopping else status, "model": self.asking.service.breaker.state}
+        if redis:
+            state["redis"] = "away" if redis.away else "there"
         return JSONResponse(state | {"under_way": self.asking.under_way}, 503 if self.asking.stopping else 200)
 
     async def metrics(self, request: Request) -> Response:

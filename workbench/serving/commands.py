@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 users_app = typer.Typer(no_args_is_help=True, help="Who is known to the service.")
 keys_app = typer.Typer(no_args_is_help=True, help="Keys of the service's API.")
+records_app = typer.Typer(no_args_is_help=True, help="Where the service keeps its records.")
 feedback_app = typer.Typer(no_args_is_help=True, help="What people said of answers.")
 
 NameArgument = Annotated[str, typer.Argument(help="Name of the user.")]
@@ -84,11 +85,12 @@ def users_forget(
     settings: SettingsOption = None,
 ) -> None:
     """Remove a user with all their texts, votes and keys from records, cache and exported files; it cannot be undone."""
-    from workbench.serving.app import TABLE
+    from workbench.serving.app import TABLE, folder_of
     from workbench.serving.records import erasing, people
+    from workbench.serving.settings import read_service
 
     with _records(settings, runs) as records:
-        cache = records.path.with_name(TABLE)
+        cache = folder_of(read_service(settings), runs) / TABLE
         try:
             with records.reading() as connection:
                 user = people.named(connection, name)
@@ -96,7 +98,21 @@ def users_forget(
             erasing.scrub_all(records, cache)  # an earlier attempt may have been kept from it
             raise
         erased = erasing.forget(records, user, cache)
+    _forget_in_redis(erased.asked)
     _tell(name, erased, runs)
+
+
+def _forget_in_redis(asked: list[str]) -> None:
+    """Removes answers from the Redis server that the environment names."""
+    from workbench.serving import redis_cache, redis_server
+
+    server = redis_server.from_environment()
+    if server is None:
+        return
+    try:
+        redis_cache.remove(server.client, asked)
+    except server.errors as error:
+        typer.echo(f"answers could not be removed from Redis at {server.name} ({error}); a running service does it", err=True)
 
 
 def _tell(name: str, erased: Erased, runs: Path) -> None:
@@ -204,6 +220,36 @@ def feedback_export(
         typer.echo(f"{bad} answered badly, and nobody said what is right; {way}")
 
 
+@records_app.command("copy")
+def records_copy(runs: RunsOption = RUNS, settings: SettingsOption = None) -> None:
+    """Copy the records of a stopped service's file into the empty database that WORKBENCH_DATABASE_URL names."""
+    from workbench.serving.app import folder_of
+    from workbench.serving.packages import require
+    from workbench.serving.settings import read_service
+
+    require("sqlalchemy", "alembic", "argon2")
+    from workbench.serving.records import copying, postgres
+    from workbench.serving.records.database import FILE, Database
+
+    path = folder_of(read_service(settings), runs) / FILE
+    if not path.is_file():
+        raise InputError(f"there are no records in {path}; name the folder of runs with --runs, or the service's settings")
+    target = postgres.from_environment()
+    if target is None:
+        raise InputError(f"{postgres.VARIABLE} names no database; allowed: {postgres.FORM}")
+    with closing(target), closing(Database(path)) as source:
+        from sqlalchemy.exc import DBAPIError
+
+        try:
+            found = copying.copy(source, target)
+        except DBAPIError as error:
+            raise InputError(
+                f"the records were not copied from {path} to {target.name} ({error.orig}); both are as before"
+            ) from error
+    told = ", ".join(f"{rows:,} {name}" for name, rows in found.items() if rows)
+    typer.echo(f"copied {told or 'no records'} to {target.name}; {path} is as it was")
+
+
 @contextmanager
 def _records(settings: Path | None, runs: Path) -> Iterator[Database]:
     """The records of a service; closed afterwards.
@@ -217,12 +263,10 @@ def _records(settings: Path | None, runs: Path) -> Iterator[Database]:
     with closing(open_records(read_service(settings), runs)) as records:
         from sqlalchemy.exc import DBAPIError
 
-        from workbench.serving.records.database import unusable
-
         try:
             yield records
         except DBAPIError as error:
-            raise unusable(records.path, error) from error
+            raise records.unusable(error) from error
 
 
 def _hash_of_typed() -> str:
