@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,21 @@ def test_questions_without_answers_compare_rankings_alone(tmp_path: Path) -> Non
     assert init("texts", "mine.csv", "--out", "a.yaml").exit_code == 0
     settings = read_settings(tmp_path / "a.yaml")
     assert "generator" not in settings.axes and settings.metrics.select_by == "recall@10"
+
+
+def test_a_question_without_an_answer_among_others_is_named(tmp_path: Path) -> None:
+    rows = documents(tmp_path)
+    table(tmp_path / "mine.csv", [*rows[:-1], rows[-1] | {"answer": ""}])
+    done = init("texts", "mine.csv")
+    assert done.exit_code == 0, (done.output, done.exception)
+    assert re.search(r"problem: .* 1 of \d+ questions of the split '\w+' has no accepted answer .*`\[\]`", done.output)
+    assert "generator: [base]" in (tmp_path / "texts.yaml").read_text()
+
+
+def test_questions_with_neither_answer_nor_evidence_measure_nothing(tmp_path: Path) -> None:
+    table(tmp_path / "mine.csv", [row | {"answer": "", "evidence": ""} for row in documents(tmp_path)])
+    done = init("texts", "mine.csv")
+    assert "problem: texts: no question has an accepted answer, or evidence, so nothing can be measured" in done.output
 
 
 def test_questions_without_evidence_compare_answers_alone(tmp_path: Path) -> None:

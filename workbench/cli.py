@@ -478,7 +478,8 @@ def _compared(
     given = {"--split": split, "--range": scale, "--systems": systems}
     for option, kind in {"--split": "runs", "--range": "a table of scores", "--systems": "a table of scores"}.items():
         if given[option] is not None and what != kind:
-            raise InputError(f"{option} is of {kind}, and {what} were named; leave the option away")
+            more = "; --baseline NAME says what the others are compared with" if option == "--systems" else ""
+            raise InputError(f"{option} is of {kind}, and {what} were named; leave the option away{more}")
     if qrels:
         for note in (said for source in sources for said in foreign.oddities(source, qrels)):
             typer.echo(f"note: {note}", err=True)
@@ -509,7 +510,9 @@ def _print_table(head: Sequence[str], lines: Iterable[Sequence[str]], right: Ite
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(*head)
+    table = Table()
+    for title in head:
+        table.add_column(title, overflow="fold")  # in a narrow terminal names are parted, and nothing is cut off
     for number in right:
         table.columns[number].justify = "right"
     for line in lines:
@@ -664,6 +667,7 @@ def promote(
 
     record = Run.open(run).promote(configuration)
     typer.echo(yaml_files.dumped(record).rstrip())
+    typer.echo(f"promoted {record['label']} of {run}: `workbench serve` serves it", err=True)
     typer.echo(f"next: {_myself()} serve {shlex.quote(str(run))}", err=True)
 
 
