@@ -55,14 +55,14 @@ class Process:
 
         return waits_until(there, 120)
 
-    def signal(self, which: signal.Signals) -> None:
+    def tell(self, which: signal.Signals) -> None:
         """Sends it a signal, if it runs."""
         if self.process and self.process.poll() is None:
             self.process.send_signal(which)
 
     def end(self, how: signal.Signals = signal.SIGTERM) -> None:
         """Ends it, and waits for its end."""
-        self.signal(how)
+        self.tell(how)
         if self.process:
             self.process.wait(timeout=60)
 

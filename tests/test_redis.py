@@ -271,11 +271,11 @@ def test_a_server_that_is_killed_costs_no_answer_and_comes_back_by_itself(
             waits_until(lambda: state() == ("ready", "there", 0.0), 20)
             assert all(map(right, questions[:30]))
             assert server.client.dbsize() >= 10, "what is computed from now on is shared again"
-            redis.signal(signal.SIGSTOP)  # it hangs
+            redis.tell(signal.SIGSTOP)  # it hangs
             try:
                 assert all(map(right, questions)) and state() == ("degraded", "away", 1.0)
             finally:
-                redis.signal(signal.SIGCONT)
+                redis.tell(signal.SIGCONT)
     said = [one.message for one in caplog.records if "Redis at" in one.message]
     assert sum("does not answer" in one for one in said) == 2, said
 

@@ -142,10 +142,11 @@ class _State(Collector):
             breakers.add_metric([name], float(breaker.state != "closed"))
         yield breakers
         yield _gauge("ready", "Whether questions are taken.", not asking.stopping)
-        if redis := asking.redis:
-            yield _gauge("redis_away", "Whether Redis does not answer, so that this process goes on without it.", redis.away)
-            failures = float(redis.failures)
-            yield CounterMetricFamily("workbench_redis_failures", "Commands to Redis that failed.", value=failures)
+        redis = asking.redis
+        about = "Whether Redis does not answer, so that this process goes on without it."
+        yield _gauge("redis_away", about, redis.away if redis else False)
+        failures = float(redis.failures if redis else 0)
+        yield CounterMetricFamily("workbench_redis_failures", "Commands to Redis that failed.", value=failures)
         if self.writer:
             yield _gauge("records_waiting", "Records that are not on the disk yet.", self.writer.waiting)
             dropped = float(self.writer.dropped)
