@@ -19,9 +19,11 @@ from test_service import QUESTIONS, waits_until
 
 from workbench.errors import InputError
 from workbench.pipeline import Asked, Pipeline
+from workbench.results.run import Run
 from workbench.serving import elsewhere
 from workbench.serving.asking import answer_part
-from workbench.serving.messages import Sent, Told, question, read_question, read_told, told
+from workbench.serving.messages import Sent, Told, read_question, read_told, told
+from workbench.serving.messages import question as sent
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +44,7 @@ def bytes_of(body: bytes) -> bytes:
 
 def test_a_question_and_an_answer_come_back_as_they_were_sent(pipeline: Pipeline) -> None:
     asked = Asked("What does “with” do?", [{"role": "user", "content": "Hello — ü"}])
-    assert read_question(question(Sent(asked, 12.5))) == Sent(asked, 12.5)
+    assert read_question(sent(Sent(asked, 12.5))) == Sent(asked, 12.5)
     reply = pipeline.ask(QUESTIONS[0])
     back = read_told(told(Told("landed", "here/1", reply, 3, 0.5)))
     assert back.reply is not None and answer_part(back.reply) == answer_part(reply)
@@ -168,3 +170,57 @@ def test_a_worker_behind_rabbitmq_gives_the_bytes_of_this_process(
         assert events[0][0] == "event: sources" and events[-1][0] == "event: answer"
         assert bytes_of(events[-1][1].encode()) == expected[7], "the last event of a stream"
         assert service.ask(QUESTIONS[0]).json["served"]["by"] == "cache"
+
+
+@pytest.mark.slow
+def test_a_queue_that_is_full_refuses_and_a_worker_that_comes_answers_the_rest(
+    toy: Finished, rabbit: Rabbit, workers: Workers, tmp_path: Path
+) -> None:
+    served = Pipeline.open(toy.run).configuration.id
+    other = next(row.configuration for row in Run.open(toy.run).configurations if row.configuration != served)
+    alone = Pipeline.open(toy.run, other)  # for which no worker has come
+    alone.session.keep_in_memory(1_000_000)
+    with asking(alone, rabbit, queue=2, deadline=120.0) as service, ThreadPoolExecutor(4) as pool:
+        accepted = [pool.submit(service.ask, question, 150) for question in QUESTIONS[:2]]
+        waits_until(lambda: service.asking.service.batcher.waiting == 2)
+        refused = service.ask(QUESTIONS[2])
+        assert (refused.status, refused.json["type"]) == (503, "urn:workbench:problem:overloaded")
+        assert int(refused.headers["retry-after"]) >= 1
+        file = tmp_path / "service.yaml"
+        file.write_text("serve: {queue: 2}\n")
+        workers.start("--configuration", other, "--settings", str(file))
+        for question, one in zip(QUESTIONS, accepted, strict=False):
+            assert bytes_of(one.result().body) == answer_part(alone.ask(question))
+
+
+@pytest.mark.slow
+def test_nothing_accepted_is_lost_with_a_worker_or_with_the_broker(pipeline: Pipeline, rabbit: Rabbit, workers: Workers) -> None:
+    """Questions keep coming while a worker is killed, another one comes, and the broker is killed and comes back."""
+    workers.start()
+    asked = [f"{question} Case {n}." for n in range(12) for question in QUESTIONS]
+    with asking(pipeline, rabbit, queue=64, deadline=180.0, at_once=8) as service, ThreadPoolExecutor(8) as pool:
+        found = [pool.submit(service.ask, question, 200) for question in asked]
+        waits_until(lambda: sum(one.done() for one in found) > 10, 120)
+        workers.processes[0].kill()
+        waits_until(lambda: sum(one.done() for one in found) > 40, 120)
+        rabbit.kill()
+        rabbit.start()
+        responses = [one.result() for one in found]
+        queue = service.asking.service.workers
+        assert queue.sent == {}, "nothing is kept in mind of questions that were answered"
+    assert [one.status for one in responses] == [200] * len(asked)
+    assert {one.json["served"]["by"] for one in responses} == {"model"}, "not by a fallback"
+    for question, one in list(zip(asked, responses, strict=True))[::7]:
+        assert bytes_of(one.body) == answer_part(pipeline.ask(question))
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_told_to_end_answers_what_it_has_taken(pipeline: Pipeline, rabbit: Rabbit, workers: Workers) -> None:
+    with asking(pipeline, rabbit, queue=64, deadline=120.0) as service, ThreadPoolExecutor(8) as pool:
+        found = [pool.submit(service.ask, f"{question} Once more.", 150) for question in QUESTIONS[:8]]
+        waits_until(lambda: any(one.done() for one in found), 60)
+        one = workers.processes.pop()
+        one.terminate()
+        assert one.wait(60) == 0
+        workers.start()
+        assert {each.result().json["served"]["by"] for each in found} == {"model"}

@@ -683,13 +683,25 @@ def serve(
     check: Annotated[
         bool, typer.Option("--check", help="Compute measured answers again, alone and together; serve nothing.")
     ] = False,
+    workers: WorkersOption = None,
+    max_workers: Annotated[int | None, typer.Option(help="Actors at once, at most; default: one for each processor.")] = None,
 ) -> None:
     """Serve the demo and its API."""
     from workbench.serving.app import serve as serve_run
 
     folder = run or _newest_promoted(runs)
     typer.echo(f"loading the models of {folder}, and computing some measured answers again to compare ...", err=True)
-    serve_run(folder, configuration, port, host, dataset=dataset, settings=settings, check=check)
+    serve_run(
+        folder,
+        configuration,
+        port,
+        host,
+        dataset=dataset,
+        settings=settings,
+        check=check,
+        workers=workers,
+        most_workers=max_workers,
+    )
 
 
 @app.command()

@@ -226,6 +226,8 @@ def serve(
     dataset: Path | None = None,
     settings: Path | None = None,
     check: bool = False,
+    workers: str | None = None,
+    most_workers: int | None = None,
 ) -> None:
     """Serves a run's configuration until interrupted, if it still answers as it was measured.
 
@@ -239,6 +241,9 @@ def serve(
         dataset: where the run's data lie now; default: where they were.
         settings: file of the service's settings; default: the defaults.
         check: only compute measured answers again, and more of them; nothing is served.
+        workers: ``ray`` or ``ray:HEAD:PORT``: actors of a cluster answer; None: this process, or the workers behind a broker that
+            the environment names.
+        most_workers: actors at once; None: as many as there are processors.
 
     Raises:
         MissingExtraError: Gradio, FastAPI or uvicorn is not installed.
@@ -260,19 +265,22 @@ def serve(
     from workbench.store.telling import for_people
 
     progress, known = progress or for_people(), read_service(settings)
-    with computing(known) as workers, bound(host, port) as listener:  # before the models are loaded, which takes longer
+    with (
+        computing(known, workers, most_workers) as who,
+        bound(host, port) as listener,
+    ):  # before the models are loaded, which takes longer
         redis = None if check else from_environment()
         records = None if check else _records(known, _runs(run), host)
         pipeline = Pipeline.open(run, configuration, progress, dataset)
         pipeline.session.keep_in_memory(MEMORY_BYTES)
-        if workers.here or check:
+        if who.here or check:
             progress.say(gate(pipeline, CHECKED if check else known.serve.gate))
             if check:
                 return
             pipeline.warm()
         pipeline.session.progress = Progress()  # single questions need no bars; what the store lacked has shown its own
         others = None if bundle_at(run) else lambda chosen: Pipeline.open(run, chosen, Progress(), dataset)
-        app = build(pipeline, known, host, None if configuration else others, records, others, redis, workers)
+        app = build(pipeline, known, host, None if configuration else others, records, others, redis, who)
         listener.listen()
         shown = f"[{host}]" if ":" in host else host
         progress.say(f"serving {pipeline.configuration.label} at http://{shown}:{listener.getsockname()[1]} (Ctrl+C stops it)")

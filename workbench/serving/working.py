@@ -23,7 +23,7 @@ from workbench.serving import logs
 from workbench.serving.asking import MEMORY_BYTES, Service
 from workbench.serving.batching import Flight, most_together
 from workbench.serving.broker import AGAIN_SECONDS, VARIABLE, Broker, FullError, UnreachableError, reached
-from workbench.serving.elsewhere import broker_url
+from workbench.serving.elsewhere import HANGS_AFTER_DEADLINES, broker_url
 from workbench.serving.gate import gate
 from workbench.serving.messages import Told, read_question, told
 from workbench.serving.packages import require_extra
@@ -35,8 +35,7 @@ from workbench.store.telling import for_people
 
 TELL_SECONDS = 0.1  # between two beginnings of an answer that are sent, at least
 LOOK_SECONDS = 1.0
-HANGS_AFTER_DEADLINES = 4  # a batch that takes longer is taken to hang: the process ends, and others get its questions
-HANGS = 70  # exit status then
+HANGS = 70  # exit status of a process whose batch hangs; others get its questions
 
 log = logging.getLogger(__name__)
 
