@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,11 @@ import pytest
 from conftest import ROOT, Finished
 from served_app import running, settings
 from servers import Redis, free_port, started, waits_until
+from test_records import entry
+from typer.testing import CliRunner
 
+from workbench import cli
+from workbench.component import digest
 from workbench.errors import InputError
 from workbench.pipeline import Asked, Pipeline
 from workbench.serving.asking import answer_part
@@ -27,6 +32,10 @@ from workbench.serving.breaker import Breaker
 from workbench.serving.cache import Hit
 from workbench.serving.caller import Principal
 from workbench.serving.problems import BudgetSpentError, RateLimitedError
+from workbench.serving.records import people
+from workbench.serving.records.database import FILE, Database
+from workbench.serving.records.journal import Journal, Spent
+from workbench.serving.records.writer import Writer
 from workbench.serving.redis_cache import ANSWERS, LEASES, RedisCache, opened, packed
 from workbench.serving.redis_server import RedisServer, from_environment
 from workbench.serving.settings import Keeping
@@ -288,3 +297,20 @@ def test_a_server_that_refuses_is_said_at_the_start(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=r"WORKBENCH_REDIS_URL: .* refuses .*name the user and password"):
             RedisServer(redis.url).check()
         RedisServer(redis.url.replace("redis://", "redis://:secret@")).check()
+
+
+@pytest.mark.slow
+def test_whoever_is_forgotten_is_forgotten_in_redis(redis: Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = RedisServer(redis.url)
+    with closing(Database(tmp_path / ".service" / FILE)) as records:
+        with records.writing() as connection:
+            ann = people.add_user(connection, "ann")
+        writer = Writer(records)
+        for name, user in (("mine", ann), ("another's", None)):
+            Journal(writer, Keeping(), print).write(entry(name, user, name), Spent()).result(30)
+            server.client.set(ANSWERS + digest(name), packed(digest(name), HIT))
+        writer.stop()
+    monkeypatch.setenv("WORKBENCH_REDIS_URL", redis.url)
+    done = CliRunner().invoke(cli.app, ["users", "forget", "ann", "--runs", str(tmp_path)])
+    assert done.exit_code == 0, done.output
+    assert [server.client.exists(ANSWERS + digest(name)) for name in ("mine", "another's")] == [0, 1]

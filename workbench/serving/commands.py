@@ -18,6 +18,7 @@ from workbench.errors import InputError
 if TYPE_CHECKING:
     from workbench.serving.records.database import Database
     from workbench.serving.records.erasing import Erased
+    from workbench.serving.redis_server import RedisServer
 
 users_app = typer.Typer(no_args_is_help=True, help="Who is known to the service.")
 keys_app = typer.Typer(no_args_is_help=True, help="Keys of the service's API.")
@@ -85,10 +86,12 @@ def users_forget(
     settings: SettingsOption = None,
 ) -> None:
     """Remove a user with all their texts, votes and keys from records, cache and exported files; it cannot be undone."""
+    from workbench.serving import redis_server
     from workbench.serving.app import TABLE, folder_of
     from workbench.serving.records import erasing, people
     from workbench.serving.settings import read_service
 
+    redis = redis_server.from_environment()
     with _records(settings, runs) as records:
         cache = folder_of(read_service(settings), runs) / TABLE
         try:
@@ -98,17 +101,15 @@ def users_forget(
             erasing.scrub_all(records, cache)  # an earlier attempt may have been kept from it
             raise
         erased = erasing.forget(records, user, cache)
-    _forget_in_redis(erased.asked)
+    if redis:
+        _forget_in_redis(redis, erased.asked)
     _tell(name, erased, runs)
 
 
-def _forget_in_redis(asked: list[str]) -> None:
-    """Removes answers from the Redis server that the environment names."""
-    from workbench.serving import redis_cache, redis_server
+def _forget_in_redis(server: RedisServer, asked: list[str]) -> None:
+    """Removes answers from Redis."""
+    from workbench.serving import redis_cache
 
-    server = redis_server.from_environment()
-    if server is None:
-        return
     try:
         redis_cache.remove(server.client, asked)
     except server.errors as error:
