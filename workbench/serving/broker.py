@@ -89,6 +89,7 @@ class Broker:
         """
         import aio_pika
 
+        logging.getLogger("aio_pika").setLevel(logging.CRITICAL)  # it writes a line for each attempt; `_gone` writes one in all
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
                 found = await aio_pika.connect_robust(self.url, timeout=CONNECT_SECONDS, reconnect_interval=AGAIN_SECONDS)
