@@ -236,5 +236,5 @@ def test_without_a_broker_fallbacks_answer(pipeline: Pipeline, rabbit: Rabbit, m
     with asking(pipeline, rabbit, deadline=60.0) as service:
         assert service.call("GET", "/readyz", timeout=60).status == 200
         rabbit.kill()
-        found = service.ask("Who is there without a broker?", 70).json
+        found = service.ask(QUESTIONS[0], 70).json
         assert found["served"]["by"] == "fallback" and found["served"]["fallback"]["name"] == "passage"
