@@ -7,12 +7,13 @@ import signal
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from importlib.util import find_spec
 from typing import Any
 
 import pytest
 from conftest import Finished
-from ray_nodes import SETTINGS, children, command
+from ray_nodes import ATTEMPTS, SETTINGS, children, command
 from served_app import running, settings
 from test_queue import bytes_of
 from test_service import QUESTIONS, waits_until
@@ -86,7 +87,14 @@ def cluster() -> Iterator[Workers]:
     before, real = dict(os.environ), hardware.threads
     os.environ.update(SETTINGS)
     hardware.threads = lambda: 2
-    with elsewhere.computing(settings(), "ray") as who:
+    with ExitStack() as open_until_the_end:
+        for attempt in range(ATTEMPTS):
+            try:
+                who = open_until_the_end.enter_context(elsewhere.computing(settings(), "ray"))
+                break
+            except InputError:
+                if attempt == ATTEMPTS - 1:
+                    raise
         hardware.threads = real
         yield who
     os.environ.clear()

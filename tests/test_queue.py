@@ -124,7 +124,7 @@ class Workers:
             variables = os.environ | {"WORKBENCH_BROKER_URL": self.rabbit.url}
             process = subprocess.Popen(command, stdout=said, stderr=said, env=variables, cwd=ROOT)
         self.processes.append(process)
-        waits_until(lambda: b"answering " in log.read_bytes() or process.poll() is not None, 120)
+        waits_until(lambda: b"answering " in log.read_bytes() or process.poll() is not None, 300)
         assert process.poll() is None, log.read_text()
         return process
 
@@ -203,10 +203,12 @@ def test_nothing_accepted_is_lost_with_a_worker_or_with_the_broker(pipeline: Pip
         waits_until(lambda: sum(one.done() for one in found) > 10, 120)
         workers.processes[0].kill()
         waits_until(lambda: sum(one.done() for one in found) > 40, 120)
+        queue = service.asking.service.workers
         rabbit.kill()
+        waits_until(lambda: queue.broker.down_seconds > 0)
         rabbit.start()
         responses = [one.result() for one in found]
-        queue = service.asking.service.workers
+        assert queue.broker.down_seconds == 0
         assert queue.sent == {}, "nothing is kept in mind of questions that were answered"
     assert [one.status for one in responses] == [200] * len(asked)
     assert {one.json["served"]["by"] for one in responses} == {"model"}, "not by a fallback"
@@ -224,3 +226,15 @@ def test_a_worker_that_is_told_to_end_answers_what_it_has_taken(pipeline: Pipeli
         assert one.wait(60) == 0
         workers.start()
         assert {each.result().json["served"]["by"] for each in found} == {"model"}
+
+
+@pytest.mark.slow
+def test_without_a_broker_fallbacks_answer(pipeline: Pipeline, rabbit: Rabbit, monkeypatch: pytest.MonkeyPatch) -> None:
+    from workbench.serving import queueing
+
+    monkeypatch.setattr(queueing, "DOWN_SECONDS", 0.5)
+    with asking(pipeline, rabbit, deadline=60.0) as service:
+        assert service.call("GET", "/readyz", timeout=60).status == 200
+        rabbit.kill()
+        found = service.ask(QUESTIONS[0], 70).json
+        assert found["served"]["by"] == "fallback" and found["served"]["fallback"]["name"] == "passage"

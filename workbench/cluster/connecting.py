@@ -64,8 +64,11 @@ def cluster(workers: str) -> Iterator[None]:
         ray.init(
             address or "local", num_cpus=processors, include_dashboard=dashboard, log_to_driver=False, logging_level=logging.ERROR
         )
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except Exception as error:  # Ray raises this class itself where a machine is too busy to start its processes in time
+        ray.shutdown()
         said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        if address is None:
+            raise InputError(f"--workers {workers}: no cluster can be started on this machine now ({said}); try again") from error
         raise InputError(
             f"--workers {workers}: the cluster cannot be reached ({said}); this machine must be one of its nodes "
             f"(`ray start --address {address}`), with the same token"

@@ -89,6 +89,8 @@ class Broker:
         """
         import aio_pika
 
+        for name in ("aio_pika", "aiormq"):  # they write a line or a traceback for each attempt; `_gone` writes one line in all
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
                 found = await aio_pika.connect_robust(self.url, timeout=CONNECT_SECONDS, reconnect_interval=AGAIN_SECONDS)

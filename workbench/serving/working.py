@@ -240,7 +240,7 @@ def work(
     url = broker_url()
     if url is None:
         raise InputError(f"{VARIABLE} is not set; name the broker from which questions come, such as amqp://USER:PASSWORD@HOST/")
-    progress, known = progress or for_people(), read_service(settings)
+    progress, known = progress or for_people(), read_service(settings).model_copy(update={"fallback": ()})
     asyncio.run(reached(url))  # before the models are loaded, which takes longer
     pipeline = Pipeline.open(run, configuration, progress, dataset)
     pipeline.session.keep_in_memory(MEMORY_BYTES)
