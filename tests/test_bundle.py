@@ -186,6 +186,8 @@ def test_settings_name_the_files_of_the_bundle() -> None:
     values = {"kind": "/a/mine.py:Shortest", "list": ["/a/w", "/a/wide", 3], "model": "hub:x/y", "text": "see /a/w"}
     expected = {"kind": "/b/0/mine.py:Shortest", "list": ["/b/1/w", "/a/wide", 3], "model": "/b/2/y", "text": "see /a/w"}
     assert replaced(values, places) == expected
+    far = {"endpoint": "http://localhost:8000/v1", "model": "/a/w"}
+    assert replaced({"near": {"model": "/a/w"}, "far": far}, places) == {"near": {"model": "/b/1/w"}, "far": far}
 
 
 def test_what_only_looks_like_a_path_is_not_packed(tmp_path: Path) -> None:
@@ -198,6 +200,7 @@ def test_what_only_looks_like_a_path_is_not_packed(tmp_path: Path) -> None:
         "mine": there,
         "kind": f"{gone}.py:Mine",
         "model": gone,
+        "far": {"endpoint": "http://localhost:8000/v1", "model": f"{gone} at the server"},
     }
     assert list(_paths(values)) == [there, f"{gone}.py", gone]
 
@@ -292,11 +295,32 @@ def test_the_proxy_passes_on_what_is_for_everybody(toy: Finished, tmp_path: Path
             process.wait(timeout=20)
 
 
-def test_the_container_is_made_of_what_a_bundle_holds(packed: tuple[Path, dict[str, Any]]) -> None:
-    lines = [line for line in (DEPLOY / "Dockerfile").read_text().splitlines() if line and line[0] not in "# "]
+def instructions(dockerfile: Path) -> list[str]:
+    """The lines that begin an instruction of Docker, all of them known."""
+    lines = [line for line in dockerfile.read_text().splitlines() if line and line[0] not in "# "]
     assert {line.split()[0] for line in lines} <= {
         "ARG", "FROM", "RUN", "WORKDIR", "COPY", "USER", "ENV", "EXPOSE", "HEALTHCHECK", "STOPSIGNAL", "CMD",
     }  # fmt: skip
+    return lines
+
+
+def test_the_image_of_a_function_is_made_of_what_a_bundle_holds(packed: tuple[Path, dict[str, Any]]) -> None:
+    lines = instructions(DEPLOY / "Dockerfile.lambda")
+    copied = [line.split()[1:-1] for line in lines if line.startswith("COPY")]
+    assert copied == [["requirements.txt", "deploy/lambda.txt"], ["."]]
+    assert all((packed[0] / name).exists() for names in copied for name in names)
+    assert lines[-1] == 'CMD ["deploy.lambda.handler"]' and (packed[0] / "deploy" / "lambda.py").is_file()
+    python = ".".join(map(str, sys.version_info[:2]))
+    assert f"ARG PYTHON={python}" in (packed[0] / "deploy" / "Dockerfile.lambda").read_text().splitlines()
+    needed = [line for line in (DEPLOY / "lambda.txt").read_text().splitlines() if line[0] != "#"]
+    names = {Requirement(line).name for line in needed}
+    assert not {"torch", "transformers", "gradio", "sentence-transformers"} & names
+    known = {line.partition("==")[0] for line in (ROOT / "requirements.lock").read_text().splitlines()}
+    assert names <= known
+
+
+def test_the_container_is_made_of_what_a_bundle_holds(packed: tuple[Path, dict[str, Any]]) -> None:
+    lines = instructions(DEPLOY / "Dockerfile")
     assert (packed[0] / "requirements.txt").is_file() and (packed[0] / "package" / "workbench" / "cli.py").is_file()
     (service,) = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"].values()
     assert service["build"] == {"context": "..", "dockerfile": "deploy/Dockerfile"}

@@ -6,13 +6,10 @@ import _thread
 import csv
 import json
 import multiprocessing
-import os
 import signal
-import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +17,7 @@ from typing import Any
 import pytest
 import toys
 import yaml
+from answering_server import answering
 from proxy import Proxy, Step, answers, broken, changed, cut, hangs, later, text, well
 
 from workbench.component import build, canonical
@@ -42,31 +40,11 @@ KEY = "sk-secret-0123456789"
 PROBES, CANARY_DRAWS = 4, 2 * len(CANARIES)  # ready, one prompt whole and in halves; each canary twice at the first time
 
 
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of `transformers serve` with the parrot."""
-    pytest.importorskip("openai")
-    port, log = free_port(), tmp_path_factory.mktemp("served") / "log"
-    command = [Path(sys.executable).parent / "transformers", "serve", "--host", "127.0.0.1", "--port", str(port)]
-    env = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    with log.open("w") as out, subprocess.Popen(command, stdout=out, stderr=out, env=env) as process:
-        try:
-            for _ in range(600):
-                try:
-                    urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).close()
-                    break
-                except OSError:
-                    assert process.poll() is None, log.read_text()
-                    time.sleep(0.1)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            process.terminate()
+    with answering(tmp_path_factory.mktemp("served") / "log") as url:
+        yield url
 
 
 @pytest.fixture

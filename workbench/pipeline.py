@@ -20,7 +20,7 @@ from workbench.experiment.bundled import bundle_at, bundle_of
 from workbench.experiment.config import read_settings
 from workbench.experiment.experiment import Experiment
 from workbench.experiment.planner import passages_of
-from workbench.machine import Machine, cpu_name, independence
+from workbench.machine import NO_MACHINE, Machine, cpu_name, independence
 from workbench.models.probe import beyond_chance
 from workbench.models.served import SILENT
 from workbench.results.records import AnswerRecord, PlaceRecord
@@ -158,6 +158,7 @@ class Pipeline:
             )
         self.stages = experiment.planner.stages(chosen, run.select[0])
         self.configuration = chosen
+        self._check_machine()
         self._check_artifacts()
 
     @classmethod
@@ -167,6 +168,7 @@ class Pipeline:
         configuration: str | None = None,
         progress: Progress | None = None,
         dataset: Path | None = None,
+        machine: Machine | None = None,
     ) -> Pipeline:
         """The pipeline of a run's configuration: the one named, else the promoted one, else the best.
 
@@ -175,6 +177,7 @@ class Pipeline:
             configuration: id, beginning of one, or label.
             progress: where the computing of missing artifacts is reported.
             dataset: where the run's data lie now; default: where they were.
+            machine: what models compute on; default: this machine. `NO_MACHINE`: none do, servers answer.
 
         Raises:
             InputError: no finished run, an unknown configuration, or data or components that are no longer those measured.
@@ -184,7 +187,20 @@ class Pipeline:
         run = run if isinstance(run, Run) else Run.open(run)
         promoted = run.promoted
         wanted = run.find(configuration) if configuration else promoted["configuration"] if promoted else run.best
-        return cls(experiment_of(run, dataset, progress), run, wanted)
+        return cls(experiment_of(run, dataset, progress, machine=machine), run, wanted)
+
+    def _check_machine(self) -> None:
+        """Refuses to answer on no machine in particular where a model would have to compute."""
+        if self.session.machine is not NO_MACHINE or not (here := self.stages.computed_here()):
+            return
+        select, planner = self.run.select[0], self.experiment.planner
+        fitting = [c.label for c in self.experiment.configurations if not planner.stages(c, select).computed_here()]
+        raise InputError(
+            f"{self.configuration.label} of run {self.run.folder} cannot answer on a processor that nobody knows: models compute "
+            f"its {', '.join(here)}, and their bits depend on the processor. Allowed: configurations that rank without a model, "
+            f"as BM25 does, and whose generator is behind a server (`endpoint`); of this run: {_few(fitting) or 'none'}. Serve "
+            f"others on a machine of your own, with `workbench serve`"
+        )
 
     def _check_artifacts(self) -> None:
         """Refuses to answer from other artifacts than those measured: a component, library or machine has changed."""
@@ -192,7 +208,7 @@ class Pipeline:
         then, now = row.keys, {name: stage.key for name, stage in self.stages.artifacts().items()}
         names = sorted(then.keys() | now.keys())
         if changed := [name for name in names if then.get(name) != now.get(name)]:
-            raise InputError(_not_here(self.run, self.session.machine, changed, [name for name in names if name not in changed]))
+            raise InputError(_not_here(self.run, self.arithmetic, changed, [name for name in names if name not in changed]))
 
     @property
     def ranking(self) -> RankingStage | None:
@@ -205,11 +221,16 @@ class Pipeline:
         return self.stages.answers
 
     @cached_property
+    def arithmetic(self) -> str | None:
+        """The machine's kind of arithmetic; None where no answer depends on it, since only servers compute with models."""
+        return self.session.machine.arithmetic if self.stages.computed_here() else None
+
+    @cached_property
     def identity(self) -> str:
         """Digest of all that decides an answer: configuration, artifacts, weights, arithmetic, and this package's version."""
         keys = {name: stage.key for name, stage in self.stages.artifacts().items()}
         generator = self.answering.writer.generator.definition() if self.answering else None
-        return digest([self.configuration.id, keys, generator, self.session.machine.arithmetic, __version__])
+        return digest([self.configuration.id, keys, generator, self.arithmetic, __version__])
 
     def warm(self) -> None:
         """Opens indexes and models, so that the first question does not wait for them."""
@@ -384,8 +405,23 @@ class Pipeline:
             "label": self.configuration.label,
             "artifacts": {name: stage.key for name, stage in self.stages.artifacts().items()},
             "weights": self.answering.writer.generator.definition()["weights"] if self.answering else None,
-            "arithmetic": self.session.machine.arithmetic,
+            "arithmetic": self.arithmetic,
         } | ({"notes": notes} if (notes := independence.notes()) else {})
+
+    def shown_as_recorded(self, query_id: str) -> list[str]:
+        """Builds the prompt of a measured answer again, and asks nobody for the answer.
+
+        Returns:
+            Which of ``passages`` and ``prompt`` are not those of the run.
+
+        Raises:
+            InputError: the run has no answer of this configuration to that query.
+        """
+        line, query = self._recorded(query_id)
+        prompt, sources = self.prompt(Asked(query.text, query.history if self.stages.questions else ()))
+        now = {"passages": [_place(source.place) for source in sources], "prompt": digest(prompt.messages)}
+        then = {"passages": line["passages"], "prompt": line["prompt"]}
+        return [name for name in now if now[name] != then[name]]
 
     def replay(self, query_id: str) -> Replay:
         """Computes a measured answer again, from the question, and says whether it is the same.
@@ -440,12 +476,12 @@ def _place(place: Place) -> PlaceRecord:
     return {"doc_id": place.doc_id, "start": place.start, "end": place.end}
 
 
-def _not_here(run: Run, machine: Machine, changed: Sequence[str], same: Sequence[str]) -> str:
+def _not_here(run: Run, arithmetic: str | None, changed: Sequence[str], same: Sequence[str]) -> str:
     """Why a run's artifacts are not those this machine would compute, which ones are, and what to do."""
     manifest = run.manifest
-    then, now = manifest["machine"]["arithmetic"], machine.arithmetic
+    then, now = manifest["machine"]["arithmetic"], arithmetic
     reasons = []
-    if then != now:
+    if now and then != now:
         reasons.append(
             f"it was measured on {manifest['machine']['processor']} ({then}), and this machine, {cpu_name()} ({now}), "
             f"computes other bits"
@@ -474,6 +510,7 @@ def experiment_of(
     progress: Progress | None = None,
     overrides: Sequence[str] = (),
     runs: Path | None = None,
+    machine: Machine | None = None,
 ) -> Experiment:
     """The experiment of a finished run.
 
@@ -484,6 +521,7 @@ def experiment_of(
         overrides: ``key.path=value`` texts that replace single settings of the run; relative paths in them count from the
             current folder, those of the run are absolute.
         runs: folder of runs that it computes into; default: the one that the run lies in, so that its store is used.
+        machine: what models compute on; default: the one that the settings describe.
 
     Raises:
         InputError: the data are not there, or no longer those the run measured; or an override that makes another experiment of
@@ -494,7 +532,7 @@ def experiment_of(
     bundle = bundle_of(run)
     if bundle and not dataset:
         settings = read_settings(run.folder / "config.yaml", overrides, Path(), bundle.moved)
-        experiment = Experiment(settings, runs or run.runs, progress or for_people(), bundle.dataset)
+        experiment = Experiment(settings, runs or run.runs, progress or for_people(), bundle.dataset, machine)
         _check_dataset(experiment, run)
         return experiment
     settings = read_settings(run.folder / "config.yaml", overrides, Path())
@@ -502,7 +540,8 @@ def experiment_of(
     if missing := data.absent():
         named = "" if dataset else "; where its data have moved, name their folder: --dataset PATH"
         raise InputError(f"run {run.folder}: {missing} is not there{named}")
-    experiment = Experiment(settings.model_copy(update={"dataset": data}), runs or run.runs, progress or for_people())
+    moved = settings.model_copy(update={"dataset": data})
+    experiment = Experiment(moved, runs or run.runs, progress or for_people(), machine=machine)
     _check_dataset(experiment, run)
     return experiment
 

@@ -69,6 +69,11 @@ class Bundle:
         return replaced(values, {old: str(self.folder / new) for old, new in places.items()})
 
 
+def names_at_server(values: Mapping[str, Any]) -> tuple[str, ...]:
+    """Keys of a section of settings whose texts are names at a server, although they may look like paths here."""
+    return ("model",) if "endpoint" in values else ()
+
+
 def replaced(values: Any, places: Mapping[str, str]) -> Any:
     """Plain values with some texts replaced; ``FILE:Name`` stands for a class in a file.
 
@@ -77,7 +82,8 @@ def replaced(values: Any, places: Mapping[str, str]) -> Any:
         places: from text to text.
     """
     if isinstance(values, dict):
-        return {key: replaced(value, places) for key, value in values.items()}
+        kept = names_at_server(values)
+        return {key: value if key in kept else replaced(value, places) for key, value in values.items()}
     if isinstance(values, list):
         return [replaced(value, places) for value in values]
     if not isinstance(values, str):

@@ -25,6 +25,7 @@ from workbench.experiment.running import Announcement
 from workbench.experiment.search import Searcher
 from workbench.experiment.sweep import Sweep
 from workbench.experiment.writer import RunWriter, new_folder
+from workbench.machine import Machine
 from workbench.models.patience import RefusedError
 from workbench.results.display import Displayed
 from workbench.results.run import Run
@@ -52,7 +53,12 @@ class Experiment(Displayed):
     """
 
     def __init__(
-        self, settings: ExperimentSettings, runs: Path, progress: Progress | None = None, dataset: Dataset | None = None
+        self,
+        settings: ExperimentSettings,
+        runs: Path,
+        progress: Progress | None = None,
+        dataset: Dataset | None = None,
+        machine: Machine | None = None,
     ) -> None:
         """An experiment that is ready to compute.
 
@@ -61,11 +67,12 @@ class Experiment(Displayed):
             runs: folder of all runs.
             progress: where to report; default: nowhere.
             dataset: read already; default: what the settings name is read.
+            machine: to compute on; default: the one that the settings describe.
         """
         self.settings = settings
         self.runs = Path(runs)
         dataset = dataset or settings.dataset.load(settings.metrics.slices or ())
-        machine = settings.machine.resolve()
+        machine = machine or settings.machine.resolve()
         self.space = Space(settings, dataset, Path())
         self.planner = Planner(self.space, machine)
         self.session = Session(Store(self.runs / ".store"), dataset, machine, progress)

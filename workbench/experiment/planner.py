@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import ParamSpec, TypeVar, cast
@@ -16,7 +16,7 @@ from workbench.experiment.config import ALWAYS, NEVER, NONE
 from workbench.experiment.configuration import Configuration, Space
 from workbench.machine import Machine
 from workbench.models.prompts import Template
-from workbench.models.served import AnyGenerator, EndpointGenerator
+from workbench.models.served import SERVED, AnyGenerator, EndpointGenerator
 from workbench.retrieval.embedders.embedder import Embedder
 from workbench.retrieval.fusion import Fusion
 from workbench.retrieval.gate import Gate
@@ -89,6 +89,12 @@ class ConfigurationStages:
         """Answers with every seed; none where passages are only ranked."""
         return [one.answers for one in self.trained] or ([self.answers] if self.answers else [])
 
+    def computed_here(self) -> list[str]:
+        """Names of the stages it answers with whose output depends on the machine: models compute them, and no server does."""
+        roots = [stage for stage in (self.questions, self.ranking, self.answers) if stage]
+        stages = dict.fromkeys(stage for root in roots for stage in _answering(root))
+        return list(dict.fromkeys(stage.name for stage in stages if _arithmetics(stage.settings()) - {SERVED}))
+
     def artifacts(self) -> dict[str, Stage[object]]:
         """The artifacts the configuration answers with, by name: what its keys in a run are, and its provenance."""
         found: dict[str, Stage[object]] = {}
@@ -134,6 +140,12 @@ def _answering(stage: Stage[object]) -> Iterator[Stage[object]]:
         else:
             yield from _answering(part)
     yield stage
+
+
+def _arithmetics(settings: Mapping[str, object]) -> set[str]:
+    """Kinds of arithmetic that the settings of a stage name, at any depth."""
+    found = {str(value) for name, value in settings.items() if name == "arithmetic" and value is not None}
+    return found.union(*(_arithmetics(value) for value in settings.values() if isinstance(value, dict)))
 
 
 class Planner:

@@ -11,11 +11,12 @@ from workbench.hardware import (
     release_memory,
     threads,
 )
-from workbench.machine.machine import DEVICES, INDEXES, PRECISIONS, Machine, resolve
+from workbench.machine.machine import DEVICES, INDEXES, NO_MACHINE, PRECISIONS, Machine, resolve
 
 __all__ = [
     "DEVICES",
     "INDEXES",
+    "NO_MACHINE",
     "PRECISIONS",
     "Machine",
     "cpu_count",

@@ -60,6 +60,27 @@ class Machine:
         fingerprint.confirm(self.device, self.precision)
 
 
+@dataclass(frozen=True)
+class NoMachine(Machine):
+    """No machine in particular: whoever runs this does not say on which processor, so no model may compute here."""
+
+    @property
+    def arithmetic(self) -> str:
+        """No bits that anybody measured."""
+        return "none"
+
+    def prepare(self) -> None:
+        """Refuses to compute.
+
+        Raises:
+            InputError: always.
+        """
+        raise InputError("no model computes here, since nobody says on which processor; serve this on a machine of your own")
+
+
+NO_MACHINE = NoMachine("cpu", "any", "float32", reason="servers compute")
+
+
 def resolve(
     device: str = "auto",
     precision: str = "auto",

@@ -26,6 +26,7 @@ ASSUMED = 256  # tokens of an answer whose length is not limited, for estimates
 OWN = frozenset({400, 413, 422})  # refusals that may be about one prompt alone
 OUTAGE = 3  # prompts in a row without an answer, after which the server is asked whether it answers at all
 REFUSED, SILENT, EMPTY = "refused by the server", "no answer from the server", "no text within the limit"
+SERVED = "served"  # kind of arithmetic of what a server computes
 CALLED = "a tool called instead of an answer"
 NETWORK = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR")
 LIMITS = ("max_tokens", "max_completion_tokens")
@@ -157,7 +158,7 @@ class EndpointGenerator(Component):
 
     def arithmetic(self, machine: Machine) -> str:
         """The server's, whatever machine asks it."""
-        return "served"
+        return SERVED
 
     def fits(self, messages: Sequence[Message]) -> bool:
         """Whether a conversation and its answer fit into the stated context, with a token for each two bytes."""

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 from workbench.component import file_digest
 from workbench.data.readers import yaml_files
 from workbench.errors import InputError
-from workbench.experiment.bundled import DATASET, FACTS, FILES, HOME, RUNS, bundle_of
+from workbench.experiment.bundled import DATASET, FACTS, FILES, HOME, RUNS, bundle_of, names_at_server
 from workbench.experiment.config import names_file
 from workbench.serving.gate import CHECKED, gate
 from workbench.serving.packages import require_extra, requirements
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 PACKAGE = Path(__file__).resolve().parents[1]
 DEPLOY = Path(__file__).with_name("deploy")
-DOCKERFILE = "Dockerfile"
+DOCKERFILES = ("Dockerfile", "Dockerfile.lambda")
 TO_BE_CHANGED = ("deploy", "README.md", "requirements.txt")  # by whoever runs it; nothing is answered from them
 WEIGHTS = ("model", "name")  # keys under which an experiment's file names weights
 
@@ -104,8 +104,9 @@ def _write(pipeline: Pipeline, top: Path, weights: bool) -> None:
             at = folder(source)
             shutil.copytree(at, top / HOME / at.relative_to(home()))
     shutil.copytree(PACKAGE, top / "package" / "workbench", ignore=shutil.ignore_patterns("__pycache__", "*.pyc", "deploy"))
-    shutil.copytree(DEPLOY, top / "deploy")
-    _name_python(top / "deploy" / DOCKERFILE)
+    shutil.copytree(DEPLOY, top / "deploy", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in DOCKERFILES:
+        _name_python(top / "deploy" / name)
     lines = requirements(PACKAGE, (top / FILES).rglob("*.py"))
     (top / "requirements.txt").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     facts: dict[str, Any] = {
@@ -113,7 +114,7 @@ def _write(pipeline: Pipeline, top: Path, weights: bool) -> None:
         "configuration": pipeline.configuration.id,
         "label": pipeline.configuration.label,
         "identity": pipeline.identity,
-        "arithmetic": pipeline.session.machine.arithmetic,
+        "arithmetic": pipeline.arithmetic,
         "package": __version__,
         "python": platform.python_version(),
         "moved": moved,
@@ -158,8 +159,10 @@ def _files(values: dict[str, Any], top: Path) -> dict[str, str]:
 def _texts(values: Any, key: str = "") -> Iterator[tuple[str, str]]:
     """Keys and texts of plain values, at any depth."""
     if isinstance(values, dict):
+        kept = names_at_server(values)
         for name, value in values.items():
-            yield from _texts(value, str(name))
+            if name not in kept:
+                yield from _texts(value, str(name))
     elif isinstance(values, list):
         for value in values:
             yield from _texts(value, key)
@@ -194,10 +197,11 @@ def _sources(values: dict[str, Any], scheme: str) -> Iterator[str]:
 
 
 def _readme(facts: dict[str, Any]) -> str:
+    where = f"with the arithmetic `{facts['arithmetic']}`" if facts["arithmetic"] else "of any processor"
     return f"""# {facts["label"]}
 
-A question-answering service, measured and packed by RAG Workbench {facts["package"]}. It answers only on a machine with the
-arithmetic `{facts["arithmetic"]}` and with the packages of requirements.txt; elsewhere it refuses, and says what differs.
+A question-answering service, measured and packed by RAG Workbench {facts["package"]}. It answers only on a machine
+{where} and with the packages of requirements.txt; elsewhere it refuses, and says what differs.
 
 ```sh
 python{facts["python"].rpartition(".")[0]} -m venv venv
@@ -206,5 +210,5 @@ PYTHONPATH=package venv/bin/python -m workbench.cli serve .
 ```
 
 `PYTHONPATH=package venv/bin/python -m workbench.cli serve . --check` computes measured answers again and serves nothing.
-`deploy/README.md` says how to run it in a container, as a system service, and as two replicas behind a proxy.
+`deploy/README.md` says how to run it in a container, as a system service, as two replicas behind a proxy, and on AWS Lambda.
 """

@@ -33,10 +33,7 @@ def gate(pipeline: Pipeline, sample: int = SAMPLE) -> str:
     served = pipeline.answering.writer.served
     names = _first(pipeline, 1 if served else sample)
     if not names:
-        raise StageFailedError(
-            f"run {folder} records no answer of {label}, so nothing shows that it answers as it was "
-            f"measured; run the experiment again"
-        )
+        raise StageFailedError(_nothing_recorded(pipeline))
     found = [pipeline.replay(names[0]), *(pipeline.replays(names) if len(names) > 1 else [])]
     for one in found:
         if not one.same:
@@ -49,6 +46,41 @@ def gate(pipeline: Pipeline, sample: int = SAMPLE) -> str:
         return f"{label} shows query {names[0]} the same passages, its answer is another: {chance}"
     together = f", and with {len(names) - 1} others together," if len(names) > 1 else ""
     return f"{label} answers query {names[0]}{together} as recorded"
+
+
+def prompt_gate(pipeline: Pipeline, sample: int = SAMPLE) -> str:
+    """Builds prompts of measured answers again, where a server answers that costs money, or time that there is not.
+
+    Args:
+        pipeline: what is to be served, whose generator is behind a server.
+        sample: how many prompts, of the answers that the run holds first.
+
+    Returns:
+        One line on what was found.
+
+    Raises:
+        StageFailedError: one is not the same, or the run holds no answer of the configuration.
+    """
+    label, folder = pipeline.configuration.label, pipeline.run.folder
+    if pipeline.answering is None:
+        return f"{label} only ranks passages: there is no recorded answer to replay before serving"
+    names = _first(pipeline, sample)
+    if not names:
+        raise StageFailedError(_nothing_recorded(pipeline))
+    for name in names:
+        if differing := pipeline.shown_as_recorded(name):
+            raise StageFailedError(
+                f"not served: {label} no longer shows the generator what run {folder} recorded of query {name} (other "
+                f"{' and '.join(differing)}). Run the experiment again"
+            )
+    return f"{label} shows the generator what was recorded of {len(names)} queries"
+
+
+def _nothing_recorded(pipeline: Pipeline) -> str:
+    return (
+        f"run {pipeline.run.folder} records no answer of {pipeline.configuration.label}, so nothing shows that it answers as it "
+        f"was measured; run the experiment again"
+    )
 
 
 def _differences(one: Replay) -> str:

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from workbench.serving.problems import UNEXPECTED, ProblemError, UnexpectedError
+from workbench.serving.problems import UNEXPECTED, NotAcceptableError, ProblemError, UnexpectedError
 
 T = TypeVar("T")
 LEFT = 499  # status that nobody receives: the client has left
@@ -71,9 +71,12 @@ class EventStream(Response):
         """Waits for the first part, so that a refusal is still a response of its own.
 
         Raises:
+            NotAcceptableError: nothing can be streamed where this runs.
             ProblemError: there is none.
             ClientLeftError: the client has left.
         """
+        if getattr(self.request.state, "no_streams", False):
+            raise NotAcceptableError("answers are not streamed here; ask for application/json, without `stream`")
         self._first = await unless_left(self.request.receive, self._next())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
