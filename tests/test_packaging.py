@@ -31,6 +31,8 @@ LOCKED_EXTRAS = [
     "langchain",
     "endpoints",
     "distributed",
+    "ray-serve",
+    "lambda",
     "tracing",
     "test",
 ]
