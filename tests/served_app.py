@@ -76,11 +76,19 @@ class Running:
 
 @contextmanager
 def running(
-    pipeline: Any, wanted: ServiceSettings | None = None, reopen: Any = None, records: Any = None, others: Any = None
+    pipeline: Any,
+    wanted: ServiceSettings | None = None,
+    reopen: Any = None,
+    records: Any = None,
+    others: Any = None,
+    redis: Any = None,
+    workers: Any = None,
 ) -> Iterator[Running]:
     """A service of a pipeline; it is stopped gently at the end."""
     with app.bound("127.0.0.1", 0) as listener:
-        guard = app.build(pipeline, wanted or settings(), reopen=reopen, records=records, others=others)
+        guard = app.build(
+            pipeline, wanted or settings(), reopen=reopen, records=records, others=others, redis=redis, workers=workers
+        )
         server = Server(guard, guard.asking.settings.serve.grace)
         listener.listen()
         port = listener.getsockname()[1]

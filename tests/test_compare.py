@@ -130,7 +130,7 @@ def broken(edit: Callable[[list[str]], object]) -> Callable[[list[str]], list[st
 @pytest.mark.parametrize(
     ("edit", "words"),
     [
-        (broken(lambda rows: rows.pop(1)), ["1 queries are not scored by every system", "not by", "empty value"]),
+        (broken(lambda rows: rows.pop(1)), ["1 query is not scored by every system", "not by", "empty value"]),
         (broken(lambda rows: rows.append(rows[1])), ["second score", "line 122"]),
         (broken(lambda rows: rows.__setitem__(3, rows[3].rsplit(",", 1)[0] + ",good")), ["line 4", "'good' is no score"]),
         (broken(lambda rows: rows.__setitem__(3, rows[3].rsplit(",", 1)[0] + ",nan")), ["line 4", "finite number"]),
@@ -171,7 +171,7 @@ def test_trec_files_that_do_not_belong_together_are_refused(tmp_path: Path) -> N
     (tmp_path / "qrels").write_text("q1 0 a 1\n")
     (tmp_path / "other.trec").write_text("x1 Q0 a 1 9 x\n")
     (tmp_path / "noise.trec").write_text("what is this\n")
-    with pytest.raises(InputError, match="ranks none of the 1 queries"):
+    with pytest.raises(InputError, match=r"ranks none of the queries judged in .* \(1\)"):
         foreign.read_rankings([tmp_path / "other.trec"], tmp_path / "qrels", ["ndcg@10"])
     with pytest.raises(InputError, match=r"line 1 has 3 fields instead of 6: .*; needed: `query Q0 document rank score tag`"):
         foreign.read_rankings([tmp_path / "noise.trec"], tmp_path / "qrels", ["ndcg@10"])

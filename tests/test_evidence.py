@@ -185,7 +185,7 @@ def test_a_dataset_that_misses_much_of_its_evidence_is_refused(tmp_path: Path) -
         "dataset texts: the evidence of 2 of the 21 questions stands in no document, which is more than 5%: question 'q19', "
         "'Birds sing.': nothing like it stands in the documents; question 'q20', 'Fish swim.': the document 'fish.pdf' is not "
         "among the documents (not what its name says: by its first bytes it is text); copy it from the documents, or leave "
-        "these questions out with dataset.missing: drop"
+        "these questions out with dataset.missing: drop. 1 of 2 files is not read: 1 not what its name says ('fish.pdf')"
     )
     dropped = folder(tmp_path, ["Cats purr.", "Birds sing."], missing="drop")
     assert dropped.splits == {"dev": 1} and "1 question left out" in dropped.notes[-2]

@@ -80,7 +80,7 @@ def test_feedback_decides_what_is_served_next(toy: Finished, tmp_path: Path, mon
             voted(service, query.text, **said)
         exported = tmp_path / "feedback.jsonl"
         told = command("feedback", "export", served.folder, "--out", exported)
-        assert f"{len(asked) - 1} questions in" in told and "1 questions were answered badly" in told
+        assert f"{len(asked) - 1} questions in" in told and "1 question was answered badly" in told
         assert {line["metadata"]["source"] for line in lines(exported)} == {"feedback"}
 
         values |= {"experiment": "feedback"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -65,12 +66,13 @@ def test_documents_are_described() -> None:
         {"id": "c.txt", "title": "", "text": f" {GERMAN}\n"},
         {"id": "d.txt", "title": "", "text": "  \n"},
         {"id": "e.txt", "title": "", "text": "灯是绿色的。"},
+        {"id": "f.md", "title": "", "text": f"---\nlang: de\n---\n{GERMAN} "},  # front matter is no heading
     ]
     found = survey.survey(rows, ["1 hidden file left out"])
-    assert found.endings == {".md": 1, ".txt": 4} and found.documents == 5
-    assert found.languages == {"german": 2, "english": 1, "unknown": 1, "Chinese or Japanese": 1}
+    assert found.endings == {".md": 2, ".txt": 4} and found.documents == 6
+    assert found.languages == {"german": 3, "english": 1, "unknown": 1, "Chinese or Japanese": 1}
     assert (found.language, found.headed, found.empty, found.equal) == ("german", 1, ["d.txt"], [["b.txt", "c.txt"]])
-    assert found.words == [17, 20, 20, 0, 1] and found.typical == 17
+    assert found.words == [17, 20, 20, 0, 1, 24] and found.typical == 17
     assert "  note: 1 hidden file left out" in found.lines and "  equal: 'b.txt', 'c.txt'" in found.lines
 
 
@@ -127,6 +129,21 @@ def test_questions_without_answers_compare_rankings_alone(tmp_path: Path) -> Non
     assert init("texts", "mine.csv", "--out", "a.yaml").exit_code == 0
     settings = read_settings(tmp_path / "a.yaml")
     assert "generator" not in settings.axes and settings.metrics.select_by == "recall@10"
+
+
+def test_a_question_without_an_answer_among_others_is_named(tmp_path: Path) -> None:
+    rows = documents(tmp_path)
+    table(tmp_path / "mine.csv", [*rows[:-1], rows[-1] | {"answer": ""}])
+    done = init("texts", "mine.csv")
+    assert done.exit_code == 0, (done.output, done.exception)
+    assert re.search(r"problem: .* 1 of \d+ questions of the split '\w+' has no accepted answer .*`\[\]`", done.output)
+    assert "generator: [base]" in (tmp_path / "texts.yaml").read_text()
+
+
+def test_questions_with_neither_answer_nor_evidence_measure_nothing(tmp_path: Path) -> None:
+    table(tmp_path / "mine.csv", [row | {"answer": "", "evidence": ""} for row in documents(tmp_path)])
+    done = init("texts", "mine.csv")
+    assert "problem: texts: no question has an accepted answer, or evidence, so nothing can be measured" in done.output
 
 
 def test_questions_without_evidence_compare_answers_alone(tmp_path: Path) -> None:

@@ -846,11 +846,11 @@ def test_oddities_of_a_ranking_are_said(tmp_path: Path) -> None:
     assert foreign.oddities(clean, judged) == [] and len(trec.qrels(judged)) == 4
     odd = written(tmp_path / "b.trec", "1 Q0 a 1 1.0 t\n1 Q0 b 2 2.0 t\n2 Q0 a 1 1.0 t\n2 Q0 b 2 1.0 t\n")
     missing, tied, turned = foreign.oddities(odd, judged)
-    assert "ranks nothing for 1 judged queries, such as '3'" in missing and "tie in 1 queries, such as '2'" in tied
-    assert "contradict each other in 1 queries, such as '1'; the scores count" in turned
+    assert "ranks nothing for 1 judged query, such as '3'" in missing and "tie in 1 query, such as '2'" in tied
+    assert "contradict each other in 1 query, such as '1'; the scores count" in turned
     strange = written(tmp_path / "d.trec", RUN.replace("1 Q0", "01 Q0") + "3 Q0 a 1 1 t\n")
     assert any(
-        "ranks 1 queries that" in note and "such as '01'; they are left out" in note for note in foreign.oddities(strange, judged)
+        "ranks 1 query that" in note and "such as '01'; left out here" in note for note in foreign.oddities(strange, judged)
     )
     other = written(tmp_path / "c.trec", RUN)
     done = workbench("compare", odd, other, "--qrels", judged)

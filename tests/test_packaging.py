@@ -33,6 +33,8 @@ LOCKED_EXTRAS = [
     "distributed",
     "ray-serve",
     "lambda",
+    "queue",
+    "scale",
     "tracing",
     "test",
 ]

@@ -138,6 +138,8 @@ def test_records_of_a_later_version_and_other_files_are_refused(tmp_path: Path) 
 
 
 OLDER = """
+    DROP TABLE alembic_version;
+    DROP TABLE writers;
     DROP INDEX votes_by_request;
     DROP INDEX conversations_by_owner;
     CREATE INDEX votes_by_request ON votes (request, number);
@@ -164,13 +166,19 @@ def test_records_of_an_earlier_version_are_brought_up_to_date(tmp_path: Path) ->
         votes.vote(found, "r", 1, 1, "again")
         assert found.execute(select(votes_table.c.comment)).scalars().all() == ["again"]
     records.close()
+    second = tmp_path / "second.sqlite"
+    Database(second).close()
+    connection = sqlite3.connect(second)
+    connection.executescript("DROP TABLE alembic_version; DROP TABLE writers; PRAGMA user_version = 2;")
+    connection.close()
+    Database(second).close()
     shapes = []
-    for file in (path, tmp_path / "new.sqlite"):
+    for file in (path, second, tmp_path / "new.sqlite"):
         connection = sqlite3.connect(file)
         shapes.append(sorted(connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_master")))
-        assert connection.execute("PRAGMA user_version").fetchone() == (2,)
+        assert connection.execute("PRAGMA user_version").fetchone() == (3,)
         connection.close()
-    assert shapes[0] == shapes[1]
+    assert shapes[0] == shapes[1] == shapes[2]
 
 
 # --- Faults -----------------------------------------------------------------------------------------------------------

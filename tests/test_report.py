@@ -29,6 +29,7 @@ from workbench.results.rows import CostRow
 from workbench.results.run import Run
 from workbench.results.tags import MISSED, Tags
 from workbench.views.asked import Asked
+from workbench.views.question import question
 from workbench.views.report import report
 
 
@@ -317,6 +318,14 @@ def test_evidence_is_underlined_and_accepted_answers_are_marked_in_the_passages(
     assert "<u>Document 3 says </u><u><mark>answer 3</mark></u><u>, as its evidence shows.</u>" in page
     assert "holds evidence</strong>, underlined" in page
     assert "&lt;" not in page  # no text of this run has markup, so none is shown as text
+
+
+def test_a_passage_with_a_part_of_the_evidence_does_not_hold_it(tmp_path: Path) -> None:
+    asked = Asked(planted_run(tmp_path))
+    one = next(one for one in asked.questions if "holds evidence" in question(asked, one))
+    longer = [span.model_copy(update={"end": span.end + 1000}) for span in one.evidence]
+    page = question(asked, one.model_copy(update={"evidence": longer}))
+    assert "holds a part of the evidence, underlined" in page and "holds evidence" not in page
 
 
 @pytest.mark.skipif(

@@ -717,13 +717,19 @@ def test_an_interruption_leaves_tables_and_is_resumed_to_the_same_bytes(proxy: P
         _thread.interrupt_main()
         return forward()
 
-    proxy.script = [*[well] * (PROBES + CANARY_DRAWS + 12), interrupts]
-    with pytest.raises(KeyboardInterrupt):
-        experiment(tmp_path / "ended", proxy, parallel=1).compare()
-    said = ended(tmp_path / "ended")[1]
+    for attempt in range(3):  # Python loses an interruption that comes while it removes an object
+        folder = tmp_path / f"ended-{attempt}"
+        proxy.script = [*[well] * (PROBES + CANARY_DRAWS + 12), interrupts]
+        try:
+            experiment(folder, proxy, parallel=1).compare()
+        except KeyboardInterrupt:
+            break
+    else:
+        pytest.fail("none of three interruptions ended a run")
+    said = ended(folder)[1]
     assert said["reason"] == "interrupted"
     assert any(0 < n < said["questions"][split] for split, n in said["answered"].items())
-    assert tables(experiment(tmp_path / "ended", proxy).compare()) == tables(expected)
+    assert tables(experiment(folder, proxy).compare()) == tables(expected)
 
 
 def test_a_question_is_answered_by_its_status_where_a_served_generator_is_down(proxy: Proxy, waits: list[float]) -> None:

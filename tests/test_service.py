@@ -781,3 +781,52 @@ def test_memory_does_not_grow_with_requests(
     steady = sizes[len(sizes) // 3 :]
     slope = float(np.polyfit(range(len(steady)), steady, 1)[0]) * 10 / len(sizes)
     assert slope * len(sizes) < 20, sizes  # megabytes over all requests
+
+
+@pytest.mark.parametrize(
+    ("headers", "later", "wait"),
+    [
+        ([], False, 0),
+        (["respond-async"], True, 0),
+        (["return=minimal, Respond-Async; foo=bar , wait=10"], True, 10),
+        (["wait=5", "respond-async"], True, 5),
+        (['respond-async, wait="7"'], True, 7),
+        (["respond-async, wait=soon, wait=3"], True, 0),
+        (["respond-asynchronous", "x=respond-async"], False, 0),
+        (["respond-async, wait=99999999999999999999"], True, 0),
+    ],
+)
+def test_preferences_are_read_as_rfc_7240_has_them(headers: list[str], later: bool, wait: int) -> None:
+    from workbench.serving.preferring import Preference, preferred
+
+    assert preferred(headers) == Preference(later, wait)
+
+
+def test_an_answer_that_is_fetched_later_has_the_same_bytes_and_ends_as_gone(
+    pipeline: Pipeline, watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from workbench.serving import api
+
+    monkeypatch.setattr(api, "MOST_RECENT", 2)
+    asked = {"question": "What is fetched later?"}
+    with running(pipeline) as service:
+        watched.free.clear()
+        accepted = service.call("POST", "/v1/answers", asked, prefer="respond-async; x=1")
+        assert (accepted.status, accepted.headers["preference-applied"]) == (202, "respond-async")
+        place = accepted.headers["location"]
+        pending = service.call("GET", place)
+        assert (pending.status, pending.headers["retry-after"], pending.json) == (202, "1", accepted.json)
+        watched.free.set()
+        waits_until(lambda: service.call("GET", place).status == 200)
+        found = service.call("GET", place)
+        expected = answer_part(dict(watched._growing([Asked(asked["question"])], lambda i: True))[0])
+        assert b"," + expected[1:-1] + b"," in found.body
+        at_once = service.call("POST", "/v1/answers", asked, prefer="respond-async, wait=20")
+        assert at_once.status == 200 and b"," + expected[1:-1] + b"," in at_once.body
+        assert service.ask("One more?").status == 200
+        gone = service.call("GET", place)
+        assert (gone.status, gone.json["type"]) == (410, "urn:workbench:problem:gone")
+        assert service.call("GET", "/v1/answers/never").status == 404
+        described = service.call("GET", "/openapi.json").json["paths"]["/v1/answers"]["post"]
+        assert [one["name"] for one in described["parameters"]] == ["Prefer"]
+        assert {"Location", "Preference-Applied"} == described["responses"]["202"]["headers"].keys()

@@ -367,9 +367,9 @@ def test_missing_pairs_are_refused_by_name() -> None:
     [
         ({"systems": ["a", "b"]}, "3 columns.*2 systems"),
         ({"systems": ["a", "a", "b"]}, "same name"),
-        ({"groups": ["d"] * 9}, r"\(9,\).*10 queries"),
-        ({"groups": ["d"] * 9 + [None]}, "1 queries have no group"),
-        ({"groups": [1.0] * 9 + [np.nan]}, "1 queries have no group"),
+        ({"groups": ["d"] * 9}, r"\(9,\).*each query: \(10,\)"),
+        ({"groups": ["d"] * 9 + [None]}, "groups lacks a name for 1 of 10"),
+        ({"groups": [1.0] * 9 + [np.nan]}, "groups lacks a name for 1 of 10"),
         ({"ids": ["q"] * 10}, "10 different ids"),
         ({"pairs": [("a", "z")]}, "z.*not among the systems: a, b, c"),
         ({"level": 95}, "95 is not between 0 and 1"),

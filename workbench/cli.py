@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn, TextIO
 import typer
 
 from workbench.errors import BudgetError, InputError, StageFailedError, unknown
-from workbench.serving.commands import feedback_app, keys_app, users_app
+from workbench.serving.commands import feedback_app, keys_app, records_app, users_app
 
 if TYPE_CHECKING:
     from workbench.cluster.crew import RayCrew
@@ -478,7 +478,8 @@ def _compared(
     given = {"--split": split, "--range": scale, "--systems": systems}
     for option, kind in {"--split": "runs", "--range": "a table of scores", "--systems": "a table of scores"}.items():
         if given[option] is not None and what != kind:
-            raise InputError(f"{option} is of {kind}, and {what} were named; leave the option away")
+            more = "; --baseline NAME says what the others are compared with" if option == "--systems" else ""
+            raise InputError(f"{option} is of {kind}, and {what} were named; leave the option away{more}")
     if qrels:
         for note in (said for source in sources for said in foreign.oddities(source, qrels)):
             typer.echo(f"note: {note}", err=True)
@@ -509,7 +510,9 @@ def _print_table(head: Sequence[str], lines: Iterable[Sequence[str]], right: Ite
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(*head)
+    table = Table()
+    for title in head:
+        table.add_column(title, overflow="fold")  # in a narrow terminal names are parted, and nothing is cut off
     for number in right:
         table.columns[number].justify = "right"
     for line in lines:
@@ -664,6 +667,7 @@ def promote(
 
     record = Run.open(run).promote(configuration)
     typer.echo(yaml_files.dumped(record).rstrip())
+    typer.echo(f"promoted {record['label']} of {run}: `workbench serve` serves it", err=True)
     typer.echo(f"next: {_myself()} serve {shlex.quote(str(run))}", err=True)
 
 
@@ -679,13 +683,41 @@ def serve(
     check: Annotated[
         bool, typer.Option("--check", help="Compute measured answers again, alone and together; serve nothing.")
     ] = False,
+    workers: WorkersOption = None,
+    max_workers: Annotated[int | None, typer.Option(help="Actors at once, at most; default: one for each processor.")] = None,
 ) -> None:
     """Serve the demo and its API."""
     from workbench.serving.app import serve as serve_run
 
     folder = run or _newest_promoted(runs)
     typer.echo(f"loading the models of {folder}, and computing some measured answers again to compare ...", err=True)
-    serve_run(folder, configuration, port, host, dataset=dataset, settings=settings, check=check)
+    serve_run(
+        folder,
+        configuration,
+        port,
+        host,
+        dataset=dataset,
+        settings=settings,
+        check=check,
+        workers=workers,
+        most_workers=max_workers,
+    )
+
+
+@app.command()
+def work(
+    run: Annotated[Path | None, typer.Argument(help="Folder of a finished run; default: the newest promoted one.")] = None,
+    configuration: ConfigurationOption = None,
+    runs: RunsOption = Path("runs"),
+    dataset: DatasetOption = None,
+    settings: Annotated[Path | None, typer.Option(help="YAML file of the service's settings; see docs/serving.md.")] = None,
+) -> None:
+    """Answer the questions that services send through the broker named by WORKBENCH_BROKER_URL."""
+    from workbench.serving.working import work as work_run
+
+    folder = run or _newest_promoted(runs)
+    typer.echo(f"loading the models of {folder}, and computing some measured answers again to compare ...", err=True)
+    work_run(folder, configuration, dataset=dataset, settings=settings)
 
 
 def _newest(runs: Path) -> Path:
@@ -700,6 +732,7 @@ def _newest(runs: Path) -> Path:
 app.add_typer(users_app, name="users")
 app.add_typer(keys_app, name="keys")
 app.add_typer(feedback_app, name="feedback")
+app.add_typer(records_app, name="records")
 
 
 @app.command()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from math import isinf
 from pathlib import Path
@@ -160,6 +160,13 @@ class Pipeline:
         self.configuration = chosen
         self._check_machine()
         self._check_artifacts()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What answers, to be sent to another process: without the session and what was measured, which are of this one."""
+        _ = self._measured_on  # while the questions are there
+        stages = replace(self.stages, ranking_scores=None, answer_scores=None, repeated=None, trained=())
+        kept = {name: value for name, value in vars(self).items() if name not in ("session", "experiment", "identity")}
+        return kept | {"stages": stages}
 
     @classmethod
     def open(

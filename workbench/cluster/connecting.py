@@ -42,15 +42,14 @@ def head(workers: str) -> str | None:
 
 
 @contextmanager
-def connected(workers: str, session: Session) -> Iterator[RayCrew]:
-    """Within, the session's work is computed by the nodes of a cluster.
+def cluster(workers: str) -> Iterator[None]:
+    """Within, this process is one of a cluster's.
 
     Args:
         workers: as `head` reads it.
-        session: of the driver.
 
     Raises:
-        InputError: Ray is not installed, the cluster cannot be reached or has no token, or no node fits.
+        InputError: Ray is not installed, or the cluster cannot be reached or has no token.
     """
     address = head(workers)
     _prepare(address)
@@ -58,7 +57,6 @@ def connected(workers: str, session: Session) -> Iterator[RayCrew]:
         import ray
     except ImportError as error:
         raise MissingExtraError("ray", "distributed", "computing on several machines") from error
-    from workbench.cluster.crew import RayCrew
 
     processors = None if address else hardware.threads()
     dashboard = None if address else False
@@ -73,12 +71,31 @@ def connected(workers: str, session: Session) -> Iterator[RayCrew]:
             f"(`ray start --address {address}`), with the same token"
         ) from error
     try:
-        session.crew = crew = RayCrew(session)
-        crew.assemble()
-        yield crew
+        yield
     finally:
-        session.crew = None
         ray.shutdown()
+
+
+@contextmanager
+def connected(workers: str, session: Session) -> Iterator[RayCrew]:
+    """Within, the session's work is computed by the nodes of a cluster.
+
+    Args:
+        workers: as `head` reads it.
+        session: of the driver.
+
+    Raises:
+        InputError: Ray is not installed, the cluster cannot be reached or has no token, or no node fits.
+    """
+    with cluster(workers):
+        from workbench.cluster.crew import RayCrew
+
+        try:
+            session.crew = crew = RayCrew(session)
+            crew.assemble()
+            yield crew
+        finally:
+            session.crew = None
 
 
 def _prepare(address: str | None) -> None:

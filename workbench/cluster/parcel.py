@@ -35,7 +35,19 @@ def packed(thing: Stage[Any] | ItemWork[Any]) -> Parcel:
     Raises:
         InputError: the thing cannot be sent.
     """
-    known = _digest(thing)
+    return sealed(thing, _digest(thing))
+
+
+def sealed(thing: object, known: str) -> Parcel:
+    """Anything, ready to be sent.
+
+    Args:
+        thing: what is sent.
+        known: its digest, which `opened` does not compute again.
+
+    Raises:
+        InputError: the thing cannot be sent.
+    """
     try:
         content = pickle.dumps(thing)
     except Exception as error:  # what a component of the user's holds raises its own kinds
@@ -61,13 +73,18 @@ def unpacked(parcel: Parcel) -> Any:
         raise DifferentError(f"what was sent cannot be read there: {type(error).__name__}: {error}") from error
 
 
-def _unpacked(parcel: Parcel) -> Any:
+def opened(parcel: Parcel) -> Any:
+    """What was sealed; whether it is the same here is for the caller to find out."""
     for source in parcel.sources:
         folder = Path(_sources().name) / source.digest
         folder.mkdir(exist_ok=True)
         (folder / source.name).write_bytes(source.content)
         load_file(source.name, folder)
-    thing = pickle.loads(parcel.content)
+    return pickle.loads(parcel.content)
+
+
+def _unpacked(parcel: Parcel) -> Any:
+    thing = opened(parcel)
     forget(thing)
     if (found := _digest(thing)) != parcel.digest:
         raise DifferentError(

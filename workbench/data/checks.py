@@ -33,13 +33,15 @@ def findings(dataset: Dataset) -> list[Finding]:
     """Everything that is found, what is serious first.
 
     Looked for are: questions that were left out, questions that two splits ask, questions asked twice in one, splits too small to
-    show anything, answers that stand in no document, questions without judgement, and documents that are empty or equal.
+    show anything, questions without an accepted answer, answers that stand in no document, questions without judgement, and
+    documents that are empty or equal.
     """
     found = [
         *_left_out(dataset),
         *_shared(dataset),
         *_repeated(dataset),
         *_small(dataset),
+        *_unwritten(dataset),
         *_unanswered(dataset),
         *_unjudged(dataset),
         *_documents(dataset),
@@ -79,6 +81,19 @@ def _small(dataset: Dataset) -> Iterator[Finding]:
         groups = len({query.group for query in dataset.split(split)})
         if said := splits.small(split, groups):
             yield Finding(groups < splits.FEWEST, said.removeprefix("CAUTION: "))
+
+
+def _unwritten(dataset: Dataset) -> Iterator[Finding]:
+    asked = [query for split in dataset.splits for query in dataset.split(split)]
+    bare = [query.id for query in asked if query.answers is None]
+    if asked and len(bare) == len(asked):
+        yield Finding(False, "no question has an accepted answer, so rankings can be compared, and answers of generators cannot")
+    elif bare:
+        yield Finding(
+            False,
+            f"{counted(len(bare), 'question', 'has', 'have')} no accepted answer: {_few(bare)}; before answers of generators are "
+            f"compared, write what is right, or `[]` where the documents do not answer the question",
+        )
 
 
 def _unanswered(dataset: Dataset) -> Iterator[Finding]:

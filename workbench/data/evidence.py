@@ -184,7 +184,7 @@ def with_evidence(
         query: finder.nearest(piece, partial(_why_unread, unread or {})) for query, piece in list(lost.items())[:SHOWN_MISSING]
     }
     if missing == "refuse" and len(lost) > MOST_MISSING * len(questions):
-        raise too_many(name, lost, told, len(questions))
+        raise too_many(name, lost, told, len(questions), notes)
     if not judgements:
         raise InputError(
             f"dataset {name}: the evidence of none of the {len(questions)} questions stands in the documents; copy it letter by "
@@ -220,7 +220,13 @@ def _told(
         yield from (f"evidence of question {query!r}, {said}" for query, said in told.items())
 
 
-def too_many(name: str, lost: Sequence[str] | Mapping[str, Any], told: Mapping[str, str], questions: int) -> InputError:
+def too_many(
+    name: str,
+    lost: Sequence[str] | Mapping[str, Any],
+    told: Mapping[str, str],
+    questions: int,
+    notes: Sequence[str] = (),
+) -> InputError:
     """The refusal of a dataset much of whose evidence stands in no document.
 
     Args:
@@ -228,10 +234,13 @@ def too_many(name: str, lost: Sequence[str] | Mapping[str, Any], told: Mapping[s
         lost: ids of the questions whose evidence is missing.
         told: question -> what comes nearest to its evidence.
         questions: how many there are in all.
+        notes: on the documents; files that were not read may hold it.
     """
+    left = "".join(f". {note}" for note in notes if " not read: " in note)
     first = "; ".join(f"question {query!r}, {said}" for query, said in list(told.items())[:3])
     more = f"; and {len(lost) - 3} more" if len(lost) > 3 else ""
     return InputError(
         f"dataset {name}: the evidence of {len(lost)} of the {questions} questions stands in no document, which is more than "
-        f"{MOST_MISSING:.0%}: {first}{more}; copy it from the documents, or leave these questions out with dataset.missing: drop"
+        f"{MOST_MISSING:.0%}: {first}{more}; copy it from the documents, or leave these questions out with dataset.missing: "
+        f"drop{left}"
     )

@@ -31,6 +31,7 @@ LANGUAGES = {
 UNKNOWN = "unknown"
 READ = 3000  # words of a document that its language is told by
 LEAST = 0.08  # share of stop words from which a language is told; in prose it is .3 to .5
+FRONT_MATTER = re.compile(r"\A---[ \t]*\n.*?^---[ \t]*$", re.DOTALL | re.MULTILINE)
 HEADING = re.compile(r"^(?:#{1,6} \S|[=\-]{3,}\s*$)", re.MULTILINE)
 PARAGRAPHS = re.compile(r"\n[ \t]*\n")
 SHOWN = 5
@@ -123,11 +124,15 @@ def survey(rows: Sequence[Row], notes: Sequence[str] = (), headed: Collection[st
         [len(row["text"].split()) for row in rows],
         dict(languages.most_common()),
         median_low([_paragraphs(row) for row in rows]),
-        sum(row["id"] in headed or HEADING.search(row["text"]) is not None for row in rows),
+        sum(row["id"] in headed or _looks_headed(row["text"]) for row in rows),
         empty,
         [names for names in texts.values() if len(names) > 1],
         list(notes),
     )
+
+
+def _looks_headed(text: str) -> bool:
+    return HEADING.search(FRONT_MATTER.sub("", text)) is not None
 
 
 def _counted(names: Iterable[str]) -> dict[str, int]:

@@ -174,16 +174,16 @@ def _sample(n: int, groups: ArrayLike | None, ids: Sequence[str] | None = None) 
 def _group_codes(n: int, groups: ArrayLike) -> Indexes:
     names = np.asarray(groups)
     if names.shape != (n,):
-        raise InputError(f"groups has shape {names.shape}, but there are {n} queries; one group name per query is needed")
+        raise InputError(f"groups has shape {names.shape}, but one group name is needed for each query: ({n},)")
     missing = np.array([name is None or name != name for name in names.tolist()])
     if missing.any():
-        raise InputError(f"{missing.sum()} queries have no group; give each query that stands alone a group of its own")
+        raise InputError(f"groups lacks a name for {missing.sum()} of {n}; give each query that stands alone a group of its own")
     return np.unique(names, return_inverse=True)[1].astype(np.intp)
 
 
 def _id_ranks(n: int, ids: Sequence[str]) -> Indexes:
     if len(ids) != n or len(set(ids)) != n:
-        raise InputError(f"{n} queries need {n} different ids; {len(ids)} were given, {len(set(ids))} of them different")
+        raise InputError(f"ids: {n} different ids are needed, one per query; received {len(ids)}, {len(set(ids))} different")
     ranks = np.empty(n, dtype=np.intp)
     ranks[np.argsort(np.asarray(ids), kind="stable")] = np.arange(n)
     return ranks

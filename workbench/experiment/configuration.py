@@ -13,7 +13,7 @@ from workbench.data import leaks, scripts
 from workbench.data.chunking import Chunking
 from workbench.data.dataset import Dataset
 from workbench.data.leaks import Policy
-from workbench.data.readers.text import counted
+from workbench.data.readers.text import counted, few
 from workbench.errors import InputError, unknown
 from workbench.evaluation import rankings
 from workbench.experiment.axes import axes_of, axis_value
@@ -206,11 +206,24 @@ class Space:
             )
         if any(metric.compares for metric in self.answer_metrics.values()):
             for split in (data.select, data.report, *([data.train] if self._gates else [])):
-                if any(query.answers is None for query in self.dataset.split(split)):
-                    raise InputError(
-                        f"dataset {self.dataset.name}: the split {split!r} has no accepted answers to score a generator with; "
-                        f"leave the axis 'generator' out to compare rankings, or add answers to the queries"
-                    )
+                self._check_answered(split)
+
+    def _check_answered(self, split: str) -> None:
+        asked = self.dataset.split(split)
+        lacking = [query.id for query in asked if query.answers is None]
+        if not lacking:
+            return
+        if len(lacking) == len(asked):
+            raise InputError(
+                f"dataset {self.dataset.name}: the split {split!r} has no accepted answers to score a generator with; "
+                f"leave the axis 'generator' out to compare rankings, or add answers to the queries"
+            )
+        have = "has" if len(lacking) == 1 else "have"
+        raise InputError(
+            f"dataset {self.dataset.name}: {len(lacking)} of {len(asked)} questions of the split {split!r} {have} no accepted "
+            f"answer to score a generator with: {few(lacking)}; write what is right, `[]` where the documents do not answer the "
+            f"question, or leave the axis 'generator' out to compare rankings"
+        )
 
     def _left_out(self) -> str:
         """What loading left out, which may be the reason why something is not there."""

@@ -69,7 +69,7 @@ def start(
         InputError: nothing is written: the documents cannot be read, the questions are not there, or `path` exists.
     """
     if path.exists():
-        raise InputError(f"{path} exists and is kept; name another file with --out")
+        raise InputError(f"{path} exists and is kept; name another file with --out, or remove this one")
     if path.suffix not in (".yaml", ".yml"):
         raise InputError(f"--out {path}: allowed: a name that ends in .yaml")
     if folder.is_file():
@@ -158,6 +158,12 @@ def _with_questions(
         settings = settings.model_copy(update=_splits(dataset))
     except InputError as error:
         return _refused(settings, path, seen, error)
+    if not (_answered(dataset) or _judged(dataset)):
+        said = (
+            f"{dataset.name}: no question has an accepted answer, or evidence, so nothing can be measured; add a column `answer` "
+            f"or `evidence`, or name the one that holds it: --column answers=NAME"
+        )
+        return _refused(settings, path, seen, InputError(said))
     choices = _choices(seen, dataset)
     choices |= {"slices": _slices(settings, dataset), "by_headings": by_headings if dataset.kind == "spans" else ""}
     asked = (
@@ -169,7 +175,7 @@ def _with_questions(
         experiment = Experiment.load(draft, runs, progress=progress)
         cost = experiment.planned_costs().total.sentence(experiment.searched)
     except InputError as error:
-        return _refused(settings, path, seen, error)
+        return _refused(settings, path, seen, error, choices=choices)
     finally:
         draft.unlink(missing_ok=True)
     cost = f"{counted(len(experiment.configurations), 'configuration')}; to compute: {cost}"
@@ -184,7 +190,14 @@ def _with_questions(
     return Started(_noted(text, found), [*seen.lines, *understood(settings), *described(dataset, found), cost], found)
 
 
-def _refused(settings: DatasetSettings, path: Path, seen: Survey, error: InputError, ask: bool = False) -> Started:
+def _refused(
+    settings: DatasetSettings,
+    path: Path,
+    seen: Survey,
+    error: InputError,
+    ask: bool = False,
+    choices: Mapping[str, str] | None = None,
+) -> Started:
     """The file all the same, to be mended, where a run of it would be refused.
 
     Args:
@@ -193,6 +206,7 @@ def _refused(settings: DatasetSettings, path: Path, seen: Survey, error: InputEr
         seen: what the documents are like.
         error: why it would be refused.
         ask: whether the questions are still to be written.
+        choices: what is compared and measured, where that is known.
 
     Raises:
         InputError: the questions are not there at all, so that nothing is to be mended in the file.
@@ -201,7 +215,7 @@ def _refused(settings: DatasetSettings, path: Path, seen: Survey, error: InputEr
     if not ask and any(file is None or not file.exists() for file in files):
         raise error
     found = [Finding(True, str(error).replace("\n", " "))]
-    text = _file(_name(settings), _head([]), settings, path, _choices(seen, None) | {"by_headings": ""})
+    text = _file(_name(settings), _head([]), settings, path, choices or _choices(seen, None) | {"by_headings": ""})
     return Started(_noted(text, found), [*seen.lines], found)
 
 
@@ -235,8 +249,8 @@ def _splits(dataset: Dataset) -> dict[str, object]:
 def _choices(seen: Survey, dataset: Dataset | None) -> dict[str, str]:
     """What is compared and measured, as text of the file."""
     several = seen.typical > SHORT and (dataset is None or dataset.kind == "spans")
-    answered = dataset is None or not any(query.answers is None for split in dataset.splits for query in dataset.split(split))
-    judged = dataset is None or any(dataset.judged(split).judged for split in dataset.splits)
+    answered = dataset is None or _answered(dataset)
+    judged = dataset is None or _judged(dataset)
     one = "whole" if seen.typical <= SHORT else "{words: 80, overlap: 10}"
     in_words, by_rank = "[recall@100w, recall@300w]", "[recall@10, ndcg@10, mrr@10]"
     rankings = "[]" if not judged else in_words if several else by_rank
@@ -247,6 +261,15 @@ def _choices(seen: Survey, dataset: Dataset | None) -> dict[str, str]:
         "rankings": rankings,
         "select_by": "f1" if answered else rankings.strip("[]").split(",")[0],
     }
+
+
+def _answered(dataset: Dataset) -> bool:
+    """Whether any question has accepted answers; where others lack them, that is an error to be mended."""
+    return any(query.answers is not None for split in dataset.splits for query in dataset.split(split))
+
+
+def _judged(dataset: Dataset) -> bool:
+    return any(dataset.judged(split).judged for split in dataset.splits)
 
 
 def _bm25(seen: Survey) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 
 from workbench.data.readers import trec
 from workbench.data.readers.csv_tables import table
-from workbench.data.readers.text import number, short
+from workbench.data.readers.text import counted, number, short
 from workbench.errors import InputError, unknown
 from workbench.evaluation import rankings
 from workbench.results.tables import Scores
@@ -201,9 +201,10 @@ def _check_complete(path: Path, cells: Mapping[tuple[str, str], object], queries
     ]
     if lacking:
         more = f" and {len(lacking) - SHOWN} more" if len(lacking) > SHOWN else ""
+        said = counted(len(lacking), "query", "is", "are")
         raise InputError(
-            f"{path}: {len(lacking)} queries are not scored by every system: {', '.join(lacking[:SHOWN])}{more}. Differences are "
-            "paired: leave such queries out of all systems, or give an empty value where a system failed"
+            f"{path}: {said} not scored by every system: {', '.join(lacking[:SHOWN])}{more}. Differences "
+            "are paired: leave such a query out of all systems, or give an empty value where a system failed"
         )
 
 
@@ -243,7 +244,7 @@ def read_rankings(paths: Sequence[Path], qrels: Path, metrics: Sequence[str]) ->
     for column, path in enumerate(paths):
         run = trec.ranking(path)
         if not known & {row.query for row in run}:
-            raise InputError(f"{path} ranks none of the {len(queries)} queries judged in {qrels}; do the two belong together?")
+            raise InputError(f"{path} ranks none of the queries judged in {qrels} ({len(queries)}); do the two belong together?")
         scored = [ir_measures.ScoredDoc(row.query, row.document, row.score) for row in run]
         for result in ir_measures.iter_calc(list(measures), grades, scored):
             values[measures[result.measure]][position[result.query_id], column] = result.value
@@ -268,17 +269,20 @@ def oddities(path: Path, qrels: Path) -> list[str]:
     missing = sorted(judged - by_query.keys())
     said = []
     if missing:
-        said.append(f"{path} ranks nothing for {len(missing)} judged queries, such as {missing[0]!r}; each counts as 0")
+        said.append(f"{path} ranks nothing for {counted(len(missing), 'judged query')}, such as {missing[0]!r}; each counts as 0")
     if strange := sorted(by_query.keys() - {row.query for row in grades}):
-        said.append(f"{path} ranks {len(strange)} queries that {qrels} does not judge, such as {strange[0]!r}; they are left out")
+        said.append(
+            f"{path} ranks {counted(len(strange), 'query')} that {qrels} does not judge, such as {strange[0]!r}; left out here"
+        )
     if tied:
         said.append(
-            f"{path}: scores tie in {len(tied)} queries, such as {tied[0]!r}; tied documents are ordered by id, not by rank"
+            f"{path}: scores tie in {counted(len(tied), 'query')}, such as {tied[0]!r}; tied documents are ordered by id, "
+            f"not by rank"
         )
     if turned:
         said.append(
-            f"{path}: ranks and scores contradict each other in {len(turned)} queries, such as {turned[0]!r}; the scores count, "
-            f"as in trec_eval"
+            f"{path}: ranks and scores contradict each other in {counted(len(turned), 'query')}, such as {turned[0]!r}; the "
+            f"scores count, as in trec_eval"
         )
     return said
 

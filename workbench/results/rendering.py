@@ -8,6 +8,7 @@ from collections.abc import Callable, Container, Iterable, Sequence
 from math import isinf, isnan
 from pathlib import Path
 
+from workbench.data.readers.text import counted
 from workbench.errors import InputError
 from workbench.evaluation.families import FAMILIES
 from workbench.results import table_files, words
@@ -48,13 +49,16 @@ def caption(compared: Compared, details: bool = False) -> str:
     grouped = f" in {groups} groups" if groups < len(scores.queries) else ""
     in_points = " in points of 100" if compared.unit == words.POINTS else ""
     where = f" on {scores.split}" if scores.split else ""
-    flattered = words.number(compared.optimism, compared.unit)
+    by = words.number(compared.optimism, compared.unit)
+    flattered = f"Whatever is chosen as the best on these very questions is flattered by about {by}."
+    if compared.optimism <= 0:
+        flattered = "There is no sign that choosing the best on these very questions flatters it."
     sentences = [
-        f"{words.metric_name(scores.metric)}{where}{in_points}, {len(scores.queries)} questions{grouped}.",
+        f"{words.metric_name(scores.metric)}{where}{in_points}, {counted(len(scores.queries), 'question')}{grouped}.",
         f"Gain: over {compared.names[compared.baseline]} on the same questions, with the interval in which the true gain "
         "plausibly lies; that leaves out 0 exactly when the difference is shown. Not shown does not mean equal.",
         "Questions needed: with so many, 8 of 10 tries would show such a gain.",
-        f"Whatever is chosen as the best on these very questions is flattered by about {flattered}." if k > 2 else "",
+        flattered if k > 2 else "",
         f"A failure counts as {words.number(scores.worst, compared.unit)}." if scores.failed.any() else "",
         _tests(compared) if details else "",
     ]
@@ -64,10 +68,10 @@ def caption(compared: Compared, details: bool = False) -> str:
 def _tests(compared: Compared) -> str:
     """What the numbers of the details mean."""
     families = Counter(row.family for row in compared.pairs)
-    counted = ", ".join(f"{name} ({families[name]})" for name in FAMILIES if name in families)
+    named = ", ".join(f"{name} ({families[name]})" for name in FAMILIES if name in families)
     return (
         "Intervals of gains are sign-flip tests inverted at the level .05 of their family of tests; pairs by family: "
-        f"{counted}. Systems that share a letter are not shown to differ. What choosing flatters is estimated from split halves."
+        f"{named}. Systems that share a letter are not shown to differ. What choosing flatters is estimated from split halves."
     )
 
 

@@ -21,11 +21,14 @@ from workbench.serving.accounts import add_accounts
 from workbench.serving.asking import Answered, Asking
 from workbench.serving.caller import Caller, caller_of
 from workbench.serving.documented import documented
+from workbench.serving.elsewhere import HANGS_AFTER_DEADLINES
 from workbench.serving.facts import about
 from workbench.serving.metrics import CONTENT_TYPE
+from workbench.serving.preferring import LATER, preferred
 from workbench.serving.problems import (
     MEDIA_TYPE,
     UNEXPECTED,
+    GoneError,
     InvalidError,
     MethodError,
     NotFoundError,
@@ -43,7 +46,7 @@ if TYPE_CHECKING:
 OPENAI = ("/v1/chat/", "/v1/models")  # whose clients read OpenAI's form of an error
 OWN_FORMS = (*OPENAI, "/api/")
 MOST_RECENT = 1000  # answers that can be fetched once more by the id of their request
-HANGS_AFTER_DEADLINES = 4  # a batch that takes longer than so many deadlines is taken to hang: nobody waits for it any more
+MOST_GONE = 10_000  # ids of those before them
 
 log = logging.getLogger(__name__)
 Place = tuple[int | None, str]  # whose answer, and the id of its request
@@ -54,6 +57,7 @@ class Recent:
 
     def __init__(self) -> None:
         self._kept: OrderedDict[Place, asyncio.Task[Answered] | Answered] = OrderedDict()
+        self._gone: OrderedDict[Place, None] = OrderedDict()
 
     def keep(self, caller: Caller, found: asyncio.Task[Answered] | Answered) -> None:
         """Keeps an answer, or the task that brings it, for the one who asked."""
@@ -61,13 +65,24 @@ class Recent:
         self._kept[place] = found
         self._kept.move_to_end(place)
         while len(self._kept) > MOST_RECENT:
-            self._kept.popitem(last=False)
+            self._gone[self._kept.popitem(last=False)[0]] = None
+        while len(self._gone) > MOST_GONE:
+            self._gone.popitem(last=False)
 
     def ended(self, caller: Caller, task: asyncio.Task[Answered]) -> None:
         """An answer of a conversation is there: it is in the records, until the conversation is removed."""
         place = (caller.principal.user, caller.request_id)
         if self._kept.get(place) is task and not task.cancelled() and task.exception() is None:
             del self._kept[place]
+
+    def refuse_gone(self, request_id: str, caller: Caller) -> None:
+        """Refuses an answer of the one who asks that was kept here.
+
+        Raises:
+            GoneError: it was.
+        """
+        if (caller.principal.user, request_id) in self._gone:
+            raise GoneError(f"the answer {request_id[:64]!r} is kept no more; the last {MOST_RECENT:,} are. Ask again")
 
     def get(self, request_id: str, caller: Caller) -> asyncio.Task[Answered] | Answered:
         """What is kept for the one who asks.
@@ -100,16 +115,26 @@ class Routes:
         if "text/event-stream" in request.headers.get("accept", ""):
             events = _events(self.asking, asked, caller)
             return EventStream(request, events, lambda problem: event("problem", problem.as_json(request_id)))
-        if "respond-async" in request.headers.get("prefer", ""):
-            task = asyncio.ensure_future(self.asking.answer(asked, caller))
-            self.recent.keep(caller, task)
-            if caller.conversation is not None:
-                task.add_done_callback(partial(self.recent.ended, caller))
-            return JSONResponse({"id": request_id, "status": "accepted"}, 202, {"location": f"/v1/answers/{request_id}"})
+        preference = preferred(request.headers.getlist("prefer"))
+        if preference.later:
+            return await self._later(asked, caller, preference.wait)
         answered = await unless_left(request.receive, self.asking.answer(asked, caller))
         if caller.conversation is None:  # those of a conversation are in the records, until it is removed
             self.recent.keep(caller, answered)
         return _json(answered.response(request_id))
+
+    async def _later(self, asked: Asked, caller: Caller, wait: int) -> Response:
+        """202 and the address where the answer is fetched, or the answer where it is there while the client waits."""
+        task = asyncio.ensure_future(self.asking.answer(asked, caller))
+        self.recent.keep(caller, task)
+        if caller.conversation is not None:
+            task.add_done_callback(partial(self.recent.ended, caller))
+        if wait:
+            await asyncio.wait({task}, timeout=min(wait, self.asking.settings.serve.deadline))
+            if task.done():
+                return _json(task.result().response(caller.request_id))
+        place = {"location": f"/v1/answers/{caller.request_id}", "preference-applied": LATER}
+        return JSONResponse({"id": caller.request_id, "status": "accepted"}, 202, place)
 
     async def answer(self, request: Request) -> Response:
         """GET /v1/answers/ID: an answer once more, or 202 while it is written."""
@@ -118,8 +143,13 @@ class Routes:
             found = self.recent.get(request_id, caller)
         except NotFoundError:
             if self.asking.directory is None:
+                self.recent.refuse_gone(request_id, caller)
                 raise
-            found = await self.asking.stored(request_id, caller.principal)
+            try:
+                found = await self.asking.stored(request_id, caller.principal)
+            except NotFoundError:
+                self.recent.refuse_gone(request_id, caller)
+                raise
         if isinstance(found, asyncio.Task):
             if not found.done():
                 return JSONResponse({"id": request_id, "status": "accepted"}, 202, {"retry-after": "1"})
@@ -156,8 +186,12 @@ class Routes:
         return JSONResponse({"status": "hangs", "detail": why} | state, 503)
 
     async def ready(self, request: Request) -> Response:
-        """GET /readyz: whether questions are taken."""
-        state = {"status": "stopping" if self.asking.stopping else "ready", "model": self.asking.service.breaker.state}
+        """GET /readyz: whether questions are taken; ``degraded``: they are, by this process without what others know."""
+        redis = self.asking.redis
+        status = "degraded" if redis and redis.away else "ready"
+        state = {"status": "stopping" if self.asking.stopping else status, "model": self.asking.service.breaker.state}
+        if redis:
+            state["redis"] = "away" if redis.away else "there"
         return JSONResponse(state | {"under_way": self.asking.under_way}, 503 if self.asking.stopping else 200)
 
     async def metrics(self, request: Request) -> Response:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -17,8 +18,10 @@ from workbench.serving.packages import require, require_extra
 
 if TYPE_CHECKING:
     from workbench.pipeline import Pipeline
+    from workbench.serving.batching import Workers
     from workbench.serving.middleware import Guard
     from workbench.serving.records.database import Database
+    from workbench.serving.redis_server import RedisServer
     from workbench.serving.settings import ServiceSettings
     from workbench.store.progress import Progress
 
@@ -35,6 +38,8 @@ def build(
     reopen: Callable[[str], Pipeline] | None = None,
     records: Database | None = None,
     others: Callable[[str], Pipeline] | None = None,
+    redis: RedisServer | None = None,
+    workers: Workers | None = None,
 ) -> Guard:
     """The application.
 
@@ -46,6 +51,8 @@ def build(
             it is not.
         records: where requests, votes and conversations are kept, and who is known; None: nowhere, and nobody.
         others: the pipeline of another configuration of the run, with which the page compares; None: it does not.
+        redis: what replicas know together; None: this is the only one.
+        workers: who computes; None: a thread of this process.
 
     Returns:
         An application of ASGI.
@@ -70,12 +77,12 @@ def build(
 
     settings = settings or ServiceSettings(cache=Caching(disk_mb=0.0))
     pipeline.session.keep_in_memory(MEMORY_BYTES)
-    disk = _disk(pipeline, settings, DiskCache)
-    asking = Recording(Service(pipeline, settings.fallback), settings, disk, records)
+    disk = _disk(pipeline, settings, DiskCache, redis)
+    asking = Recording(Service(pipeline, settings.fallback, workers), settings, disk, records, redis)
 
     @asynccontextmanager
     async def alive(app: Any) -> AsyncIterator[None]:
-        async with watching(asking, settings, reopen), asking.looking_after():
+        async with asking.service.workers.connected(), watching(asking, settings, reopen), asking.looking_after():
             yield
 
     app = FastAPIOffline(title="RAG Workbench", docs_url="/docs", redoc_url=None, lifespan=alive, version=_version())
@@ -112,16 +119,29 @@ def _version() -> str:
     return __version__
 
 
-def _disk(pipeline: Pipeline, settings: ServiceSettings, kind: Any) -> Any:
-    """The table of answers; None where there is to be none, or its folder cannot be written.
+def _disk(pipeline: Pipeline, settings: ServiceSettings, kind: Any, redis: RedisServer | None) -> Any:
+    """The table of answers; None where there is to be none, where Redis holds them, or where its folder cannot be written.
+
+    Args:
+        pipeline: what answers.
+        settings: of the service.
+        kind: of the table.
+        redis: what replicas know together.
 
     Raises:
-        InputError: no texts are to be kept, and those of an earlier service cannot be removed.
+        InputError: no texts are to be kept here, and those of an earlier service cannot be removed.
     """
     from workbench.serving.records.erasing import empty_cache
 
     cache, folder = settings.cache, folder_of(settings, pipeline.run.runs)
     if not settings.keeps_texts:  # answers are texts of people
+        empty_cache(folder / TABLE)
+        if redis:
+            from workbench.serving.redis_cache import empty
+
+            empty(redis)
+        return None
+    if redis:  # whoever is forgotten later is not looked for in a table that nobody uses any more
         empty_cache(folder / TABLE)
         return None
     if not cache.disk_mb:
@@ -148,12 +168,13 @@ def open_records(settings: ServiceSettings, runs: Path) -> Database:
 
     Raises:
         MissingExtraError: SQLAlchemy is not installed.
-        InputError: the file cannot be used.
+        InputError: the file, or the database that the environment names, cannot be used.
     """
-    require("sqlalchemy", "argon2")
+    require("sqlalchemy", "alembic", "argon2")
+    from workbench.serving.records import postgres
     from workbench.serving.records.database import FILE, Database
 
-    return Database(folder_of(settings, runs) / FILE)
+    return postgres.from_environment() or Database(folder_of(settings, runs) / FILE)
 
 
 def _runs(run: str | Path) -> Path:
@@ -166,11 +187,12 @@ def _runs(run: str | Path) -> Path:
 
 
 def _records(settings: ServiceSettings, runs: Path, host: str) -> Database | None:
-    """The records, or None where they cannot be used and nobody needs a key.
+    """The records, or None where their file cannot be used and nobody needs a key.
 
     Raises:
         InputError: whoever reaches the address could ask, or the records cannot be used.
     """
+    from workbench.serving.records import postgres
     from workbench.serving.records.people import anybody_may_come
     from workbench.serving.who.access import is_loopback
 
@@ -180,7 +202,7 @@ def _records(settings: ServiceSettings, runs: Path, host: str) -> Database | Non
         with records.reading() as connection:
             known = settings.who.issuer is not None or anybody_may_come(connection)
     except InputError as error:
-        if not is_open:
+        if not is_open or os.environ.get(postgres.VARIABLE):
             raise
         log.warning("no records are kept: %s", error)
         return None
@@ -204,6 +226,8 @@ def serve(
     dataset: Path | None = None,
     settings: Path | None = None,
     check: bool = False,
+    workers: str | None = None,
+    most_workers: int | None = None,
 ) -> None:
     """Serves a run's configuration until interrupted, if it still answers as it was measured.
 
@@ -217,6 +241,9 @@ def serve(
         dataset: where the run's data lie now; default: where they were.
         settings: file of the service's settings; default: the defaults.
         check: only compute measured answers again, and more of them; nothing is served.
+        workers: ``ray`` or ``ray:HEAD:PORT``: actors of a cluster answer; None: this process, or the workers behind a broker that
+            the environment names.
+        most_workers: actors at once; None: as many as there are processors.
 
     Raises:
         MissingExtraError: Gradio, FastAPI or uvicorn is not installed.
@@ -229,24 +256,31 @@ def serve(
     from workbench.pipeline import Pipeline
     from workbench.serving import logs
     from workbench.serving.asking import MEMORY_BYTES
+    from workbench.serving.elsewhere import computing
     from workbench.serving.gate import CHECKED, gate
+    from workbench.serving.redis_server import from_environment
     from workbench.serving.server import Server
     from workbench.serving.settings import read_service
     from workbench.store.progress import Progress
     from workbench.store.telling import for_people
 
     progress, known = progress or for_people(), read_service(settings)
-    with bound(host, port) as listener:  # before the models are loaded, which takes longer
+    with (
+        computing(known, workers, most_workers) as who,
+        bound(host, port) as listener,
+    ):  # before the models are loaded, which takes longer
+        redis = None if check else from_environment()
         records = None if check else _records(known, _runs(run), host)
         pipeline = Pipeline.open(run, configuration, progress, dataset)
         pipeline.session.keep_in_memory(MEMORY_BYTES)
-        progress.say(gate(pipeline, CHECKED if check else known.serve.gate))
-        if check:
-            return
-        pipeline.warm()
+        if who.here or check:
+            progress.say(gate(pipeline, CHECKED if check else known.serve.gate))
+            if check:
+                return
+            pipeline.warm()
         pipeline.session.progress = Progress()  # single questions need no bars; what the store lacked has shown its own
         others = None if bundle_at(run) else lambda chosen: Pipeline.open(run, chosen, Progress(), dataset)
-        app = build(pipeline, known, host, None if configuration else others, records, others)
+        app = build(pipeline, known, host, None if configuration else others, records, others, redis, who)
         listener.listen()
         shown = f"[{host}]" if ":" in host else host
         progress.say(f"serving {pipeline.configuration.label} at http://{shown}:{listener.getsockname()[1]} (Ctrl+C stops it)")

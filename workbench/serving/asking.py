@@ -17,7 +17,7 @@ from workbench.component import digest
 from workbench.errors import InputError
 from workbench.pipeline import Asked, Reply, sources_json
 from workbench.serving import fallbacks
-from workbench.serving.batching import Batcher, Flight, Landed
+from workbench.serving.batching import Flight, InProcess, Landed, Workers
 from workbench.serving.breaker import Breaker
 from workbench.serving.cache import DiskCache, Hit, MemoryCache
 from workbench.serving.caller import NOBODY, Caller
@@ -32,11 +32,12 @@ from workbench.serving.problems import (
 
 if TYPE_CHECKING:
     from workbench.pipeline import Pipeline
+    from workbench.serving.redis_cache import RedisCache
+    from workbench.serving.redis_server import RedisServer
     from workbench.serving.settings import ServiceSettings
 
 log = logging.getLogger(__name__)
 MEMORY_BYTES = 64_000_000  # of vectors and scores that are kept in memory while serving
-MOST_TOGETHER = 16  # questions in a batch; the machine may allow fewer
 KEPT_STATUSES = ("ok", "prompt too long")  # they depend on the question alone
 
 T = TypeVar("T")
@@ -67,18 +68,20 @@ def answer_part(reply: Reply) -> bytes:
 
 
 class Service:
-    """A pipeline that is served, with what belongs to it alone: its thread, its breaker, its fallbacks.
+    """A pipeline that is served, with what belongs to it alone: its worker, its breaker, its fallbacks.
 
     Attributes:
         pipeline: what was measured.
-        batcher: the thread that answers.
+        workers: where its worker comes from.
+        batcher: the worker that answers: a thread of this process, unless other processes do.
         breaker: keeps questions from a model that does not answer.
         replacements: what answers then, each behind a breaker of its own.
     """
 
-    def __init__(self, pipeline: Pipeline, wanted: Sequence[Any]) -> None:
+    def __init__(self, pipeline: Pipeline, wanted: Sequence[Any], workers: Workers | None = None) -> None:
         self.pipeline = pipeline
-        self.batcher = Batcher(pipeline, min(MOST_TOGETHER, pipeline.session.machine.batch_size))
+        self.workers = workers or InProcess()
+        self.batcher = self.workers.worker(pipeline)
         self.breaker = Breaker()
         self.replacements = [(one, Breaker()) for one in fallbacks.replacements(wanted, pipeline)]
 
@@ -102,12 +105,26 @@ class Asking:
     Attributes:
         service: what is served now; another one from a promotion on.
         stopping: whether no further question is taken.
+        redis: what several replicas know together; None: this is the only one.
+        shared: the answers in it; None: there are none, or no texts of people may be kept.
+        computed: answers that the model gave; equal questions at one time share one.
     """
 
-    def __init__(self, service: Service, settings: ServiceSettings, disk: DiskCache | None = None) -> None:
+    def __init__(
+        self, service: Service, settings: ServiceSettings, disk: DiskCache | None = None, redis: RedisServer | None = None
+    ) -> None:
+        """Begins with nothing under way.
+
+        Args:
+            service: what answers.
+            settings: of the service.
+            disk: the answers' cache on disk, if there is one.
+            redis: what several replicas know together; None: this is the only one.
+        """
         self.service, self.settings, self.disk = service, settings, disk
+        self.redis, self.shared = redis, _shared(redis, settings)
         self.memory = MemoryCache(int(settings.cache.memory_mb * 1e6))
-        self.stopping = False
+        self.stopping, self.computed = False, 0
         self._flights: dict[str, Begun] = {}
         self._clients: Counter[str] = Counter()
         self._disk_thread = ThreadPoolExecutor(1, thread_name_prefix="answers-on-disk")
@@ -153,7 +170,7 @@ class Asking:
             raise InvalidError(str(error)) from error
         key = service.key(asked)
         if hit := await self._kept(key):
-            yield Answered(hit.body, {"by": "cache", "seconds": {"total": 0.0}, "cached_at": _iso(hit.created)})
+            yield _from_cache(hit)
             return
         async with self.admitted(caller):
             async for found in self._followed(asked):
@@ -235,20 +252,42 @@ class Asking:
             OverloadedError: too many wait already, or for too long.
         """
         flight = Flight(asked, deadline)
-        tried = service.breaker.allows()
-        if tried:
-            try:
-                self._admit(service)
-            except OverloadedError:
-                service.breaker.undecided()
-                raise
-            service.batcher.submit(flight)
+        if self.shared:
+            task = asyncio.ensure_future(self._leased(self.shared, service, key, flight))
         else:
-            flight.land(NoAnswerError("the model has not answered several times in a row"))
-        task = asyncio.ensure_future(self._landed(service, key, flight, tried))
+            task = asyncio.ensure_future(self._landed(service, key, flight, self._submitted(service, flight)))
         task.add_done_callback(lambda task: task.cancelled() or task.exception())  # where nobody is left to hear it
         self._flights[key] = Begun(flight, task, service)
         return self._flights[key]
+
+    async def _leased(self, shared: RedisCache, service: Service, key: str, flight: Flight) -> Answered:
+        """The flight's answer, by whichever replica computes it."""
+        try:
+            async with shared.leased(key, lambda: not flight.landed.done()) as lease:
+                if lease.hit:
+                    self.memory.put(key, lease.hit)
+                    return _from_cache(lease.hit)
+                tried = not flight.landed.done() and self._submitted(service, flight)
+                return await self._landed(service, key, flight, tried)
+        finally:
+            self._down(key, flight)
+
+    def _submitted(self, service: Service, flight: Flight) -> bool:
+        """Whether the model is asked; else the flight has landed already.
+
+        Raises:
+            OverloadedError: too many wait already, or for too long.
+        """
+        if not service.breaker.allows():
+            flight.land(NoAnswerError("the model has not answered several times in a row"))
+            return False
+        try:
+            self._admit(service)
+        except OverloadedError:
+            service.breaker.undecided()
+            raise
+        service.batcher.submit(flight)
+        return True
 
     def _admit(self, service: Service) -> None:
         room, batcher = self.settings.serve, service.batcher
@@ -268,7 +307,7 @@ class Asking:
             why = ""
             try:
                 landed = await self._until_late(flight)
-            except (asyncio.CancelledError, StartingError):
+            except (asyncio.CancelledError, StartingError, OverloadedError):
                 if tried:
                     service.breaker.undecided()
                 raise
@@ -282,8 +321,12 @@ class Asking:
                 why = landed.reply.status
             return await self._instead(service, flight, why)
         finally:
-            if (begun := self._flights.get(key)) and begun.flight is flight:
-                del self._flights[key]
+            self._down(key, flight)
+
+    def _down(self, key: str, flight: Flight) -> None:
+        """Whoever asks from now on begins anew."""
+        if (begun := self._flights.get(key)) and begun.flight is flight:
+            del self._flights[key]
 
     async def _until_late(self, flight: Flight) -> Landed:
         """What lands, or TimeoutError once nobody waits any more for a batch that does not end."""
@@ -310,6 +353,7 @@ class Asking:
 
     async def _computed(self, key: str, landed: Landed) -> Answered:
         reply = landed.reply
+        self.computed += 1
         body = answer_part(reply)
         if reply.status in KEPT_STATUSES:
             await self._keep(key, Hit(body, time.time()))
@@ -345,27 +389,32 @@ class Asking:
     # --- What is kept -------------------------------------------------------------------------------------------
 
     async def _kept(self, key: str) -> Hit | None:
-        if hit := self.memory.get(key):
+        hit = self.memory.get(key)
+        if hit or (self.disk is None and self.shared is None):
             return hit
-        if self.disk is None:
-            return None
-        hit = await self._on_disk(self.disk.get, key)
+        if self.shared:
+            hit = await self.shared.get(key)
+        if self.disk and not hit:
+            hit = await self._on_disk(self.disk.get, key)
         if hit:
             self.memory.put(key, hit)
         return hit
 
     async def _keep(self, key: str, hit: Hit) -> None:
         self.memory.put(key, hit)
+        if self.shared:
+            await self.shared.put(key, hit)
         if self.disk is not None:
             await self._on_disk(self.disk.put, key, hit)
 
     async def forget(self, keys: Sequence[str]) -> bool:
-        """Removes answers from the caches; False: they are still on the disk, which cannot be written."""
+        """Removes answers from the caches; False: they may still be in one that cannot be written."""
         for key in keys:
             self.memory.forget(key)
-        if self.disk is None or not keys:
+        if not keys:
             return True
-        return await self._on_disk(self.disk.forget, *keys)
+        gone = self.shared is None or await self.shared.forget(keys)
+        return (self.disk is None or await self._on_disk(self.disk.forget, *keys)) and gone
 
     async def _on_disk(self, act: Callable[..., T], *arguments: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._disk_thread, act, *arguments)
@@ -397,6 +446,18 @@ def _silent() -> tuple[str, ...]:
     from workbench.models.served import SILENT
 
     return (SILENT,)
+
+
+def _shared(redis: RedisServer | None, settings: ServiceSettings) -> RedisCache | None:
+    if redis is None or not settings.keeps_texts:
+        return None
+    from workbench.serving.redis_cache import RedisCache
+
+    return RedisCache(redis, settings.cache.days)
+
+
+def _from_cache(hit: Hit) -> Answered:
+    return Answered(hit.body, {"by": "cache", "seconds": {"total": 0.0}, "cached_at": _iso(hit.created)})
 
 
 def _iso(seconds: float) -> str:

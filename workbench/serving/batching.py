@@ -10,11 +10,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from workbench.pipeline import Asked, Reply
+    from workbench.pipeline import Asked, Pipeline, Reply
 
+MOST_TOGETHER = 16  # questions in a batch; the machine may allow fewer
+MOST_LOST = 3  # times that a question is asked: it may itself be what ends a process
 FIRST_GUESS_SECONDS = 1.0  # that a batch takes, before one was timed
 
 
@@ -23,6 +26,47 @@ class Answerer(Protocol):
 
     def growing(self, asked: Sequence[Asked], wanted: Callable[[int], bool]) -> Iterator[tuple[int, Reply]]:
         """See `Pipeline.growing`."""
+
+
+class Worker(Protocol):
+    """Who computes: a thread of this process, or other processes.
+
+    Attributes:
+        waiting: flights that no batch has taken yet.
+        expected_wait: seconds until a question that comes now has its answer, about.
+        busy_seconds: seconds for which this process has computed the batch in flight; 0: there is none.
+    """
+
+    @property
+    def waiting(self) -> int: ...
+
+    @property
+    def expected_wait(self) -> float: ...
+
+    @property
+    def busy_seconds(self) -> float: ...
+
+    def submit(self, flight: Flight) -> None:
+        """Takes a flight, and lands it at some time; called in the flight's event loop."""
+
+    def stop(self) -> None:
+        """Takes no further flights; those that no batch has taken are not landed."""
+
+
+class Workers(Protocol):
+    """Where workers come from: all that a service's promotions are answered by.
+
+    Attributes:
+        here: whether this process computes answers, so that it has to show that they are those measured.
+    """
+
+    here: bool
+
+    def worker(self, pipeline: Pipeline) -> Worker:
+        """Who computes what a pipeline answers."""
+
+    def connected(self) -> AbstractAsyncContextManager[None]:
+        """Within, they can be reached."""
 
 
 class Landed(NamedTuple):
@@ -43,6 +87,8 @@ class Flight:
         begun: when its batch began; None while it waits.
         grown: the longest beginning of its answer so far.
         landed: the answer, or why there is none.
+        landing: whether the thread that answers has given the answer, or why there is none.
+        lost: how many times who had it was lost.
     """
 
     def __init__(self, asked: Asked, deadline: float) -> None:
@@ -50,6 +96,7 @@ class Flight:
         self.waiting = 1  # whoever begins it
         self.submitted = time.monotonic()
         self.begun: float | None = None
+        self.landing, self.lost = False, 0
         self.grown: Reply | None = None
         self.loop = asyncio.get_running_loop()
         self.landed: asyncio.Future[Landed] = self.loop.create_future()
@@ -59,6 +106,19 @@ class Flight:
     def wanted(self) -> bool:
         """Whether anybody still waits; asked by the thread that answers."""
         return self.waiting > 0 and time.monotonic() < self.deadline
+
+    def lost_again(self, error: LostError) -> bool:
+        """Whether it can be asked again after who had it was lost; after `MOST_LOST` times it lands with the error."""
+        self.lost += 1
+        if self.landing or self.lost < MOST_LOST:
+            return not self.landing
+        _tell(self, self.land, error)
+        return False
+
+    def begin(self, when: float) -> None:
+        """Its batch has begun, by `time.monotonic`."""
+        self.begun = when
+        self._changed.set()
 
     def grow(self, reply: Reply) -> None:
         """The answer has a longer beginning."""
@@ -81,20 +141,81 @@ class Flight:
         self._changed.clear()
 
 
-class Batcher:
-    """Answers flights in a thread of its own, all that wait at once."""
+class LostError(Exception):
+    """Who was to answer is lost, such as a process that was killed; others can answer the same questions."""
 
-    def __init__(self, answerer: Answerer, most: int) -> None:
+
+class Line:
+    """Flights that wait for a batch; several batchers may take from one."""
+
+    def __init__(self) -> None:
+        self._flights: deque[Flight] = deque()
+        self._some = threading.Condition()
+
+    def __len__(self) -> int:
+        return len(self._flights)
+
+    def add(self, flight: Flight) -> None:
+        """A flight that comes last."""
+        with self._some:
+            self._flights.append(flight)
+            self._some.notify()
+
+    def put_back(self, flights: Sequence[Flight]) -> None:
+        """Flights that were taken come first again."""
+        with self._some:
+            self._flights.extendleft(reversed(flights))
+            self._some.notify_all()
+
+    def wake(self) -> None:
+        """Has all batchers look whether they are to stop."""
+        with self._some:
+            self._some.notify_all()
+
+    def taken(self, most: int, stopped: Callable[[], bool]) -> list[Flight]:
+        """Waits for the next batch.
+
+        Args:
+            most: how many flights.
+            stopped: whether nothing is to be waited for any more.
+
+        Returns:
+            Flights that somebody waits for; none: it is stopped.
+        """
+        with self._some:
+            while not stopped():
+                found: list[Flight] = []
+                while self._flights and len(found) < most:
+                    flight = self._flights.popleft()
+                    if flight.wanted:
+                        found.append(flight)
+                if found:
+                    return found
+                self._some.wait()
+            return []
+
+
+class Batcher:
+    """Answers flights in a thread of its own, all that wait at once.
+
+    Attributes:
+        seconds: that a batch takes, about.
+        lost: whether the answerer was lost, so that the thread has ended.
+        used: when the last batch ended, by `time.monotonic`.
+    """
+
+    def __init__(self, answerer: Answerer, most: int, line: Line | None = None) -> None:
         """Starts the thread.
 
         Args:
             answerer: a pipeline, which no other thread uses to generate.
             most: questions in a batch.
+            line: where flights wait, with others who take from it; None: in a line of its own.
         """
         self.answerer, self.most = answerer, most
-        self.seconds = FIRST_GUESS_SECONDS  # that a batch takes
-        self._queue: deque[Flight] = deque()
-        self._some = threading.Condition()
+        self.seconds = FIRST_GUESS_SECONDS
+        self.lost, self.used = False, time.monotonic()
+        self._line = Line() if line is None else line
         self._busy_since: float | None = None
         self._stopped = False
         self._thread = threading.Thread(target=self._work, name="answering", daemon=True)
@@ -103,12 +224,12 @@ class Batcher:
     @property
     def waiting(self) -> int:
         """Flights that no batch has taken yet."""
-        return len(self._queue)
+        return len(self._line)
 
     @property
     def expected_wait(self) -> float:
         """Seconds until a question that comes now has its answer, about."""
-        return self.seconds * (len(self._queue) // self.most + 1 + (self._busy_since is not None))
+        return self.seconds * (len(self._line) // self.most + 1 + (self._busy_since is not None))
 
     @property
     def busy_seconds(self) -> float:
@@ -118,39 +239,28 @@ class Batcher:
 
     def submit(self, flight: Flight) -> None:
         """Queues a flight."""
-        with self._some:
-            self._queue.append(flight)
-            self._some.notify()
+        self._line.add(flight)
 
     def stop(self) -> None:
         """Ends the thread after the batch in flight; what waits is not answered."""
-        with self._some:
-            self._stopped = True
-            self._some.notify()
+        self._stopped = True
+        self._line.wake()
 
     def _work(self) -> None:
-        while flights := self._taken():
-            started = time.monotonic()
+        while flights := self._line.taken(self.most, lambda: self._stopped):
+            started = self._busy_since = time.monotonic()
             for flight in flights:
                 flight.begun = started
-            self._answer(flights)
-            self.seconds += 0.3 * (time.monotonic() - started - self.seconds)
-            self._busy_since = None
-
-    def _taken(self) -> list[Flight]:
-        """The next batch; empty: the service stops."""
-        with self._some:
-            while not self._stopped:
-                taken: list[Flight] = []
-                while self._queue and len(taken) < self.most:
-                    flight = self._queue.popleft()
-                    if flight.wanted:
-                        taken.append(flight)
-                if taken:
-                    self._busy_since = time.monotonic()
-                    return taken
-                self._some.wait()
-            return []
+                _tell(flight, flight.begin, started)
+            try:
+                self._answer(flights)
+            except LostError as error:
+                self.lost = True
+                self._line.put_back([flight for flight in flights if flight.lost_again(error)])
+                return
+            finally:
+                self._busy_since, self.used = None, time.monotonic()
+            self.seconds += 0.3 * (self.used - started - self.seconds)
 
     def _answer(self, flights: Sequence[Flight]) -> None:
         from workbench.models.answering import WRITING
@@ -163,8 +273,11 @@ class Batcher:
                     _tell(flight, flight.grow, reply)
                 else:
                     left.discard(i)
+                    flight.landing = True
                     queued = (flight.begun or 0.0) - flight.submitted
                     _tell(flight, flight.land, Landed(reply, len(flights), queued))
+        except LostError:
+            raise
         except Exception as error:
             if len(flights) == 1:
                 _tell(flights[0], flights[0].land, error)
@@ -172,6 +285,25 @@ class Batcher:
             for i in sorted(left):  # one question's fault is not to cost the others their answers
                 if flights[i].wanted:
                     self._answer([flights[i]])
+
+
+class InProcess:
+    """A thread of this process for each pipeline."""
+
+    here = True
+
+    def worker(self, pipeline: Pipeline) -> Batcher:
+        """The thread that answers for a pipeline."""
+        return Batcher(pipeline, most_together(pipeline))
+
+    def connected(self) -> AbstractAsyncContextManager[None]:
+        """Nothing is to be reached."""
+        return nullcontext()
+
+
+def most_together(pipeline: Pipeline) -> int:
+    """How many questions a pipeline answers in a batch, at most."""
+    return min(MOST_TOGETHER, pipeline.session.machine.batch_size)
 
 
 def _tell(flight: Flight, tell: Callable[[Any], None], what: object) -> None:

@@ -12,14 +12,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from workbench.data.readers.text import counted
 from workbench.errors import InputError
 
 if TYPE_CHECKING:
     from workbench.serving.records.database import Database
     from workbench.serving.records.erasing import Erased
+    from workbench.serving.redis_server import RedisServer
 
 users_app = typer.Typer(no_args_is_help=True, help="Who is known to the service.")
 keys_app = typer.Typer(no_args_is_help=True, help="Keys of the service's API.")
+records_app = typer.Typer(no_args_is_help=True, help="Where the service keeps its records.")
 feedback_app = typer.Typer(no_args_is_help=True, help="What people said of answers.")
 
 NameArgument = Annotated[str, typer.Argument(help="Name of the user.")]
@@ -83,11 +86,14 @@ def users_forget(
     settings: SettingsOption = None,
 ) -> None:
     """Remove a user with all their texts, votes and keys from records, cache and exported files; it cannot be undone."""
-    from workbench.serving.app import TABLE
+    from workbench.serving import redis_server
+    from workbench.serving.app import TABLE, folder_of
     from workbench.serving.records import erasing, people
+    from workbench.serving.settings import read_service
 
+    redis = redis_server.from_environment()
     with _records(settings, runs) as records:
-        cache = records.path.with_name(TABLE)
+        cache = folder_of(read_service(settings), runs) / TABLE
         try:
             with records.reading() as connection:
                 user = people.named(connection, name)
@@ -95,7 +101,19 @@ def users_forget(
             erasing.scrub_all(records, cache)  # an earlier attempt may have been kept from it
             raise
         erased = erasing.forget(records, user, cache)
+    if redis:
+        _forget_in_redis(redis, erased.asked)
     _tell(name, erased, runs)
+
+
+def _forget_in_redis(server: RedisServer, asked: list[str]) -> None:
+    """Removes answers from Redis."""
+    from workbench.serving import redis_cache
+
+    try:
+        redis_cache.remove(server.client, asked)
+    except server.errors as error:
+        typer.echo(f"answers could not be removed from Redis at {server.name} ({error}); a running service does it", err=True)
 
 
 def _tell(name: str, erased: Erased, runs: Path) -> None:
@@ -104,7 +122,7 @@ def _tell(name: str, erased: Erased, runs: Path) -> None:
         if lines is None:
             typer.echo(f"{path} is not there any more; if it was moved or copied, remove their questions there", err=True)
         else:
-            typer.echo(f"{path}: {lines} questions removed")
+            typer.echo(f"{path}: removed {counted(lines, 'question')}")
     for folder, number in _measured_on(erased.questions, runs).items():
         typer.echo(f"{folder} was measured on {number} of their questions, which are in it: remove the folder too", err=True)
 
@@ -193,14 +211,44 @@ def feedback_export(
     opened = Run.open(run)
     with _records(settings, opened.runs) as records:
         found = export(records, opened.folder.name, out, split, everything)
-    typer.echo(f"{found.questions} questions in {out}, marked `source: feedback`")
+    typer.echo(f"{counted(found.questions, 'question')} in {out}, marked `source: feedback`")
     if found.without_evidence:
-        typer.echo(
-            f"{found.without_evidence} of them have an answer that stands in no passage that was shown: their evidence is null"
-        )
+        stand = counted(found.without_evidence, "answer", "stands", "stand")
+        typer.echo(f"{stand} in no passage that was shown: the evidence is null there")
     if found.uncorrected:
-        what = "have answers: null, to be written" if everything else "are left out; --all writes them without an answer"
-        typer.echo(f"{found.uncorrected} questions were answered badly and nobody said what is right: they {what}")
+        way = "`answers: null` is to be replaced" if everything else "left out here; --all writes them without an answer"
+        bad = counted(found.uncorrected, "question", "was", "were")
+        typer.echo(f"{bad} answered badly, and nobody said what is right; {way}")
+
+
+@records_app.command("copy")
+def records_copy(runs: RunsOption = RUNS, settings: SettingsOption = None) -> None:
+    """Copy the records of a stopped service's file into the empty database that WORKBENCH_DATABASE_URL names."""
+    from workbench.serving.app import folder_of
+    from workbench.serving.packages import require
+    from workbench.serving.settings import read_service
+
+    require("sqlalchemy", "alembic", "argon2")
+    from workbench.serving.records import copying, postgres
+    from workbench.serving.records.database import FILE, Database
+
+    path = folder_of(read_service(settings), runs) / FILE
+    if not path.is_file():
+        raise InputError(f"there are no records in {path}; name the folder of runs with --runs, or the service's settings")
+    target = postgres.from_environment()
+    if target is None:
+        raise InputError(f"{postgres.VARIABLE} names no database; allowed: {postgres.FORM}")
+    with closing(target), closing(Database(path)) as source:
+        from sqlalchemy.exc import DBAPIError
+
+        try:
+            found = copying.copy(source, target)
+        except DBAPIError as error:
+            raise InputError(
+                f"the records were not copied from {path} to {target.name} ({error.orig}); both are as before"
+            ) from error
+    told = ", ".join(f"{rows:,} {name}" for name, rows in found.items() if rows)
+    typer.echo(f"copied {told or 'no records'} to {target.name}; {path} is as it was")
 
 
 @contextmanager
@@ -216,12 +264,10 @@ def _records(settings: Path | None, runs: Path) -> Iterator[Database]:
     with closing(open_records(read_service(settings), runs)) as records:
         from sqlalchemy.exc import DBAPIError
 
-        from workbench.serving.records.database import unusable
-
         try:
             yield records
         except DBAPIError as error:
-            raise unusable(records.path, error) from error
+            raise records.unusable(error) from error
 
 
 def _hash_of_typed() -> str:

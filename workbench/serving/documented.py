@@ -75,6 +75,16 @@ ANSWER = {
     },
     "required": ["id", "question", "answer", "reply", "status", "sources", "provenance", "tokens", "cut", "served"],
 }  # fmt: skip
+# RFC 7240
+PREFER = {
+    "name": "Prefer", "in": "header", "required": False, "schema": TEXT,
+    "description": "`respond-async`: status 202 and an address where the answer is fetched; with `wait=10` only if it is not "
+    "there within 10 seconds.",
+}  # fmt: skip
+LATER_HEADERS = {
+    "Location": {"schema": TEXT, "description": "Where the answer is fetched, by whoever asked."},
+    "Preference-Applied": {"schema": TEXT},
+}
 PROBLEM = {
     "type": "object",
     "properties": {"type": TEXT, "title": TEXT, "status": {"type": "integer"}, "detail": TEXT, "instance": TEXT},
@@ -111,12 +121,13 @@ def documented(method: str, path: str) -> dict[str, Any]:
         responses |= {status: _problem(path, status) for status in (*READING, *ANSWERING)}
     if path == "/v1/answers":
         responses[200]["content"]["text/event-stream"] = {"schema": TEXT}
-        responses[202] = _json(OBJECT)
+        responses[202] = _json(OBJECT) | {"headers": LATER_HEADERS}
+        extra["parameters"] = [PREFER]
     if path == "/v1/chat/completions":
         responses[200]["content"]["text/event-stream"] = {"schema": TEXT}
         responses[404] = _problem(path, 404)
     if path == "/v1/answers/{request_id}":
-        responses |= {202: _json(OBJECT)}
+        responses |= {202: _json(OBJECT) | {"headers": {"Retry-After": {"schema": TEXT}}}, 410: _problem(path, 410)}
         responses |= {status: _problem(path, status) for status in ANSWERING}
     if found := PLACES.findall(path):
         responses[404] = _problem(path, 404)

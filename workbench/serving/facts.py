@@ -34,6 +34,7 @@ class Served(NamedTuple):
         figure: how good its answers are; None where that was not measured.
         verdict: whether it is better than the baseline on the report split.
         today: what the baseline is called.
+        configurations: how many were measured.
     """
 
     experiment: str
@@ -45,6 +46,7 @@ class Served(NamedTuple):
     figure: Figure | None
     verdict: Verdict | None = None
     today: str = words.TODAY
+    configurations: int = 1
 
     @property
     def figure_text(self) -> str:
@@ -67,7 +69,8 @@ class Served(NamedTuple):
         if found.row:
             return f"Against {today}: {found.phrase}."
         if found.a == found.b:
-            return f"This is {today} itself{f': {found.word}' if found.word == BASELINE else ''}."
+            said = found.word if found.word == BASELINE and self.configurations > 1 else ""
+            return f"This is {today} itself{f': {said}' if said else ''}."
         return f"Whether it is better than {today} was not measured on the {found.split} split."
 
 
@@ -85,6 +88,7 @@ def served(pipeline: Pipeline) -> Served:
         measured_figure(run, configuration.id),
         verdict(run, configuration.id),
         run.today,
+        len(run.configurations),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from workbench.data.readers.text import counted
 from workbench.errors import StageFailedError
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def gate(pipeline: Pipeline, sample: int = SAMPLE) -> str:
     if found[0].differing:
         chance = found[0].chance or "how often the server's answers differ was not measured"
         return f"{label} shows query {names[0]} the same passages, its answer is another: {chance}"
-    together = f", and with {len(names) - 1} others together," if len(names) > 1 else ""
+    together = f", and with {counted(len(names) - 1, 'other')} together," if len(names) > 1 else ""
     return f"{label} answers query {names[0]}{together} as recorded"
 
 

@@ -132,12 +132,21 @@ class _State(Collector):
         yield _gauge(
             "batch_busy_seconds", "Seconds for which the batch in flight has been computed.", service.batcher.busy_seconds
         )
+        computed = float(asking.computed)
+        yield CounterMetricFamily(
+            "workbench_answers_computed", "Answers that the model gave; equal questions share one.", computed
+        )
         yield _gauge("cache_memory_bytes", "Bytes of answers that are kept in memory.", asking.memory.bytes)
         breakers = GaugeMetricFamily("workbench_breaker_open", "Whether nobody asks it, since it failed.", labels=["of"])
         for name, breaker in [("model", service.breaker), *((one.name, each) for one, each in service.replacements)]:
             breakers.add_metric([name], float(breaker.state != "closed"))
         yield breakers
         yield _gauge("ready", "Whether questions are taken.", not asking.stopping)
+        redis = asking.redis
+        about = "Whether Redis does not answer, so that this process goes on without it."
+        yield _gauge("redis_away", about, redis.away if redis else False)
+        failures = float(redis.failures if redis else 0)
+        yield CounterMetricFamily("workbench_redis_failures", "Commands to Redis that failed.", value=failures)
         if self.writer:
             yield _gauge("records_waiting", "Records that are not on the disk yet.", self.writer.waiting)
             dropped = float(self.writer.dropped)

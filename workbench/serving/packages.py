@@ -27,7 +27,9 @@ def require_extra() -> None:
         MissingExtraError: one of them is not.
     """
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    require("gradio", "fastapi", "fastapi_offline", "uvicorn", "sqlalchemy", "jwt", "argon2", "limits", "prometheus_client")
+    require(
+        "gradio", "fastapi", "fastapi_offline", "uvicorn", "sqlalchemy", "alembic", "jwt", "argon2", "limits", "prometheus_client"
+    )
 
 
 def require(*packages: str) -> None:

@@ -93,6 +93,12 @@ class ConflictError(ProblemError):
     name, status, title = "conflict", 409, "Not as things stand"
 
 
+class GoneError(ProblemError):
+    """The answer was there, and is kept no more."""
+
+    name, status, title = "gone", 410, "The answer is kept no more"
+
+
 class TooLargeError(ProblemError):
     """The body is too large."""
 

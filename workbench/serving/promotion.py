@@ -7,15 +7,25 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from workbench.pipeline import Pipeline
 from workbench.results.run import PROMOTED, Run
-from workbench.serving.asking import MEMORY_BYTES, Asking, Service
+from workbench.serving.asking import MEMORY_BYTES, Service
 from workbench.serving.gate import gate
 
 if TYPE_CHECKING:
     from workbench.serving.settings import ServiceSettings
+
+
+class Serving(Protocol):
+    """What serves a pipeline, and another one from a promotion on."""
+
+    service: Service
+
+    async def replace(self, service: Service) -> None:
+        """Serves another pipeline; returns when nobody is answered by the one before any more."""
+
 
 LOOK_SECONDS = 2.0
 
@@ -23,7 +33,7 @@ log = logging.getLogger(__name__)
 
 
 @asynccontextmanager
-async def watching(asking: Asking, settings: ServiceSettings, reopen: Callable[[str], Pipeline] | None) -> AsyncIterator[None]:
+async def watching(asking: Serving, settings: ServiceSettings, reopen: Callable[[str], Pipeline] | None) -> AsyncIterator[None]:
     """Within, promotions of the served run are looked for.
 
     Args:
@@ -41,7 +51,7 @@ async def watching(asking: Asking, settings: ServiceSettings, reopen: Callable[[
                 await task
 
 
-async def _watch(asking: Asking, settings: ServiceSettings, reopen: Callable[[str], Pipeline]) -> None:
+async def _watch(asking: Serving, settings: ServiceSettings, reopen: Callable[[str], Pipeline]) -> None:
     file = asking.service.pipeline.run.folder / PROMOTED
     known = _state(file)
     while True:
@@ -66,7 +76,7 @@ def _state(file: Path) -> tuple[int, int] | None:
     return found.st_mtime_ns, found.st_ino
 
 
-def _opened(asking: Asking, settings: ServiceSettings, reopen: Callable[[str], Pipeline]) -> Service | None:
+def _opened(asking: Serving, settings: ServiceSettings, reopen: Callable[[str], Pipeline]) -> Service | None:
     """The service of the configuration that is promoted now; None where it is the one that is served."""
     before = asking.service.pipeline
     run = Run.open(before.run.folder)
@@ -75,6 +85,8 @@ def _opened(asking: Asking, settings: ServiceSettings, reopen: Callable[[str], P
         return None
     pipeline = reopen(promoted["configuration"])  # with models of its own: those that are served are in use
     pipeline.session.keep_in_memory(MEMORY_BYTES)
-    log.warning("%s", gate(pipeline, settings.serve.gate))
-    pipeline.warm()
-    return Service(pipeline, settings.fallback)
+    workers = asking.service.workers
+    if workers.here:
+        log.warning("%s", gate(pipeline, settings.serve.gate))
+        pipeline.warm()
+    return Service(pipeline, settings.fallback, workers)

@@ -16,9 +16,10 @@ from workbench.errors import InputError, MissingExtraError
 from workbench.experiment.bundled import bundle_at
 from workbench.pipeline import Asked, Pipeline
 from workbench.results.run import Run
-from workbench.serving.api import HANGS_AFTER_DEADLINES
-from workbench.serving.asking import MEMORY_BYTES, MOST_TOGETHER, Asking, Service
+from workbench.serving.asking import MEMORY_BYTES, Asking, Service
+from workbench.serving.batching import MOST_TOGETHER
 from workbench.serving.caller import Caller
+from workbench.serving.elsewhere import HANGS_AFTER_DEADLINES
 from workbench.serving.gate import gate
 from workbench.serving.settings import Caching, ServiceSettings
 from workbench.store.progress import Progress

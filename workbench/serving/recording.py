@@ -35,6 +35,7 @@ from workbench.serving.tracing import Tracing, wanted
 if TYPE_CHECKING:
     from workbench.serving.cache import DiskCache
     from workbench.serving.records.database import Database
+    from workbench.serving.redis_server import RedisServer
     from workbench.serving.settings import ServiceSettings
 
 log = logging.getLogger(__name__)
@@ -48,7 +49,12 @@ class Recording(Remembering):
     """
 
     def __init__(
-        self, service: Service, settings: ServiceSettings, disk: DiskCache | None = None, records: Database | None = None
+        self,
+        service: Service,
+        settings: ServiceSettings,
+        disk: DiskCache | None = None,
+        records: Database | None = None,
+        redis: RedisServer | None = None,
     ) -> None:
         """Begins with nothing under way.
 
@@ -57,11 +63,12 @@ class Recording(Remembering):
             settings: of the service.
             disk: the answers' cache on disk, if there is one.
             records: where records are kept; None: nowhere.
+            redis: what replicas know together; None: this is the only one.
 
         Raises:
             InputError: the secret of tokens is too short, or a collector of traces is named and the extra ``tracing`` is missing.
         """
-        super().__init__(service, settings, disk, records)
+        super().__init__(service, settings, disk, records, redis)
         keep = None if settings.keep == "none" else settings.keep
         self.journal = Journal(self.writer, keep, self._lost) if self.writer else None
         self.tracing = Tracing() if wanted() else None

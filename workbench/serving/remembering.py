@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, nullcontext, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Literal, TypeVar
 
@@ -26,9 +26,11 @@ from workbench.serving.who.limits import Limits
 if TYPE_CHECKING:
     from workbench.serving.cache import DiskCache
     from workbench.serving.records.database import Database
+    from workbench.serving.redis_server import RedisServer
     from workbench.serving.settings import ServiceSettings
 
 LOOK_SECONDS = 2.0  # between looks at what is to be forgotten
+ON_ITS_WAY_SECONDS = (0.2, 0.4, 0.8)  # between looks for what another replica has not written yet
 EXPIRY_SECONDS = 3600.0  # between removals of what is too old
 
 log = logging.getLogger(__name__)
@@ -47,7 +49,12 @@ class Remembering(Asking):
     """
 
     def __init__(
-        self, service: Service, settings: ServiceSettings, disk: DiskCache | None = None, records: Database | None = None
+        self,
+        service: Service,
+        settings: ServiceSettings,
+        disk: DiskCache | None = None,
+        records: Database | None = None,
+        redis: RedisServer | None = None,
     ) -> None:
         """Begins with nothing under way.
 
@@ -56,14 +63,15 @@ class Remembering(Asking):
             settings: of the service.
             disk: the answers' cache on disk, if there is one.
             records: where records are kept; None: nowhere.
+            redis: what replicas know together; None: this is the only one.
 
         Raises:
             InputError: the secret of tokens is too short.
         """
-        super().__init__(service, settings, disk)
+        super().__init__(service, settings, disk, redis)
         self.writer = Writer(records) if records else None
         self.directory = Directory(records, self.writer, settings.who) if records and self.writer else None
-        self.limits = Limits(self._spent_today)
+        self.limits = Limits(self._spent_today, redis=redis)
         self.metrics = Metrics(self, self.writer)
         self._answering: Counter[Place] = Counter()  # questions that are being answered
 
@@ -96,7 +104,11 @@ class Remembering(Asking):
         self._require("votes", texts=bool(comment or correction))
         await self.limits.count(principal, "changes")
         try:
-            await self.write(lambda connection: votes.vote(connection, request_id, principal.user, value, comment, correction))
+            await self._found(
+                lambda: self.write(
+                    lambda connection: votes.vote(connection, request_id, principal.user, value, comment, correction)
+                )
+            )
         except NotFoundError:
             if (principal.user, request_id) in self._answering:
                 raise ConflictError("the answer is still being written; vote on it when it is there", retry_after=1) from None
@@ -178,8 +190,21 @@ class Remembering(Asking):
         Raises:
             NotFoundError: there is none, or it was somebody else's.
         """
-        body = await self.read(lambda connection: votes.body_of(connection, request_id, principal.user))
+        body = await self._found(lambda: self.read(lambda connection: votes.body_of(connection, request_id, principal.user)))
         return Answered(body, {"by": "records", "seconds": {}})
+
+    async def _found(self, act: Callable[[], Awaitable[T]]) -> T:
+        """What is found of a request. Where replicas share the records, another one's may be on its way.
+
+        Raises:
+            NotFoundError: it is not there, also somewhat later.
+        """
+        for seconds in ON_ITS_WAY_SECONDS if self.writer and self.writer.database.is_shared else ():
+            try:
+                return await act()
+            except NotFoundError:
+                await asyncio.sleep(seconds)
+        return await act()
 
     async def read(self, act: Callable[[Connection], T]) -> T:
         """What is read in the records.
@@ -224,7 +249,8 @@ class Remembering(Asking):
         """Within, what is too old is removed, and what another process removed is forgotten here."""
         tasks = [asyncio.ensure_future(self._forgetting()), asyncio.ensure_future(self._expiring())] if self.writer else []
         try:
-            yield
+            async with self.redis.watched() if self.redis else nullcontext():
+                yield
         finally:
             for task in tasks:
                 task.cancel()
@@ -235,7 +261,7 @@ class Remembering(Asking):
     async def _overwrite(self) -> None:
         """Has what was removed overwritten in the file of the records."""
         if self.writer and not await asyncio.to_thread(self.writer.database.checkpoint):
-            log.warning("what was removed may still be readable in %s; it is overwritten later", self.writer.database.path)
+            log.warning("what was removed may still be readable in %s; it is overwritten later", self.writer.database.name)
 
     async def _forgetting(self) -> None:
         last = 0  # an earlier service may have ended before it removed from its cache what was forgotten
@@ -271,3 +297,5 @@ class Remembering(Asking):
         if self.directory:
             self.directory.stop()
             self.directory.database.close()
+        if self.redis:
+            await asyncio.to_thread(self.redis.close)

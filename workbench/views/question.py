@@ -86,11 +86,16 @@ def _passages(asked: Asked, one: QuestionRecord) -> str:
 
 def _evidence(row: PassageRecord, one: QuestionRecord) -> tuple[str, str]:
     """What is said of the evidence in a passage, and its text as HTML: accepted answers marked, evidence underlined."""
-    spans = sorted(
-        Place(max(span.start - row.start, 0), min(span.end, row.end) - row.start)
+    places = [
+        span
         for span in one.evidence
         if isinstance(span, SpanRecord) and span.doc_id == row.doc_id and span.start < row.end and row.start < span.end
-    )
-    whole = any(not isinstance(span, SpanRecord) and span.doc_id == row.doc_id for span in one.evidence)
-    said = " · <strong>holds evidence</strong>" + (", underlined" if spans else "") if spans or whole else ""
+    ]
+    spans = sorted(Place(max(span.start - row.start, 0), min(span.end, row.end) - row.start) for span in places)
+    judged = any(not isinstance(span, SpanRecord) and span.doc_id == row.doc_id for span in one.evidence)
+    said = ""
+    if judged or any(row.start <= span.start and span.end <= row.end for span in places):
+        said = " · <strong>holds evidence</strong>" + (", underlined" if spans else "")
+    elif spans:
+        said = " · holds a part of the evidence, underlined, which does not count"
     return said, marked(row.text, one.answers or [], spans)

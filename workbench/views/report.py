@@ -84,10 +84,11 @@ def origin(run: Run) -> str:
     name = shlex.quote(f"runs/{run.manifest['experiment']}/{run.folder.resolve().name}")
     first = next((row["query_id"] for row in run.answers), None)
     again = "" if first is None else f"workbench replay {name} {shlex.quote(first)}\n"
-    commands = f"{again}workbench compare {name} --details"
+    compare = f"workbench compare {name} --details\n" if len(run.configurations) > 1 else ""
+    does = " and ".join(filter(None, ["compute an answer again" if again else "", "show every test" if compare else ""]))
+    commands = f"<p>To {does}:</p><pre>{text((again + compare).rstrip())}</pre>" if does else ""
     return (
-        f"<ul class=wb-list>{items}</ul>"
-        f"<p>These commands {'compute an answer again and ' if again else ''}show every test:</p><pre>{text(commands)}</pre>"
+        f"<ul class=wb-list>{items}</ul>{commands}"
         f"<details><summary>The experiment’s file with every default filled in</summary><pre>{text(run.config)}</pre></details>"
         f"<p class=wb-quiet>Means and differences are points of {text(words.metric_name(run.select[1]))}, of 100.</p>"
     )

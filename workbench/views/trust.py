@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
+
 from workbench.results import words
 from workbench.results.run import Run
 from workbench.views.html import cell, sourced, text
 
 FINE, CAREFUL = "✓", "!"
+CAUTION = "CAUTION: "
+NOT_READ = re.compile(r"\d+ of \d+ files? (?:is|are) not read")
 
 
 def trust(run: Run) -> str:
     """What supports the figures of a run and what weakens them, one line each."""
-    lines = [_fresh(run), _repeated(run), *_trained(run), _failures(run), *_cut(run), *_unread(run), *_enough(run)]
+    lines = [_fresh(run), _repeated(run), *_trained(run), _failures(run), *_cut(run), *_unread(run), *_data(run), *_enough(run)]
     items = "".join(f"<li>{sign}&nbsp; {said}</li>" for sign, said in lines)
     return f"<ul class=wb-checks>{items}</ul><p class=wb-quiet>✓ supports the figures; ! weakens them.</p>"
 
@@ -77,6 +81,13 @@ def _unread(run: Run) -> list[tuple[str, str]]:
                 (CAREFUL, f"{said} are too long for the embedder {text(row['embedder'])}; their ends cannot be found by meaning.")
             )
     return lines
+
+
+def _data(run: Run) -> list[tuple[str, str]]:
+    """What was said of the documents and questions that weakens every figure: too few of them, or files that were not read."""
+    notes = [str(note) for note in run.manifest["dataset"].get("notes", [])]
+    told = [note.removeprefix(CAUTION) for note in notes if note.startswith(CAUTION) or NOT_READ.match(note)]
+    return [(CAREFUL, f"{_of_manifest(note[0].upper() + note[1:], 'dataset')}.") for note in told]
 
 
 def _enough(run: Run) -> list[tuple[str, str]]:

@@ -102,7 +102,7 @@ def _located(name: str, asked: Sequence[Asked], library: Library, notes: list[st
             kept.append(Found(question, query_id, [one.places for one in found], relevant, lettered))
     told = {query: library.nearest(piece) for query, piece in list(missing.items())[:SHOWN_MISSING]}
     if refuse == "refuse" and len(missing) > MOST_MISSING * len(asked):
-        raise too_many(name, missing, told, len(asked))
+        raise too_many(name, missing, told, len(asked), notes)
     if lettered_ids := [one.id for one in kept if one.lettered]:
         said = "evidence that is found by its letters and digits alone, signs and case aside"
         notes.append(f"{counted(len(lettered_ids), 'question', 'has', 'have')} {said}: {_few(lettered_ids)}")

@@ -1,4 +1,4 @@
-"""The file of a service's records: SQLite by way of SQLAlchemy's Core, so that another database is another address.
+"""The file of a service's records: SQLite by way of SQLAlchemy's Core. `postgres` has those that several machines share.
 
 Every transaction that writes begins with BEGIN IMMEDIATE: one that begins by reading fails at once where another process writes.
 What is committed is on the disk, and what is removed is overwritten.
@@ -21,10 +21,18 @@ from workbench.serving.records.migrating import bring_up
 
 FILE = "records.sqlite"
 WAIT_SECONDS = 2.0  # for a file that another process holds
+ELSEWHERE = "name another folder under cache.folder of the service's settings"
 
 
 class Database:
-    """The records of a service; several threads and processes may use them."""
+    """The records of a service; several threads and processes may use them.
+
+    Attributes:
+        name: of the records, for people.
+        is_shared: whether replicas on several machines use them.
+    """
+
+    is_shared = False
 
     def __init__(self, path: Path, wait_seconds: float = WAIT_SECONDS) -> None:
         """Opens the records; the file and its tables are made where there are none, and brought up to date.
@@ -36,25 +44,22 @@ class Database:
         Raises:
             InputError: the file cannot be used, is no database, holds other tables, or was made by a later version.
         """
-        self.path = path
-        self._engine = _engine(path, wait_seconds)
-        self._writing = self._engine.execution_options(immediate=True)
+        self.path, self.name = path, str(path)
+        self._engine: Engine = _engine(path, wait_seconds)
+        self._writing: Engine = self._engine.execution_options(immediate=True)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch(mode=0o600, exist_ok=True)  # nobody else's business
             with self.writing() as connection:
-                bring_up(connection, path)
+                bring_up(connection, self.name, ELSEWHERE)
         except InputError:
             self.close()
             raise
         except OSError as error:
-            raise InputError(
-                f"the records of the service, {path}, cannot be used ({error.strerror}); name another folder under "
-                f"cache.folder of the service's settings"
-            ) from error
+            raise InputError(f"the records of the service, {path}, cannot be used ({error.strerror}); {ELSEWHERE}") from error
         except DBAPIError as error:
             self.close()
-            raise unusable(path, error) from error
+            raise self.unusable(error) from error
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
@@ -87,23 +92,30 @@ class Database:
             connection.close()
         return not busy
 
+    def scrub(self) -> None:
+        """Leaves nothing of what was removed in the file.
+
+        Raises:
+            InputError: another process uses it.
+        """
+        scrub(self.path)
+
     def close(self) -> None:
         """Closes all connections."""
         self._engine.dispose()
 
+    def unusable(self, error: DBAPIError) -> InputError:
+        """What is said of records that cannot be used, with the way out."""
+        reason = " ".join(str(error.orig).split())  # of a server it has several lines
+        return InputError(f"the records of the service, {self.name}, cannot be used ({reason}); {self._way_out(error)}")
 
-def unusable(path: Path, error: DBAPIError) -> InputError:
-    """What is said of a file that cannot be used, with the way out."""
-    return InputError(f"the records of the service, {path}, cannot be used ({error.orig}); {_way_out(error)}")
-
-
-def _way_out(error: DBAPIError) -> str:
-    """What helps against a file that cannot be used."""
-    if "locked" in str(error.orig):
-        return "another process holds it: run the command again, or see which with `fuser`"
-    if "full" in str(error.orig):
-        return "make room on its disk"
-    return "move the file away, or name another folder under cache.folder of the service's settings"
+    def _way_out(self, error: DBAPIError) -> str:
+        """What helps against a file that cannot be used."""
+        if "locked" in str(error.orig):
+            return "another process holds it: run the command again, or see which with `fuser`"
+        if "full" in str(error.orig):
+            return "make room on its disk"
+        return f"move the file away, or {ELSEWHERE}"
 
 
 def _engine(path: Path, wait_seconds: float) -> Engine:

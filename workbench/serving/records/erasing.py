@@ -19,7 +19,18 @@ from workbench.data.readers.json_lines import parsed
 from workbench.errors import InputError
 from workbench.serving.records.database import Database, scrub
 from workbench.serving.records.people import User
-from workbench.serving.records.tables import answers, conversations, exports, forgotten, keys, requests, spending, users, votes
+from workbench.serving.records.tables import (
+    answers,
+    conversations,
+    exports,
+    forgotten,
+    keys,
+    requests,
+    spending,
+    users,
+    votes,
+    writers,
+)
 
 REMEMBERED_SECONDS = 86_400.0  # for which running services are told what to forget
 TOGETHER = 500  # values in a condition
@@ -69,14 +80,14 @@ def forget(database: Database, user: User, cache: Path) -> Erased:
 
 
 def scrub_all(database: Database, cache: Path) -> None:
-    """Leaves nothing of what was removed in the files of records and cache.
+    """Leaves nothing of what was removed in the files of cache and records.
 
     Raises:
         InputError: another process uses one of them.
     """
     database.close()
-    for path in (cache, database.path):
-        scrub(path)
+    scrub(cache)
+    database.scrub()
 
 
 def erase(connection: Connection, which: ColumnElement[bool]) -> Erased:
@@ -110,7 +121,8 @@ def expire(connection: Connection, days: float) -> Erased:
     erased = erase(connection, requests.c.at < before)
     used = select(requests.c.conversation).where(requests.c.conversation.is_not(None))
     connection.execute(delete(conversations).where(conversations.c.changed < before, conversations.c.id.not_in(used)))
-    connection.execute(delete(forgotten).where(forgotten.c.at < time.time() - REMEMBERED_SECONDS))
+    for table in (forgotten, writers):
+        connection.execute(delete(table).where(table.c.at < time.time() - REMEMBERED_SECONDS))
     return erased
 
 

@@ -72,7 +72,7 @@ def export(database: Database, run: str, path: Path, split: str | None = None, e
             raise InputError(f"{path} is there already and was not exported from these records; name another file with --out")
         found = _opinions(connection, run)
         if not found:
-            raise InputError(f"nobody has voted on an answer of run {run}; the records are in {database.path}")
+            raise InputError(f"nobody has voted on an answer of run {run}; the records are in {database.name}")
         groups: dict[str, list[Opinion]] = {}
         for one in found:
             groups.setdefault(f"{SOURCE}-{digest([one.question, one.before])[:ID_DIGITS]}", []).append(one)

@@ -12,12 +12,12 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Table, case, func, select
+from sqlalchemy import Connection, Table, case, func, literal, select
 
 from workbench.serving.caller import Caller
 from workbench.serving.problems import ConflictError, NotFoundError
 from workbench.serving.records import people
-from workbench.serving.records.tables import answers, conversations, counts, forgotten, requests, spending, users
+from workbench.serving.records.tables import Words, answers, conversations, counts, forgotten, requests, spending, users
 from workbench.serving.records.writer import Writer
 from workbench.serving.settings import Keeping
 
@@ -171,7 +171,7 @@ def _turn(connection: Connection, entry: Entry) -> dict[str, Any]:
     name = entry.caller.conversation
     if name is None:
         return {}
-    title = case((conversations.c.title == "", entry.question[:TITLE_LETTERS]), else_=conversations.c.title)
+    title = case((conversations.c.title == "", literal(entry.question[:TITLE_LETTERS], Words())), else_=conversations.c.title)
     there = conversations.update().where(conversations.c.id == name)
     changed = connection.execute(there.values(changed=entry.at, title=title))
     if not changed.rowcount:

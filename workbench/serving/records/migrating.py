@@ -1,4 +1,4 @@
-"""The tables of a file of records: made where there are none, and brought up to date where an earlier version made them."""
+"""The tables of the records: made where there are none, and brought up to date by Alembic where an earlier version made them."""
 
 from __future__ import annotations
 
@@ -9,42 +9,66 @@ from sqlalchemy import Connection, inspect
 from workbench.errors import InputError
 from workbench.serving.records.tables import VERSION, metadata
 
-# from a version of the tables to the next one
-STEPS: dict[int, tuple[str, ...]] = {
-    1: (
-        "DELETE FROM votes WHERE number NOT IN (SELECT max(number) FROM votes GROUP BY request)",
-        "DROP INDEX votes_by_request",
-        "CREATE UNIQUE INDEX votes_by_request ON votes (request)",
-        "CREATE INDEX conversations_by_owner ON conversations (user, changed)",
-    ),
-}
+MIGRATIONS = Path(__file__).parent / "migrations"
+TABLE = "alembic_version"  # Alembic's own, of one row
 
 
-def bring_up(connection: Connection, path: Path) -> None:
-    """Gives a file the tables of this version; what is in them stays.
+def bring_up(connection: Connection, name: str, elsewhere: str) -> None:
+    """Gives records the tables of this version; what is in them stays.
 
     Args:
         connection: of a transaction that writes: all of it is done, or nothing.
-        path: of the file, for errors.
+        name: of the records, for errors.
+        elsewhere: how to name other records, for errors.
 
     Raises:
-        InputError: the file is of a later version, or holds tables of something else.
+        InputError: the records are of a later version, or the tables are of something else.
     """
-    found = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
+    found = _version(connection)
+    if found == VERSION:
+        return
     if found > VERSION:
         raise InputError(
-            f"{path} was written by a later version of the workbench (tables {found}, here {VERSION}); use that version, or name "
-            f"another folder under cache.folder of the service's settings"
+            f"{name} was written by a later version of the workbench (tables {found}, here {VERSION}); use that version, or "
+            f"{elsewhere}"
         )
     if found == 0:
         if tables := inspect(connection).get_table_names():
-            raise InputError(
-                f"{path} holds other tables than a service's records ({', '.join(sorted(tables)[:5])}); move the file away, or "
-                f"name another folder under cache.folder of the service's settings"
-            )
+            raise InputError(f"{name} holds other tables than a service's records ({', '.join(sorted(tables)[:5])}); {elsewhere}")
         metadata.create_all(connection)
-    for version in range(found or VERSION, VERSION):
-        for statement in STEPS[version]:
-            connection.exec_driver_sql(statement)
-    if found != VERSION:
+    _migrate(connection, found or VERSION)
+    if _is_file(connection):
         connection.exec_driver_sql(f"PRAGMA user_version = {VERSION}")
+
+
+def _version(connection: Connection) -> int:
+    """Of the tables; 0: there are none of a service's records."""
+    if _is_file(connection):  # where versions before Alembic have it, and look for it
+        return int(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
+    if not inspect(connection).has_table(TABLE):
+        return 0
+    return int(connection.exec_driver_sql(f"SELECT version_num FROM {TABLE}").scalar() or 0)
+
+
+def _is_file(connection: Connection) -> bool:
+    return connection.dialect.name == "sqlite"
+
+
+def _migrate(connection: Connection, version: int) -> None:
+    """Has Alembic note the version of the tables, and do what is missing.
+
+    Args:
+        connection: of a transaction that writes.
+        version: of the tables as they are.
+    """
+    from alembic.config import Config
+    from alembic.runtime.environment import EnvironmentContext
+    from alembic.runtime.migration import MigrationContext
+    from alembic.script import ScriptDirectory
+
+    script = ScriptDirectory(str(MIGRATIONS))
+    MigrationContext.configure(connection).stamp(script, str(version))
+    steps = lambda revision, context: script._upgrade_revs("head", revision)  # noqa: E731 - as Alembic's own commands have it
+    with EnvironmentContext(Config(), script, fn=steps) as environment:
+        environment.configure(connection=connection)
+        environment.run_migrations()

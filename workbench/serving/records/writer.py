@@ -1,5 +1,8 @@
 """One thread writes the records: all that waits in one transaction, so that many small changes cost one write to the disk.
 
+Each transaction notes its number. Where the database is lost at its end, the number tells later whether it was committed, so
+nothing is written twice.
+
 Changes that somebody waits for are acknowledged after the commit. Changes that nobody waits for are written when the file can be
 written again; their number is bounded, and what finds no room is counted.
 """
@@ -7,6 +10,7 @@ written again; their number is bounded, and what finds no room is counted.
 from __future__ import annotations
 
 import logging
+import secrets
 import threading
 import time
 from collections import deque
@@ -14,11 +18,12 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
 from workbench.serving.problems import UnavailableRecordsError
 from workbench.serving.records.database import Database
+from workbench.serving.records.tables import writers
 
 MOST_WAITING = 10_000  # changes that nobody waits for
 MOST_TOGETHER = 500  # changes in a transaction
@@ -48,6 +53,7 @@ class Writer:
     def __init__(self, database: Database) -> None:
         self.database, self.dropped = database, 0
         self._changes: deque[Change[Any]] = deque()
+        self._name, self._batch = secrets.token_hex(16), 0
         self._some = threading.Condition()
         self._stopped, self._until = False, float("inf")
         self._thread = threading.Thread(target=self._work, name="records", daemon=True)
@@ -83,7 +89,7 @@ class Writer:
             if self._stopped or len(self._changes) >= MOST_WAITING:
                 self.dropped += 1
                 if self.dropped & (self.dropped - 1) == 0:  # 1, 2, 4, 8, ...
-                    log.error("%d records found no room, since %s cannot be written", self.dropped, self.database.path)
+                    log.error("%d records found no room, since %s cannot be written", self.dropped, self.database.name)
                 return False
             self._changes.append(Change(act, None, float("inf")))
             if len(self._changes) == 1:  # the thread is awake already where there are more
@@ -97,7 +103,7 @@ class Writer:
             self._some.notify()
         self._thread.join(seconds + 1)
         if self._changes:
-            log.error("%d records were not written: %s cannot be", len(self._changes), self.database.path)
+            log.error("%d records were not written: %s cannot be", len(self._changes), self.database.name)
 
     def _work(self) -> None:
         while True:
@@ -126,22 +132,53 @@ class Writer:
     def _written(self, changes: list[Change[Any]]) -> list[Change[Any]]:
         """Writes changes; gives back those that are to be tried again."""
         results: list[tuple[Any, BaseException | None]] = []
+        self._batch += 1
+        made = False
         try:
             with self.database.writing() as connection:
                 for change in changes:
                     results.append(_made(connection, change))
+                self._mark(connection)
+                made = True
         except Exception as error:
             log.warning("%d records cannot be written for now: %s", len(changes), _reason(error))
-            return _kept_waiting(changes, error)
+            if not made or not self._committed(changes):
+                return _kept_waiting(changes, error)
         for change, (result, failed) in zip(changes, results, strict=True):
             if change.done is None:
                 if failed:
                     log.error("a record was refused: %s", _reason(failed))
+            elif change.done.done():
+                continue  # they were told that it is not known
             elif failed:
                 change.done.set_exception(failed)
             else:
                 change.done.set_result(result)
         return []
+
+    def _mark(self, connection: Connection) -> None:
+        """Notes the number of the transaction."""
+        values = {"batch": self._batch, "at": time.time()}
+        if not connection.execute(writers.update().where(writers.c.name == self._name).values(values)).rowcount:
+            connection.execute(writers.insert().values(values | {"name": self._name}))
+
+    def _committed(self, changes: list[Change[Any]]) -> bool:
+        """Whether the transaction whose end was not heard of is there, asked until the database says so.
+
+        Args:
+            changes: of the transaction; whoever waits for one longer than they wanted to is told that it is not known.
+        """
+        while True:
+            try:
+                with self.database.reading() as connection:
+                    last = connection.execute(select(writers.c.batch).where(writers.c.name == self._name)).scalar()
+            except SQLAlchemyError:
+                _give_up(changes)
+                if time.monotonic() > self._until:
+                    return False
+                time.sleep(REST_SECONDS)
+            else:
+                return last == self._batch
 
 
 def _made(connection: Connection, change: Change[Any]) -> tuple[Any, BaseException | None]:
@@ -162,6 +199,8 @@ def _kept_waiting(changes: list[Change[Any]], error: Exception) -> list[Change[A
     """Those that can wait; the others are told that nothing was written."""
     left = []
     for change in changes:
+        if change.done and change.done.done():
+            continue
         if change.done is None or time.monotonic() < change.until:
             left.append(change)
         else:
@@ -169,6 +208,17 @@ def _kept_waiting(changes: list[Change[Any]], error: Exception) -> list[Change[A
                 UnavailableRecordsError(f"nothing was written: the records cannot be ({_reason(error)})", retry_after=5)
             )
     return left
+
+
+def _give_up(changes: list[Change[Any]]) -> None:
+    """Tells whoever waits too long that it is not known whether it was written."""
+    for change in changes:
+        if change.done and not change.done.done() and time.monotonic() >= change.until:
+            change.done.set_exception(
+                UnavailableRecordsError(
+                    "the records were lost while it was written, and may hold it; send it again", retry_after=5
+                )
+            )
 
 
 def _reason(error: BaseException) -> str:

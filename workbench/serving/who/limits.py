@@ -1,4 +1,7 @@
-"""How much one key, or one person, may ask: questions in a minute, and tokens in a day."""
+"""How much one key, or one person, may ask: questions in a minute, and tokens in a day.
+
+With Redis all replicas count together; where it is away, each counts for itself.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,8 @@ import math
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from typing import Literal
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Literal
 
 from limits import RateLimitItemPerMinute
 from limits.aio.storage import MemoryStorage
@@ -15,6 +18,12 @@ from limits.aio.strategies import MovingWindowRateLimiter
 
 from workbench.serving.caller import Principal
 from workbench.serving.problems import BudgetSpentError, RateLimitedError
+from workbench.serving.redis_server import RedisAwayError, RedisServer
+
+if TYPE_CHECKING:
+    from limits.strategies import MovingWindowRateLimiter as SharedWindows
+
+    from workbench.serving.who.budgets import SharedBudgets
 
 Account = tuple[int, int]
 DAY_SECONDS = 86_400
@@ -23,15 +32,26 @@ DAY_SECONDS = 86_400
 class Limits:
     """Counts questions and tokens; it is used by the tasks of one event loop."""
 
-    def __init__(self, spent: Callable[[Account], Awaitable[int]], clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        spent: Callable[[Account], Awaitable[int]],
+        clock: Callable[[], float] = time.time,
+        redis: RedisServer | None = None,
+    ) -> None:
         """Nothing is counted yet.
 
         Args:
             spent: tokens that an account has used today, by the records.
             clock: seconds since 1970.
+            redis: where all replicas count together; None: this process counts for itself.
         """
-        self._spent, self.clock = spent, clock
+        self._spent, self.clock, self._redis = spent, clock, redis
         self._windows = MovingWindowRateLimiter(MemoryStorage())
+        self._budgets: SharedBudgets | None = None
+        self._shared_windows: SharedWindows | None = None
+        if redis:
+            self._budgets, self._shared_windows = _shared(redis)
+        self._unshared: Counter[Account] = Counter()  # used, and not in Redis yet
         self._day = -1
         self._tokens: Counter[Account] = Counter()  # used today
         self._under_way: Counter[Account] = Counter()
@@ -63,11 +83,21 @@ class Limits:
         await self._within(RateLimitItemPerMinute(per_minute), "log-ins", name)
 
     async def _within(self, limit: RateLimitItemPerMinute, what: str, name: str) -> None:
-        if await self._windows.hit(limit, what, name):
+        free = await self._free(limit, what, name)
+        if free is None:
             return
-        free = (await self._windows.get_window_stats(limit, what, name)).reset_time
         wait = max(1, math.ceil(free - time.time()))
         raise RateLimitedError(f"more than {limit.amount} {what} within a minute; allowed: {limit.amount}", retry_after=wait)
+
+    async def _free(self, limit: RateLimitItemPerMinute, what: str, name: str) -> float | None:
+        """When there is room again, in seconds since 1970; None: there was, and it is counted."""
+        if self._redis and self._shared_windows:
+            with suppress(RedisAwayError):
+                windows = self._shared_windows
+                return await self._redis.run(lambda _: _free(windows, limit, what, name))
+        if await self._windows.hit(limit, what, name):
+            return None
+        return (await self._windows.get_window_stats(limit, what, name)).reset_time
 
     @asynccontextmanager
     async def admitted(self, principal: Principal, most: int) -> AsyncIterator[None]:
@@ -80,10 +110,12 @@ class Limits:
         Raises:
             BudgetSpentError: they do not.
         """
-        account = principal.account
-        if principal.tokens_per_day is not None:
+        account, allowed = principal.account, principal.tokens_per_day
+        settled = None
+        if allowed is not None:
             used = await self._used(account)
-            self._check(principal.tokens_per_day, used, self._under_way[account] * most, most)
+            self._check(allowed, used, self._under_way[account] * most, most)
+            settled = await self._reserved(account, used, most, allowed)
         self._under_way[account] += 1
         try:
             yield
@@ -91,6 +123,39 @@ class Limits:
             self._under_way[account] -= 1
             if not self._under_way[account]:
                 del self._under_way[account]
+            if settled:
+                await settled()
+
+    async def _reserved(self, account: Account, used: int, most: int, allowed: int) -> Callable[[], Awaitable[None]] | None:
+        """Has all replicas know that an answer is under way; what is given is to be called at its end.
+
+        Args:
+            account: who asks.
+            used: tokens that were used today, by what is known here.
+            most: tokens that an answer takes at most.
+            allowed: tokens in a day.
+
+        Raises:
+            BudgetSpentError: with what others have under way its tokens do not fit.
+        """
+        if (budgets := self._budgets) is None:
+            return None
+        day = self._day
+        try:
+            reserved = await budgets.reserve(day, account, used, most, allowed)
+        except RedisAwayError:
+            return None
+        if not reserved.fits:
+            self._check(allowed, reserved.used, reserved.under_way * most, most)
+
+        async def settled() -> None:
+            tokens = self._unshared.pop(account, 0)
+            try:
+                await budgets.settle(day, account, reserved.token, tokens)
+            except RedisAwayError:
+                self._unshared[account] += tokens
+
+        return settled
 
     def _check(self, allowed: int, used: int, reserved: int, most: int) -> None:
         if used + reserved + most > allowed:
@@ -104,6 +169,8 @@ class Limits:
         """Counts tokens that were used."""
         self._turn_over()
         self._tokens[principal.account] += tokens
+        if self._budgets and principal.tokens_per_day is not None:
+            self._unshared[principal.account] += tokens
 
     async def _used(self, account: Account) -> int:
         """Tokens that were used today: by the records what others used too, and here what is not in the records yet."""
@@ -117,3 +184,21 @@ class Limits:
         if today != self._day:
             self._day = today
             self._tokens.clear()
+            self._unshared.clear()
+
+
+def _shared(redis: RedisServer) -> tuple[SharedBudgets, SharedWindows]:
+    from limits.storage import RedisStorage
+    from limits.strategies import MovingWindowRateLimiter as Windows
+
+    from workbench.serving.who.budgets import SharedBudgets
+
+    storage = RedisStorage("redis://", connection_pool=redis.client.connection_pool, key_prefix="workbench:limits")
+    return SharedBudgets(redis), Windows(storage)
+
+
+def _free(windows: SharedWindows, limit: RateLimitItemPerMinute, what: str, name: str) -> float | None:
+    """As `Limits._free`, counted in Redis; it blocks."""
+    if windows.hit(limit, what, name):
+        return None
+    return windows.get_window_stats(limit, what, name).reset_time

@@ -1,0 +1,203 @@
+"""Questions are answered by other processes, which take them from a queue of a broker; here is the side that asks.
+
+The queue bears the identity of what is served, so that nobody else's answers come back, and a promotion leaves the old queue to
+those who read it. A question is sent again until the broker has confirmed it. What a lost worker had taken, the broker hands to
+another; an answer that comes twice is taken once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from workbench.errors import InputError
+from workbench.serving.batching import FIRST_GUESS_SECONDS, Flight, Landed, most_together
+from workbench.serving.broker import AGAIN_SECONDS, Broker, FullError, UnreachableError
+from workbench.serving.messages import Sent, Told, question, read_told
+from workbench.serving.problems import NoAnswerError, OverloadedError
+
+if TYPE_CHECKING:
+    from workbench.pipeline import Pipeline
+
+DOWN_SECONDS = 15.0  # without a broker, after which questions do not wait for it any more
+KEPT_SECONDS = 60  # that replies wait for a process whose connection is lost
+SEEN_SECONDS = 60.0  # after which a worker that told nothing is not counted any more
+
+log = logging.getLogger(__name__)
+
+
+def queue_of(identity: str) -> str:
+    """Name of the queue of the questions that a pipeline answers."""
+    return f"answers.{identity}"
+
+
+class AnswerError(RuntimeError):
+    """A worker failed at a question, for the reason that it told."""
+
+
+class Queue:
+    """The workers behind a broker.
+
+    Attributes:
+        here: whether this process computes answers.
+        broker: the connection.
+        replies: name of the queue of this process's replies.
+    """
+
+    here = False
+
+    def __init__(self, url: str, most: int) -> None:
+        """Connects to nothing yet.
+
+        Args:
+            url: of the broker.
+            most: questions that wait in a queue.
+        """
+        self.broker, self.most = Broker(url), most
+        self.replies = f"replies.{uuid.uuid4().hex}"
+        self.sent: dict[str, tuple[Queued, Flight]] = {}
+
+    def worker(self, pipeline: Pipeline) -> Queued:
+        """Who computes what a pipeline answers."""
+        return Queued(self, queue_of(pipeline.identity), most_together(pipeline))
+
+    @asynccontextmanager
+    async def connected(self) -> AsyncIterator[None]:
+        """Within, questions can be sent and replies come in.
+
+        Raises:
+            InputError: the broker cannot be used.
+        """
+        await self.broker.open()
+        try:
+            self.channel = await self.broker.channel()
+            arguments = {"x-expires": KEPT_SECONDS * 1000}  # its name is drawn by lot, and nobody else knows it
+            replies = await self.channel.declare_queue(self.replies, durable=True, arguments=arguments)
+            await replies.consume(self._told, no_ack=True)
+            yield
+        finally:
+            await self.broker.close()
+
+    async def _told(self, message: Any) -> None:
+        worker, flight = self.sent.get(message.correlation_id or "", (None, None))
+        if worker is None or flight is None:
+            return  # nobody waits for it any more
+        try:
+            worker.told(flight, read_told(message.body))
+        except InputError as error:
+            log.error("the reply to a question cannot be read: %s", error)
+
+
+class Queued:
+    """Those who take questions from one queue.
+
+    Attributes:
+        queue: their connection, and what was sent over it.
+        name: of the queue.
+        most: questions in a batch of one of them.
+        seconds: that a batch takes.
+    """
+
+    busy_seconds = 0.0  # this process computes nothing, so it cannot hang at it
+
+    def __init__(self, queue: Queue, name: str, most: int) -> None:
+        self.queue, self.name, self.most = queue, name, most
+        self.seconds = FIRST_GUESS_SECONDS
+        self._seen: dict[str, float] = {}  # when each worker last told something
+        self._declared = False
+        self._carrying: set[asyncio.Task[None]] = set()
+
+    @property
+    def waiting(self) -> int:
+        """Flights that no batch has taken yet, of this process."""
+        return sum(worker is self and flight.begun is None for worker, flight in self.queue.sent.values())
+
+    @property
+    def expected_wait(self) -> float:
+        """Seconds until a question that comes now has its answer, about, as far as the workers are known."""
+        now = time.monotonic()
+        self._seen = {name: at for name, at in self._seen.items() if now - at < SEEN_SECONDS}
+        together = self.most * max(len(self._seen), 1)
+        return self.seconds * (self.waiting // together + 1 + (len(self.queue.sent) > self.waiting))
+
+    def submit(self, flight: Flight) -> None:
+        """Sends a flight's question."""
+        number = uuid.uuid4().hex
+        self.queue.sent[number] = (self, flight)
+        task = asyncio.ensure_future(self._carried(number, flight))
+        self._carrying.add(task)
+        task.add_done_callback(self._carrying.discard)
+
+    def stop(self) -> None:
+        """Nothing is to be ended: those who take questions are other processes."""
+
+    def told(self, flight: Flight, said: Told) -> None:
+        """Takes what a worker told of a question."""
+        now = time.monotonic()
+        self._seen[said.worker] = now
+        if said.what == "begun":
+            flight.begin(now)
+        elif said.what == "grown" and said.reply:
+            flight.grow(said.reply)
+        elif said.what == "landed" and said.reply:
+            begun = now if flight.begun is None else flight.begun
+            self.seconds += 0.3 * (now - begun - self.seconds)
+            flight.land(Landed(said.reply, said.batch, begun - flight.submitted))
+        elif said.what == "failed":
+            flight.land(AnswerError(said.why))
+
+    async def _carried(self, number: str, flight: Flight) -> None:
+        """Sends a question, and keeps it in mind until it is answered or nobody waits any more."""
+        try:
+            await self._send(number, flight)
+            while flight.wanted and not flight.landed.done():
+                await asyncio.wait({flight.landed}, timeout=flight.deadline - time.monotonic())
+        except Exception as error:
+            flight.land(error)
+        finally:
+            del self.queue.sent[number]
+
+    async def _send(self, number: str, flight: Flight) -> None:
+        broker = self.queue.broker
+        while flight.wanted and not flight.landed.done():
+            try:
+                await self._declare()
+                left = flight.deadline - time.monotonic()
+                body = question(Sent(flight.asked, left))
+                if await broker.send(body, self.name, number, left, self.queue.replies, lasting=True):
+                    return
+                self._declared = False  # it was removed, since nobody had used it for long
+            except FullError:
+                said = f"{self.queue.most} questions wait in the queue already, which is all that may"
+                flight.land(OverloadedError(said, retry_after=math.ceil(self.expected_wait)))
+            except UnreachableError as error:
+                if broker.down_seconds > DOWN_SECONDS:
+                    raise NoAnswerError("the broker of questions cannot be reached") from error
+                await asyncio.sleep(AGAIN_SECONDS)
+
+    async def _declare(self) -> None:
+        """Makes the queue exist, also where no worker has come yet.
+
+        Raises:
+            UnreachableError: the broker does not answer.
+        """
+        if self._declared:
+            return
+        try:
+            async with asyncio.timeout(AGAIN_SECONDS * 10):
+                channel = await self.queue.broker.channel()  # of its own: a refusal closes it
+                try:
+                    await self.queue.broker.declare(channel, self.name, self.queue.most, robust=False)
+                finally:
+                    await channel.close()
+        except InputError:
+            raise
+        except Exception as error:  # whatever a connection that is being made again raises
+            raise UnreachableError(str(error) or type(error).__name__) from error
+        self._declared = True
