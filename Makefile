@@ -16,7 +16,7 @@ RUN    ?=
 # The releases of torch differ in their CUDA libraries (gigabytes), so this one version moves by hand only.
 TORCH      := 2.13.0
 # What goes into the lock: everything but the graphics card.
-LOCKED     := cpu lab app hub documents slides web int8 stores rerankers langchain endpoints distributed lambda queue scale tracing test
+LOCKED     := cpu lab app hub documents slides web int8 stores rerankers langchain endpoints distributed ray-serve lambda queue scale tracing test
 # What the demo, the notebooks, the app and a folder of documents need, beside FAISS for the processor or the graphics card.
 DEMO       := ,lab,app,int8,documents
 # make lock LOCK_FLAGS=--upgrade takes the newest of everything; without it pins move only where they must.

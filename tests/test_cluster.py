@@ -188,7 +188,7 @@ def test_a_node_with_another_fingerprint_is_refused_with_the_first_difference(co
     nodes.kill(nodes.others[-1])
     assert said.returncode == 0, said.stderr
     *_, joined, refused = said.stdout.splitlines()
-    assert joined.startswith("on 1 node with 1 threads in all")
+    assert re.match(r"on 1 node with 1 threads in all: about .+, where this machine alone would take about .+ with \d+;", joined)
     assert re.fullmatch(r"node .* is refused: arithmetic is cpu/.*/0{16} there and cpu/.* here", refused)
 
 

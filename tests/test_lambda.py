@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tarfile
@@ -94,10 +93,10 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Packed]:
         yield Packed(run, served, local, top)
 
 
-def called(top: Path, events: list[dict[str, Any]]) -> dict[str, Any]:
+def called(top: Path, events: list[dict[str, Any]], python: Path = Path(sys.executable)) -> dict[str, Any]:
     """What the handler of a bundle gives for events, in a process of its own."""
     env = os.environ | {"PYTHONPATH": os.pathsep.join([str(top / "package"), str(top)])}
-    command = [sys.executable, "-c", FUNCTION, str(top)]
+    command = [python, "-c", FUNCTION, str(top)]
     done = subprocess.run(command, input=json.dumps(events), capture_output=True, text=True, env=env, cwd=top, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
     return json.loads(done.stdout)
@@ -155,14 +154,16 @@ def test_an_answer_that_no_processor_decides_is_the_same_on_any(packed: Packed) 
 
 
 @pytest.mark.slow
-def test_a_function_whose_prompts_are_others_than_measured_is_refused(packed: Packed, tmp_path: Path) -> None:
-    runs = shutil.copytree(packed.run.runs, tmp_path / "runs")
-    folder = runs / packed.run.folder.relative_to(packed.run.runs)
-    pipeline = Pipeline.open(folder, packed.served, Progress(), machine=NO_MACHINE)
+def test_a_function_whose_prompts_are_others_than_measured_is_refused(packed: Packed, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline = Pipeline.open(packed.run, packed.served, Progress(), machine=NO_MACHINE)
     assert "shows the generator what was recorded of 2 queries" in prompt_gate(pipeline)
-    lines = [json.loads(line) | {"prompt": "0" * 64} for line in (folder / "answers.jsonl").read_text().splitlines()]
-    (folder / "answers.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    pipeline = Pipeline.open(folder, packed.served, Progress(), machine=NO_MACHINE)
+    recorded = Pipeline._recorded
+
+    def changed(self: Pipeline, query_id: str) -> Any:
+        line, query = recorded(self, query_id)
+        return line | {"prompt": "0" * 64}, query
+
+    monkeypatch.setattr(Pipeline, "_recorded", changed)
     with pytest.raises(StageFailedError, match=r"no longer shows the generator what run .* \(other prompt\)"):
         prompt_gate(pipeline)
 
@@ -192,3 +193,32 @@ def test_the_events_are_of_both_versions_and_one_has_a_body_in_base64() -> None:
     rest, http = event("rest_api"), event("http_api")
     assert "version" not in rest and http["version"] == "2.0"
     assert json.loads(base64.b64decode(http["body"])) == json.loads(rest["body"]) == {"question": QUESTION}
+
+
+@pytest.mark.soak
+def test_a_function_needs_no_more_than_its_list_of_packages(
+    packed: Packed, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In an environment of its own, from a package index; `-s` is not needed to see its size and what importing takes."""
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    python = tmp_path / "venv" / "bin" / "python"
+    deploy = packed.bundle / "deploy"
+    listed = ["--requirement", deploy / "lambda.txt", "--constraint", packed.bundle / "requirements.txt"]
+    subprocess.run([python, "-m", "pip", "install", "--quiet", *listed], check=True)
+    (site,) = (tmp_path / "venv" / "lib").glob("python*/site-packages")
+    sizes = {folder.name: sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) for folder in site.iterdir()}
+    own = sum(size for name, size in sizes.items() if not name.startswith(("pip", "setuptools", "pkg_resources", "_distutils")))
+    seconds = []
+    for _ in range(6):  # the first time compiles, as building the image does
+        env = {"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join([str(packed.bundle / "package"), str(packed.bundle)])}
+        script = "import importlib, time; began = time.process_time(); importlib.import_module('deploy.lambda'); "
+        done = subprocess.run(
+            [python, "-c", script + "print(time.process_time() - began)"], capture_output=True, text=True, env=env, check=True
+        )
+        seconds.append(float(done.stdout))
+    found = called(packed.bundle, [event("rest_api")], python)
+    assert found["told"][0]["statusCode"] == 200 and json.loads(found["told"][0]["body"])["served"]["by"] == "model"
+    with capsys.disabled():
+        largest = ", ".join(f"{name} {sizes[name] / 1e6:.0f}" for name in sorted(sizes, key=sizes.__getitem__)[:-6:-1])
+        ready = f"ready after {sorted(seconds[1:])[2]:.1f} s of processor time (median of 5 processes)"
+        sys.stdout.write(f"\ninstalled: {own / 1e6:,.0f} MB ({largest}); {ready}\n")

@@ -31,7 +31,10 @@ LOCKED_EXTRAS = [
     "langchain",
     "endpoints",
     "distributed",
+    "ray-serve",
+    "lambda",
     "queue",
+    "scale",
     "tracing",
     "test",
 ]

@@ -237,7 +237,7 @@ def plan(config: ConfigPath, overrides: SetOption = None, runs: RunsOption = Pat
     _say_notes(experiment)
     _print_plan(experiment, sys.stdout)
     with _crew(workers, experiment) as crew:
-        for line in crew.sentences() if crew else ():
+        for line in crew.sentences(experiment.planned_costs().total.seconds) if crew else ():
             typer.echo(line)
 
 

