@@ -14,8 +14,10 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent
 ATTEMPTS = 4  # a node gives up where its helpers take more than 15 seconds to start, as they may on a busy machine
+# Ray reads these once in a process, the token too, so all clusters of one share it
 SETTINGS = {
     "RAY_AUTH_MODE": "token",
+    "RAY_AUTH_TOKEN": secrets.token_hex(32),
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_memory_monitor_refresh_ms": "0",  # else it ends processes when the machine's memory runs low, whoever's it is
     "RAY_health_check_period_ms": "1000",
@@ -28,7 +30,6 @@ class Nodes:
 
     def __init__(self) -> None:
         os.environ.update(SETTINGS)
-        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
         os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
         from ray.cluster_utils import Cluster
 

@@ -77,6 +77,7 @@ def writer(records: Postgres) -> Iterator[Writer]:
     [
         ("secret", r"WORKBENCH_DATABASE_URL is no address of a database; allowed: postgresql\+psycopg://USER"),
         ("mysql://me:secret@here/db", r"begins with mysql://; allowed: postgresql\+psycopg://USER"),
+        ("postgresql://me:pass@secret@here/db", "user or password have an @, which is written %40"),
         ("postgresql://me:secret@127.0.0.1:1/db", r"127.0.0.1:1/db, cannot be used \(.*; see that the server runs"),
     ],
 )

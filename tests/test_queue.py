@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -22,8 +24,10 @@ from workbench.pipeline import Asked, Pipeline
 from workbench.results.run import Run
 from workbench.serving import elsewhere
 from workbench.serving.asking import answer_part
+from workbench.serving.batching import Flight
 from workbench.serving.messages import Sent, Told, read_question, read_told, told
 from workbench.serving.messages import question as sent
+from workbench.serving.queueing import Queue, Queued
 
 
 @pytest.fixture(scope="module")
@@ -71,11 +75,19 @@ def test_what_is_no_message_is_refused(body: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["redis://here:6379", "amqp://", "amqp://user:secret@here:port/", "here:5672", "http://user:secret@h"]
+    "url",
+    [
+        "redis://here:6379",
+        "amqp://",
+        "amqp://user:secret@here:port/",
+        "here:5672",
+        "http://user:secret@h",
+        "amqp://guest:secret-here:5672/",
+    ],
 )
 def test_an_address_that_is_no_brokers_is_refused_without_its_password(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORKBENCH_BROKER_URL", url)
-    with pytest.raises(InputError, match=r"WORKBENCH_BROKER_URL: received .* allowed: amqp://") as refused:
+    with pytest.raises(InputError, match="WORKBENCH_BROKER_URL is no address of a broker; allowed: amqp://") as refused:
         elsewhere.broker_url()
     assert "secret" not in str(refused.value)
 
@@ -94,6 +106,39 @@ def test_a_service_without_a_broker_imports_no_client_of_one() -> None:
     without = {name: value for name, value in os.environ.items() if name != "WORKBENCH_BROKER_URL"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=without, cwd=ROOT)
     assert done.stdout == "set()\n", done.stderr
+
+
+class Confirms:
+    """A broker that takes every message, and has no reader."""
+
+    down_seconds = 0.0
+
+    def __init__(self) -> None:
+        self.sent: list[float] = []
+
+    async def send(self, body: bytes, to: str, number: str, seconds: float, *more: Any, **options: Any) -> bool:
+        self.sent.append(seconds)
+        return True
+
+
+def test_a_question_that_somebody_joins_is_sent_again_when_its_message_ends() -> None:
+    async def asked() -> list[float]:
+        queue, broker = Queue("amqp://here", 4), Confirms()
+        queue.broker = broker  # type: ignore[assignment]
+        worker = Queued(queue, "answers.x", 1)
+        worker._declared = True
+        flight = Flight(Asked("What?", ()), time.monotonic() + 0.2)
+        worker.submit(flight)
+        await asyncio.sleep(0.05)
+        flight.deadline += 0.3  # of one who joins it
+        while flight.wanted:
+            await asyncio.sleep(0.05)
+        await asyncio.gather(*worker._carrying)
+        assert queue.sent == {}
+        return broker.sent
+
+    first, second = asyncio.run(asked())
+    assert first <= 0.2 and 0 < second <= 0.3
 
 
 # --- Behind RabbitMQ --------------------------------------------------------------------------------------------------
@@ -147,7 +192,6 @@ def workers(toy: Finished, rabbit: Rabbit, tmp_path_factory: pytest.TempPathFact
 @contextmanager
 def asking(pipeline: Pipeline, rabbit: Rabbit, **room: Any) -> Iterator[Running]:
     """A service that has its answers computed behind the broker."""
-    from workbench.serving.queueing import Queue
 
     wanted = settings(**room)
     with running(pipeline, wanted, workers=Queue(rabbit.url, wanted.serve.queue)) as service:

@@ -74,6 +74,9 @@ def test_an_address_that_is_none_is_refused_without_saying_a_password(monkeypatc
     with pytest.raises(InputError, match=r"WORKBENCH_REDIS_URL is no address .* redis://HOST:PORT/NUMBER") as refused:
         from_environment()
     assert "secret" not in str(refused.value)
+    for address in ("redis://somewhere/nine", "redis://somewhere/0?colour=red"):
+        with pytest.raises(InputError, match="WORKBENCH_REDIS_URL is no address of a Redis server"):
+            RedisServer(address)
     assert RedisServer("redis://me:secret@somewhere:7000/3").name == "somewhere:7000/3"
     monkeypatch.setenv("WORKBENCH_REDIS_URL", "")
     assert from_environment() is None

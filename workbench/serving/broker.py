@@ -44,9 +44,9 @@ def checked(url: str) -> str:
         whole = False
     if not whole:
         raise InputError(
-            f"{VARIABLE}: received {shown(url)!r}; allowed: amqp://USER:PASSWORD@HOST:PORT/, or amqps:// for TLS, as "
+            f"{VARIABLE} is no address of a broker; allowed: amqp://USER:PASSWORD@HOST:PORT/, or amqps:// for TLS, as "
             f"RabbitMQ is addressed; unset it to compute in the service's own process"
-        )
+        )  # what was received may hold a password
     try:
         import aio_pika  # noqa: F401
     except ImportError as error:

@@ -98,7 +98,8 @@ def users_forget(
             with records.reading() as connection:
                 user = people.named(connection, name)
         except InputError:
-            erasing.scrub_all(records, cache)  # an earlier attempt may have been kept from it
+            if not records.is_shared:  # whose tables nobody could use meanwhile
+                erasing.scrub_all(records, cache)  # an earlier attempt may have been kept from it
             raise
         erased = erasing.forget(records, user, cache)
     if redis:

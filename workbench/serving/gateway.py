@@ -22,7 +22,7 @@ from workbench.serving.asking import MEMORY_BYTES, Service
 from workbench.serving.caller import Principal
 from workbench.serving.gate import prompt_gate
 from workbench.serving.middleware import Guard
-from workbench.serving.problems import MEDIA_TYPE, UnauthorizedError
+from workbench.serving.problems import MEDIA_TYPE, NotFoundError, UnauthorizedError
 from workbench.serving.recording import Recording
 from workbench.serving.settings import RunFallback, ServiceSettings, read_service
 from workbench.serving.who.access import PUBLIC
@@ -34,6 +34,7 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 TEXTS = ["text/", "application/json", MEDIA_TYPE]  # types of bodies that an event holds as they are; others in base64
+KEPT = "/v1/answers/"  # where answers are fetched once more
 NO_STAGE = "$default"  # the stage of an HTTP API that is no part of paths
 
 
@@ -118,6 +119,8 @@ class _LetIn:
             raise UnauthorizedError(
                 "API Gateway does not say who asks; give its routes an authorizer, or have them take an API key"
             )
+        if scope["path"].startswith(KEPT):
+            raise NotFoundError("a function keeps no answers, since many callers share it; ask again")
         state = scope.setdefault("state", {})
         state["principal"] = Principal() if known else None
         state["no_streams"] = True  # Lambda sends what Python returns as a whole

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from workbench.errors import InputError, StageFailedError
 from workbench.pipeline import Pipeline
 from workbench.results.run import PROMOTED, Run
 from workbench.serving.asking import MEMORY_BYTES, Service
@@ -28,6 +29,7 @@ class Serving(Protocol):
 
 
 LOOK_SECONDS = 2.0
+AGAIN_SECONDS = 10.0  # until a promotion that failed for a reason that may pass is tried again
 
 log = logging.getLogger(__name__)
 
@@ -58,14 +60,17 @@ async def _watch(asking: Serving, settings: ServiceSettings, reopen: Callable[[s
         await asyncio.sleep(LOOK_SECONDS)
         if (now := _state(file)) == known:
             continue
-        known = now
         try:
             service = await asyncio.to_thread(_opened, asking, settings, reopen)
-        except Exception:
+            if service:
+                await asking.replace(service)
+        except (InputError, StageFailedError):  # it stays so until another one is promoted
             log.exception("another promotion of %s cannot be served; what was served before still is", file.parent)
+        except Exception:
+            log.exception("another promotion of %s is not served yet; it is tried again", file.parent)
+            await asyncio.sleep(AGAIN_SECONDS)
             continue
-        if service:
-            await asking.replace(service)
+        known = now
 
 
 def _state(file: Path) -> tuple[int, int] | None:

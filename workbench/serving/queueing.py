@@ -128,9 +128,7 @@ class Queued:
 
     def submit(self, flight: Flight) -> None:
         """Sends a flight's question."""
-        number = uuid.uuid4().hex
-        self.queue.sent[number] = (self, flight)
-        task = asyncio.ensure_future(self._carried(number, flight))
+        task = asyncio.ensure_future(self._carried(flight))
         self._carrying.add(task)
         task.add_done_callback(self._carrying.discard)
 
@@ -152,26 +150,43 @@ class Queued:
         elif said.what == "failed":
             flight.land(AnswerError(said.why))
 
-    async def _carried(self, number: str, flight: Flight) -> None:
-        """Sends a question, and keeps it in mind until it is answered or nobody waits any more."""
+    async def _carried(self, flight: Flight) -> None:
+        """Sends a question until it is answered or nobody waits any more.
+
+        A message holds until the deadline that the question had when it was sent; whoever joined it later waits longer, so it is
+        sent again then.
+        """
+        numbers = []
         try:
-            await self._send(number, flight)
             while flight.wanted and not flight.landed.done():
-                await asyncio.wait({flight.landed}, timeout=flight.deadline - time.monotonic())
+                numbers.append(uuid.uuid4().hex)
+                self.queue.sent[numbers[-1]] = (self, flight)
+                until = await self._send(numbers[-1], flight)
+                await asyncio.wait({flight.landed}, timeout=max(until - time.monotonic(), 0.0))
         except Exception as error:
             flight.land(error)
         finally:
-            del self.queue.sent[number]
+            for number in numbers:
+                del self.queue.sent[number]
 
-    async def _send(self, number: str, flight: Flight) -> None:
-        broker = self.queue.broker
+    async def _send(self, number: str, flight: Flight) -> float:
+        """Sends a question once.
+
+        Returns:
+            Until when the message holds, by `time.monotonic`.
+
+        Raises:
+            NoAnswerError: the broker has not been there for long.
+        """
+        broker, until = self.queue.broker, flight.deadline
         while flight.wanted and not flight.landed.done():
             try:
                 await self._declare()
-                left = flight.deadline - time.monotonic()
+                until = flight.deadline
+                left = until - time.monotonic()
                 body = question(Sent(flight.asked, left))
                 if await broker.send(body, self.name, number, left, self.queue.replies, lasting=True):
-                    return
+                    return until
                 self._declared = False  # it was removed, since nobody had used it for long
             except FullError:
                 said = f"{self.queue.most} questions wait in the queue already, which is all that may"
@@ -180,6 +195,7 @@ class Queued:
                 if broker.down_seconds > DOWN_SECONDS:
                     raise NoAnswerError("the broker of questions cannot be reached") from error
                 await asyncio.sleep(AGAIN_SECONDS)
+        return until
 
     async def _declare(self) -> None:
         """Makes the queue exist, also where no worker has come yet.

@@ -8,11 +8,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 import threading
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import urlsplit
 
 from workbench.errors import InputError, MissingExtraError
 from workbench.serving.breaker import Breaker
@@ -70,7 +72,10 @@ class RedisServer:
                 socket_connect_timeout=TIMEOUT_SECONDS,
                 retry=Retry(NoBackoff(), 0),  # by default a dead server is tried for seconds
             )
-        except ValueError as error:
+            if urlsplit(url).scheme in ("redis", "rediss") and not re.fullmatch(r"/?\d*", urlsplit(url).path):
+                raise ValueError("its path is the number of a database")  # the client would take another path for 0
+            self.client.connection_pool.make_connection()  # what the address names besides is looked at here alone
+        except (ValueError, TypeError) as error:
             raise InputError(f"{VARIABLE} is no address of a Redis server; allowed: {FORMS}") from error  # it may hold a password
         self.errors: tuple[type[Exception], ...] = (redis.RedisError, OSError)
         self._refused: tuple[type[Exception], ...] = (redis.AuthenticationError, redis.ResponseError)
@@ -139,6 +144,9 @@ class RedisServer:
             await asyncio.sleep(LOOK_SECONDS)
 
     def _run(self, act: Callable[[Redis], T]) -> T:
+        with self._lock:
+            if self.breaker.state == "open":  # it failed while this waited for a thread
+                raise RedisAwayError
         try:
             found = act(self.client)
         except self.errors as error:

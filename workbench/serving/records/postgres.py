@@ -44,6 +44,11 @@ class Postgres(Database):
         self._engine, self._writing = _engines(address)
         try:
             with self.writing() as connection:
+                if (encoding := connection.execute(text("SHOW server_encoding")).scalar_one()) != "UTF8":
+                    raise InputError(
+                        f"the database {self.name} keeps texts in {encoding}, which cannot hold all of them; make one with "
+                        f"createdb --encoding UTF8 --template template0, or {ELSEWHERE}"
+                    )
                 bring_up(connection, self.name, ELSEWHERE)
         except InputError:
             self.close()
@@ -97,6 +102,8 @@ def _address(url: str) -> sqlalchemy.URL:
         raise InputError(f"{VARIABLE} is no address of a database; allowed: {FORM}") from error  # it may hold a password
     if found.drivername not in (DRIVER, "postgresql"):
         raise InputError(f"{VARIABLE}: received an address that begins with {found.drivername}://; allowed: {FORM}")
+    if "@" in (found.host or ""):
+        raise InputError(f"{VARIABLE}: user or password have an @, which is written %40 in an address; allowed: {FORM}")
     try:
         import psycopg  # noqa: F401
     except ModuleNotFoundError as error:
@@ -113,6 +120,7 @@ def _engines(address: sqlalchemy.URL) -> tuple[Engine, Engine]:
             "connect_timeout": CONNECT_SECONDS,
             "tcp_user_timeout": SILENT_MS,
             "options": " ".join(f"-c {name}={value}" for name, value in times.items()),
+            "client_encoding": "utf8",
         },
         pool_size=CONNECTIONS,
         max_overflow=0,

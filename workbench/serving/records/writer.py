@@ -205,7 +205,7 @@ def _kept_waiting(changes: list[Change[Any]], error: Exception) -> list[Change[A
             left.append(change)
         else:
             change.done.set_exception(
-                UnavailableRecordsError(f"nothing was written: the records cannot be ({_reason(error)})", retry_after=5)
+                UnavailableRecordsError("nothing was written: the records cannot be reached", retry_after=5)
             )
     return left
 
@@ -222,7 +222,8 @@ def _give_up(changes: list[Change[Any]]) -> None:
 
 
 def _reason(error: BaseException) -> str:
-    """What went wrong, without what was to be written."""
+    """What went wrong, for the log, without what was to be written."""
     if isinstance(error, DBAPIError):
-        return str(error.orig)
-    return type(error).__name__ if isinstance(error, SQLAlchemyError) else repr(error)
+        told = getattr(getattr(error.orig, "diag", None), "message_primary", None)  # of PostgreSQL; the rest names values
+        return told or str(error.orig)
+    return type(error).__name__
