@@ -122,11 +122,13 @@ def test_events_are_answered_with_the_bytes_of_the_same_application_over_http(pa
     chatting = event("rest_api", path="/v1/chat/completions", body=json.dumps(chat))
     plain = event("rest_api", path="/v1/chat/completions", body=json.dumps(chat | {"stream": False}))
     asked = [event("rest_api"), event("http_api"), later, event("http_api_health"), stream, chatting, stranger, plain]
-    found = called(packed.bundle, [*asked, event("rest_api", path="/healthz", httpMethod="GET"), event("rest_api", body="{")])
+    again = event("rest_api", path="/v1/answers/1", httpMethod="GET")
+    asked += [event("rest_api", path="/healthz", httpMethod="GET"), event("rest_api", body="{"), again]
+    found = called(packed.bundle, asked)
     assert found["heavy"] == []
-    first, second, third, ready, streamed, chunked, unknown, completed, healthy, broken = found["told"]
+    first, second, third, ready, streamed, chunked, unknown, completed, healthy, broken, fetched = found["told"]
     assert [one["statusCode"] for one in (first, second, third)] == [200] * 3, first["body"]
-    assert [one["isBase64Encoded"] for one in found["told"]] == [False] * 10
+    assert [one["isBase64Encoded"] for one in found["told"]] == [False] * 11
     assert [answer_part(one["body"]) for one in (first, second, third)] == [answer_part(direct.body.decode())] * 3
     assert [json.loads(one["body"])["served"]["by"] for one in (first, second)] == ["model", "cache"]
     assert (ready["statusCode"], json.loads(ready["body"])["status"]) == (200, "ready")
@@ -135,6 +137,7 @@ def test_events_are_answered_with_the_bytes_of_the_same_application_over_http(pa
     assert chunked["statusCode"] == 406 and "not streamed here" in json.loads(chunked["body"])["error"]["message"]
     assert json.loads(completed["body"])["choices"][0]["message"]["content"] == direct.json["reply"]
     assert unknown["statusCode"] == 401 and "authorizer" in json.loads(unknown["body"])["detail"]
+    assert fetched["statusCode"] == 404 and "keeps no answers" in json.loads(fetched["body"])["detail"]
     assert broken["statusCode"] == 400 and broken["headers"]["content-type"] == "application/problem+json"
 
 

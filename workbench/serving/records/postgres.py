@@ -72,7 +72,7 @@ class Postgres(Database):
             with self._engine.connect() as connection:
                 connection.execution_options(isolation_level="AUTOCOMMIT")
                 connection.execute(text("SET statement_timeout = 0"))
-                connection.execute(text(f"VACUUM (FULL) {names}"))
+                connection.execute(text(f"VACUUM (FULL, ANALYZE) {names}"))
                 connection.execute(text(f"SET statement_timeout = {STATEMENT_MS}"))
         except DBAPIError as error:
             raise InputError(

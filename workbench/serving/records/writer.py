@@ -143,7 +143,7 @@ class Writer:
         except Exception as error:
             log.warning("%d records cannot be written for now: %s", len(changes), _reason(error))
             if not made or not self._committed(changes):
-                return _kept_waiting(changes, error)
+                return _kept_waiting(changes)
         for change, (result, failed) in zip(changes, results, strict=True):
             if change.done is None:
                 if failed:
@@ -174,11 +174,19 @@ class Writer:
                     last = connection.execute(select(writers.c.batch).where(writers.c.name == self._name)).scalar()
             except SQLAlchemyError:
                 _give_up(changes)
+                self._refuse_overdue()
                 if time.monotonic() > self._until:
                     return False
                 time.sleep(REST_SECONDS)
             else:
                 return last == self._batch
+
+    def _refuse_overdue(self) -> None:
+        """Tells whoever came meanwhile, and has waited as long as they wanted to, that nothing was written."""
+        with self._some:
+            left = _kept_waiting(list(self._changes))
+            self._changes.clear()
+            self._changes.extend(left)
 
 
 def _made(connection: Connection, change: Change[Any]) -> tuple[Any, BaseException | None]:
@@ -195,7 +203,7 @@ def _made(connection: Connection, change: Change[Any]) -> tuple[Any, BaseExcepti
     return result, None
 
 
-def _kept_waiting(changes: list[Change[Any]], error: Exception) -> list[Change[Any]]:
+def _kept_waiting(changes: list[Change[Any]]) -> list[Change[Any]]:
     """Those that can wait; the others are told that nothing was written."""
     left = []
     for change in changes:
