@@ -17,7 +17,7 @@ from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from workbench.cluster import pieces
-from workbench.cluster.members import DRIVER, Member, Members
+from workbench.cluster.members import DRIVER, WAITED, Member, Members
 from workbench.cluster.node import Computed, Made
 from workbench.cluster.parcel import DifferentError, packed
 from workbench.cluster.tasks import PROBED, Batch, Job, Piece, Probe, send_again
@@ -57,16 +57,17 @@ class RayCrew:
         return self.members.label
 
     def assemble(self) -> None:
-        """Waits until every node that is there has joined or was refused.
+        """Waits until every node that is there has joined, was refused, or has not begun for long.
 
         Raises:
             InputError: none has joined.
         """
         self._recruit()
-        while any(not member.joined and not member.told for member in self.members.there.values()):
+        while any(member.awaited for member in self.members.there.values()):
             self._turn()
         if not self.members.joined:
-            why = self.members.reasons or "none of them has processors"
+            slow = f"none has begun within {WAITED / 60:.0f} minutes" if self.members.there else "none of them has processors"
+            why = self.members.reasons or slow
             raise InputError(f"no node of the cluster can compute this experiment: {why}")
 
     def sentences(self, seconds: float) -> list[str]:

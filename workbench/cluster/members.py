@@ -21,6 +21,7 @@ from workbench.times import duration
 DRIVER = "driver"  # what the driver computed itself, in the record
 LOOKED = 1.0  # seconds between two looks at which nodes there are
 PATIENCE = 60.0  # seconds after which it is said that a node does not begin
+WAITED = 300.0  # seconds after which the others begin without it: on a busy machine a process may take minutes to start
 
 
 @dataclass
@@ -54,6 +55,11 @@ class Member:
     flying: int = 0
     piece: Piece | None = None
     told: bool = False
+
+    @property
+    def awaited(self) -> bool:
+        """Whether it may still join before the others begin."""
+        return not self.joined and time.monotonic() - self.since < WAITED
 
 
 class Members:
@@ -150,7 +156,10 @@ class Members:
         for member in self.there.values():
             if not member.joined and not member.told and time.monotonic() - member.since > PATIENCE:
                 member.told = True
-                self.session.progress.say(f"node {member.name} has not begun yet; is something else using its processors?")
+                self.session.progress.say(
+                    f"node {member.name} has not begun yet; is something else using its processors? It is waited for, at "
+                    f"most {WAITED / 60:.0f} minutes"
+                )
         return asked
 
     def _ask(self, node: str, name: str, processors: int) -> tuple[Any, Member]:
