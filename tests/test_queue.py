@@ -22,7 +22,7 @@ from test_service import QUESTIONS, waits_until
 from workbench.errors import InputError
 from workbench.pipeline import Asked, Pipeline
 from workbench.results.run import Run
-from workbench.serving import elsewhere
+from workbench.serving import elsewhere, queueing
 from workbench.serving.asking import answer_part
 from workbench.serving.batching import Flight
 from workbench.serving.messages import Sent, Told, read_question, read_told, told
@@ -238,8 +238,11 @@ def test_a_queue_that_is_full_refuses_and_a_worker_that_comes_answers_the_rest(
 
 
 @pytest.mark.slow
-def test_nothing_accepted_is_lost_with_a_worker_or_with_the_broker(pipeline: Pipeline, rabbit: Rabbit, workers: Workers) -> None:
+def test_nothing_accepted_is_lost_with_a_worker_or_with_the_broker(
+    pipeline: Pipeline, rabbit: Rabbit, workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Questions keep coming while a worker is killed, another one comes, and the broker is killed and comes back."""
+    monkeypatch.setattr(queueing, "DOWN_SECONDS", 170.0)  # a busy machine takes long to start a broker
     workers.start()
     asked = [f"{question} Case {n}." for n in range(12) for question in QUESTIONS]
     with asking(pipeline, rabbit, queue=64, deadline=180.0, at_once=8) as service, ThreadPoolExecutor(8) as pool:
@@ -274,8 +277,6 @@ def test_a_worker_that_is_told_to_end_answers_what_it_has_taken(pipeline: Pipeli
 
 @pytest.mark.slow
 def test_without_a_broker_fallbacks_answer(pipeline: Pipeline, rabbit: Rabbit, monkeypatch: pytest.MonkeyPatch) -> None:
-    from workbench.serving import queueing
-
     monkeypatch.setattr(queueing, "DOWN_SECONDS", 0.5)
     with asking(pipeline, rabbit, deadline=60.0) as service:
         assert service.call("GET", "/readyz", timeout=60).status == 200

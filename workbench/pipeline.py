@@ -404,6 +404,8 @@ class Pipeline:
 
     def provenance(self) -> dict[str, Any]:
         """Where answers come from: `identity`, run, configuration, and the keys of the artifacts used."""
+        # those of the run: what this process computed with so far differs from process to process
+        notes = [note for note in self.run.manifest["notes"] if independence.is_note(note)] if self.arithmetic else []
         return {
             "identity": self.identity,
             "run": self.run.folder.name,
@@ -413,7 +415,7 @@ class Pipeline:
             "artifacts": {name: stage.key for name, stage in self.stages.artifacts().items()},
             "weights": self.answering.writer.generator.definition()["weights"] if self.answering else None,
             "arithmetic": self.arithmetic,
-        } | ({"notes": notes} if (notes := independence.notes()) else {})
+        } | ({"notes": notes} if notes else {})
 
     def shown_as_recorded(self, query_id: str) -> list[str]:
         """Builds the prompt of a measured answer again, and asks nobody for the answer.

@@ -26,6 +26,8 @@ ITEMS = 8  # checked
 NEIGHBOURS = 8  # other items that stand beside some of them
 LIBRARIES = ("transformers", "sentence-transformers")  # how they call torch decides too
 
+HERE = ": on this machine "  # in every note
+
 Batches = Literal["any", "full", "one"]
 SPECIAL = {
     "full": "the last bits of an item depend on how many are computed together, so copies fill every batch up to one size",
@@ -59,10 +61,10 @@ class Mode:
     def note(self) -> str | None:
         """What people should know of it; None where there is nothing special."""
         if not self.repeatable:
-            return f"{self.model}: on this machine an item does not come out the same twice, whatever is computed beside it"
+            return f"{self.model}{HERE}an item does not come out the same twice, whatever is computed beside it"
         said = [SPECIAL[self.batches]] if self.batches in SPECIAL else []
         said += ["the last bits depend on the number of threads, so it computes in one"] if self.one_thread else []
-        return f"{self.model}: on this machine {'; '.join(said)}. That takes longer" if said else None
+        return f"{self.model}{HERE}{'; '.join(said)}. That takes longer" if said else None
 
 
 # the quickest first; two threads are seldom worth more than whole batches
@@ -119,6 +121,11 @@ def check(model: Model, definition: str, name: str, machine: Machine) -> None:
 def notes() -> list[str]:
     """What is special about how models of this process compute, in words."""
     return [mode.note for _, mode in sorted(used.items()) if mode.note]
+
+
+def is_note(text: str) -> bool:
+    """Whether a note of a run is one on how a model computed."""
+    return HERE in text
 
 
 def kept() -> list[Mode]:
