@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+import sqlite3
 import threading
 import time
 from collections import deque
@@ -143,7 +144,7 @@ class Writer:
         except Exception as error:
             log.warning("%d records cannot be written for now: %s", len(changes), _reason(error))
             if not made or not self._committed(changes):
-                return _kept_waiting(changes)
+                return _kept_waiting(changes, error)
         for change, (result, failed) in zip(changes, results, strict=True):
             if change.done is None:
                 if failed:
@@ -203,8 +204,10 @@ def _made(connection: Connection, change: Change[Any]) -> tuple[Any, BaseExcepti
     return result, None
 
 
-def _kept_waiting(changes: list[Change[Any]]) -> list[Change[Any]]:
+def _kept_waiting(changes: list[Change[Any]], error: Exception | None = None) -> list[Change[Any]]:
     """Those that can wait; the others are told that nothing was written."""
+    # of a file, why; what a server says may name its users, or what was to be written
+    why = f" ({error.orig})" if isinstance(error, DBAPIError) and isinstance(error.orig, sqlite3.Error) else ""
     left = []
     for change in changes:
         if change.done and change.done.done():
@@ -213,7 +216,7 @@ def _kept_waiting(changes: list[Change[Any]]) -> list[Change[Any]]:
             left.append(change)
         else:
             change.done.set_exception(
-                UnavailableRecordsError("nothing was written: the records cannot be reached", retry_after=5)
+                UnavailableRecordsError(f"nothing was written: the records cannot be written now{why}", retry_after=5)
             )
     return left
 
