@@ -318,7 +318,7 @@ print([answer.text for answer in answered(loaded(REAL, max_new_tokens=8), asked,
 """
 
 
-@pytest.mark.parametrize("n", [pytest.param(40, marks=pytest.mark.slow), pytest.param(200, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("n", [pytest.param(20, marks=pytest.mark.slow), pytest.param(200, marks=pytest.mark.soak)])
 def test_answers_of_the_real_model_are_equal_alone_in_batches_shuffled_and_after_a_restart(n: int) -> None:
     generator, asked = loaded(REAL, max_new_tokens=8), conversations(n, sizes=(60, 200, 500))
     assert isinstance(generator.model, IntegerModel)

@@ -62,7 +62,7 @@ def kill_at(moment: str, args: list[str], env: dict[str, str]) -> None:
 
 TOO_QUICK = ("embedding", "a notebook")  # toys embed all at once; notebooks take as long with real weights
 FAST = "mid-training, after a checkpoint"  # the one moment at which toys are killed among the fast tests
-REAL = ("writing the manifest", "a notebook")  # real weights are killed then among the slow tests, and else by `make soak`
+REAL = ("a notebook",)  # real weights are killed then among the slow tests, and else by `make soak`
 CASES = [pytest.param("toy", name, marks=[] if name == FAST else pytest.mark.slow) for name in MOMENTS if name not in TOO_QUICK]
 CASES += [pytest.param("smoke", name, marks=pytest.mark.slow if name in REAL else pytest.mark.soak) for name in MOMENTS]
 
