@@ -23,7 +23,7 @@ from workbench.store.work import ItemWork
 if TYPE_CHECKING:  # Ray reads its settings when it is imported, and `Nodes` makes them
     from workbench.cluster.crew import RayCrew
 
-TEXTS = 400  # passages embedded
+TEXTS = 160  # passages embedded
 WAITS = 300  # items of 20 ms each
 EXPERIMENT = """
 experiment: nodes

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from workbench.serving.records import erasing, people, talks, votes
 from workbench.serving.records import writer as writing
 from workbench.serving.records.database import Database
 from workbench.serving.records.journal import ANSWERED, LEFT, Entry, Journal, Spent, spent_on
-from workbench.serving.records.tables import answers, counts, requests
+from workbench.serving.records.tables import answers, counts, forgotten, requests
 from workbench.serving.records.tables import votes as votes_table
 from workbench.serving.records.writer import Writer
 from workbench.serving.settings import Keeping
@@ -449,6 +450,15 @@ def test_what_is_too_old_goes_and_what_is_young_stays(records: Database, writer:
     erased = writer.write(lambda connection: erasing.expire(connection, 30)).result()
     assert (erased.requests, erased.asked) == (1, [digest("elderly")])
     assert (rows(records, requests), rows(records, answers), rows(records, votes_table)) == (1, 1, 0)
+
+
+def test_what_a_service_is_to_forget_is_known_as_long_as_its_cache_may_hold_it(records: Database, writer: Writer) -> None:
+    with records.writing() as connection:
+        connection.execute(forgotten.insert(), [{"asked": f"{n} days", "at": time.time() - n * 86_400} for n in (0.5, 2, 31)])
+    for cached_days, left in ((30, ["0.5 days", "2 days"]), (0, ["0.5 days"])):
+        writer.write(partial(erasing.expire, days=30, cached_days=cached_days)).result()
+        with records.reading() as connection:
+            assert erasing.forgotten_since(connection, 0)[1] == left
 
 
 def test_a_conversation_that_is_removed_takes_its_questions_along(records: Database, writer: Writer) -> None:

@@ -20,6 +20,7 @@ import pytest
 from conftest import ROOT, Finished
 from served_app import running, settings
 from servers import Redis, free_port, started, waits_until
+from sqlalchemy import select
 from test_records import entry
 from typer.testing import CliRunner
 
@@ -35,6 +36,7 @@ from workbench.serving.problems import BudgetSpentError, RateLimitedError
 from workbench.serving.records import people
 from workbench.serving.records.database import FILE, Database
 from workbench.serving.records.journal import Journal, Spent
+from workbench.serving.records.tables import requests
 from workbench.serving.records.writer import Writer
 from workbench.serving.redis_cache import ANSWERS, LEASES, RedisCache, opened, packed
 from workbench.serving.redis_server import RedisServer, from_environment
@@ -166,6 +168,65 @@ def test_equal_questions_to_two_replicas_are_computed_once(
     parts = {one.body[one.body.index(b',"question"') : one.body.index(b',"served":')] for one in answers}
     assert len(parts) == 1
     assert {one.json["served"]["by"] for one in answers} == {"model", "cache"}
+
+
+@pytest.mark.slow
+def test_an_answer_that_is_fetched_later_can_be_fetched_from_another_replica(
+    pipeline: Pipeline, redis: Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free, growing = threading.Event(), pipeline.growing
+
+    def held(asked: list[Asked], wanted: Callable[[int], bool]) -> Any:
+        assert free.wait(60)
+        if asked[0].question == "What fails?":
+            raise RuntimeError("it fails")
+        yield from growing(asked, wanted)
+
+    monkeypatch.setattr(pipeline, "growing", held)
+    records = tmp_path / FILE
+    with (
+        running(pipeline, settings(fallback=()), redis=RedisServer(redis.url), records=Database(records)) as one,
+        running(pipeline, settings(fallback=()), redis=RedisServer(redis.url), records=Database(records)) as other,
+    ):
+        places = [
+            one.call("POST", "/v1/answers", {"question": text}, prefer="respond-async").headers["location"]
+            for text in ("What is fetched elsewhere?", "What fails?")
+        ]
+        for place in places:
+            pending = other.call("GET", place)
+            assert (pending.status, pending.json["status"], pending.headers["retry-after"]) == (202, "accepted", "1")
+        free.set()
+        waits_until(lambda: all(one.call("GET", place).status != 202 for place in places))
+        waits_until(lambda: other.call("GET", places[0]).status == 200)
+        here, there = (service.call("GET", places[0]).body for service in (one, other))
+        assert here[: here.index(b',"served":')] == there[: there.index(b',"served":')]
+        refused = [service.call("GET", places[1]) for service in (one, other)]
+        assert [found.status for found in refused] == [503, 503] and refused[0].json == refused[1].json
+        assert other.call("GET", "/v1/answers/nobodys").status == 404
+
+
+@pytest.mark.slow
+def test_a_service_that_stops_gives_back_its_lease_and_has_written_what_it_answered(
+    pipeline: Pipeline, redis: Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    question, kept = "What is answered at the very end?", RedisCache.put
+
+    async def slow(cache: RedisCache, key: str, hit: Hit) -> None:
+        await asyncio.sleep(0.5)  # the answer is there, and the service stops
+        await kept(cache, key, hit)
+
+    monkeypatch.setattr(RedisCache, "put", slow)
+    with (
+        running(pipeline, redis=RedisServer(redis.url), records=Database(tmp_path / FILE)) as service,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        asked = pool.submit(service.ask, question)
+        waits_until(lambda: service.asking.computed == 1)
+    assert asked.result().status == 200
+    with closing(RedisServer(redis.url)) as server:
+        assert not list(server.client.scan_iter(LEASES + "*")), "the lease is given back"
+    with closing(Database(tmp_path / FILE)) as records, records.reading() as connection:
+        assert connection.execute(select(requests.c.http_status)).scalars().all() == [200]
 
 
 @pytest.mark.slow

@@ -802,12 +802,66 @@ def test_preferences_are_read_as_rfc_7240_has_them(headers: list[str], later: bo
     assert preferred(headers) == Preference(later, wait)
 
 
+def test_a_question_that_cannot_be_asked_is_refused_at_once_also_where_the_answer_is_to_be_fetched_later(
+    pipeline: Pipeline, watched: Watched
+) -> None:
+    history = [{"role": "user", "content": "What is it?"}, {"role": "assistant", "content": "It is this."}]
+    with running(pipeline) as service:
+        asked = {"question": "And then?", "history": history}
+        refused = service.call("POST", "/v1/answers", asked, prefer="respond-async")
+        assert (refused.status, refused.json["type"]) == (422, "urn:workbench:problem:invalid")
+        service.asking.stopping = True
+        stopping = service.call("POST", "/v1/answers", {"question": "What now?"}, prefer="respond-async")
+        assert (stopping.status, stopping.headers["retry-after"]) == (503, "5")
+
+
+def test_of_answers_that_can_be_fetched_again_whoever_has_the_most_loses_the_oldest(monkeypatch: pytest.MonkeyPatch) -> None:
+    from workbench.serving import recent
+    from workbench.serving.asking import Answered
+    from workbench.serving.caller import Caller, Principal
+    from workbench.serving.problems import GoneError, NotFoundError
+
+    monkeypatch.setattr(recent, "MOST_RECENT", 3)
+
+    def of(user: int, request_id: str) -> Caller:
+        return Caller(str(user), request_id, Principal(user))
+
+    async def asked() -> None:
+        kept, hang = recent.Recent(), asyncio.Event()
+
+        async def late() -> Answered:
+            await hang.wait()
+            return Answered(b"{}", {"by": "late"})
+
+        task = asyncio.ensure_future(late())
+        kept.expect(of(1, "pending"), task, "p")
+        kept.keep(of(1, "first"), Answered(b"1", {}), "a")
+        for n in range(5):
+            kept.keep(of(2, f"many {n}"), Answered(b"2", {}), f"m{n}")
+        assert kept.get("first", of(1, "")) == Answered(b"1", {}), "somebody else's many did not drop it"
+        assert kept.get("pending", of(1, "")) is task, "what is not there yet is not dropped"
+        with pytest.raises(GoneError):
+            kept.refuse_gone("many 0", of(2, ""))
+        with pytest.raises(NotFoundError):
+            kept.get("first", of(2, ""))
+        hang.set()
+        await task
+        await asyncio.sleep(0)
+        assert kept.get("pending", of(1, "")) is task
+        kept.forget(["a", "m4"])
+        for user, name in ((1, "first"), (2, "many 4")):
+            with pytest.raises(NotFoundError):
+                kept.get(name, of(user, ""))
+
+    asyncio.run(asked())
+
+
 def test_an_answer_that_is_fetched_later_has_the_same_bytes_and_ends_as_gone(
     pipeline: Pipeline, watched: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from workbench.serving import api
+    from workbench.serving import recent
 
-    monkeypatch.setattr(api, "MOST_RECENT", 2)
+    monkeypatch.setattr(recent, "MOST_RECENT", 2)
     asked = {"question": "What is fetched later?"}
     with running(pipeline) as service:
         watched.free.clear()

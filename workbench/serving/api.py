@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fastapi.routing import APIRoute
@@ -17,6 +15,7 @@ from starlette.responses import JSONResponse, Response
 
 from workbench.pipeline import Asked
 from workbench.serving import chat
+from workbench.serving.accepted import Accepted
 from workbench.serving.accounts import add_accounts
 from workbench.serving.asking import Answered, Asking
 from workbench.serving.caller import Caller, caller_of
@@ -28,7 +27,6 @@ from workbench.serving.preferring import LATER, preferred
 from workbench.serving.problems import (
     MEDIA_TYPE,
     UNEXPECTED,
-    GoneError,
     InvalidError,
     MethodError,
     NotFoundError,
@@ -45,55 +43,9 @@ if TYPE_CHECKING:
 
 OPENAI = ("/v1/chat/", "/v1/models")  # whose clients read OpenAI's form of an error
 OWN_FORMS = (*OPENAI, "/api/")
-MOST_RECENT = 1000  # answers that can be fetched once more by the id of their request
-MOST_GONE = 10_000  # ids of those before them
+REFUSED_SECONDS = 0.1  # for which an answer that is fetched later may be refused at once, as any other
 
 log = logging.getLogger(__name__)
-Place = tuple[int | None, str]  # whose answer, and the id of its request
-
-
-class Recent:
-    """Answers by whose they are and the id of their request, and those that are asked for asynchronously and not there yet."""
-
-    def __init__(self) -> None:
-        self._kept: OrderedDict[Place, asyncio.Task[Answered] | Answered] = OrderedDict()
-        self._gone: OrderedDict[Place, None] = OrderedDict()
-
-    def keep(self, caller: Caller, found: asyncio.Task[Answered] | Answered) -> None:
-        """Keeps an answer, or the task that brings it, for the one who asked."""
-        place = (caller.principal.user, caller.request_id)
-        self._kept[place] = found
-        self._kept.move_to_end(place)
-        while len(self._kept) > MOST_RECENT:
-            self._gone[self._kept.popitem(last=False)[0]] = None
-        while len(self._gone) > MOST_GONE:
-            self._gone.popitem(last=False)
-
-    def ended(self, caller: Caller, task: asyncio.Task[Answered]) -> None:
-        """An answer of a conversation is there: it is in the records, until the conversation is removed."""
-        place = (caller.principal.user, caller.request_id)
-        if self._kept.get(place) is task and not task.cancelled() and task.exception() is None:
-            del self._kept[place]
-
-    def refuse_gone(self, request_id: str, caller: Caller) -> None:
-        """Refuses an answer of the one who asks that was kept here.
-
-        Raises:
-            GoneError: it was.
-        """
-        if (caller.principal.user, request_id) in self._gone:
-            raise GoneError(f"the answer {request_id[:64]!r} is kept no more; the last {MOST_RECENT:,} are. Ask again")
-
-    def get(self, request_id: str, caller: Caller) -> asyncio.Task[Answered] | Answered:
-        """What is kept for the one who asks.
-
-        Raises:
-            NotFoundError: there is no such answer of theirs, or it is too long ago.
-        """
-        place = (caller.principal.user, request_id)
-        if place not in self._kept:
-            raise NotFoundError(f"there is no answer {request_id[:64]!r}; the last {MOST_RECENT:,} are kept")
-        return self._kept[place]
 
 
 class Routes:
@@ -105,8 +57,8 @@ class Routes:
         Args:
             asking: what answers.
         """
-        self.asking = asking
-        self.recent = Recent()
+        self.asking, self.recent = asking, asking.recent
+        self.accepted = Accepted(asking.redis) if asking.redis else None
 
     async def answers(self, request: Request) -> Response:
         """POST /v1/answers: an answer at once, as a stream of events, or later at an address of its own."""
@@ -118,43 +70,68 @@ class Routes:
         preference = preferred(request.headers.getlist("prefer"))
         if preference.later:
             return await self._later(asked, caller, preference.wait)
+        key = self.asking.service.key(asked)
         answered = await unless_left(request.receive, self.asking.answer(asked, caller))
         if caller.conversation is None:  # those of a conversation are in the records, until it is removed
-            self.recent.keep(caller, answered)
+            self.recent.keep(caller, answered, key)
         return _json(answered.response(request_id))
 
     async def _later(self, asked: Asked, caller: Caller, wait: int) -> Response:
-        """202 and the address where the answer is fetched, or the answer where it is there while the client waits."""
-        task = asyncio.ensure_future(self.asking.answer(asked, caller))
-        self.recent.keep(caller, task)
-        if caller.conversation is not None:
-            task.add_done_callback(partial(self.recent.ended, caller))
-        if wait:
-            await asyncio.wait({task}, timeout=min(wait, self.asking.settings.serve.deadline))
-            if task.done():
-                return _json(task.result().response(caller.request_id))
+        """202 and the address where the answer is fetched, or the answer where it is there while the client waits.
+
+        Raises:
+            ProblemError: the question was refused at once, or while the client waited.
+        """
+        if self.accepted:
+            await self.accepted.begin(caller, self.asking.settings.serve.deadline)
+        task = asyncio.ensure_future(self._answered(asked, caller))
+        self.recent.expect(caller, task, self.asking.service.key(asked))
+        await asyncio.wait({task}, timeout=min(wait, self.asking.settings.serve.deadline) or REFUSED_SECONDS)
+        if task.done() and (wait or task.exception()):
+            return _json(task.result().response(caller.request_id))
         place = {"location": f"/v1/answers/{caller.request_id}", "preference-applied": LATER}
-        return JSONResponse({"id": caller.request_id, "status": "accepted"}, 202, place)
+        return _accepted(caller.request_id, place)
+
+    async def _answered(self, asked: Asked, caller: Caller) -> Answered:
+        """An answer that is fetched later, of whose end all replicas know."""
+        try:
+            answered = await self.asking.answer(asked, caller)
+        except ProblemError as problem:
+            if self.accepted:
+                await self.accepted.end(caller, problem)
+            raise
+        if self.accepted:
+            await self.accepted.end(caller)
+        return answered
 
     async def answer(self, request: Request) -> Response:
-        """GET /v1/answers/ID: an answer once more, or 202 while it is written."""
-        request_id, caller = request.path_params["request_id"], caller_of(request)
+        """GET /v1/answers/ID: an answer once more, or 202 while it is written, here or at another replica."""
+        request_id = request.path_params["request_id"]
+        caller = caller_of(request, request_id)
         try:
             found = self.recent.get(request_id, caller)
         except NotFoundError:
-            if self.asking.directory is None:
-                self.recent.refuse_gone(request_id, caller)
-                raise
-            try:
-                found = await self.asking.stored(request_id, caller.principal)
-            except NotFoundError:
-                self.recent.refuse_gone(request_id, caller)
-                raise
+            if self.accepted and await self.accepted.is_pending(caller):
+                return _accepted(request_id, {"retry-after": "1"})
+            found = await self._stored(caller)
         if isinstance(found, asyncio.Task):
             if not found.done():
-                return JSONResponse({"id": request_id, "status": "accepted"}, 202, {"retry-after": "1"})
+                return _accepted(request_id, {"retry-after": "1"})
             found = found.result()
         return _json(found.response(request_id))
+
+    async def _stored(self, caller: Caller) -> Answered:
+        """An answer that the records hold.
+
+        Raises:
+            GoneError: they hold it no more, or there are none.
+            NotFoundError: whoever asks has no such answer.
+        """
+        try:
+            return await self.asking.stored(caller.request_id, caller.principal)
+        except NotFoundError:
+            self.recent.refuse_gone(caller.request_id, caller)
+            raise
 
     async def search(self, request: Request) -> Response:
         """POST /v1/search: passages alone."""
@@ -308,6 +285,10 @@ async def _events(asking: Asking, asked: Asked, caller: Caller) -> AsyncIterator
                 first = False
                 yield event("sources", found.as_json()["sources"])
             yield event("text", {"answer": found.answer})
+
+
+def _accepted(request_id: str, headers: dict[str, str]) -> Response:
+    return JSONResponse({"id": request_id, "status": "accepted"}, 202, headers)
 
 
 def _json(body: bytes) -> Response:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from workbench.serving.settings import ServiceSettings
 
 log = logging.getLogger(__name__)
+SETTLE_SECONDS = 2.0  # for what is noted of a question after its answer is there, when the service stops
 MEMORY_BYTES = 64_000_000  # of vectors and scores that are kept in memory while serving
 KEPT_STATUSES = ("ok", "prompt too long")  # they depend on the question alone
 
@@ -126,6 +127,7 @@ class Asking:
         self.memory = MemoryCache(int(settings.cache.memory_mb * 1e6))
         self.stopping, self.computed = False, 0
         self._flights: dict[str, Begun] = {}
+        self._landing: set[asyncio.Task[Answered]] = set()
         self._clients: Counter[str] = Counter()
         self._disk_thread = ThreadPoolExecutor(1, thread_name_prefix="answers-on-disk")
         self._other_thread = ThreadPoolExecutor(1, thread_name_prefix="answering-instead")
@@ -134,6 +136,11 @@ class Asking:
     def under_way(self) -> int:
         """Questions that are being answered or wait."""
         return len(self._flights)
+
+    @property
+    def unsettled(self) -> int:
+        """Questions whose end is not noted everywhere yet, as in the caches."""
+        return len(self._landing)
 
     async def answer(self, asked: Asked, caller: Caller = NOBODY) -> Answered:
         """The answer to a question; raises what `growing` raises.
@@ -242,7 +249,7 @@ class Asking:
         finally:
             flight.waiting -= 1
             if not flight.waiting and not task.done():
-                self._flights.pop(key, None)  # whoever asks from now on begins anew
+                self._down(key, flight)
                 flight.landed.cancel()
 
     def _begin(self, service: Service, key: str, asked: Asked, deadline: float) -> Begun:
@@ -256,6 +263,8 @@ class Asking:
             task = asyncio.ensure_future(self._leased(self.shared, service, key, flight))
         else:
             task = asyncio.ensure_future(self._landed(service, key, flight, self._submitted(service, flight)))
+        self._landing.add(task)
+        task.add_done_callback(self._landing.discard)
         task.add_done_callback(lambda task: task.cancelled() or task.exception())  # where nobody is left to hear it
         self._flights[key] = Begun(flight, task, service)
         return self._flights[key]
@@ -436,6 +445,9 @@ class Asking:
             await asyncio.sleep(0.02)
         for begun in list(self._flights.values()):
             begun.flight.land(StartingError("the service stops; ask again when it is back", retry_after=5))
+        until = time.monotonic() + SETTLE_SECONDS
+        while self.unsettled and time.monotonic() < until:
+            await asyncio.sleep(0.02)
         self.service.batcher.stop()
         if self.disk is not None:
             await self._on_disk(self.disk.close)

@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from functools import partial
@@ -17,6 +17,7 @@ from workbench.pipeline import Asked, Pipeline, Reply
 from workbench.serving.asking import Answered, Asking, Service, answer_part
 from workbench.serving.caller import NOBODY, Caller
 from workbench.serving.problems import ConflictError, NoAnswerError, NotFoundError, ProblemError, TooLateError
+from workbench.serving.recent import Recent
 from workbench.serving.records.journal import (
     FAILED,
     LATE,
@@ -46,6 +47,7 @@ class Recording(Remembering):
 
     Attributes:
         tracing: sends traces of it; None: no collector is named.
+        recent: answers that can be fetched once more.
     """
 
     def __init__(
@@ -72,6 +74,8 @@ class Recording(Remembering):
         keep = None if settings.keep == "none" else settings.keep
         self.journal = Journal(self.writer, keep, self._lost) if self.writer else None
         self.tracing = Tracing() if wanted() else None
+        self.recent = Recent()
+        self._unrecorded: set[object] = set()  # questions of which it is not recorded yet what became of them
         self._losing: set[asyncio.Future[bool]] = set()
         self._talking: set[str] = set()  # conversations in which a question is being answered
         self._comparing = ThreadPoolExecutor(1, thread_name_prefix="comparing")
@@ -103,12 +107,14 @@ class Recording(Remembering):
         Yields:
             Records the answer.
         """
-        started, at, ended = time.monotonic(), time.time(), False
+        started, at, ended, this = time.monotonic(), time.time(), False, object()
+        self._unrecorded.add(this)
         about = (caller, at, asked.question, key, pipeline.identity, pipeline.run.folder.name, pipeline.configuration.id)
 
         def entry(http_status: int, status: str | None) -> Entry:
             nonlocal ended
             ended = True
+            self._unrecorded.discard(this)
             return Entry(*about, http_status, status, time.monotonic() - started)
 
         async def answered(found: Answered) -> None:
@@ -128,6 +134,8 @@ class Recording(Remembering):
             if not ended:
                 self._note(entry(500, FAILED))
             raise
+        finally:
+            self._unrecorded.discard(this)
 
     @contextmanager
     def _under_way(self, caller: Caller) -> Iterator[None]:
@@ -242,6 +250,14 @@ class Recording(Remembering):
         task = asyncio.ensure_future(self.forget([asked]))
         self._losing.add(task)
         task.add_done_callback(self._losing.discard)
+
+    async def forget(self, keys: Sequence[str]) -> bool:
+        self.recent.forget(keys)
+        return await super().forget(keys)
+
+    @property
+    def unsettled(self) -> int:
+        return super().unsettled + len(self._unrecorded)
 
     async def stop(self) -> None:
         """Likewise, and sends the traces that wait."""

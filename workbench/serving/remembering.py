@@ -281,7 +281,7 @@ class Remembering(Asking):
         days = keep.days if keep != "none" else 0.0  # what was kept before is removed
         while True:
             try:
-                await self.write(lambda connection: erasing.expire(connection, days))
+                await self.write(lambda connection: erasing.expire(connection, days, self.settings.cache.days))
                 await self._overwrite()
             except ProblemError as problem:
                 log.warning("what is too old cannot be removed: %s", problem.detail)

@@ -32,7 +32,7 @@ from workbench.serving.records.tables import (
     writers,
 )
 
-REMEMBERED_SECONDS = 86_400.0  # for which running services are told what to forget
+REMEMBERED_SECONDS = 86_400.0  # for which a transaction's number is known, and services are told what to forget, at least
 TOGETHER = 500  # values in a condition
 
 
@@ -110,19 +110,20 @@ def erase(connection: Connection, which: ColumnElement[bool]) -> Erased:
     return Erased(len(numbers), asked)
 
 
-def expire(connection: Connection, days: float) -> Erased:
+def expire(connection: Connection, days: float, cached_days: float = 0.0) -> Erased:
     """Removes what is older than it may be: requests, answers, and conversations that nothing is left of.
 
     Args:
         connection: of a transaction that writes.
         days: for which records are kept.
+        cached_days: for which a service that does not run now may hold answers in its cache, which it is told then to remove.
     """
     before = time.time() - days * 86_400
     erased = erase(connection, requests.c.at < before)
     used = select(requests.c.conversation).where(requests.c.conversation.is_not(None))
     connection.execute(delete(conversations).where(conversations.c.changed < before, conversations.c.id.not_in(used)))
-    for table in (forgotten, writers):
-        connection.execute(delete(table).where(table.c.at < time.time() - REMEMBERED_SECONDS))
+    for table, seconds in ((forgotten, max(cached_days * 86_400, REMEMBERED_SECONDS)), (writers, REMEMBERED_SECONDS)):
+        connection.execute(delete(table).where(table.c.at < time.time() - seconds))
     return erased
 
 
