@@ -41,10 +41,11 @@ class Actors:
 
     Attributes:
         here: whether this process computes answers: the first ones, with which those of the actors are compared.
+        away: whether the cluster is away.
         most: actors at once; None: as many as there are processors.
     """
 
-    here = True
+    here, away = True, False
 
     def __init__(self, most: int | None, hangs_seconds: float) -> None:
         """A cluster without actors.
@@ -74,7 +75,7 @@ class Distant:
     def __init__(self, actor: Any) -> None:
         self.actor = actor
 
-    def growing(self, asked: Sequence[Asked], wanted: Callable[[int], bool]) -> Iterator[tuple[int, Reply]]:
+    def growing(self, asked: Sequence[Asked], wanted: Callable[[int], float]) -> Iterator[tuple[int, Reply]]:
         """As `Pipeline.growing`.
 
         Raises:
@@ -107,6 +108,8 @@ class Member:
 
 class Crew:
     """The actors that answer for one pipeline: a `workbench.serving.batching.Worker`."""
+
+    takers: int | None = None  # this process sends them batches
 
     def __init__(self, pipeline: Pipeline, most: int | None, hangs_seconds: float) -> None:
         """Starts an actor, and returns when it has joined.

@@ -34,6 +34,7 @@ from workbench.serving.problems import (
     UnauthorizedError,
     UnexpectedError,
 )
+from workbench.serving.readiness import readiness
 from workbench.serving.recording import Recording
 from workbench.serving.requests import AnswerForm, SearchForm, read
 from workbench.serving.streaming import LEFT, ClientLeftError, EventStream, event, unless_left
@@ -164,12 +165,8 @@ class Routes:
 
     async def ready(self, request: Request) -> Response:
         """GET /readyz: whether questions are taken; ``degraded``: they are, by this process without what others know."""
-        redis = self.asking.redis
-        status = "degraded" if redis and redis.away else "ready"
-        state = {"status": "stopping" if self.asking.stopping else status, "model": self.asking.service.breaker.state}
-        if redis:
-            state["redis"] = "away" if redis.away else "there"
-        return JSONResponse(state | {"under_way": self.asking.under_way}, 503 if self.asking.stopping else 200)
+        state, is_ready = readiness(self.asking)
+        return JSONResponse(state, 200 if is_ready else 503)
 
     async def metrics(self, request: Request) -> Response:
         """GET /metrics: counts and times, in the text format of Prometheus."""

@@ -132,6 +132,9 @@ class _State(Collector):
         yield _gauge(
             "batch_busy_seconds", "Seconds for which the batch in flight has been computed.", service.batcher.busy_seconds
         )
+        yield _gauge(
+            "without_workers", "Whether no process takes questions from the broker's queue.", service.batcher.takers == 0
+        )
         computed = float(asking.computed)
         yield CounterMetricFamily(
             "workbench_answers_computed", "Answers that the model gave; equal questions share one.", computed
