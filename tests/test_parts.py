@@ -23,6 +23,7 @@ from workbench.errors import InputError
 from workbench.models.answering import TOO_LONG, WRITING, Generation
 from workbench.models.generator import Generator
 from workbench.pipeline import Asked, Pipeline
+from workbench.serving import queueing
 from workbench.serving.asking import Service, answer_part
 from workbench.serving.batching import Batcher, EachError, Flight
 from workbench.serving.broker import Broker
@@ -256,13 +257,16 @@ def test_prompts_of_a_killed_process_go_to_another(pipeline: Pipeline, rabbit: R
 
 @pytest.mark.slow
 def test_without_a_process_that_generates_a_question_ends_by_its_deadline(
-    pipeline: Pipeline, rabbit: Rabbit, workers: Workers
+    pipeline: Pipeline, rabbit: Rabbit, workers: Workers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(queueing, "LOOK_SECONDS", 0.5)
     for one in workers.processes[1:]:
         one.kill()
         one.wait()
     with asking(pipeline, rabbit, deadline=3.0) as service:
         found = service.ask("What is asked when nobody generates?", 20)
         assert found.status == 504 or found.json["served"]["by"] == "fallback"
+        waits_until(lambda: service.call("GET", "/readyz").json["status"] == "without workers")
         workers.start("--part", "llm")
+        waits_until(lambda: service.call("GET", "/readyz").json["status"] == "ready")
         waits_until(lambda: service.ask("What is asked then?", 20).json["served"]["by"] == "model", 30)

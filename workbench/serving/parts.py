@@ -58,6 +58,10 @@ class Whole:
         """The pipeline, so that it computes this part alone."""
         return pipeline
 
+    def can_answer(self, pipeline: Pipeline) -> bool:
+        """Whether those are there who compute the rest, as far as is known."""
+        return True
+
     async def check(self, pipeline: Pipeline, say: Callable[[str], None]) -> None:
         """Computes measured answers again, and loads all that questions need.
 
@@ -106,6 +110,10 @@ class Rag(Whole):
         seconds = HANGS_AFTER_DEADLINES * self.settings.serve.deadline
         pipeline.generating = Distant(self.prompts, pipeline, self.loop, seconds, self.ending)
         return pipeline
+
+    def can_answer(self, pipeline: Pipeline) -> bool:
+        """As `Whole.can_answer`."""
+        return not isinstance(pipeline.generating, Distant) or pipeline.generating.worker.takers > 0
 
     async def check(self, pipeline: Pipeline, say: Callable[[str], None]) -> None:
         """As `Whole.check`; begins anew until there is a process of the role llm that answers."""

@@ -61,6 +61,7 @@ class Taker:
         self.name = f"{socket.gethostname()}/{os.getpid()}"
         self.under_way: set[asyncio.Task[None]] = set()
         self.last = time.monotonic()  # when a question came
+        self.ending = False
 
     async def begin(self) -> None:
         """Takes questions from now on.
@@ -71,7 +72,23 @@ class Taker:
         self.channel = await self.broker.channel()
         await self.channel.set_qos(prefetch_count=most_together(self.service.pipeline))
         self.queue = await self.broker.declare(self.channel, self.takes, self.most)
-        self.tag = await self.queue.consume(self._taken)
+        self.tag: str | None = await self.queue.consume(self._taken)
+
+    async def take(self, can: bool) -> None:
+        """Goes on taking questions, or leaves them in the queue.
+
+        Args:
+            can: whether they can be answered now.
+        """
+        if self.ending or can == (self.tag is not None):
+            return
+        if self.tag is None:
+            self.tag = await self.queue.consume(self._taken)
+            log.warning("questions are taken from %s again", self.takes)
+        else:
+            await self.queue.cancel(self.tag)
+            self.tag = None
+            log.warning("no process answers prompts, so no question is taken from %s until one is there", self.takes)
 
     async def end(self, seconds: float) -> None:
         """Takes no further question, and waits for those that were taken.
@@ -79,9 +96,11 @@ class Taker:
         Args:
             seconds: for which it waits; what is left goes to others.
         """
+        self.ending = True
         with suppress(Exception):  # of a connection that is lost, from which nothing more comes
             async with asyncio.timeout(AGAIN_SECONDS * 10):
-                await self.queue.cancel(self.tag)
+                if self.tag is not None:
+                    await self.queue.cancel(self.tag)
         if self.under_way:
             await asyncio.wait(self.under_way, timeout=seconds)
         self.service.batcher.stop()
@@ -213,6 +232,8 @@ class Working:
             say(f"answering {self.service.pipeline.configuration.label} from {taker.takes}")
             while not stop.is_set():
                 self._look()
+                for one in list(self.takers):
+                    await _settled(one.take(self.part.can_answer(one.service.pipeline)))
                 with suppress(TimeoutError):
                     async with asyncio.timeout(LOOK_SECONDS):
                         await stop.wait()
@@ -261,7 +282,7 @@ class Working:
 
 
 async def _settled(act: Any) -> None:
-    """Acknowledges or hands back a message, unless the connection it came by is lost: then the broker hands it on by itself."""
+    """Does something over a connection, unless that is lost: then the broker hands on by itself what was taken."""
     with suppress(Exception):
         async with asyncio.timeout(AGAIN_SECONDS * 10):
             await act
