@@ -228,12 +228,12 @@ class Working:
             asyncio.get_running_loop().add_signal_handler(one, stop.set)
         await self.broker.open()
         try:
-            taker = await self._begin(self.service)
-            say(f"answering {self.service.pipeline.configuration.label} from {taker.takes}")
+            first = await self._begin(self.service)
+            say(f"answering {self.service.pipeline.configuration.label} from {first.takes}")
             while not stop.is_set():
                 self._look()
-                for one in list(self.takers):
-                    await _settled(one.take(self.part.can_answer(one.service.pipeline)))
+                for taker in list(self.takers):
+                    await _settled(taker.take(self.part.can_answer(taker.service.pipeline)))
                 with suppress(TimeoutError):
                     async with asyncio.timeout(LOOK_SECONDS):
                         await stop.wait()
