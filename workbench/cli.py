@@ -82,7 +82,7 @@ def run(
     from workbench.experiment.experiment import Experiment
 
     if only:
-        _refuse({"--workers": workers}, "--only, which computes in this process")
+        _refuse({"--workers": workers, "--details": details}, "--only, which computes a part in this process and writes no run")
         return _run_part(config, runs, overrides or (), only)
     if notebooks:
         reports.ready()  # before anything is computed
