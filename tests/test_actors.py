@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import os
@@ -9,7 +10,8 @@ import shutil
 import signal
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,6 +32,7 @@ from workbench.serving.asking import answer_part
 from workbench.serving.crew_size import Place, Size, wanted
 
 if TYPE_CHECKING:
+    from workbench.serving.actor_crew import Crew
     from workbench.serving.actors import Actors
 
 pytestmark = pytest.mark.skipif(
@@ -263,6 +266,44 @@ def test_a_node_whose_bytes_differ_is_refused_while_serving(
         nodes.only(1)
         waits_until(lambda: len(crew.size.places) == 1, 60)  # whoever comes from there again is asked anew
     waits_until(lambda: not actors(nodes), 60)
+
+
+@pytest.mark.slow
+def test_an_actor_that_hangs_is_ended_and_its_question_is_asked_again(pipeline: Pipeline, nodes: Nodes) -> None:
+    nodes.only(1)
+    room = settings(deadline=100.0, fallback=())
+    with running(pipeline, room, workers=answering(hangs_seconds=2.0)) as service, ThreadPoolExecutor(1) as pool:
+        (hung,) = actors(nodes)
+        os.kill(hung, signal.SIGSTOP)
+        try:
+            asked = pool.submit(service.ask, QUESTIONS[0], 110)
+            waits_until(lambda: hung not in actors(nodes), 60)
+        finally:
+            with suppress(ProcessLookupError):
+                os.kill(hung, signal.SIGKILL)
+        assert bytes_of(asked.result().body) == answer_part(pipeline.ask(QUESTIONS[0]))
+    waits_until(lambda: not actors(nodes), 60)
+
+
+@pytest.mark.slow
+def test_a_service_that_stops_leaves_no_actor_of_a_promotion_that_is_under_way(pipeline: Pipeline, nodes: Nodes) -> None:
+    nodes.only(1)
+    cluster = answering()
+
+    async def stopped(pool: ThreadPoolExecutor) -> Future[Crew]:
+        async with cluster.connected():
+            begun = pool.submit(cluster.worker, pipeline)
+            while not actors(nodes):
+                await asyncio.sleep(0.05)
+        return begun
+
+    with ThreadPoolExecutor(1) as pool:
+        begun = asyncio.run(stopped(pool))
+        with pytest.raises(RuntimeError, match="the service has stopped"):
+            begun.result(60)
+    waits_until(lambda: not actors(nodes), 60)
+    with pytest.raises(RuntimeError, match="the service has stopped"):
+        cluster.worker(pipeline)
 
 
 @pytest.mark.soak

@@ -142,11 +142,12 @@ class Crew:
 
     def _look(self) -> None:
         """Lets lost actors go, ends those that are not needed or hang, and starts as many as what waits needs."""
+        nodes = ray.nodes()  # type: ignore[no-untyped-call]  # before the lock is taken, since this may take long
         with self.everyone.lock:
             if self.stopped:
                 return
             self._let_go()
-            self._recruit()
+            self._recruit(nodes)
             self._grow()
             self._relieve()
             self._shrink()
@@ -173,9 +174,9 @@ class Crew:
                     PATIENCE,
                 )
 
-    def _recruit(self) -> None:
-        """Looks which nodes there are."""
-        there = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}  # type: ignore[no-untyped-call]
+    def _recruit(self, nodes: list[dict[str, Any]]) -> None:
+        """Notes which nodes there are."""
+        there = {node["NodeID"]: node for node in nodes if node["Alive"]}
         for node, known in there.items():
             resources = known["Resources"]
             processors = int(resources.get("CPU", 0))

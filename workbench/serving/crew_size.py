@@ -107,7 +107,7 @@ class Size:
     @property
     def reasons(self) -> str:
         """Why nodes have no actors, for people."""
-        reasons = [f"{one.name}: {one.refused}" for one in self.places.values() if not one.open]
+        reasons = [f"{one.name}: {one.refused}" for one in list(self.places.values()) if not one.open]
         return "; ".join(reasons) or "none of them has processors"
 
     @property
