@@ -222,6 +222,11 @@ class Batcher:
         self._thread.start()
 
     @property
+    def ended(self) -> bool:
+        """Whether its thread has ended."""
+        return not self._thread.is_alive()
+
+    @property
     def waiting(self) -> int:
         """Flights that no batch has taken yet."""
         return len(self._line)
@@ -299,6 +304,12 @@ class InProcess:
     def connected(self) -> AbstractAsyncContextManager[None]:
         """Nothing is to be reached."""
         return nullcontext()
+
+
+def nobody(worker: Worker) -> str | None:
+    """Why nobody computes now, for people; None: somebody does, as far as this process knows."""
+    found: str | None = getattr(worker, "nobody", None)  # only of those whose processes come and go
+    return found
 
 
 def most_together(pipeline: Pipeline) -> int:

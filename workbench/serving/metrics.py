@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
 from prometheus_client.registry import Collector
 
+from workbench.serving.batching import nobody
 from workbench.serving.records.journal import ANSWERED, FAILED, FALLBACK, LATE, OVERLOADED, status_of
 from workbench.version import __version__
 
@@ -141,7 +142,8 @@ class _State(Collector):
         for name, breaker in [("model", service.breaker), *((one.name, each) for one, each in service.replacements)]:
             breakers.add_metric([name], float(breaker.state != "closed"))
         yield breakers
-        yield _gauge("ready", "Whether questions are taken.", not asking.stopping)
+        ready = not asking.stopping and nobody(service.batcher) is None
+        yield _gauge("ready", "Whether questions are taken and somebody computes.", ready)
         redis = asking.redis
         about = "Whether Redis does not answer, so that this process goes on without it."
         yield _gauge("redis_away", about, redis.away if redis else False)
