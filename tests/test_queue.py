@@ -9,15 +9,15 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import ROOT, Finished
 from rabbit import Rabbit
-from served_app import Running, running, settings
+from served_app import settings
 from test_service import QUESTIONS, waits_until
+from workers import Workers, asking, bytes_of
 
 from workbench.errors import InputError
 from workbench.pipeline import Asked, Pipeline
@@ -35,12 +35,6 @@ def pipeline(toy: Finished) -> Pipeline:
     opened = Pipeline.open(toy.run)
     opened.session.keep_in_memory(1_000_000)
     return opened
-
-
-def bytes_of(body: bytes) -> bytes:
-    """The answer part of a response, as it was sent."""
-    inner = body[body.index(b',"question"') + 1 :]
-    return b"{" + inner[: inner.rindex(b',"served":')] + b"}"
 
 
 # --- Messages ---------------------------------------------------------------------------------------------------------
@@ -154,31 +148,6 @@ def rabbit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rabbit]:
         made.end()
 
 
-class Workers:
-    """Processes that answer for the toy run."""
-
-    def __init__(self, run: Path, rabbit: Rabbit, folder: Path) -> None:
-        self.run, self.rabbit, self.folder = run, rabbit, folder
-        self.processes: list[subprocess.Popen[bytes]] = []
-
-    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
-        """One more, which takes questions when this returns."""
-        log = self.folder / f"worker-{len(self.processes)}"
-        with log.open("wb") as said:
-            command = [sys.executable, "-m", "workbench.cli", "work", str(self.run), *arguments]
-            variables = os.environ | {"WORKBENCH_BROKER_URL": self.rabbit.url}
-            process = subprocess.Popen(command, stdout=said, stderr=said, env=variables, cwd=ROOT)
-        self.processes.append(process)
-        waits_until(lambda: b"answering " in log.read_bytes() or process.poll() is not None, 300)
-        assert process.poll() is None, log.read_text()
-        return process
-
-    def end(self) -> None:
-        for one in self.processes:
-            one.kill()
-            one.wait()
-
-
 @pytest.fixture(scope="module")
 def workers(toy: Finished, rabbit: Rabbit, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workers]:
     made = Workers(toy.run, rabbit, tmp_path_factory.mktemp("workers"))
@@ -187,15 +156,6 @@ def workers(toy: Finished, rabbit: Rabbit, tmp_path_factory: pytest.TempPathFact
         yield made
     finally:
         made.end()
-
-
-@contextmanager
-def asking(pipeline: Pipeline, rabbit: Rabbit, **room: Any) -> Iterator[Running]:
-    """A service that has its answers computed behind the broker."""
-
-    wanted = settings(**room)
-    with running(pipeline, wanted, workers=Queue(rabbit.url, wanted.serve.queue)) as service:
-        yield service
 
 
 @pytest.mark.slow
@@ -276,10 +236,15 @@ def test_a_worker_that_is_told_to_end_answers_what_it_has_taken(pipeline: Pipeli
 
 
 @pytest.mark.slow
-def test_without_a_broker_fallbacks_answer(pipeline: Pipeline, rabbit: Rabbit, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_broker_fallbacks_answer(
+    pipeline: Pipeline, rabbit: Rabbit, workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(queueing, "DOWN_SECONDS", 0.5)
     with asking(pipeline, rabbit, deadline=60.0) as service:
-        assert service.call("GET", "/readyz", timeout=60).status == 200
+        assert service.call("GET", "/readyz", timeout=60).json["status"] == "ready"
         rabbit.kill()
+        waits_until(lambda: service.call("GET", "/readyz").json["broker"] == "away")
         found = service.ask(QUESTIONS[0], 70).json
+        state = service.call("GET", "/readyz")
+        assert (state.status, state.json["status"]) == (200, "degraded")
         assert found["served"]["by"] == "fallback" and found["served"]["fallback"]["name"] == "passage"

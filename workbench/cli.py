@@ -715,13 +715,16 @@ def work(
     runs: RunsOption = Path("runs"),
     dataset: DatasetOption = None,
     settings: Annotated[Path | None, typer.Option(help="YAML file of the service's settings; see docs/serving.md.")] = None,
+    part: Annotated[
+        str | None, typer.Option(help="rag (all but generating) or llm (generating alone); default: whole answers.")
+    ] = None,
 ) -> None:
     """Answer the questions that services send through the broker named by WORKBENCH_BROKER_URL."""
     from workbench.serving.working import work as work_run
 
     folder = run or _newest_promoted(runs)
     typer.echo(f"loading the models of {folder}, and computing some measured answers again to compare ...", err=True)
-    work_run(folder, configuration, dataset=dataset, settings=settings)
+    work_run(folder, configuration, dataset=dataset, settings=settings, part=part)
 
 
 def _newest(runs: Path) -> Path:

@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from math import isinf
+from math import inf, isinf
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from workbench.component import digest, library_version
 from workbench.data.conversation import History, read_history
@@ -21,6 +21,8 @@ from workbench.experiment.config import read_settings
 from workbench.experiment.experiment import Experiment
 from workbench.experiment.planner import passages_of
 from workbench.machine import NO_MACHINE, Machine, cpu_name, independence
+from workbench.models.answering import Generation
+from workbench.models.chat import Message
 from workbench.models.probe import beyond_chance
 from workbench.models.served import SILENT
 from workbench.results.records import AnswerRecord, PlaceRecord
@@ -140,11 +142,23 @@ class Replay(NamedTuple):
         return self._asdict() | {"recorded": self.recorded._asdict(), "replayed": self.replayed._asdict()}
 
 
+class Generating(Protocol):
+    """Who writes the answers of a pipeline in the place of the generator in its memory."""
+
+    def growing(self, prompts: Sequence[Sequence[Message]], wanted: Callable[[int], float]) -> Iterator[tuple[int, Generation]]:
+        """See `Pipeline.generated`."""
+
+
 class Pipeline:
     """A measured configuration that answers single questions.
 
     Rankings, prompts and answers are those of the run, to the byte: the same stages compute them on the same artifacts.
+
+    Attributes:
+        generating: who writes the answers; None: the generator, in this process's memory.
     """
+
+    generating: Generating | None = None
 
     def __init__(self, experiment: Experiment, run: Run, configuration: str) -> None:
         self.run = run
@@ -275,13 +289,14 @@ class Pipeline:
         return [found[i] for i in range(len(asked))]
 
     def growing(
-        self, asked: Sequence[Asked], wanted: Callable[[int], bool] = lambda question: True
+        self, asked: Sequence[Asked], wanted: Callable[[int], float] = lambda question: inf
     ) -> Iterator[tuple[int, Reply]]:
         """Answers questions together while the answers are written.
 
         Args:
             asked: the questions.
-            wanted: asked again and again whether the answer to the question at a position is still waited for.
+            wanted: asked again and again for how many seconds the answer to the question at a position is still waited for; 0:
+                nobody waits.
 
         Yields:
             Pairs of position in `asked` and reply: as `stream` gives them, of all questions in turn. The last of a position is
@@ -310,8 +325,7 @@ class Pipeline:
         ]
         known = [self.provenance() | one | self._gated(row) for one, row in zip(said, rows, strict=True)]
         sources = [self._sources(row, len(prompt.passages)) for prompt, row in zip(prompts, rows, strict=True)]
-        loaded = self.answering.writer.opened(self.session)
-        for i, generation in loaded.growing([prompt.messages for prompt in prompts], wanted):
+        for i, generation in self.generated([prompt.messages for prompt in prompts], wanted):
             answer = self.answering.answer(prompts[i], generation)
             done = time.perf_counter()
             yield (
@@ -328,6 +342,27 @@ class Pipeline:
                     answer.cut,
                 ),
             )
+
+    def generated(
+        self, prompts: Sequence[Sequence[Message]], wanted: Callable[[int], float] = lambda prompt: inf
+    ) -> Iterator[tuple[int, Generation]]:
+        """What is written for prompts that are answered together, while it is written.
+
+        Args:
+            prompts: conversations that end with the user's turn.
+            wanted: asked again and again for how many seconds the answer at a position is still waited for; 0: nobody waits.
+
+        Returns:
+            Pairs of position in `prompts` and beginning, with the status ``writing``; the last of a position is whole.
+
+        Raises:
+            InputError: an experiment that only ranks.
+        """
+        if self.answering is None:
+            raise InputError(f"{self.configuration.label} only ranks passages: there is no generator")
+        if self.generating:
+            return self.generating.growing(prompts, wanted)
+        return self.answering.writer.opened(self.session).growing(prompts, lambda i: wanted(i) > 0)
 
     def prompt(self, asked: Asked) -> tuple[Prompted, tuple[Source, ...]]:
         """The prompt that the generator would be shown for a question, and the passages in it.

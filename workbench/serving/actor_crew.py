@@ -43,6 +43,8 @@ class Crew:
         leaving: actors that end after the batch that they have.
     """
 
+    takers: int | None = None  # this process sends them batches
+
     def __init__(self, pipeline: Pipeline, most: int | None, hangs_seconds: float, everyone: Everyone) -> None:
         """Nobody yet; `begin` starts the first actor.
 

@@ -19,10 +19,11 @@ class Actors:
 
     Attributes:
         here: whether this process computes answers: the first ones, with which those of the actors are compared.
+        away: whether the cluster is away, without which this process would have ended.
         most: actors at once; None: as many as there are processors.
     """
 
-    here = True
+    here, away = True, False
 
     def __init__(self, most: int | None, hangs_seconds: float) -> None:
         """A cluster without actors.

@@ -18,7 +18,6 @@ from workbench.serving import chat
 from workbench.serving.accepted import Accepted
 from workbench.serving.accounts import add_accounts
 from workbench.serving.asking import Answered, Asking
-from workbench.serving.batching import nobody
 from workbench.serving.caller import Caller, caller_of
 from workbench.serving.documented import documented
 from workbench.serving.elsewhere import HANGS_AFTER_DEADLINES
@@ -35,6 +34,7 @@ from workbench.serving.problems import (
     UnauthorizedError,
     UnexpectedError,
 )
+from workbench.serving.readiness import readiness
 from workbench.serving.recording import Recording
 from workbench.serving.requests import AnswerForm, SearchForm, read
 from workbench.serving.streaming import LEFT, ClientLeftError, EventStream, event, unless_left
@@ -165,16 +165,8 @@ class Routes:
 
     async def ready(self, request: Request) -> Response:
         """GET /readyz: whether questions are taken and somebody computes; ``degraded``: without what other replicas know."""
-        redis = self.asking.redis
-        status = "degraded" if redis and redis.away else "ready"
-        why = nobody(self.asking.service.batcher)
-        status = "stopping" if self.asking.stopping else "nobody computes" if why else status
-        state = {"status": status, "model": self.asking.service.breaker.state}
-        if why and request.state.principal is not None:  # it may name nodes
-            state["detail"] = why
-        if redis:
-            state["redis"] = "away" if redis.away else "there"
-        return JSONResponse(state | {"under_way": self.asking.under_way}, 503 if self.asking.stopping or why else 200)
+        state, is_ready = readiness(self.asking, request.state.principal is not None)
+        return JSONResponse(state, 200 if is_ready else 503)
 
     async def metrics(self, request: Request) -> Response:
         """GET /metrics: counts and times, in the text format of Prometheus."""

@@ -9,7 +9,7 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -24,8 +24,12 @@ FIRST_GUESS_SECONDS = 1.0  # that a batch takes, before one was timed
 class Answerer(Protocol):
     """What answers questions together: a `Pipeline`."""
 
-    def growing(self, asked: Sequence[Asked], wanted: Callable[[int], bool]) -> Iterator[tuple[int, Reply]]:
-        """See `Pipeline.growing`."""
+    def growing(self, asked: Sequence[Asked], wanted: Callable[[int], float]) -> Iterator[tuple[int, Reply]]:
+        """See `Pipeline.growing`.
+
+        Raises:
+            EachError: some questions have no answer, each for a reason of its own.
+        """
 
 
 class Worker(Protocol):
@@ -35,7 +39,15 @@ class Worker(Protocol):
         waiting: flights that no batch has taken yet.
         expected_wait: seconds until a question that comes now has its answer, about.
         busy_seconds: seconds for which this process has computed the batch in flight; 0: there is none.
+        takers: other processes that take its flights, when they were last counted; None: this process answers them.
+        nobody: why nobody computes now, for people; None: somebody does, as far as this process knows.
     """
+
+    @property
+    def takers(self) -> int | None: ...
+
+    @property
+    def nobody(self) -> str | None: ...
 
     @property
     def waiting(self) -> int: ...
@@ -58,9 +70,13 @@ class Workers(Protocol):
 
     Attributes:
         here: whether this process computes answers, so that it has to show that they are those measured.
+        away: whether what they are reached by is away.
     """
 
     here: bool
+
+    @property
+    def away(self) -> bool: ...
 
     def worker(self, pipeline: Pipeline) -> Worker:
         """Who computes what a pipeline answers."""
@@ -103,9 +119,14 @@ class Flight:
         self._changed = asyncio.Event()
 
     @property
+    def left(self) -> float:
+        """Seconds for which somebody still waits; 0: nobody does. Asked by the thread that answers."""
+        return max(self.deadline - time.monotonic(), 0.0) if self.waiting > 0 else 0.0
+
+    @property
     def wanted(self) -> bool:
-        """Whether anybody still waits; asked by the thread that answers."""
-        return self.waiting > 0 and time.monotonic() < self.deadline
+        """Whether anybody still waits."""
+        return self.left > 0
 
     def lost_again(self, error: LostError) -> bool:
         """Whether it can be asked again after who had it was lost; after `MOST_LOST` times it lands with the error."""
@@ -143,6 +164,18 @@ class Flight:
 
 class LostError(Exception):
     """Who was to answer is lost, such as a process that was killed; others can answer the same questions."""
+
+
+class EachError(Exception):
+    """Some questions of a batch have no answer, and asking them again alone would not help.
+
+    Attributes:
+        errors: the reason of each, by its position.
+    """
+
+    def __init__(self, errors: Mapping[int, Exception]) -> None:
+        super().__init__(str(next(iter(errors.values()))))
+        self.errors = errors
 
 
 class Line:
@@ -203,6 +236,9 @@ class Batcher:
         lost: whether the answerer was lost, so that the thread has ended.
         used: when the last batch ended, by `time.monotonic`.
     """
+
+    takers: int | None = None  # it answers by itself
+    nobody: str | None = None
 
     def __init__(self, answerer: Answerer, most: int, line: Line | None = None) -> None:
         """Starts the thread.
@@ -272,7 +308,7 @@ class Batcher:
 
         left = set(range(len(flights)))
         try:
-            for i, reply in self.answerer.growing([flight.asked for flight in flights], lambda i: flights[i].wanted):
+            for i, reply in self.answerer.growing([flight.asked for flight in flights], lambda i: flights[i].left):
                 flight = flights[i]
                 if reply.status == WRITING:
                     _tell(flight, flight.grow, reply)
@@ -283,6 +319,9 @@ class Batcher:
                     _tell(flight, flight.land, Landed(reply, len(flights), queued))
         except LostError:
             raise
+        except EachError as error:
+            for i, why in error.errors.items():
+                _tell(flights[i], flights[i].land, why)
         except Exception as error:
             if len(flights) == 1:
                 _tell(flights[0], flights[0].land, error)
@@ -295,7 +334,7 @@ class Batcher:
 class InProcess:
     """A thread of this process for each pipeline."""
 
-    here = True
+    here, away = True, False
 
     def worker(self, pipeline: Pipeline) -> Batcher:
         """The thread that answers for a pipeline."""
@@ -304,12 +343,6 @@ class InProcess:
     def connected(self) -> AbstractAsyncContextManager[None]:
         """Nothing is to be reached."""
         return nullcontext()
-
-
-def nobody(worker: Worker) -> str | None:
-    """Why nobody computes now, for people; None: somebody does, as far as this process knows."""
-    found: str | None = getattr(worker, "nobody", None)  # only of those whose processes come and go
-    return found
 
 
 def most_together(pipeline: Pipeline) -> int:

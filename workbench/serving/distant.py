@@ -21,7 +21,7 @@ class Distant:
     def __init__(self, actor: Any) -> None:
         self.actor = actor
 
-    def growing(self, asked: Sequence[Asked], wanted: Callable[[int], bool]) -> Iterator[tuple[int, Reply]]:
+    def growing(self, asked: Sequence[Asked], wanted: Callable[[int], float]) -> Iterator[tuple[int, Reply]]:
         """As `Pipeline.growing`.
 
         Raises:

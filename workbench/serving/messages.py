@@ -16,10 +16,12 @@ class Sent(NamedTuple):
     Attributes:
         asked: the question.
         seconds: within which its answer was to be there when it was sent.
+        lost: how many times a process that had taken it was lost, as far as is known.
     """
 
     asked: Asked
     seconds: float
+    lost: int = 0
 
 
 class Told(NamedTuple):
@@ -27,7 +29,8 @@ class Told(NamedTuple):
 
     Attributes:
         what: ``begun``: it is among those that are computed now; ``grown``: `reply` is a longer beginning of its answer;
-            ``landed``: `reply` is its answer; ``failed``: there is none, for the reason in `why`.
+            ``landed``: `reply` is its answer; ``failed``: there is none, for the reason in `why`; ``full``: there is none since
+            too much waits already, for the reason in `why`.
         worker: name of the worker's process.
         reply: the answer or its beginning.
         batch: how many questions were answered together.
@@ -43,13 +46,13 @@ class Told(NamedTuple):
     why: str = ""
 
 
-TOLD = ("begun", "grown", "landed", "failed")
+TOLD = ("begun", "grown", "landed", "failed", "full")
 
 
 def question(sent: Sent) -> bytes:
     """A question as it is sent."""
     history = [turn._asdict() if hasattr(turn, "_asdict") else turn for turn in sent.asked.history]
-    return _json({"question": sent.asked.question, "history": history, "seconds": sent.seconds})
+    return _json({"question": sent.asked.question, "history": history, "seconds": sent.seconds, "lost": sent.lost})
 
 
 def read_question(body: bytes) -> Sent:
@@ -60,7 +63,8 @@ def read_question(body: bytes) -> Sent:
     """
     values = _object(body)
     try:
-        return Sent(Asked(str(values["question"]), _turns(values["history"])), float(values["seconds"]))
+        asked = Asked(str(values["question"]), _turns(values["history"]))
+        return Sent(asked, float(values["seconds"]), int(values.get("lost", 0)))
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"a message that is no question: {type(error).__name__}: {error}") from error
 

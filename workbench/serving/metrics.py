@@ -13,7 +13,6 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
 from prometheus_client.registry import Collector
 
-from workbench.serving.batching import nobody
 from workbench.serving.records.journal import ANSWERED, FAILED, FALLBACK, LATE, OVERLOADED, status_of
 from workbench.version import __version__
 
@@ -133,6 +132,9 @@ class _State(Collector):
         yield _gauge(
             "batch_busy_seconds", "Seconds for which the batch in flight has been computed.", service.batcher.busy_seconds
         )
+        yield _gauge(
+            "without_workers", "Whether no process takes questions from the broker's queue.", service.batcher.takers == 0
+        )
         computed = float(asking.computed)
         yield CounterMetricFamily(
             "workbench_answers_computed", "Answers that the model gave; equal questions share one.", computed
@@ -142,7 +144,7 @@ class _State(Collector):
         for name, breaker in [("model", service.breaker), *((one.name, each) for one, each in service.replacements)]:
             breakers.add_metric([name], float(breaker.state != "closed"))
         yield breakers
-        ready = not asking.stopping and nobody(service.batcher) is None
+        ready = not asking.stopping and service.batcher.nobody is None
         yield _gauge("ready", "Whether questions are taken and somebody computes.", ready)
         redis = asking.redis
         about = "Whether Redis does not answer, so that this process goes on without it."

@@ -29,6 +29,7 @@ class Serving(Protocol):
 
 
 LOOK_SECONDS = 2.0
+TAKEN_SECONDS = 0.5  # between two looks at whether other processes answer for it already
 AGAIN_SECONDS = 10.0  # until a promotion that failed for a reason that may pass is tried again
 
 log = logging.getLogger(__name__)
@@ -62,6 +63,8 @@ async def _watch(asking: Serving, settings: ServiceSettings, reopen: Callable[[s
             continue
         try:
             service = await asyncio.to_thread(_opened, asking, settings, reopen)
+            if service and not await _is_taken(service, file, now):
+                continue  # yet another one was made meanwhile
             if service:
                 await asking.replace(service)
         except (InputError, StageFailedError):  # it stays so until another one is promoted
@@ -71,6 +74,29 @@ async def _watch(asking: Serving, settings: ServiceSettings, reopen: Callable[[s
             await asyncio.sleep(AGAIN_SECONDS)
             continue
         known = now
+
+
+async def _is_taken(service: Service, file: Path, now: tuple[int, int] | None) -> bool:
+    """Waits until processes take the questions of a service, where others than this one answer.
+
+    Args:
+        service: of the configuration that was promoted.
+        file: of the promotion.
+        now: its state then.
+
+    Returns:
+        Whether they do; False: yet another promotion was made.
+    """
+    said = False
+    while service.batcher.takers == 0:
+        if _state(file) != now:
+            service.batcher.stop()
+            return False
+        if not said:
+            said = True
+            log.warning("%s is served as soon as a worker takes its questions", service.pipeline.configuration.label)
+        await asyncio.sleep(TAKEN_SECONDS)
+    return True
 
 
 def _state(file: Path) -> tuple[int, int] | None:

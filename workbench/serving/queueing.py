@@ -15,6 +15,7 @@ import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 from workbench.errors import InputError
 from workbench.serving.batching import FIRST_GUESS_SECONDS, Flight, Landed, most_together
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 DOWN_SECONDS = 15.0  # without a broker, after which questions do not wait for it any more
 KEPT_SECONDS = 60  # that replies wait for a process whose connection is lost
+LOOK_SECONDS = 5.0  # between two looks at how many processes take from a queue
 SEEN_SECONDS = 60.0  # after which a worker that told nothing is not counted any more
 
 log = logging.getLogger(__name__)
@@ -48,6 +50,7 @@ class Queue:
         here: whether this process computes answers.
         broker: the connection.
         replies: name of the queue of this process's replies.
+        known: the queues that questions are sent to.
     """
 
     here = False
@@ -62,10 +65,22 @@ class Queue:
         self.broker, self.most = Broker(url), most
         self.replies = f"replies.{uuid.uuid4().hex}"
         self.sent: dict[str, tuple[Queued, Flight]] = {}
+        self.known: WeakSet[Queued] = WeakSet()
 
     def worker(self, pipeline: Pipeline) -> Queued:
         """Who computes what a pipeline answers."""
-        return Queued(self, queue_of(pipeline.identity), most_together(pipeline))
+        return self.named(queue_of(pipeline.identity), most_together(pipeline))
+
+    def named(self, name: str, most: int) -> Queued:
+        """Those who take from a queue of that name, so many at once."""
+        found = Queued(self, name, most)
+        self.known.add(found)
+        return found
+
+    @property
+    def away(self) -> bool:
+        """Whether there is no connection to the broker now."""
+        return self.broker.down_seconds > 0
 
     @asynccontextmanager
     async def connected(self) -> AsyncIterator[None]:
@@ -80,9 +95,31 @@ class Queue:
             arguments = {"x-expires": KEPT_SECONDS * 1000}  # its name is drawn by lot, and nobody else knows it
             replies = await self.channel.declare_queue(self.replies, durable=True, arguments=arguments)
             await replies.consume(self._told, no_ack=True)
-            yield
+            await self._look()
+            looking = asyncio.ensure_future(self._look_again())
+            try:
+                yield
+            finally:
+                looking.cancel()
         finally:
             await self.broker.close()
+
+    async def _look_again(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            await self._look()
+
+    async def _look(self) -> None:
+        """Counts who takes from each queue; what cannot be asked now stays as it was."""
+        for worker in list(self.known):
+            try:
+                await worker.count()
+            except UnreachableError:
+                continue
+            except InputError as error:
+                if not worker.refused:
+                    log.error("questions cannot be sent: %s", error)
+                worker.refused = True
 
     async def _told(self, message: Any) -> None:
         worker, flight = self.sent.get(message.correlation_id or "", (None, None))
@@ -102,16 +139,25 @@ class Queued:
         name: of the queue.
         most: questions in a batch of one of them.
         seconds: that a batch takes.
+        takers: processes that take from it, when they were last counted.
+        refused: whether the broker was found to refuse the queue.
     """
 
     busy_seconds = 0.0  # this process computes nothing, so it cannot hang at it
 
     def __init__(self, queue: Queue, name: str, most: int) -> None:
         self.queue, self.name, self.most = queue, name, most
-        self.seconds = FIRST_GUESS_SECONDS
+        self.seconds, self.takers, self.refused = FIRST_GUESS_SECONDS, 0, False
         self._seen: dict[str, float] = {}  # when each worker last told something
         self._declared = False
         self._carrying: set[asyncio.Task[None]] = set()
+
+    @property
+    def nobody(self) -> str | None:
+        """Why nobody computes now; None: somebody did when they were last counted."""
+        return (
+            None if self.takers else f"no process takes questions from the queue {self.name}; start one with `workbench work RUN`"
+        )
 
     @property
     def waiting(self) -> int:
@@ -133,7 +179,8 @@ class Queued:
         task.add_done_callback(self._carrying.discard)
 
     def stop(self) -> None:
-        """Nothing is to be ended: those who take questions are other processes."""
+        """Nobody counts any more who takes from the queue; there is nothing to end, since they are other processes."""
+        self.queue.known.discard(self)
 
     def told(self, flight: Flight, said: Told) -> None:
         """Takes what a worker told of a question."""
@@ -142,13 +189,16 @@ class Queued:
         if said.what == "begun":
             flight.begin(now)
         elif said.what == "grown" and said.reply:
-            flight.grow(said.reply)
+            if flight.grown is None or len(said.reply.reply) > len(flight.grown.reply):  # else a second worker has begun anew
+                flight.grow(said.reply)
         elif said.what == "landed" and said.reply:
             begun = now if flight.begun is None else flight.begun
             self.seconds += 0.3 * (now - begun - self.seconds)
             flight.land(Landed(said.reply, said.batch, begun - flight.submitted))
         elif said.what == "failed":
             flight.land(AnswerError(said.why))
+        elif said.what == "full":
+            flight.land(OverloadedError(said.why, retry_after=math.ceil(self.expected_wait)))
 
     async def _carried(self, flight: Flight) -> None:
         """Sends a question until it is answered or nobody waits any more.
@@ -203,17 +253,26 @@ class Queued:
         Raises:
             UnreachableError: the broker does not answer.
         """
-        if self._declared:
-            return
+        if not self._declared:
+            await self.count()
+
+    async def count(self) -> int:
+        """How many processes take from the queue, which exists afterwards.
+
+        Raises:
+            InputError: it was made with another bound.
+            UnreachableError: the broker does not answer.
+        """
         try:
             async with asyncio.timeout(AGAIN_SECONDS * 10):
                 channel = await self.queue.broker.channel()  # of its own: a refusal closes it
                 try:
-                    await self.queue.broker.declare(channel, self.name, self.queue.most, robust=False)
+                    found = await self.queue.broker.declare(channel, self.name, self.queue.most, robust=False)
                 finally:
                     await channel.close()
         except InputError:
             raise
         except Exception as error:  # whatever a connection that is being made again raises
             raise UnreachableError(str(error) or type(error).__name__) from error
-        self._declared = True
+        self._declared, self.takers = True, int(found.declaration_result.consumer_count)
+        return self.takers

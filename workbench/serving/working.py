@@ -1,4 +1,4 @@
-"""A process that answers questions from a broker's queue, as `workbench work` starts it.
+"""A process that answers questions, or prompts, from a broker's queue, as `workbench work` starts it.
 
 A question is acknowledged once its answer was sent, so the broker hands what a killed process had taken to another one.
 """
@@ -21,14 +21,15 @@ from workbench.experiment.bundled import bundle_at
 from workbench.pipeline import Pipeline
 from workbench.serving import logs
 from workbench.serving.asking import MEMORY_BYTES, Service
-from workbench.serving.batching import Flight, most_together
+from workbench.serving.batching import MOST_LOST, Flight, most_together
 from workbench.serving.broker import AGAIN_SECONDS, VARIABLE, Broker, FullError, UnreachableError, reached
 from workbench.serving.elsewhere import HANGS_AFTER_DEADLINES, broker_url
-from workbench.serving.gate import gate
-from workbench.serving.messages import Told, read_question, told
+from workbench.serving.messages import Sent, Told, question, read_question, told
 from workbench.serving.packages import require_extra
+from workbench.serving.parts import Whole, part_named
+from workbench.serving.problems import OverloadedError
 from workbench.serving.promotion import watching
-from workbench.serving.queueing import KEPT_SECONDS, queue_of
+from workbench.serving.queueing import KEPT_SECONDS
 from workbench.serving.settings import ServiceSettings, read_service
 from workbench.store.progress import Progress
 from workbench.store.telling import for_people
@@ -41,17 +42,22 @@ log = logging.getLogger(__name__)
 
 
 class Taker:
-    """Takes the questions of one pipeline, up to a batch that is computed and what waits beside it."""
+    """Takes from the queue of one pipeline, up to a batch that is computed and what waits beside it.
 
-    def __init__(self, service: Service, broker: Broker, most: int) -> None:
+    Attributes:
+        takes: name of the queue.
+    """
+
+    def __init__(self, service: Service, takes: str, broker: Broker, most: int) -> None:
         """Takes nothing yet.
 
         Args:
             service: the pipeline and the thread that answers.
+            takes: name of the queue.
             broker: an open connection.
             most: questions that wait in the queue.
         """
-        self.service, self.broker, self.most = service, broker, most
+        self.service, self.takes, self.broker, self.most = service, takes, broker, most
         self.name = f"{socket.gethostname()}/{os.getpid()}"
         self.under_way: set[asyncio.Task[None]] = set()
         self.last = time.monotonic()  # when a question came
@@ -64,7 +70,7 @@ class Taker:
         """
         self.channel = await self.broker.channel()
         await self.channel.set_qos(prefetch_count=most_together(self.service.pipeline))
-        self.queue = await self.broker.declare(self.channel, queue_of(self.service.pipeline.identity), self.most)
+        self.queue = await self.broker.declare(self.channel, self.takes, self.most)
         self.tag = await self.queue.consume(self._taken)
 
     async def end(self, seconds: float) -> None:
@@ -79,6 +85,9 @@ class Taker:
         if self.under_way:
             await asyncio.wait(self.under_way, timeout=seconds)
         self.service.batcher.stop()
+        with suppress(Exception):
+            async with asyncio.timeout(AGAIN_SECONDS * 10):
+                await self.channel.close()  # hands back what is left
 
     async def _taken(self, message: Any) -> None:
         self.last = time.monotonic()
@@ -91,18 +100,41 @@ class Taker:
         try:
             sent = read_question(message.body)
         except InputError as error:
-            log.error("a question of the queue is thrown away: %s", error)
+            log.error("a message of the queue %s is thrown away: %s", self.takes, error)
             await _settled(message.reject(requeue=False))
             return
         try:
+            if message.redelivered:
+                await self._once_more(message, sent)
+                await _settled(message.ack())
+                return
             flight = Flight(sent.asked, time.monotonic() + sent.seconds)
             self.service.batcher.submit(flight)
             await self._follow(message, flight)
         except (FullError, UnreachableError) as error:
-            log.warning("an answer could not be sent (%s); its question is handed back", error)
+            log.warning("a message could not be sent (%s); the question that it is about is handed back", str(error) or "full")
+            await asyncio.sleep(AGAIN_SECONDS)
             await _settled(message.nack(requeue=True))
             return
         await _settled(message.ack())
+
+    async def _once_more(self, message: Any, sent: Sent) -> None:
+        """Sends a question that another process had taken again, with how often that was; too often, and it has no answer.
+
+        The broker says of a message that it was taken before, and not how often, and the question may be what ends processes.
+
+        Raises:
+            FullError: there is no room for it now.
+            UnreachableError: the broker did not confirm it.
+        """
+        lost = sent.lost + 1
+        if lost < MOST_LOST:
+            body = question(sent._replace(lost=lost))
+            number, back = message.correlation_id or "", message.reply_to
+            await self.broker.send(body, self.takes, number, sent.seconds, back, lasting=True)
+            return
+        log.error("a question is given up: %d processes that had taken it were lost", lost)
+        await self._tell(message, Told("failed", self.name, why=f"each of {lost} processes that had taken it was lost"))
 
     async def _follow(self, message: Any, flight: Flight) -> None:
         """Tells what becomes of a question, until it is answered or nobody waits any more.
@@ -132,6 +164,8 @@ class Taker:
         if error is None:
             found = flight.landed.result()
             return Told("landed", self.name, found.reply, found.batch, found.queue_seconds)
+        if isinstance(error, OverloadedError):
+            return Told("full", self.name, why=str(error))
         log.error("a question was not answered", exc_info=error)
         return Told("failed", self.name, why=f"{type(error).__name__} at worker {self.name}, whose log says more")
 
@@ -145,19 +179,21 @@ class Working:
 
     Attributes:
         service: what answers now.
+        takers: who takes from queues, the one for what is served last.
     """
 
-    def __init__(self, service: Service, settings: ServiceSettings, url: str) -> None:
+    def __init__(self, service: Service, settings: ServiceSettings, part: Whole) -> None:
         """Connects to nothing yet.
 
         Args:
             service: what answers.
             settings: of the service.
-            url: of the broker.
+            part: what this process takes on.
         """
-        self.service, self.settings = service, settings
-        self.broker = Broker(url)
+        self.service, self.settings, self.part = service, settings, part
+        self.broker = Broker(part.url)
         self.takers: list[Taker] = []
+        self._ending: set[asyncio.Task[None]] = set()
 
     async def run(self, say: Callable[[str], None]) -> None:
         """Takes questions until the process is told to end by SIGTERM or SIGINT.
@@ -173,8 +209,8 @@ class Working:
             asyncio.get_running_loop().add_signal_handler(one, stop.set)
         await self.broker.open()
         try:
-            await self._begin(self.service)
-            say(f"answering {self.service.pipeline.configuration.label} from {queue_of(self.service.pipeline.identity)}")
+            taker = await self._begin(self.service)
+            say(f"answering {self.service.pipeline.configuration.label} from {taker.takes}")
             while not stop.is_set():
                 self._look()
                 with suppress(TimeoutError):
@@ -182,22 +218,39 @@ class Working:
                         await stop.wait()
             await asyncio.gather(*(one.end(self.settings.serve.grace) for one in self.takers))
         finally:
+            for task in self._ending:
+                task.cancel()
             await self.broker.close()
 
     async def replace(self, service: Service) -> None:
-        """Takes questions of another pipeline too, and of the one before until none has come within a deadline."""
-        before, self.service = self.takers[-1], service
-        await self._begin(service)
-        quiet = self.settings.serve.deadline
-        while before.under_way or time.monotonic() - before.last < quiet:
-            await asyncio.sleep(LOOK_SECONDS)
-        self.takers.remove(before)
-        await before.end(self.settings.serve.grace)
+        """Takes questions of another pipeline too, and of the one before until none has come within a deadline.
 
-    async def _begin(self, service: Service) -> None:
-        taker = Taker(service, self.broker, self.settings.serve.queue)
+        Returns at once, since the queue of the one before may be busy for long, while yet another promotion is made.
+        """
+        before = list(self.takers)
+        now = await self._begin(service)
+        self.service = service
+        log.warning("answering %s from %s now", service.pipeline.configuration.label, now.takes)
+        for one in before:
+            if one.takes == now.takes or one is before[-1]:
+                quiet = 0.0 if one.takes == now.takes else self.settings.serve.deadline
+                task = asyncio.ensure_future(self._end(one, quiet))
+                self._ending.add(task)
+                task.add_done_callback(self._ending.discard)
+
+    async def _end(self, taker: Taker, quiet: float) -> None:
+        """Ends a taker when no question has come for some seconds."""
+        while quiet and (taker.under_way or time.monotonic() - taker.last < quiet):
+            await asyncio.sleep(LOOK_SECONDS)
+        if taker in self.takers:  # else it has ended: the same queue is taken from by another one
+            self.takers.remove(taker)
+            await taker.end(self.settings.serve.grace)
+
+    async def _begin(self, service: Service) -> Taker:
+        taker = Taker(service, self.part.queue(service.pipeline), self.broker, self.settings.serve.queue)
         await taker.begin()
         self.takers.append(taker)
+        return taker
 
     def _look(self) -> None:
         """Ends the process where a batch hangs, since nothing else ends a computation inside it."""
@@ -220,6 +273,7 @@ def work(
     progress: Progress | None = None,
     dataset: Path | None = None,
     settings: Path | None = None,
+    part: str | None = None,
 ) -> None:
     """Answers the questions of a run's configuration that services send through a broker, until interrupted.
 
@@ -230,10 +284,12 @@ def work(
         progress: where to report; default: standard error.
         dataset: where the run's data lie now; default: where they were.
         settings: file of the service's settings; default: the defaults.
+        part: ``rag``: prompts are made of questions here, and answered by processes of the part ``llm``, which takes prompts;
+            default: both are done here.
 
     Raises:
         MissingExtraError: what a service, or the client of the broker, needs is not installed.
-        InputError: no such run, configuration or settings, or a broker that cannot be used.
+        InputError: no such run, configuration, settings or part, or a broker that cannot be used.
         StageFailedError: the gate; see `workbench.serving.gate`.
     """
     require_extra()
@@ -241,18 +297,22 @@ def work(
     if url is None:
         raise InputError(f"{VARIABLE} is not set; name the broker from which questions come, such as amqp://USER:PASSWORD@HOST/")
     progress, known = progress or for_people(), read_service(settings).model_copy(update={"fallback": ()})
+    taken_on = part_named(part, known, url)
     asyncio.run(reached(url))  # before the models are loaded, which takes longer
     pipeline = Pipeline.open(run, configuration, progress, dataset)
+    taken_on.queue(pipeline)  # which refuses what has no such part
     pipeline.session.keep_in_memory(MEMORY_BYTES)
-    progress.say(gate(pipeline, known.serve.gate))
-    pipeline.warm()
-    pipeline.session.progress = Progress()
-    reopen = None if configuration or bundle_at(run) else lambda chosen: Pipeline.open(run, chosen, Progress(), dataset)
-    logs.configure(known.logs.form, known.logs.level)
-    working = Working(Service(pipeline, ()), known, url)
+
+    def reopen(chosen: str) -> Pipeline:
+        return taken_on.prepared(Pipeline.open(run, chosen, Progress(), dataset))
 
     async def until_stopped() -> None:
-        async with watching(working, known, reopen):
-            await working.run(progress.say)
+        async with taken_on.connected():
+            await taken_on.check(taken_on.prepared(pipeline), progress.say)
+            pipeline.session.progress = Progress()
+            logs.configure(known.logs.form, known.logs.level)
+            working = Working(Service(pipeline, (), taken_on.workers), known, taken_on)
+            async with watching(working, known, None if configuration or bundle_at(run) else reopen):
+                await working.run(progress.say)
 
     asyncio.run(until_stopped())
