@@ -155,9 +155,9 @@ class Queued:
     @property
     def nobody(self) -> str | None:
         """Why nobody computes now; None: somebody did when they were last counted."""
-        return (
-            None if self.takers else f"no process takes questions from the queue {self.name}; start one with `workbench work RUN`"
-        )
+        if self.takers:
+            return None
+        return f"no process takes questions from the queue {self.name}; start one with `workbench work RUN`"
 
     @property
     def waiting(self) -> int:
