@@ -85,9 +85,9 @@ install:
 	fi
 	@echo "Installing packages in the versions of requirements.lock ($(KIND), $(EXTRAS)); the first time this takes some minutes ..."
 	@sed '$(if $(filter gpu,$(KIND)),/^faiss-cpu==/d)' requirements.lock >$(VENV)/requirements.txt
-	@$(PY) -m pip install $(QUIET) --constraint $(VENV)/requirements.txt \
+	@$(PY) -m pip install $(QUIET) --no-compile --constraint $(VENV)/requirements.txt \
 	  $(if $(filter all,$(EXTRAS)),--requirement $(VENV)/requirements.txt,setuptools)
-	@$(PY) -m pip install $(QUIET) --no-build-isolation --constraint $(VENV)/requirements.txt \
+	@$(PY) -m pip install $(QUIET) --no-compile --no-build-isolation --constraint $(VENV)/requirements.txt \
 	  --editable '.[$(KIND)$(if $(filter demo,$(EXTRAS)),$(DEMO))]'
 	@echo "$$NEW_KEY|$(EXTRAS)" >$(STAMP)
 

@@ -31,7 +31,7 @@ WORDS = (Path(__file__).parent.parent / "docs" / "glossary.md").read_text(encodi
 PAGES, FILES = 10_000, 500  # of PDF
 CHANGED = FILES // 100
 GIGABYTES = 1.5
-MIXED = 40  # files of each format
+MIXED = 120  # files of each format
 
 
 def reading() -> Measurement:

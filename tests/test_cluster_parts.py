@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import pickle
 import subprocess
 import sys
 from collections import deque
@@ -10,14 +12,15 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, workbench
-from ray_work import Digests
+from ray_work import Digests, OwnError
 
-from workbench.cluster import facts, pieces
-from workbench.cluster.connecting import head
+from workbench.cluster import facts, pieces, places
+from workbench.cluster.connecting import cluster, head
+from workbench.cluster.failures import ExhaustedError, told
 from workbench.cluster.parcel import DifferentError, packed, unpacked
 from workbench.cluster.tasks import FIRST, SENT, SMALLEST, Batch, Job, Probe, send_again
 from workbench.component import load_class
-from workbench.errors import InputError, StageFailedError
+from workbench.errors import InputError, MissingExtraError, StageFailedError
 from workbench.retrieval.bm25 import BM25
 from workbench.retrieval.retriever import TextRetriever
 from workbench.stages.indexes import TextIndex
@@ -52,7 +55,9 @@ def test_workers_name_a_cluster_here_or_the_address_of_its_head(workers: str, ad
     assert head(workers) == address
 
 
-@pytest.mark.parametrize("workers", ["dask", "ray:", "ray:host", "ray:host:port", "ray://host:1", "", "ray:host:1:2"])
+@pytest.mark.parametrize(
+    "workers", ["dask", "ray:", "ray:host", "ray:host:port", "ray://host:1", "", "ray:host:1:2", "ray:host:0", "ray:host:70000"]
+)
 def test_other_workers_are_refused(workers: str) -> None:
     with pytest.raises(InputError, match=r"--workers: received .*; allowed: ray \(a cluster on this machine\), or ray:HEAD:PORT"):
         head(workers)
@@ -69,7 +74,7 @@ def test_a_part_and_workers_do_not_go_together(tmp_path: Path) -> None:
     found = workbench("run", ROOT / "configs" / "smoke.yaml", "--runs", tmp_path, "--only", "1/2", "--workers", "ray")
     assert (found.returncode, found.stderr.strip()) == (
         2,
-        "workbench: --workers does not go with --only, which computes in this process",
+        "workbench: --workers does not go with --only, which computes a part in this process and writes no run",
     )
 
 
@@ -93,8 +98,6 @@ def test_a_class_of_ones_own_file_is_unpacked_where_the_file_is_not(tmp_path: Pa
     (tmp_path / "mine.py").unlink()
     script = "import pickle, sys; from workbench.cluster.parcel import unpacked; "
     script += "print(unpacked(pickle.load(sys.stdin.buffer)).key)"
-    import pickle
-
     said = subprocess.run([sys.executable, "-c", script], input=pickle.dumps(parcel), capture_output=True, check=True, cwd=ROOT)
     assert said.stdout.decode().strip() == stage.key
 
@@ -141,7 +144,7 @@ def test_what_was_lost_three_times_ends_the_stage_and_names_the_node() -> None:
     batch = Batch(job(4), [0, 1, 2, 3], sent=SENT - 1)
     send_again(batch, "node a", "it died")
     batch.sent += 1
-    with pytest.raises(StageFailedError, match=r"4 items were sent to nodes 3 times and lost, the last time on node a \("):
+    with pytest.raises(StageFailedError, match=r"4 digests: sent to nodes 3 times and lost, the last time on node a \("):
         send_again(batch, "node a", "it died")
 
 
@@ -192,3 +195,56 @@ def test_no_file_outside_of_an_artifact_is_given_or_written(tmp_path: Path) -> N
             call()
     with pytest.raises(InputError, match="a ended after 0 of 5 bytes"):
         pieces.fetch(tmp_path / "artifact", "a", 5, lambda name, start: b"")
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "said"),
+    [
+        (OwnError("this", "that"), StageFailedError, "OwnError: this and that"),
+        (KeyError("column"), StageFailedError, "KeyError: 'column'"),
+        (
+            MissingExtraError("paper", "folding", "computing on paper"),
+            InputError,
+            "computing on paper needs the package 'paper'",
+        ),
+        (DifferentError("other weights"), DifferentError, "other weights"),
+        (OSError(errno.ENOSPC, "No space left on device"), ExhaustedError, "no room is left for its temporary files in /"),
+        (MemoryError(), ExhaustedError, "its memory does not suffice: MemoryError"),
+    ],
+)
+def test_whatever_a_node_raises_can_be_read_elsewhere(error: Exception, kind: type[Exception], said: str) -> None:
+    with pytest.raises(kind) as raised, told():
+        raise error
+    sent = pickle.loads(pickle.dumps(raised.value))
+    assert type(sent) is kind and str(sent).startswith(said)
+
+
+def test_files_of_a_process_that_was_killed_are_removed_by_the_next_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    mine = places.folder("files")
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        pass
+    for name in (f"{places.PREFIX}{ended.pid}-files-a", f"{places.PREFIX}{os.getppid()}-files-b", "another"):
+        (tmp_path / name).mkdir()
+    places.remove_left_behind()
+    left = {mine.name, f"{places.PREFIX}{os.getppid()}-files-b", "another"}
+    assert {path.name for path in tmp_path.iterdir()} == left
+    places.remove()
+    assert {path.name for path in tmp_path.iterdir()} == left - {mine.name}
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({}, "a cluster without a token computes for whoever reaches its ports"),
+        ({"RAY_AUTH_TOKEN": " "}, "a cluster without a token computes for whoever reaches its ports"),
+        ({"RAY_AUTH_TOKEN_PATH": "/nowhere"}, "RAY_AUTH_TOKEN_PATH: received '/nowhere', which is no file; allowed: "),
+        ({"RAY_AUTH_TOKEN": "a"}, r"nothing can be reached at 127.0.0.1:1 \(.*\); name the address and port that `ray start"),
+    ],
+)
+def test_a_token_that_is_missing_and_an_address_without_a_head_are_refused_at_once(
+    variables: dict[str, str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "environ", {"HOME": str(tmp_path), **variables})
+    with pytest.raises(InputError, match=said), cluster("ray:127.0.0.1:1"):
+        pass

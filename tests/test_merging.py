@@ -110,6 +110,85 @@ def test_items_that_cannot_be_read_are_named_and_artifacts_are_taken_over(tmp_pa
     assert (merged.artifacts, [one.stage for one in merged.damaged]) == (1, ["items"])
 
 
+def test_links_pipes_and_what_cannot_be_read_are_named_and_the_rest_is_taken_over(tmp_path: Path) -> None:
+    here, there = store(tmp_path / "here"), store(tmp_path / "there", "gone", "pipe", "folder", "moved", "whole")
+    for name in ("gone", "pipe", "folder"):
+        (there.path("s", key(name)) / "a").unlink()
+    (there.path("s", key("gone")) / "a").symlink_to(tmp_path / "nowhere")
+    os.mkfifo(there.path("s", key("pipe")) / "a")
+    (there.path("s", key("folder")) / "a").mkdir()
+    there.path("s", key("moved")).rename(tmp_path / "another disk")
+    there.path("s", key("moved")).symlink_to(tmp_path / "another disk")
+    merged = merge(here, located(tmp_path / "there"))
+    assert {one.key: one.reason for one in merged.damaged} == {key(n): "a is missing" for n in ("gone", "pipe")} | {
+        key("folder"): "a is missing"
+    }
+    assert here.has("s", key("whole")) and here.has("s", key("moved")) and not here.path("s", key("moved")).is_symlink()
+
+
+def test_a_manifest_of_what_is_no_number_or_lies_elsewhere_is_named(tmp_path: Path) -> None:
+    here, there = store(tmp_path / "here"), store(tmp_path / "there", "number", "elsewhere")
+    for name, change in {"number": {"definition": {"k": float("nan")}}, "elsewhere": {}}.items():
+        manifest = there.path("s", key(name)) / "manifest.json"
+        manifest.write_text(json.dumps(json.loads(manifest.read_text()) | change))
+    (there.path("s", key("elsewhere")) / "a").rename(tmp_path / "a")
+    manifest.write_text(manifest.read_text().replace('"a"', json.dumps(str(tmp_path / "a"))))
+    merged = merge(here, located(tmp_path / "there"))
+    assert {one.key: one.reason for one in merged.damaged} == {
+        key("number"): "manifest.json has another definition than the key is the digest of",
+        key("elsewhere"): f"{tmp_path / 'a'} is missing",
+    }
+    assert merged.artifacts == 0
+
+
+def test_copies_can_be_written_whatever_may_be_done_with_the_originals(tmp_path: Path) -> None:
+    here, there = store(tmp_path / "here"), store(tmp_path / "there", "a", items={b"k": b"v"})
+    for path in [*there.folder.rglob("*"), there.folder]:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    assert (merge(here, located(tmp_path / "there")).artifacts, here.items.get(SPACE, [b"k"])) == (1, {b"k": b"v"})
+    taken = here.path("s", key("a"))
+    assert all(path.stat().st_mode & 0o200 for path in (taken, *taken.iterdir()))
+
+
+@pytest.mark.parametrize("table", ["", "CREATE TABLE", "row"])
+def test_a_table_that_was_only_begun_or_holds_what_no_store_does_ends_no_merge(tmp_path: Path, table: str) -> None:
+    here, there = store(tmp_path / "here"), store(tmp_path / "there", "a", items={b"k": b"v"} if table == "row" else None)
+    path = there.folder / "items.sqlite"
+    if table == "row":
+        there.items.connection.execute("INSERT INTO items VALUES (?, ?, 0, NULL)", (bytes.fromhex(SPACE), b"l"))
+        there.items.connection.execute("INSERT INTO items VALUES ('text', 1, 0, x'')")
+    elif table:  # a process was ended before it made its table
+        with sqlite3.connect(path) as begun:
+            begun.execute("PRAGMA journal_mode=WAL")
+    else:
+        path.touch()
+    merged = merge(here, located(tmp_path / "there"))
+    assert (merged.artifacts, merged.items) == (1, int(table == "row"))
+    assert [one.reason for one in merged.damaged] == (["2 items do not fit their checksum"] if table == "row" else [])
+
+
+def test_a_damaged_table_whose_path_ends_like_this_ones_is_named_and_ends_no_merge(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    here, there = store(Path("runs")), store(Path("old runs") / "runs", "a")
+    (there.folder / "items.sqlite").write_bytes(b"no table" * 1000)
+    merged = merge(here, located(Path("old runs") / "runs"))
+    assert (merged.artifacts, [one.stage for one in merged.damaged]) == (1, ["items"])
+
+
+def test_a_full_disk_here_ends_the_merge_and_is_no_damage_there(tmp_path: Path) -> None:
+    there = store(tmp_path / "there")
+    there.create("s", key("large"), {"k": "large"}, lambda folder: (folder / "a").write_bytes(bytes(2**20)) and {})
+    (tmp_path / "here").mkdir()
+    limited = f"ulimit -f 512; exec {sys.executable} -m workbench.cli store merge {tmp_path / 'there'} --runs {tmp_path / 'here'}"
+    said = subprocess.run(
+        ["bash", "-c", limited], capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=False
+    )
+    assert (said.returncode, said.stdout) == (2, "")
+    assert "the disk is full, nothing more can be written" in said.stderr
+
+
 def test_what_a_running_sweep_computes_is_left_to_it(tmp_path: Path) -> None:
     here = store(tmp_path / "here")
     store(tmp_path / "there", "a", "b")

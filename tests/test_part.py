@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -82,6 +83,19 @@ def test_jobs_that_share_a_store_do_not_wait_for_each_other_and_leave_nothing_un
 
 
 @pytest.mark.slow
+def test_a_job_whose_store_is_missing_is_named_until_it_is_there(toy: Finished, tmp_path: Path) -> None:
+    stores = [tmp_path / str(number) for number in (1, 2)]
+    for _ in range(2):
+        for number, runs in enumerate(stores, 1):
+            computed(toy.config, runs, Part(number, 3))
+        for runs, other in (stores, stores[::-1]):
+            merge(Store(runs / ".store"), located(other))
+    left, experiment = computed(toy.config, stores[0], Part(1, 3))
+    assert left.parts == [3] and left.items["embeddings"] > 0
+    assert ", of part 3 of 3; " in left.sentences(Part(1, 3), experiment.session)[1]
+
+
+@pytest.mark.slow
 def test_the_command_says_what_is_left_and_what_comes_next(toy: Finished, tmp_path: Path) -> None:
     def said(part: str) -> list[str]:
         found = workbench("run", toy.config, "--runs", tmp_path, "--only", part)
@@ -90,7 +104,7 @@ def test_the_command_says_what_is_left_and_what_comes_next(toy: Finished, tmp_pa
 
     first = said("1/2")
     assert first[0].startswith("part 1/2 computed ")
-    assert first[1].startswith("left to the other jobs: ") and first[1].endswith(" stages wait for them")
+    assert re.fullmatch(r"left to the other jobs: .+, of part 2 of 2; \d+ of \d+ stages wait for them", first[1])
     assert first[2].startswith("next: ")
     shutil.copytree(toy.runs / ".store", tmp_path / ".store", dirs_exist_ok=True)
     assert said("1/2") == [

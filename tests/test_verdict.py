@@ -21,6 +21,7 @@ from test_plots import names
 from typer.testing import CliRunner
 
 from workbench import cli, plots
+from workbench.errors import InputError
 from workbench.evaluation import statistics
 from workbench.evaluation.families import Plans
 from workbench.results import conclusions, rendering, table_files, tables, words
@@ -215,6 +216,21 @@ def test_a_run_of_an_earlier_version_opens_and_says_that_it_has_no_verdict(tmp_p
     assert conclusions.details(older)
     # a comparison is made anew from the scores, which the run has
     assert of_runs([older]).against_baseline == of_runs([run]).against_baseline
+
+
+def test_some_systems_of_a_run_are_compared_as_its_tables_say(tmp_path: Path) -> None:
+    run = fixture_run(tmp_path, "better")
+    everything = of_runs([run])
+    first, *_, last = everything.order
+    some = of_runs([run], systems=[everything.names[first], last.split()[0]])
+    assert some.order == [first, last] and some.pairs == [row for row in everything.pairs if {row.a, row.b} == {first, last}]
+    others = [system for system in everything.order if system != everything.baseline][:2]
+    assert of_runs([run], systems=[everything.names[system] for system in others]).baseline == others[0]
+    for wrong in ("nothing", ""):
+        with pytest.raises(InputError, match=f"unknown system '{wrong}'; allowed: "):
+            of_runs([run], systems=[everything.names[first], wrong])
+    done = CliRunner().invoke(cli.app, ["compare", str(run.folder), "--systems", everything.names[first]])
+    assert done.exit_code != 0 and "a comparison needs two systems" in str(done.exception or done.output)
 
 
 # --- Words and numbers -----------------------------------------------------------------------------------------------

@@ -82,7 +82,7 @@ def run(
     from workbench.experiment.experiment import Experiment
 
     if only:
-        _refuse({"--workers": workers}, "--only, which computes in this process")
+        _refuse({"--workers": workers, "--details": details}, "--only, which computes a part in this process and writes no run")
         return _run_part(config, runs, overrides or (), only)
     if notebooks:
         reports.ready()  # before anything is computed
@@ -363,7 +363,9 @@ def compare(
     scale: Annotated[
         tuple[float, float] | None, typer.Option("--range", help="Worst and best value of the metric; a failure is the worst.")
     ] = None,
-    systems: Annotated[str | None, typer.Option(help="Of a table: only these, parted by commas.")] = None,
+    systems: Annotated[
+        str | None, typer.Option(help="Only these, parted by commas: of a table by name, of runs by label or id.")
+    ] = None,
     out: Annotated[list[Path] | None, typer.Option(help=".csv: all pairs; .md, .tex: the table. May be given again.")] = None,
     details: DetailsOption = False,
     fail_if: Annotated[
@@ -475,11 +477,12 @@ def _compared(
     from workbench.results import compare, foreign
 
     what = "rankings" if qrels else "runs" if any(source.is_dir() for source in sources) else "a table of scores"
-    given = {"--split": split, "--range": scale, "--systems": systems}
-    for option, kind in {"--split": "runs", "--range": "a table of scores", "--systems": "a table of scores"}.items():
-        if given[option] is not None and what != kind:
-            more = "; --baseline NAME says what the others are compared with" if option == "--systems" else ""
-            raise InputError(f"{option} is of {kind}, and {what} were named; leave the option away{more}")
+    given = {"--split": (split, "runs"), "--range": (scale, "a table of scores")}
+    for option, (value, kind) in given.items():
+        if value is not None and what != kind:
+            raise InputError(f"{option} is of {kind}, and {what} were named; leave the option away")
+    if systems is not None and what == "rankings":
+        raise InputError("--systems is of runs and tables, and rankings were named; name only the files that are to be compared")
     if qrels:
         for note in (said for source in sources for said in foreign.oddities(source, qrels)):
             typer.echo(f"note: {note}", err=True)
@@ -488,7 +491,8 @@ def _compared(
     if what == "runs":
         from workbench.results.run import Run
 
-        return [compare.of_runs([Run.open(source) for source in sources], split, metric, baseline)]
+        named = [name.strip() for name in systems.split(",")] if systems else ()
+        return [compare.of_runs([Run.open(source) for source in sources], split, metric, baseline, named)]
     if len(sources) > 1:
         raise InputError(f"{len(sources)} files were named; give one table of scores, or rankings with their --qrels")
     found = foreign.read_table(

@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import secrets
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +19,11 @@ if TYPE_CHECKING:
     from workbench.cluster.crew import RayCrew
     from workbench.store.session import Session
 
-TOKENS = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")  # where Ray looks for the token, before its own file
+TOKEN, TOKEN_FILE = "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"  # where Ray looks for the token, before its own file
+PORTS = 65_535  # the largest port
+ATTEMPTS = "2"  # to talk to the head; Ray's twenty take a quarter of an hour where something else listens there
+SAID = 300  # characters of what Ray says
+REACHED = 10.0  # seconds in which the head has to accept a connection; Ray itself would try for minutes
 
 
 def head(workers: str) -> str | None:
@@ -33,7 +38,7 @@ def head(workers: str) -> str | None:
     if workers == "ray":
         return None
     found = re.fullmatch(r"ray:((?:[\w.-]+|\[[0-9A-Fa-f:]+\]):[0-9]{1,5})", workers)
-    if not found:
+    if not found or not 1 <= int(found[1].rpartition(":")[2]) <= PORTS:
         raise InputError(
             f"--workers: received {workers!r}; allowed: ray (a cluster on this machine), or ray:HEAD:PORT, such as "
             f"ray:10.0.0.5:6379, the address that `ray start --head` printed"
@@ -53,6 +58,9 @@ def cluster(workers: str) -> Iterator[None]:
     """
     address = head(workers)
     _prepare(address)
+    if address:
+        _reach(workers, address)
+        os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", ATTEMPTS)
     try:
         import ray
     except ImportError as error:
@@ -66,12 +74,13 @@ def cluster(workers: str) -> Iterator[None]:
         )
     except Exception as error:  # Ray raises this class itself where a machine is too busy to start its processes in time
         ray.shutdown()
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        said = " ".join(str(error).split())[:SAID] or type(error).__name__
         if address is None:
             raise InputError(f"--workers {workers}: no cluster can be started on this machine now ({said}); try again") from error
         raise InputError(
-            f"--workers {workers}: the cluster cannot be reached ({said}); this machine must be one of its nodes "
-            f"(`ray start --address {address}`), with the same token"
+            f"--workers {workers}: the cluster cannot be joined ({said}). Needed are the address that `ray start --head` "
+            f"printed, the token of its head ({TOKEN}, or ~/.ray/auth_token), the same versions of Ray and Python, and that "
+            f"this machine is one of its nodes (`ray start --address {address}`)"
         ) from error
     try:
         yield
@@ -93,20 +102,50 @@ def connected(workers: str, session: Session) -> Iterator[RayCrew]:
     with cluster(workers):
         from workbench.cluster.crew import RayCrew
 
+        session.crew = crew = RayCrew(session)
         try:
-            session.crew = crew = RayCrew(session)
             crew.assemble()
             yield crew
         finally:
             session.crew = None
+            crew.leave()
+
+
+def _reach(workers: str, address: str) -> None:
+    """Finds out at once whether something listens where the head should be.
+
+    Raises:
+        InputError: nothing does.
+    """
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=REACHED).close()
+    except OSError as error:
+        raise InputError(
+            f"--workers {workers}: nothing can be reached at {address} ({error.strerror or error}); name the address and port "
+            f"that `ray start --head` printed on the head, and let no firewall lie between"
+        ) from error
 
 
 def _prepare(address: str | None) -> None:
     """Settings that Ray reads from the environment before it is imported: a token always, and nothing sent anywhere."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")  # else its warnings stand between the lines of the experiment
     os.environ["RAY_AUTH_MODE"] = "token"
-    if any(name in os.environ for name in TOKENS) or (Path.home() / ".ray" / "auth_token").is_file():
+    for name in (TOKEN, TOKEN_FILE):  # Ray takes an empty one for a token
+        if not os.environ.get(name, "token").strip():
+            del os.environ[name]
+    if TOKEN in os.environ:
+        return
+    if TOKEN_FILE in os.environ:
+        if not Path(os.environ[TOKEN_FILE]).is_file():
+            raise InputError(
+                f"{TOKEN_FILE}: received {os.environ[TOKEN_FILE]!r}, which is no file; allowed: a file with the cluster's token, "
+                f"such as ~/.ray/auth_token of its head; or leave the variable out where that file is here"
+            )
+        return
+    if (Path.home() / ".ray" / "auth_token").is_file():
         return
     if address:
         raise InputError(

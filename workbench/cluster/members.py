@@ -22,6 +22,7 @@ DRIVER = "driver"  # what the driver computed itself, in the record
 LOOKED = 1.0  # seconds between two looks at which nodes there are
 PATIENCE = 60.0  # seconds after which it is said that a node does not begin
 WAITED = 300.0  # seconds after which the others begin without it: on a busy machine a process may take minutes to start
+LEAVING = 5.0  # seconds in which nodes remove their files at the end; those that compute then are not waited for
 
 
 @dataclass
@@ -87,6 +88,7 @@ class Members:
         self._depot = depot
         self._looked = float("-inf")
         self._lost: Counter[str] = Counter()
+        self._asked_again: set[str] = set()  # nodes whose process was lost and that are still to be asked
         self._computed: dict[str, Counter[str]] = {}
         self._of: dict[str, Member] = {}  # name -> the member as it was last
 
@@ -102,9 +104,16 @@ class Members:
         return f"on {n} node" if n == 1 else f"on {n} nodes"
 
     @property
+    def awaited(self) -> bool:
+        """Whether a node may still join before the others begin."""
+        return bool(self._asked_again) or any(member.awaited for member in self.there.values())
+
+    @property
     def reasons(self) -> str:
-        """Why nodes were refused; empty where none was."""
-        return "; ".join(f"{name}: {why}" for name, why in self.refused.items())
+        """Why nobody computes: why each node was refused, or does not begin."""
+        why = [f"{name}: {reason}" for name, reason in self.refused.items()]
+        why += [f"{one.name}: it has not begun within {WAITED / 60:.0f} minutes" for one in self.there.values() if not one.joined]
+        return "; ".join(why) or "the cluster has no node with a processor"
 
     def sentences(self, seconds: float) -> list[str]:
         """Which nodes compute and which do not, for people.
@@ -126,10 +135,10 @@ class Members:
         """What each node computed, and why a node was refused, for manifest.json."""
         found: dict[str, NodeRecord] = {}
         for name in [*self._computed, *(name for name in self.refused if name not in self._computed)]:
-            member = self._of.get(name)
+            member, here = self._of.get(name), hardware.threads() if name == DRIVER else 0
             found[name] = {
-                "processors": member.processors if member else 0,
-                "threads": member.threads if member else 0,
+                "processors": member.processors if member else here,
+                "threads": member.threads if member else here,
                 "computed": dict(sorted(self._computed.get(name, {}).items())),
                 "refused": self.refused.get(name),
             }
@@ -148,6 +157,7 @@ class Members:
         if time.monotonic() - self._looked < LOOKED:
             return []
         self._looked, asked = time.monotonic(), []
+        self._asked_again.clear()
         for node in ray.nodes():  # type: ignore[no-untyped-call]
             name = f"{node['NodeManagerAddress']}/{node['NodeID'][:8]}"
             processors = int(node["Resources"].get("CPU", 0)) if node["Alive"] else 0
@@ -157,8 +167,8 @@ class Members:
             if not member.joined and not member.told and time.monotonic() - member.since > PATIENCE:
                 member.told = True
                 self.session.progress.say(
-                    f"node {member.name} has not begun yet; is something else using its processors? It is waited for, at "
-                    f"most {WAITED / 60:.0f} minutes"
+                    f"node {member.name} has not begun yet; another experiment or service may have its processors. It joins as "
+                    f"soon as it begins; where no node computes, it is waited for at most {WAITED / 60:.0f} minutes"
                 )
         return asked
 
@@ -187,8 +197,16 @@ class Members:
         """Notes that a node was lost, which is not asked again where that happened too often."""
         self._lost[member.node] += 1
         if self._lost[member.node] >= SENT:
-            self.refused[member.name] = f"it was lost {SENT} times ({reason})"
+            self.refused[member.name] = f"it was lost {SENT} times; the last time: {reason}"
+        else:
+            self._asked_again.add(member.node)
         self.session.progress.say(f"node {member.name} was lost ({reason}); its work is sent again")
+
+    def leave(self) -> None:
+        """Has all nodes remove their files; those that do not within `LEAVING` seconds leave that to the next process there."""
+        left = [member.actor.leave.remote() for member in self.there.values() if member.joined]
+        if left:
+            ray.wait(left, num_returns=len(left), timeout=LEAVING)
 
     def end(self, member: Member) -> None:
         """Ends a node's process."""

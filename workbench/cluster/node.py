@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 import time
@@ -14,16 +13,17 @@ from typing import Any, NamedTuple, cast
 import ray
 
 from workbench import hardware
-from workbench.cluster import facts, pieces
+from workbench.cluster import facts, pieces, places
+from workbench.cluster.failures import told
 from workbench.cluster.parcel import Parcel, unpacked
 from workbench.component import file_digest
 from workbench.data.dataset import Dataset
 from workbench.machine import Machine, independence
 from workbench.store.progress import Progress
 from workbench.store.session import Computable, Session
+from workbench.store.stage import Stage
 from workbench.store.store import Store
 
-PREFIX = "workbench-node-"
 UNPACKED = 8  # parcels kept ready
 
 
@@ -113,8 +113,9 @@ class Node:
             dataset: the reference to the dataset, in a list so that it is fetched only when it is needed.
             depot: gives the driver's artifacts.
         """
-        _remove_left_behind()
-        self.folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
+        places.remove_left_behind()
+        with told():
+            self.folder = places.folder("files")
         self.machine, self.dataset, self.depot = machine, dataset, depot
         self.parcels: OrderedDict[str, Any] = OrderedDict()
         self.made: dict[int, Path] = {}
@@ -127,8 +128,9 @@ class Node:
 
     def facts(self) -> Joined:
         """What the driver compares before it sends anything."""
-        machine = self.session.machine
-        return Joined(facts.facts(machine), hardware.threads(), facts.unlike_record(machine))
+        with told():
+            machine = self.session.machine
+            return Joined(facts.facts(machine), hardware.threads(), facts.unlike_record(machine))
 
     def compute(self, parcel: Parcel, texts: list[str]) -> Computed:
         """Items of texts.
@@ -137,13 +139,17 @@ class Node:
             parcel: the work.
             texts: distinct inputs.
         """
-        work, started = self._unpacked(parcel), time.monotonic()
-        values = [pair for batch in work.computed(texts, self.session) for pair in batch]
-        return Computed(values, time.monotonic() - started, [*self.session.notes, *independence.notes()])
+        with told():
+            work, started = self._unpacked(parcel), time.monotonic()
+            values = [pair for batch in work.computed(texts, self.session) for pair in batch]
+            return Computed(values, time.monotonic() - started, [*self.session.notes, *independence.notes()])
 
     def stage(self, parcel: Parcel) -> Made:
         """A whole stage, computed into a folder of this node."""
-        stage = self._unpacked(parcel)
+        with told():
+            return self._made(self._unpacked(parcel))
+
+    def _made(self, stage: Stage[Any]) -> Made:
         number, folder = len(self.made), Path(tempfile.mkdtemp(prefix="made-", dir=self.folder))
         self.made[number] = folder
         found = stage.compute(folder, self.session)
@@ -162,6 +168,10 @@ class Node:
         """
         return pieces.piece(self.made[number], name, start)
 
+    def leave(self) -> None:
+        """Removes all files of this process, which computes nothing any more."""
+        places.remove()
+
     def discard(self, number: int) -> None:
         """Removes a stage that was made here, once the driver has it."""
         shutil.rmtree(self.made[number], ignore_errors=True)
@@ -173,11 +183,3 @@ class Node:
             self.parcels[parcel.digest] = unpacked(parcel)
         self.parcels.move_to_end(parcel.digest)
         return self.parcels[parcel.digest]
-
-
-def _remove_left_behind() -> None:
-    """Removes the folders of nodes on this machine that were killed."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
-        owner = folder.name.removeprefix(PREFIX).split("-")[0]
-        if owner.isdigit() and not hardware.alive(int(owner)):
-            shutil.rmtree(folder, ignore_errors=True)

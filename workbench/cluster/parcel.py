@@ -6,14 +6,15 @@ What a key or a namespace is the digest of is computed again on the node, so tha
 from __future__ import annotations
 
 import pickle
-import tempfile
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from workbench.cluster import places
 from workbench.component import Source, imported_sources, load_file
 from workbench.errors import InputError
 from workbench.store.stage import Stage
+from workbench.store.store import disk_full
 from workbench.store.work import ItemWork
 
 
@@ -70,13 +71,15 @@ def unpacked(parcel: Parcel) -> Any:
     except DifferentError:
         raise
     except Exception as error:  # whatever a class that is missing here, or a file of the user's, raises
+        if disk_full(error):
+            raise
         raise DifferentError(f"what was sent cannot be read there: {type(error).__name__}: {error}") from error
 
 
 def opened(parcel: Parcel) -> Any:
     """What was sealed; whether it is the same here is for the caller to find out."""
     for source in parcel.sources:
-        folder = Path(_sources().name) / source.digest
+        folder = _sources() / source.digest
         folder.mkdir(exist_ok=True)
         (folder / source.name).write_bytes(source.content)
         load_file(source.name, folder)
@@ -95,9 +98,9 @@ def _unpacked(parcel: Parcel) -> Any:
 
 
 @cache
-def _sources() -> tempfile.TemporaryDirectory[str]:
-    """The folder of files that were sent to this process, removed when it ends."""
-    return tempfile.TemporaryDirectory(prefix="workbench-sources-")
+def _sources() -> Path:
+    """The folder of files that were sent to this process."""
+    return places.folder("sources")
 
 
 def forget(thing: object) -> None:

@@ -27,6 +27,11 @@ class Batch:
     positions: list[int]
     sent: int = 0
 
+    @property
+    def words(self) -> str:
+        """What it is, for people."""
+        return f"{len(self.positions)} {self.job.work.kind.name}"
+
 
 @dataclass
 class Piece:
@@ -46,6 +51,11 @@ class Piece:
     folder: Path | None = None
     facts: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def words(self) -> str:
+        """What it is, for people."""
+        return f"stage {self.stage.name} {self.stage.key[:12]}"
+
 
 @dataclass
 class Probe:
@@ -62,6 +72,11 @@ class Probe:
     parcel: Any
     texts: list[str]
     expected: list[bytes]
+
+    @property
+    def words(self) -> str:
+        """What it is, for people."""
+        return f"{len(self.expected)} {self.work.kind.name} to probe"
 
     def difference(self, values: Sequence[tuple[int, Any]]) -> str | None:
         """The first item in which a node differs, in words; or None.
@@ -113,6 +128,12 @@ class Job:
         """Whether something has to be sent."""
         return bool(self.left or self.again)
 
+    def taken(self) -> list[tuple[int, Any]]:
+        """All values that came back and were not taken."""
+        values = [pair for batch in self.ready for pair in batch]
+        self.ready.clear()
+        return values
+
     def batch(self, node: str, nodes: int) -> Batch:
         """What is sent to a node next: as much as takes it about `SECONDS`, and a fair share of what is left.
 
@@ -141,8 +162,7 @@ def send_again(task: Batch | Piece, node: str, reason: str) -> None:
         StageFailedError: it was sent too often.
     """
     if task.sent >= SENT:
-        what = f"{len(task.positions)} items" if isinstance(task, Batch) else f"stage {task.stage.name} {task.stage.key[:12]}"
         raise StageFailedError(
-            f"{what} were sent to nodes {SENT} times and lost, the last time on {node} ({reason}); what is stored is kept, and "
+            f"{task.words}: sent to nodes {SENT} times and lost, the last time on {node} ({reason}); what is stored is kept, and "
             f"the same command goes on"
         )

@@ -32,6 +32,7 @@ class Left:
     Attributes:
         items: kind -> items that other jobs compute.
         trainings: that other jobs compute.
+        parts: numbers of the parts that have something left to compute.
         waiting: stages that need these.
         planned: stages in all.
         searched: whether the rest follows from a search, which only a whole run does.
@@ -39,6 +40,7 @@ class Left:
 
     items: dict[str, int]
     trainings: int
+    parts: list[int]
     waiting: int
     planned: int
     searched: bool
@@ -55,9 +57,14 @@ class Left:
         others = [count(n, KINDS[kind]) for kind, n in self.items.items() if n]
         others += [count(self.trainings, "training")] if self.trainings else []
         if others:
-            said.append(f"left to the other jobs: {', '.join(others)}; {self.waiting} of {self.planned} stages wait for them")
+            parts = f"{'part' if len(self.parts) == 1 else 'parts'} {', '.join(map(str, self.parts))}"
             said.append(
-                "next: when all jobs have ended, take over their stores (workbench store merge OTHER) and run the same jobs again"
+                f"left to the other jobs: {', '.join(others)}, of {parts} of {part.of}; "
+                f"{self.waiting} of {self.planned} stages wait for them"
+            )
+            said.append(
+                "next: when all jobs have ended, merge their stores (workbench store merge OTHER) and run the same jobs again; "
+                "a part that is named again then has failed, or had another experiment file or another number of parts"
             )
         else:
             search = ", but the answers of the search, which it computes itself," if self.searched else ""
@@ -121,7 +128,8 @@ def compute_part(sweep: PartSweep, part: Part) -> Left:
     """
     searched = sweep.settings.search.strategy != "grid"
     stages = sweep.need(_known(sweep))
-    sweep.session.part = replace(part, elsewhere=_elsewhere(stages, part))
+    owners = _owners(stages, part.of)
+    sweep.session.part = replace(part, elsewhere=frozenset(key for key, number in owners.items() if number != part.number))
     _measure(sweep, stages, searched)
     known = _known(sweep)
     if further := [stage for stage in sweep.need(known) if stage not in stages]:  # the finalists follow from the last scores
@@ -129,9 +137,10 @@ def compute_part(sweep: PartSweep, part: Part) -> Left:
         _measure(sweep, further, searched)
     wanted = [stage for stage in stages if not (searched and isinstance(stage, LATE))]
     missing = [stage for stage in wanted if not sweep.session.has(stage)]
-    trainings = sum(stage.key in sweep.session.part.elsewhere for stage in missing)
+    trainings = [owners[stage.key] for stage in missing if stage.key in sweep.session.part.elsewhere]
     items = {kind: len(left) for kind, left in sorted(sweep.session.left.items())}
-    return Left(items, trainings, len(missing) - trainings, len(wanted), searched)
+    parts = {*trainings, *(number for left in sweep.session.left.values() for number in left.values())}
+    return Left(items, len(trainings), sorted(parts), len(missing) - len(trainings), len(wanted), searched)
 
 
 def _measure(sweep: PartSweep, stages: Sequence[Stage[object]], searched: bool) -> None:
@@ -156,7 +165,7 @@ def _known(sweep: PartSweep) -> list[ConfigurationStages]:
     return [*selected, *(planner.stages(one, settings.dataset.report) for one in finalists)]
 
 
-def _elsewhere(stages: Sequence[Stage[object]], part: Part) -> frozenset[str]:
-    """Keys of the trainings that other parts compute: each part takes every so manyth of them."""
+def _owners(stages: Sequence[Stage[object]], parts: int) -> dict[str, int]:
+    """Keys of the trainings among stages -> number of the part that computes each: each part takes every so manyth of them."""
     keys = sorted(stage.key for stage in stages if isinstance(stage, (Adapter, TrainedOnRankings)))
-    return frozenset(key for i, key in enumerate(keys) if i % part.of != part.number - 1)
+    return {key: i % parts + 1 for i, key in enumerate(keys)}

@@ -152,8 +152,14 @@ class _Measured(NamedTuple):
         return self.run.labels[self.system]
 
 
-def of_runs(runs: Sequence[Run], split: str | None = None, metric: str | None = None, baseline: str | None = None) -> Compared:
-    """All configurations of one or several runs, by their labels.
+def of_runs(
+    runs: Sequence[Run],
+    split: str | None = None,
+    metric: str | None = None,
+    baseline: str | None = None,
+    systems: Sequence[str] = (),
+) -> Compared:
+    """Configurations of one or several runs, by their labels.
 
     A configuration with the same scores in several runs appears once; two that share a label are named with their run.
 
@@ -161,10 +167,12 @@ def of_runs(runs: Sequence[Run], split: str | None = None, metric: str | None = 
         runs: finished runs on one dataset.
         split: default: the report split of the first run.
         metric: default: the one the first run selected by.
-        baseline: default: the first run's.
+        baseline: default: the first run's, or where it is not among `systems` the first of these.
+        systems: only these: ids of configurations, beginnings of them, or labels; default: all.
 
     Raises:
-        InputError: runs on other documents, questions or judgements; a split or metric that a run did not measure.
+        InputError: runs on other documents, questions or judgements; a split or metric that a run did not measure; a system that
+            none or several of them have.
     """
     split, metric = split or runs[0].report_split, metric or runs[0].select[1]
     for run in runs[1:]:
@@ -176,6 +184,8 @@ def of_runs(runs: Sequence[Run], split: str | None = None, metric: str | None = 
             one = _Measured(run, system, part.values[:, j], part.failed[:, j], part.seeds(system))
             if not any(_same(one, other) for other in found):
                 found.append(one)
+    chosen = [_named(found, name) for name in systems]
+    found = [one for one in found if not chosen or one in chosen]
     labels = [one.label for one in found]
     several = [labels.count(label) > 1 for label in labels]
     names = {f"{one.system} {one.run.folder.name}": _name(one, more) for one, more in zip(found, several, strict=True)}
@@ -184,7 +194,27 @@ def of_runs(runs: Sequence[Run], split: str | None = None, metric: str | None = 
     first, alone = runs[0], {one.run.folder for one in found} == {runs[0].folder}
     rows = _rows_of(first, split, metric) if alone else ()
     base = baseline or f"{first.manifest['baseline']} {first.folder.name}"
+    if chosen and not baseline and base not in names:
+        base = f"{chosen[0].system} {chosen[0].run.folder.name}"
     return Compared(scores, names, base, first.manifest["seed"], rows, first.matters)
+
+
+def _named(found: Sequence[_Measured], name: str) -> _Measured:
+    """The one that a name means.
+
+    Raises:
+        InputError: none, or several.
+    """
+    exact = [one for one in found if name in (one.system, one.label)]
+    fitting = exact or [one for one in found if name and one.system.startswith(name)]
+    if len(fitting) == 1:
+        return fitting[0]
+    if fitting:
+        those = ", ".join(f"{one.system} of run {one.run.folder.name}" for one in fitting)
+        raise InputError(
+            f"several systems are called {name!r} ({those}); name one by its id, and each run that has another by itself"
+        )
+    raise unknown("system", name, [one.label for one in found])
 
 
 def _rows_of(run: Run, split: str, metric: str) -> list[ComparisonRow]:

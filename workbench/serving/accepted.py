@@ -58,8 +58,10 @@ class Accepted:
             found: Any = await self.server.run(lambda client: client.get(_key(caller)))
         except RedisAwayError:
             return False
-        if found is None or found == PENDING:
-            return found == PENDING
+        if found is None:
+            return False
+        if found == PENDING:
+            return True
         known = json.loads(found)
         raise _named[known["name"]](known["detail"], known["retry_after"], **known["more"])
 

@@ -111,24 +111,30 @@ class Routes:
         caller = caller_of(request, request_id)
         try:
             found = self.recent.get(request_id, caller)
-        except NotFoundError:
+        except NotFoundError as unknown:
             if self.accepted and await self.accepted.is_pending(caller):
                 return _accepted(request_id, {"retry-after": "1"})
-            found = await self._stored(caller)
+            found = await self._stored(caller, unknown)
         if isinstance(found, asyncio.Task):
             if not found.done():
                 return _accepted(request_id, {"retry-after": "1"})
             found = found.result()
         return _json(found.response(request_id))
 
-    async def _stored(self, caller: Caller) -> Answered:
+    async def _stored(self, caller: Caller, unknown: NotFoundError) -> Answered:
         """An answer that the records hold.
 
+        Args:
+            caller: whoever asks, by the id of the request that got the answer.
+            unknown: raised where there are no records.
+
         Raises:
-            GoneError: they hold it no more, or there are none.
+            GoneError: it was kept here, and is not in the records.
             NotFoundError: whoever asks has no such answer.
         """
         try:
+            if self.asking.directory is None:
+                raise unknown
             return await self.asking.stored(caller.request_id, caller.principal)
         except NotFoundError:
             self.recent.refuse_gone(caller.request_id, caller)
@@ -164,8 +170,8 @@ class Routes:
         return JSONResponse({"status": "hangs", "detail": why} | state, 503)
 
     async def ready(self, request: Request) -> Response:
-        """GET /readyz: whether questions are taken; ``degraded``: they are, by this process without what others know."""
-        state, is_ready = readiness(self.asking)
+        """GET /readyz: whether questions are taken and somebody computes; ``degraded``: without what other replicas know."""
+        state, is_ready = readiness(self.asking, request.state.principal is not None)
         return JSONResponse(state, 200 if is_ready else 503)
 
     async def metrics(self, request: Request) -> Response:

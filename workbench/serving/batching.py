@@ -40,10 +40,14 @@ class Worker(Protocol):
         expected_wait: seconds until a question that comes now has its answer, about.
         busy_seconds: seconds for which this process has computed the batch in flight; 0: there is none.
         takers: other processes that take its flights, when they were last counted; None: this process answers them.
+        nobody: why nobody computes now, for people; None: somebody does, as far as this process knows.
     """
 
     @property
     def takers(self) -> int | None: ...
+
+    @property
+    def nobody(self) -> str | None: ...
 
     @property
     def waiting(self) -> int: ...
@@ -234,6 +238,7 @@ class Batcher:
     """
 
     takers: int | None = None  # it answers by itself
+    nobody: str | None = None
 
     def __init__(self, answerer: Answerer, most: int, line: Line | None = None) -> None:
         """Starts the thread.
@@ -251,6 +256,11 @@ class Batcher:
         self._stopped = False
         self._thread = threading.Thread(target=self._work, name="answering", daemon=True)
         self._thread.start()
+
+    @property
+    def ended(self) -> bool:
+        """Whether its thread has ended."""
+        return not self._thread.is_alive()
 
     @property
     def waiting(self) -> int:

@@ -144,7 +144,8 @@ class _State(Collector):
         for name, breaker in [("model", service.breaker), *((one.name, each) for one, each in service.replacements)]:
             breakers.add_metric([name], float(breaker.state != "closed"))
         yield breakers
-        yield _gauge("ready", "Whether questions are taken.", not asking.stopping)
+        ready = not asking.stopping and service.batcher.nobody is None
+        yield _gauge("ready", "Whether questions are taken and somebody computes.", ready)
         redis = asking.redis
         about = "Whether Redis does not answer, so that this process goes on without it."
         yield _gauge("redis_away", about, redis.away if redis else False)

@@ -153,6 +153,13 @@ class Queued:
         self._carrying: set[asyncio.Task[None]] = set()
 
     @property
+    def nobody(self) -> str | None:
+        """Why nobody computes now; None: somebody did when they were last counted."""
+        if self.takers:
+            return None
+        return f"no process takes questions from the queue {self.name}; start one with `workbench work RUN`"
+
+    @property
     def waiting(self) -> int:
         """Flights that no batch has taken yet, of this process."""
         return sum(worker is self and flight.begun is None for worker, flight in self.queue.sent.values())

@@ -6,6 +6,7 @@ Ray is imported only by `application` and `ask`.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import uuid
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ from workbench.serving.batching import MOST_TOGETHER
 from workbench.serving.caller import Caller
 from workbench.serving.elsewhere import HANGS_AFTER_DEADLINES
 from workbench.serving.gate import gate
+from workbench.serving.problems import TooLateError
 from workbench.serving.settings import Caching, ServiceSettings
 from workbench.store.progress import Progress
 
@@ -121,32 +123,38 @@ def application(
     made = serve.deployment(
         name=NAME,
         max_ongoing_requests=known.serve.queue,
+        graceful_shutdown_timeout_s=known.serve.deadline,  # one that is not needed any more answers what it has
         autoscaling_config={"min_replicas": least, "max_replicas": most, "target_ongoing_requests": MOST_TOGETHER},
         ray_actor_options={"num_cpus": processors},
     )
     return made(Answers).bind(str(folder), configuration, known)
 
 
-async def ask(handle: DeploymentHandle[Any], question: str, history: Sequence[Any] = ()) -> bytes:
+async def ask(handle: DeploymentHandle[Any], question: str, history: Sequence[Any] = (), seconds: float = 120.0) -> bytes:
     """Asks a deployment; where the replica that has the question is lost, another one, since its answer is the same.
 
     Args:
         handle: of the deployment.
         question: the question.
         history: what was said before it.
+        seconds: in all, also while there is no replica.
 
     Returns:
         The response that POST /v1/answers gives, as JSON.
 
     Raises:
-        workbench.serving.problems.ProblemError: why there is none.
-        ray.exceptions.RayActorError: several replicas in a row were lost.
+        workbench.serving.problems.ProblemError: why there is none; `workbench.serving.problems.TooLateError` after the seconds.
+        ray.exceptions.RayError: several replicas in a row were lost.
     """
-    from ray.exceptions import RayActorError
+    from ray.exceptions import NodeDiedError, ObjectLostError, RayActorError
 
-    for _ in range(ATTEMPTS - 1):
-        try:
+    try:
+        async with asyncio.timeout(seconds):
+            for _ in range(ATTEMPTS - 1):
+                try:
+                    return bytes(await handle.answer.remote(question, list(history)))
+                except (RayActorError, NodeDiedError, ObjectLostError) as error:
+                    log.warning("a replica was lost, and its question is asked again: %s", type(error).__name__)
             return bytes(await handle.answer.remote(question, list(history)))
-        except RayActorError as error:
-            log.warning("a replica was lost, and its question is asked again: %s", type(error).__name__)
-    return bytes(await handle.answer.remote(question, list(history)))
+    except TimeoutError as error:
+        raise TooLateError(f"the deployment gave no answer within {seconds:g} s", retry_after=5) from error

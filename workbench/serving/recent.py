@@ -70,8 +70,9 @@ class Recent:
             NotFoundError: there is no such answer of theirs, or it is too long ago.
         """
         user = caller.principal.user
-        kept = self._coming.get((user, request_id)) or self._kept.get(user, {}).get(request_id)
-        if kept is None:
+        answers = self._kept.get(user)
+        kept = self._coming.get((user, request_id)) or (answers and answers.get(request_id))
+        if not kept:
             raise NotFoundError(f"there is no answer {request_id[:64]!r}; the last {MOST_RECENT:,} are kept")
         return kept.found
 

@@ -43,8 +43,9 @@ class Row(NamedTuple):
 
     @property
     def whole(self) -> bool:
-        """Whether the value is what was written."""
-        return zlib.crc32(self.value) == self.crc
+        """Whether the value is what was written. A table that something else has written may hold anything."""
+        digests = isinstance(self.namespace, bytes) and isinstance(self.key, bytes)
+        return digests and isinstance(self.value, bytes) and zlib.crc32(self.value) == self.crc
 
 
 class Taken(NamedTuple):
@@ -98,7 +99,7 @@ class Items:
     def tables(self) -> list[sqlite3.Connection]:
         """The tables that are read."""
         with self._whole():
-            return [self.connection, *([_only_read(self.path)] if self.read_only and self.path.is_file() else [])]
+            return [self.connection, *(_only_read(self.path) if self.read_only and self.path.exists() else [])]
 
     @contextmanager
     def _whole(self) -> Iterator[None]:
@@ -248,17 +249,26 @@ class Items:
         return [decoded[text] for text in inputs]
 
 
-def _only_read(path: Path) -> sqlite3.Connection:
-    """A table in a place that cannot be written: as others change it, or, where that takes files beside it, as it lies there."""
+def _only_read(path: Path) -> list[sqlite3.Connection]:
+    """A table in a place that cannot be written: as others change it, or, where that takes files beside it, as it lies there.
+
+    None where a process was ended before it made its table.
+    """
+    said = ""
     for how in ("mode=ro", "mode=ro&immutable=1"):
-        connection = sqlite3.connect(f"{path.absolute().as_uri()}?{how}", timeout=60, uri=True, check_same_thread=False)
         try:
-            connection.execute("SELECT 1 FROM items LIMIT 1").fetchall()
-        except sqlite3.OperationalError:
-            connection.close()
+            connection = sqlite3.connect(f"{path.absolute().as_uri()}?{how}", timeout=60, uri=True, check_same_thread=False)
+        except sqlite3.OperationalError as error:
+            said = str(error)
             continue
-        return connection
-    raise InputError(f"{path} can be neither read nor written; copy the folder of runs to a place of your own")
+        try:
+            tables = connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]
+        except sqlite3.OperationalError as error:
+            connection.close()
+            said = str(error)
+            continue
+        return [connection] if tables else []
+    raise InputError(f"{path} can be neither read nor written ({said}); copy the folder of runs to a place of your own")
 
 
 def input_key(text: str) -> bytes:

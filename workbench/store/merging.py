@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
-from contextlib import suppress
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 from workbench.errors import InputError
-from workbench.store.items import Items
+from workbench.store.items import Items, Row
 from workbench.store.progress import Progress
-from workbench.store.store import BusyError, Damage, Store
+from workbench.store.store import BusyError, Damage, Store, disk_full
 
 COLUMNS = ["namespace", "key", "crc", "value"]  # of the table of items
 ITEMS = "items"  # what damaged items are called where damage is named
@@ -94,30 +94,55 @@ def _artifacts(store: Store, other: Path, merged: Merged, progress: Progress) ->
 
 
 def _copy(source: Path, folder: Path) -> None:
-    with suppress(FileNotFoundError):  # removed meanwhile: the copy lacks files, and is found damaged
-        shutil.copytree(source, folder, dirs_exist_ok=True)
+    """Copies the files of an artifact; whether somebody may write them there says nothing of the copies.
+
+    Raises:
+        InputError: one cannot be read.
+    """
+    for path in sorted(source.rglob("*")):
+        if not path.is_file():  # folders follow from their files; what is no file fits no manifest
+            continue
+        copy = folder / path.relative_to(source)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            shutil.copyfile(path, copy)
+        except OSError as error:
+            if disk_full(error) or str(error.filename) != str(path):
+                raise
+            raise InputError(f"{path.relative_to(source)} cannot be read ({error.strerror})") from error
 
 
 def _items(store: Store, other: Path, merged: Merged, progress: Progress) -> None:
     path, broken = other / "items.sqlite", 0
-    if not path.is_file():
+    if not path.exists():
         return
-    try:
-        theirs = Items(path, read_only=True)
-        with progress.task("taking over items", theirs.count()) as report:
-            for rows in theirs.rows():
-                whole = [row for row in rows if row.whole]
-                broken += len(rows) - len(whole)
-                taken = store.items.take(whole)
-                merged.items += taken.new
-                merged.differing += taken.differing
-                report(len(rows))
-    except InputError as error:
-        if str(store.items.path) in str(error):
-            raise
-        merged.damaged.append(Damage(ITEMS, "-", str(error)))
+    theirs = Items(path, read_only=True)
+    with progress.task("taking over items", _count(theirs)) as report:
+        for rows in _rows(theirs, merged):
+            whole = [row for row in rows if row.whole]
+            broken += len(rows) - len(whole)
+            taken = store.items.take(whole)
+            merged.items += taken.new
+            merged.differing += taken.differing
+            report(len(rows))
     if broken:
         merged.damaged.append(Damage(ITEMS, "-", f"{broken} items do not fit their checksum"))
+
+
+def _count(theirs: Items) -> int:
+    """How many items another table has; 0 where it cannot be read, which is said when its rows are."""
+    try:
+        return theirs.count()
+    except (InputError, sqlite3.DatabaseError):
+        return 0
+
+
+def _rows(theirs: Items, merged: Merged) -> Iterator[list[Row]]:
+    """The rows of another table up to where it is damaged, which is noted."""
+    try:
+        yield from theirs.rows()
+    except (InputError, sqlite3.DatabaseError) as error:
+        merged.damaged.append(Damage(ITEMS, "-", str(error)))
 
 
 def _refuse_other_versions(folder: Path) -> None:

@@ -46,6 +46,10 @@ class Part:
     def __str__(self) -> str:
         return f"{self.number}/{self.of}"
 
+    def owner(self, text: str) -> int:
+        """Number of the part that the item of an input belongs to."""
+        return int.from_bytes(input_key(text)[-8:], "big") % self.of + 1
+
     def has(self, text: str) -> bool:
         """Whether the item of an input belongs to it."""
-        return int.from_bytes(input_key(text)[-8:], "big") % self.of == self.number - 1
+        return self.owner(text) == self.number

@@ -33,8 +33,9 @@ class Task:
         self.name = name
         self.total = total
         self.progress = progress
-        self.done = self.before = done
+        self.done = done
         self.started = time.monotonic()
+        self._first: tuple[int, float] | None = None  # items done at the first report, and when that was
         progress.current = self
         self._tell()
 
@@ -45,6 +46,8 @@ class Task:
             KeyboardInterrupt: somebody asked to stop; now nothing is in flight.
         """
         self.done += n
+        if self._first is None:
+            self._first = self.done, time.monotonic()
         self._tell()
         if self.progress.stopping:
             raise KeyboardInterrupt
@@ -60,9 +63,14 @@ class Task:
 
     @property
     def left(self) -> float:
-        """Seconds that the rest takes at the speed so far; 0 before the first item."""
-        done = self.done - self.before
-        return self.seconds / done * (self.total - self.done) if done else 0.0
+        """Seconds that the rest takes at the speed since the first report, before which a model may have been loaded.
+
+        0 before the second report.
+        """
+        if self._first is None or self.done == self._first[0]:
+            return 0.0
+        done, at = self._first
+        return (time.monotonic() - at) / (self.done - done) * (self.total - self.done)
 
 
 class Progress:
@@ -124,7 +132,8 @@ class PlainTask(Task):
         super().__call__(n, note)
         if time.monotonic() - self.last >= self.every and self.done < self.total:
             self.last = time.monotonic()
-            _write(f"  {self.name}: {self.done}/{self.total}, about {duration(self.left)} left{_noted(note)}")
+            left = f", about {duration(self.left)} left" if self.left else ""
+            _write(f"  {self.name}: {self.done}/{self.total}{left}{_noted(note)}")
 
 
 class Plain(Progress):

@@ -89,7 +89,7 @@ class Session:
         spending: what asking servers took, and may take.
         part: the part of the work that is computed, where other jobs compute the others; None: all.
         crew: other machines that compute; None: this process computes everything.
-        left: kind of items -> those that were left to the other jobs.
+        left: kind of items -> those that were left to the other jobs, and the number of the part that computes each.
     """
 
     def __init__(self, store: Store, dataset: Dataset, machine: Machine, progress: Progress | None = None) -> None:
@@ -104,7 +104,7 @@ class Session:
         self.spending = Spending()
         self.part: Part | None = None
         self.crew: Crew[Session] | None = None
-        self.left: dict[str, set[bytes]] = {}
+        self.left: dict[str, dict[bytes, int]] = {}
         self._left_stages: set[str] = set()
         self._asked: dict[str, dict[bytes, bool]] = {}
         self._known: dict[str, object] = {}
@@ -254,7 +254,8 @@ class Session:
         others = self.store.items.missing(work.namespace, inputs)
         if others:
             space = bytes.fromhex(work.namespace)[:8]
-            self.left.setdefault(work.kind.name, set()).update(space + input_key(text)[:16] for text in others)
+            owners = {space + input_key(text)[:16]: part.owner(text) for text in others}
+            self.left.setdefault(work.kind.name, {}).update(owners)
             raise LeftError(work.kind.name)
         return self.items(work, inputs)
 

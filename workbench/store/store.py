@@ -308,12 +308,22 @@ def foreign(folder: Path, stage: str, key: str) -> str | None:
         return str(error)
     if (manifest["stage"], manifest["key"]) != (stage, key):
         return f"{MANIFEST} is that of {manifest['stage']} {manifest['key'][:12]}"
-    if digest(manifest["definition"]) != key:
+    if _digest_of(manifest["definition"]) != key:
         return f"{MANIFEST} has another definition than the key is the digest of"
     there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
     if further := sorted(there - manifest["files"].keys() - {MANIFEST}):
         return f"{MANIFEST} does not name {further[0]}"
+    if absent := sorted(manifest["files"].keys() - there):  # what lies elsewhere is no part of it, whatever its digest
+        return f"{absent[0]} is missing"
     return None
+
+
+def _digest_of(definition: dict[str, Any]) -> str | None:
+    """The key of a definition; None where it holds what no definition does, such as a number that is none."""
+    try:
+        return digest(definition)
+    except (ValueError, RecursionError):
+        return None
 
 
 def damage(folder: Path) -> str | None:

@@ -30,7 +30,8 @@ def marked(body: str, answers: Sequence[str], evidence: Iterable[Place] = (), ow
         evidence: what is underlined.
         own: what is bold.
     """
-    shown = body[:LONGEST]
+    cut = short(body)
+    shown = body if cut == body else body[:LONGEST]
     layers = (("u", list(evidence)), ("b", list(own)), ("mark", _found(shown, answers)))
     inside = {edge for _, places in layers for place in places for edge in place if 0 < edge < len(shown)}
     parts = []
@@ -38,7 +39,7 @@ def marked(body: str, answers: Sequence[str], evidence: Iterable[Place] = (), ow
         names = [name for name, places in layers if any(place.start <= start and end <= place.end for place in places)]
         opened, closed = "".join(f"<{name}>" for name in names), "".join(f"</{name}>" for name in reversed(names))
         parts.append(f"{opened}{text(shown[start:end])}{closed}")
-    return f"<bdi>{''.join(parts)}</bdi>{text(short(body)[len(shown) :])}"
+    return f"<bdi>{''.join(parts)}</bdi>{text(cut[len(shown) :])}"
 
 
 def _found(shown: str, answers: Sequence[str]) -> list[Place]:
@@ -63,10 +64,11 @@ def own_words(answer: str, other: str) -> list[Place]:
 
 
 def short(body: str, most: int = LONGEST) -> str:
-    """A text, or its beginning and how much more there is.
+    """A text, or its beginning and how much more there is, where saying so takes less room than the rest.
 
     Args:
         body: the text.
         most: characters that are shown.
     """
-    return body if len(body) <= most else f"{body[:most]} … ({len(body) - most:,} more characters)"
+    rest = f" … ({len(body) - most:,} more characters)"
+    return body if len(body) - most <= len(rest) else f"{body[:most]}{rest}"
