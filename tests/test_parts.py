@@ -266,7 +266,7 @@ def test_without_a_process_that_generates_a_question_ends_by_its_deadline(
     with asking(pipeline, rabbit, deadline=3.0) as service:
         found = service.ask("What is asked when nobody generates?", 20)
         assert found.status == 504 or found.json["served"]["by"] == "fallback"
-        waits_until(lambda: service.call("GET", "/readyz").json["status"] == "without workers")
+        waits_until(lambda: service.call("GET", "/readyz").json["status"] == "nobody computes")
         workers.start("--part", "llm")
         waits_until(lambda: service.call("GET", "/readyz").json["status"] == "ready")
         waits_until(lambda: service.ask("What is asked then?", 20).json["served"]["by"] == "model", 30)

@@ -155,4 +155,4 @@ def test_a_question_that_ends_processes_is_given_up_and_readiness_says_when_none
         assert (found.status, found.json["status"], found.json["workers"]) == (200, "ready", 1) and not metric()
         left.kill()
         waits_until(lambda: service.call("GET", "/readyz").status == 503)
-        assert service.call("GET", "/readyz").json["status"] == "without workers" and metric()
+        assert service.call("GET", "/readyz").json["status"] == "nobody computes" and metric()
