@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import pickle
+import socket
 import subprocess
 import sys
 from collections import deque
@@ -16,7 +17,8 @@ from ray_work import Digests, OwnError
 
 from workbench.cluster import facts, pieces, places
 from workbench.cluster.connecting import cluster, head
-from workbench.cluster.failures import ExhaustedError, told
+from workbench.cluster.failures import ExhaustedError, last_line, told
+from workbench.cluster.head import Head
 from workbench.cluster.parcel import DifferentError, packed, unpacked
 from workbench.cluster.tasks import FIRST, SENT, SMALLEST, Batch, Job, Probe, send_again
 from workbench.component import load_class
@@ -248,3 +250,19 @@ def test_a_token_that_is_missing_and_an_address_without_a_head_are_refused_at_on
     monkeypatch.setattr(os, "environ", {"HOME": str(tmp_path), **variables})
     with pytest.raises(InputError, match=said), cluster("ray:127.0.0.1:1"):
         pass
+
+
+def test_a_head_that_goes_is_waited_for_and_then_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        place = Head(f"127.0.0.1:{listening.getsockname()[1]}")
+        assert place.there()
+    assert not place.there()  # it may come back
+    monkeypatch.setattr("workbench.cluster.head.GONE", -1.0)
+    with pytest.raises(StageFailedError, match=r"the head of the cluster at 127.0.0.1:\d+ cannot be reached any more \("):
+        place.there()
+
+
+def test_of_what_ray_says_the_cause_is_kept() -> None:
+    said = "The actor died unexpectedly.\n\tpid: 1\nIts process has died. Some common causes include: (1) memory, (2) others\n"
+    assert last_line(RuntimeError(said)) == "Its process has died."
+    assert last_line(RuntimeError()) == "RuntimeError"

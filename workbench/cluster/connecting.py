@@ -6,13 +6,15 @@ import logging
 import os
 import re
 import secrets
-import socket
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from workbench import hardware
+from workbench.cluster.head import REACHED, connect
 from workbench.errors import InputError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -23,7 +25,6 @@ TOKEN, TOKEN_FILE = "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"  # where Ray looks f
 PORTS = 65_535  # the largest port
 ATTEMPTS = "2"  # to talk to the head; Ray's twenty take a quarter of an hour where something else listens there
 SAID = 300  # characters of what Ray says
-REACHED = 10.0  # seconds in which the head has to accept a connection; Ray itself would try for minutes
 
 
 def head(workers: str) -> str | None:
@@ -99,7 +100,7 @@ def connected(workers: str, session: Session) -> Iterator[RayCrew]:
     Raises:
         InputError: Ray is not installed, the cluster cannot be reached or has no token, or no node fits.
     """
-    with cluster(workers):
+    with cluster(workers), _gently():
         from workbench.cluster.crew import RayCrew
 
         session.crew = crew = RayCrew(session)
@@ -117,9 +118,8 @@ def _reach(workers: str, address: str) -> None:
     Raises:
         InputError: nothing does.
     """
-    host, _, port = address.rpartition(":")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=REACHED).close()
+        connect(address, REACHED)
     except OSError as error:
         raise InputError(
             f"--workers {workers}: nothing can be reached at {address} ({error.strerror or error}); name the address and port "
@@ -127,11 +127,23 @@ def _reach(workers: str, address: str) -> None:
         ) from error
 
 
+@contextmanager
+def _gently() -> Iterator[None]:
+    """Within, SIGTERM, as batch systems send it, is Ctrl-C: left to Ray, it would abort the process and leave files on nodes."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def _prepare(address: str | None) -> None:
     """Settings that Ray reads from the environment before it is imported: a token always, and nothing sent anywhere."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")  # else its warnings stand between the lines of the experiment
     os.environ["RAY_AUTH_MODE"] = "token"
     for name in (TOKEN, TOKEN_FILE):  # Ray takes an empty one for a token
         if not os.environ.get(name, "token").strip():

@@ -44,5 +44,6 @@ def told() -> Iterator[None]:
 
 
 def last_line(error: BaseException) -> str:
-    """What an error says at its end, which for Ray's is the cause."""
-    return ([line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__])[-1][:300]
+    """What an error says at its end, which for Ray's is the cause, without the list of what else might have been."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return lines[-1].partition(" Some common causes include")[0][:300]

@@ -12,6 +12,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from workbench import hardware
 from workbench.cluster import facts
+from workbench.cluster.head import Head
 from workbench.cluster.node import Joined, Node
 from workbench.cluster.tasks import SENT, Piece
 from workbench.results.records import NodeRecord
@@ -86,6 +87,7 @@ class Members:
         self._facts = facts.facts(session.machine)
         self._dataset = [ray.put(session.dataset)]
         self._depot = depot
+        self._head = Head(ray.get_runtime_context().gcs_address)
         self._looked = float("-inf")
         self._lost: Counter[str] = Counter()
         self._asked_again: set[str] = set()  # nodes whose process was lost and that are still to be asked
@@ -153,8 +155,11 @@ class Members:
 
         Returns:
             References to what each says of itself.
+
+        Raises:
+            StageFailedError: the head of the cluster is gone.
         """
-        if time.monotonic() - self._looked < LOOKED:
+        if time.monotonic() - self._looked < LOOKED or not self._head.there():
             return []
         self._looked, asked = time.monotonic(), []
         self._asked_again.clear()

@@ -63,8 +63,10 @@ class Left:
                 f"{self.waiting} of {self.planned} stages wait for them"
             )
             said.append(
-                "next: when all jobs have ended, merge their stores (workbench store merge OTHER) and run the same jobs again; "
-                "a part that is named again then has failed, or had another experiment file or another number of parts"
+                "next: when all jobs have ended, merge their stores (workbench store merge OTHER) and run the same jobs again"
+                if session.computed or any(counts.computed for counts in session.counts().values())
+                else f"nothing could be computed here: the jobs of {parts} have failed or not ended, had another experiment file "
+                f"or another number of parts, or their stores were not merged"
             )
         else:
             search = ", but the answers of the search, which it computes itself," if self.searched else ""
