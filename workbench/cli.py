@@ -482,7 +482,9 @@ def _compared(
         if value is not None and what != kind:
             raise InputError(f"{option} is of {kind}, and {what} were named; leave the option away")
     if systems is not None and what == "rankings":
-        raise InputError("--systems is of runs and tables, and rankings were named; name only the files that are to be compared")
+        raise InputError(
+            "--systems is of runs and tables, and rankings were named; leave the option away, and name only the files that count"
+        )
     if qrels:
         for note in (said for source in sources for said in foreign.oddities(source, qrels)):
             typer.echo(f"note: {note}", err=True)
