@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -99,6 +100,53 @@ def test_a_problem_comes_back_as_itself_and_nobody_waits_for_ever(deployed: tupl
         asyncio.run(ask(deployed[0], " "))
     with pytest.raises(TooLateError, match=r"no answer within 0\.001 s"):
         asyncio.run(ask(deployed[0], QUESTIONS[0], seconds=0.001))
+
+
+@needs_serve
+@pytest.mark.soak
+def test_a_second_replica_is_started_under_load(cluster: Nodes, toy: Finished, capsys: pytest.CaptureFixture[str]) -> None:
+    """With the delays that Ray Serve has by itself; `-s` is not needed to see the times."""
+    from ray import serve
+
+    serve.delete("answers")
+    cluster.wait(lambda: not replicas(cluster))
+    handle = serve.run(application(toy.run, replicas=(1, 2), processors=0.25), name="growing", route_prefix=None)
+    assert len(replicas(cluster)) == 1
+    pids: set[int] = set()
+
+    async def visit(name: int, until: asyncio.Event) -> tuple[str, bytes]:
+        n, found, question = 0, b"", ""
+        while not until.is_set():
+            question, n = f"What does visitor {name} ask as number {n}?", n + 1
+            found = await ask(handle, question, seconds=300)
+            answered[name] = n
+        return question, found
+
+    async def load() -> tuple[float, list[tuple[str, bytes]]]:
+        until, began = asyncio.Event(), time.monotonic()
+        visits = [asyncio.ensure_future(visit(name, until)) for name in range(48)]
+        try:
+            while serving() < 2 and time.monotonic() - began < 400:
+                await asyncio.sleep(0.5)
+                pids.update(replicas(cluster))
+            seconds = time.monotonic() - began
+        finally:
+            until.set()
+        return seconds, await asyncio.gather(*visits)
+
+    def serving() -> int:
+        return serve.status().applications["growing"].deployments["answers"].replica_states.get("RUNNING", 0)
+
+    answered: dict[int, int] = {}
+    seconds, found = asyncio.run(load())
+    assert serving() == 2 and len(pids) == 2
+    pipeline = Pipeline.open(toy.run, progress=Progress())
+    for question, body in found[::12]:
+        assert part(body) == answer_part(pipeline.ask(question)), "whichever replica computed it"
+    with capsys.disabled():
+        sys.stdout.write(
+            f"\nfrom one replica to two in {seconds:.0f} s, {sum(answered.values())} questions of 48 visitors answered\n"
+        )
 
 
 @pytest.mark.parametrize(
