@@ -38,7 +38,7 @@ from workbench.serving.records.database import FILE, Database
 from workbench.serving.records.journal import Journal, Spent
 from workbench.serving.records.tables import requests
 from workbench.serving.records.writer import Writer
-from workbench.serving.redis_cache import ANSWERS, LEASES, RedisCache, opened, packed
+from workbench.serving.redis_cache import ANSWERS, LEASES, RELEASE, RedisCache, opened, packed
 from workbench.serving.redis_server import RedisServer, from_environment
 from workbench.serving.settings import Keeping
 from workbench.serving.who.limits import Limits
@@ -209,13 +209,14 @@ def test_an_answer_that_is_fetched_later_can_be_fetched_from_another_replica(
 def test_a_service_that_stops_gives_back_its_lease_and_has_written_what_it_answered(
     pipeline: Pipeline, redis: Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    question, kept = "What is answered at the very end?", RedisCache.put
+    question, script = "What is answered at the very end?", RedisCache._script
 
-    async def slow(cache: RedisCache, key: str, hit: Hit) -> None:
-        await asyncio.sleep(0.5)  # the answer is there, and the service stops
-        await kept(cache, key, hit)
+    async def slow(cache: RedisCache, text: str, *more: Any) -> Any:
+        if text == RELEASE:
+            await asyncio.sleep(0.5)  # the answer is there, and the service stops
+        return await script(cache, text, *more)
 
-    monkeypatch.setattr(RedisCache, "put", slow)
+    monkeypatch.setattr(RedisCache, "_script", slow)
     with (
         running(pipeline, redis=RedisServer(redis.url), records=Database(tmp_path / FILE)) as service,
         ThreadPoolExecutor(1) as pool,
