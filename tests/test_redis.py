@@ -218,8 +218,8 @@ def test_a_service_that_stops_gives_back_its_lease_and_has_written_what_it_answe
 
     monkeypatch.setattr(RedisCache, "_script", slow)
     with (
+        ThreadPoolExecutor(1) as pool,  # which would wait for the answer, if it ended before the service
         running(pipeline, redis=RedisServer(redis.url), records=Database(tmp_path / FILE)) as service,
-        ThreadPoolExecutor(1) as pool,
     ):
         asked = pool.submit(service.ask, question)
         waits_until(lambda: service.asking.computed == 1)
