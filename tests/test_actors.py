@@ -186,7 +186,7 @@ def test_actors_give_the_bytes_of_this_process_and_lose_no_question(
     waits_until(lambda: not actors(nodes), 60)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_promotion_is_served_where_one_processor_is_all_there_is(
     toy: Finished, nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -268,7 +268,7 @@ def test_a_node_whose_bytes_differ_is_refused_while_serving(
     waits_until(lambda: not actors(nodes), 60)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_an_actor_that_hangs_is_ended_and_its_question_is_asked_again(pipeline: Pipeline, nodes: Nodes) -> None:
     nodes.only(1)
     room = settings(deadline=100.0, fallback=())

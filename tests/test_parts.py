@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from conftest import ROOT, Finished
 from rabbit import Rabbit
-from servers import waits_until
+from servers import started, waits_until
 from test_service import QUESTIONS
 from workers import Workers, asking, bytes_of
 
@@ -130,12 +130,8 @@ def test_a_part_that_there_is_not_is_refused(toy: Finished, monkeypatch: pytest.
 
 @pytest.fixture(scope="module")
 def rabbit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rabbit]:
-    made = Rabbit(tmp_path_factory.mktemp("rabbit"))
-    try:
-        made.start()
-        yield made
-    finally:
-        made.end()
+    with started(Rabbit, tmp_path_factory.mktemp("rabbit")) as server:
+        yield server
 
 
 @contextmanager

@@ -16,6 +16,7 @@ import pytest
 from conftest import ROOT, Finished
 from rabbit import Rabbit
 from served_app import settings
+from servers import started
 from test_service import QUESTIONS, waits_until
 from workers import Workers, asking, bytes_of
 
@@ -140,12 +141,8 @@ def test_a_question_that_somebody_joins_is_sent_again_when_its_message_ends() ->
 
 @pytest.fixture(scope="module")
 def rabbit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rabbit]:
-    made = Rabbit(tmp_path_factory.mktemp("rabbit"))
-    try:
-        made.start()
-        yield made
-    finally:
-        made.end()
+    with started(Rabbit, tmp_path_factory.mktemp("rabbit")) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from conftest import Finished
 from killing_worker import KILLS
 from rabbit import Rabbit
 from served_app import Running
-from servers import waits_until
+from servers import started, waits_until
 from test_service import QUESTIONS
 from workers import Workers, asking, bytes_of
 
@@ -36,12 +36,8 @@ def run(toy: Finished) -> Path:
 
 @pytest.fixture(scope="module")
 def rabbit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rabbit]:
-    made = Rabbit(tmp_path_factory.mktemp("rabbit"))
-    try:
-        made.start()
-        yield made
-    finally:
-        made.end()
+    with started(Rabbit, tmp_path_factory.mktemp("rabbit")) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
